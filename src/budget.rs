@@ -11,16 +11,16 @@ struct Pot(Mutex<Shares<PrincipalId>>);
 
 impl Pot {
     fn lock(&self) -> MutexGuard<'_, Shares<PrincipalId>> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
+        // Between two changes there is no panic, so a poisoned value is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// How many bytes may be held at once. Cheap to clone; all clones share one bound.
+/// The bytes that may be held at once. Cheap to clone; all clones share one bound.
 #[derive(Debug, Clone)]
 pub struct Budget(Arc<Pot>);
 
-/// Some of a [`Budget`], given back on drop. It is a principal's or nobody's.
+/// Bytes taken of a [`Budget`], given back on drop. They count for a principal or for none.
 #[derive(Debug, Default)]
 pub struct Share {
     pot: Option<Arc<Pot>>,
@@ -35,14 +35,14 @@ pub struct Exhausted;
 /// The error message for a client whose request finds the budget used up.
 pub const BUFFERED_BYTES_FULL: &str = "bodies and results fill limits.buffered_bytes";
 
-/// A share as a value keeps it ([`Raw::keep`]).
+/// A share that a value keeps ([`Raw::keep`]).
 pub type Kept = Mutex<Share>;
 
-/// Room for a copy of a value while it is made into another one; nothing for a value that is too
-/// small to be counted.
+/// Bytes for a copy of a value while the copy is made; none for a value that is too small to
+/// count.
 ///
 /// # Errors
-/// The budget has not so much left, or not for whom the value is charged to.
+/// The budget has not so many bytes left, or not for the value's principal.
 pub fn room_for_copy(value: &Raw) -> Result<Share, Exhausted> {
     let kept = value.keeper().and_then(|keeper| keeper.downcast_ref::<Kept>());
     let Some(kept) = kept else { return Ok(Share::default()) };
@@ -63,17 +63,17 @@ impl Budget {
         Budget(Arc::new(Pot(Mutex::new(Shares::new(bytes_max)))))
     }
 
-    /// An empty share, to be grown as bytes arrive. It is nobody's until [`Share::charge`].
+    /// An empty share, which grows as bytes arrive. It has no principal until [`Share::charge`].
     pub fn share(&self) -> Share {
         self.share_of(None)
     }
 
-    /// An empty share of a principal's; nobody's where there is none.
+    /// An empty share of a principal; of none where `charged` is none.
     pub fn share_of(&self, charged: Option<PrincipalId>) -> Share {
         Share { pot: Some(Arc::clone(&self.0)), charged, bytes: 0 }
     }
 
-    /// Bytes taken now.
+    /// The bytes that are taken now.
     pub fn taken(&self) -> usize {
         self.0.lock().taken()
     }
@@ -88,7 +88,8 @@ impl Share {
     /// Grows the share to `bytes`; a share that is as large already stays as it is.
     ///
     /// # Errors
-    /// The budget has not so much left, or not for its principal; the share keeps what it had.
+    /// The budget has not so many bytes left, or not for the share's principal; the share keeps
+    /// its size.
     pub fn grow_to(&mut self, bytes: usize) -> Result<(), Exhausted> {
         let more = bytes.saturating_sub(self.bytes);
         let (Some(pot), 1..) = (&self.pot, more) else { return Ok(()) };
@@ -97,17 +98,17 @@ impl Share {
         Ok(())
     }
 
-    /// Makes it this principal's, if it is nobody's yet.
+    /// Charges the share to this principal, if it has none yet.
     ///
     /// # Errors
-    /// The principal may not hold so much more; the share stays nobody's.
+    /// The principal may not hold so many more bytes; the share stays without a principal.
     pub fn charge(&mut self, principal: Option<&PrincipalId>) -> Result<(), Exhausted> {
         let (None, Some(principal)) = (&self.charged, principal) else { return Ok(()) };
         if let Some(pot) = self.pot.as_ref().filter(|_| self.bytes > 0) {
             let mut shares = pot.lock();
             shares.give_back_of(None, self.bytes);
             if let Err(not_taken) = shares.take(principal, self.bytes) {
-                // They were there a moment ago, and nobody else has the lock.
+                // The bytes were free a moment ago, and the lock has been held since.
                 shares.take_for_nobody(self.bytes).ok();
                 return Err(not_taken.into());
             }

@@ -1,4 +1,4 @@
-//! What can fail in a call, and whose fault it is.
+//! Failures of calls, and who is to blame.
 
 use std::fmt;
 use std::time::Duration;
@@ -7,18 +7,18 @@ use crate::protocol::call::Kind;
 use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
-/// Whose fault a failure is. Decides the metric's label and the log level.
+/// The side that is to blame for a failure. It decides the metric's label and the log level.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Side {
-    /// The client asked for what cannot be.
+    /// The client asked for something invalid.
     Downstream,
     /// A server behind the gateway failed.
     Upstream,
-    /// The gateway could not.
+    /// The gateway failed.
     Gateway,
 }
 
-/// How far an attempt to use an upstream came.
+/// The stage that an attempt to use an upstream reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Looking up the host's address.
@@ -31,7 +31,7 @@ pub enum Stage {
     Tls,
     /// Opening a session.
     Handshake,
-    /// Waiting for one of the upstream's bounded slots.
+    /// Waiting for a permit of the upstream's bounded calls.
     Slot,
     /// Sending the request.
     Send,
@@ -39,7 +39,7 @@ pub enum Stage {
     Answer,
     /// Reading the answer.
     Read,
-    /// Making sense of the answer.
+    /// Parsing the answer.
     Parse,
     /// Reading the upstream's lists.
     List,
@@ -70,34 +70,34 @@ impl fmt::Display for Stage {
     }
 }
 
-/// How long a call was allowed to take.
+/// The time that a call was allowed to take.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Allowed {
-    /// So long.
+    /// The time.
     pub time: Duration,
-    /// What allowed it: a key of the configuration, or the caller.
+    /// The source of that time: a key of the configuration, or the caller.
     pub by: &'static str,
 }
 
-/// What the head of an upstream's refusal says to whoever asked, without its secrets.
+/// The head of an upstream's refusal for the client, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRefusal {
     /// The HTTP status.
     pub status: u16,
-    /// Its `WWW-Authenticate`: how it wants to be asked.
+    /// The `WWW-Authenticate` header, which asks for credentials.
     pub www_authenticate: Option<String>,
-    /// Its `Retry-After`: when it wants to be asked again.
+    /// The `Retry-After` header.
     pub retry_after: Option<RetryAfter>,
 }
 
 impl HttpRefusal {
-    /// Whether it says anything that a JSON-RPC error does not.
+    /// True if the refusal holds more than a JSON-RPC error does.
     pub fn says_more(&self) -> bool {
         self.www_authenticate.is_some() || self.retry_after.is_some()
     }
 
-    /// How long the upstream wants to be left alone, if it has said so in seconds. A date is for
-    /// people and clients: it would have to be held against a clock that is not the upstream's.
+    /// The pause that the upstream asks for, if it is given in seconds. A date is for people and
+    /// clients: it would have to be compared with a clock that is not the upstream's.
     pub fn asked_pause(&self) -> Option<Duration> {
         match self.retry_after.as_ref()? {
             RetryAfter::Seconds(seconds) => Some(Duration::from_secs(u64::from(*seconds))),
@@ -106,23 +106,23 @@ impl HttpRefusal {
     }
 }
 
-/// When to ask again (RFC 9110, section 10.2.3).
+/// The time to ask again (RFC 9110, section 10.2.3).
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RetryAfter {
-    /// So many seconds from now.
+    /// This many seconds from now.
     Seconds(u32),
-    /// Then, a date as HTTP writes it.
+    /// A date as HTTP writes it.
     Date(String),
 }
 
 impl RetryAfter {
-    /// Reads the header's value; nothing where it makes no sense.
+    /// Reads the header's value; none if it is invalid.
     pub fn parse(text: &str) -> Option<RetryAfter> {
         let text = text.trim();
         if let Ok(seconds) = text.parse() {
             return Some(Self::Seconds(seconds));
         }
-        // As `Sun, 06 Nov 1994 08:49:37 GMT`.
+        // The form is that of `Sun, 06 Nov 1994 08:49:37 GMT`.
         let is_date = |c: char| c.is_ascii_alphanumeric() || matches!(c, ' ' | ',' | ':');
         let is_date = text.len() == 29 && text.ends_with(" GMT") && text.chars().all(is_date);
         is_date.then(|| Self::Date(text.to_owned()))
@@ -138,16 +138,16 @@ impl fmt::Display for RetryAfter {
     }
 }
 
-/// Why something is withheld whose definition is held against what was pinned.
+/// The reason why an item with a pin is withheld.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinCause {
-    /// It is not what it was.
+    /// The item has changed.
     Changed,
-    /// Nobody has accepted it yet.
+    /// The item is not accepted yet.
     NotAccepted,
-    /// What it was is lost.
+    /// The pin was lost.
     Lost,
-    /// Its server has more than can be pinned.
+    /// The server has more items than can be pinned.
     TooMany,
 }
 
@@ -162,87 +162,87 @@ impl fmt::Display for PinCause {
     }
 }
 
-/// Why a call has no outcome.
+/// The reason why a call has no outcome.
 #[derive(Debug, Clone, PartialEq)]
 pub enum CallError {
-    /// The request itself is wrong; the text says what.
+    /// The request itself is wrong; the text gives the reason.
     Invalid(String),
-    /// Nothing of that name or URI for this caller.
+    /// There is no item of that name or URI for this caller.
     Unknown {
-        /// What was asked for.
+        /// The kind of the item.
         kind: Kind,
-        /// As it was asked for.
+        /// The name as the client wrote it.
         name: String,
         /// Offered names that are close to it.
         near: Vec<String>,
     },
-    /// No server of that name for this caller.
+    /// There is no server of that name for this caller.
     UnknownServer {
-        /// As it was asked for.
+        /// The name as the client wrote it.
         name: String,
         /// Names that are close to it.
         near: Vec<String>,
     },
-    /// A bare name that several servers have.
+    /// Several servers have the bare name.
     Ambiguous {
-        /// What was asked for.
+        /// The kind of the item.
         kind: Kind,
-        /// As it was asked for.
+        /// The name as the client wrote it.
         name: String,
         /// The offered names to choose from.
         candidates: Vec<String>,
     },
     /// The key's calls for this minute are spent.
     RateLimited {
-        /// When the next one is due.
+        /// The time until the next call.
         retry_after: Duration,
     },
-    /// It is not what it was when it was pinned, or waits to be.
+    /// The item has changed since it was pinned, or waits to be pinned.
     Withheld {
-        /// Whose it is.
+        /// The item's server.
         server: ServerName,
-        /// What it is.
+        /// The item's kind.
         kind: Kind,
-        /// What its server calls it.
+        /// The item's own name.
         name: String,
-        /// Why.
+        /// The reason.
         cause: PinCause,
     },
     /// The upstream refused, broke off or answered nonsense.
     UpstreamFailed {
-        /// Which one.
+        /// The server.
         server: ServerName,
-        /// How far it came.
+        /// The stage of the failure.
         stage: Stage,
-        /// What was seen.
+        /// The failure.
         message: String,
-        /// What a refusal over HTTP says besides.
+        /// The details of a refusal over HTTP.
         refusal: Option<Box<HttpRefusal>>,
     },
-    /// The upstream has failed again and again: it was not even asked.
+    /// The upstream has failed again and again: the request was not sent.
     UpstreamDown {
-        /// Which one.
+        /// The server.
         server: ServerName,
-        /// How far the last attempt came.
+        /// The stage of the last failure.
         stage: Stage,
-        /// What was seen then.
+        /// The last failure.
         message: String,
-        /// Since when, in RFC 3339.
+        /// The time since when the server is down, in RFC 3339.
         since: String,
         /// Time until the next attempt; zero while it is made.
         next_try: Duration,
     },
     /// The upstream did not answer in time.
     UpstreamTimeout {
-        /// Which one.
+        /// The server.
         server: ServerName,
-        /// How far it came.
+        /// The stage that the call reached.
         stage: Stage,
-        /// How long it had, where that is known.
+        /// The time that the call was allowed, where that is known.
         allowed: Option<Allowed>,
-        /// For how long the server had been starting, if it was.
+        /// The time for which the server had been starting, if it was.
         starting: Option<Duration>,
-        /// Whether what was asked for was sent, and does more when it is done twice.
+        /// True if the request was sent, and sending it twice does more than sending it once.
         may_have_run: bool,
     },
     /// A bound was reached; the text names it.
@@ -252,14 +252,14 @@ pub enum CallError {
     },
     /// The process is stopping, and nothing was begun.
     ShuttingDown,
-    /// The client no longer wants the answer: there is nobody to tell.
+    /// The client no longer wants the answer.
     Cancelled,
     /// A bug.
     Internal,
 }
 
 impl CallError {
-    /// Whose fault it is.
+    /// The side that is to blame.
     pub fn side(&self) -> Side {
         match self {
             Self::Invalid(_)
@@ -276,7 +276,7 @@ impl CallError {
         }
     }
 
-    /// The server concerned, where there is one.
+    /// The server of the failure, if there is one.
     pub fn server(&self) -> Option<&ServerName> {
         match self {
             Self::Withheld { server, .. }
@@ -319,15 +319,15 @@ impl CallError {
     }
 }
 
-/// What has become of a server whose calls a reload cuts off.
+/// The reason why a reload cuts off a server's calls.
 pub const RETIRED: &str = "a reload has changed or removed its configuration";
-/// Why a call is cut off when the process stops.
+/// The reason why calls are cut off when the process stops.
 pub const STOPPED: &str = "the gateway is stopping";
-/// What is true of a call that is cut off after its request has been sent: to make it again may do
-/// twice what it does.
+/// The note on a call that is cut off after its request was sent: a second call may do the work
+/// twice.
 pub const MAY_HAVE_RUN: &str = "the request was sent, the tool may have run";
 
-/// A wait as clients are told it: in whole seconds, rounded up, and at least one.
+/// A wait for clients: in whole seconds, rounded up, and at least one.
 pub fn whole_seconds(wait: Duration) -> u64 {
     let begun = u64::from(wait.subsec_nanos() > 0);
     wait.as_secs().saturating_add(begun).max(1)

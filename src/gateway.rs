@@ -1,4 +1,4 @@
-//! Puts the parts together, and takes them apart in order.
+//! Starts the parts of the gateway, and stops them in order.
 
 use std::collections::BTreeMap;
 use std::io;
@@ -15,7 +15,7 @@ use crate::catalogue;
 use crate::catalogue::pins::{Pins, Review};
 use crate::catalogue::refresher::{Configure, Refresher};
 use crate::catalogue::store::Store;
-use crate::config::{Changes, Config, Reloaded, UpstreamConfig};
+use crate::config::Config;
 use crate::downstream::event_stream::Streams;
 use crate::downstream::stateless::parked_calls::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
@@ -33,57 +33,56 @@ use crate::protocol::revision::Era;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
-use crate::reload::Reloading;
+use crate::reload::{Parts, Reloading};
 use crate::serving::{Bound, Clients, Serving, admission, bind};
 use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::state::{self, StateDir, Writer};
-use crate::telemetry;
 use crate::telemetry::otlp::{self, Exporting};
 use crate::thread::{self, StopReason};
 use crate::tidy;
 use crate::upstream::{Collector, Report, Upstreams};
 
-/// How long the catalogue's thread may take to take a configuration over.
-const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
-/// How often a drain looks whether it must end at once.
+/// The time between two checks that a drain must end at once.
 const DRAIN_TICK: Duration = Duration::from_millis(50);
-/// How long what was interrupted at the end of the drain may take to answer.
+/// The time for interrupted calls to answer at the end of the drain.
 const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
 
 /// The running program. Fields are in shutdown order: Rust drops them top to bottom.
 #[derive(Debug)]
 pub struct Gateway {
-    /// 1. Accept no more; the connections end. Their handler holds clones of what follows.
+    /// 1. Accepts no more; the connections end. Their handler holds clones of the fields below.
     serving: Serving,
-    /// What tells operators of it: the admin listener, whose handler holds the same, and spans.
+    /// For operators: the admin listener, whose handler holds the same clones, and the export of
+    /// spans.
     telling: (Option<Running>, Option<Exporting>),
     front: Arc<Front>,
-    /// 2. End what the upstreams hold: sessions, children, threads. That ends the events too.
+    /// 2. The upstreams end their sessions, children and threads. That ends their events too.
     upstreams: Arc<Upstreams>,
-    /// 3. The catalogue's thread has nobody left to listen to.
+    /// 3. The catalogue's thread, whose events have ended.
     _catalogue: thread::Joined,
-    /// 4. The stream thread, once nobody can open a stream.
+    /// 4. The stream thread, once no stream can be opened.
     streams: Streams,
     _streams_thread: thread::Joined,
     /// 5. The last handle of the session thread, and the thread.
     sessions: Sessions,
     _session_thread: thread::Joined,
-    /// 6. What removes the traces of ended sessions, once none can end any more.
+    /// 6. The thread that removes ended sessions' remains, once no session can end any more.
     _tidying: thread::Joined,
-    /// 7. What writes, once nobody has anything to be written.
+    /// 7. The thread that writes to the disk, once no other thread has anything to write.
     _writing: Option<thread::Joined>,
     drain: Duration,
-    /// What another process is given that follows this one, and whose lock is part of it.
+    /// The parts for a process that replaces this one; the lock of the state directory is one of
+    /// them.
     estate: (Estate, Option<Arc<StateDir>>),
     stopped: Receiver<StopReason>,
     configure: Sender<Configure>,
 }
 
 impl Gateway {
-    /// Starts everything; when this returns, the gateway serves. The session thread is there
-    /// before anything can reach it.
+    /// Starts all parts; when this returns, the gateway serves. The session thread runs before
+    /// any request can reach it.
     ///
     /// # Errors
     /// The address or `state_dir` is taken, or the system refuses threads or descriptors.
@@ -95,8 +94,8 @@ impl Gateway {
         stopped: Receiver<StopReason>,
     ) -> io::Result<Gateway> {
         let limits = Arc::new(config.limits.clone());
-        // Locals are dropped last to first: the thread that writes ends with the last who could
-        // have something written, so it is waited for after all of them, also on an error.
+        // Locals are dropped last to first: the writing thread ends with the last holder of its
+        // handle, so it is waited for after all of them, also on an error.
         let (writing, state) = open_state(&config, clients, inherited.lock)?.unzip();
         let bound = bind(&config, clients, inherited.listener, inherited.admin_listener)?;
         let key = session_key(&config, state.as_ref(), inherited.session_key)?;
@@ -168,7 +167,7 @@ impl Gateway {
         })
     }
 
-    /// What a reload changes.
+    /// The parts that a reload changes.
     pub fn parts(&self) -> Parts {
         Parts {
             front: self.front.clone(),
@@ -177,7 +176,7 @@ impl Gateway {
         }
     }
 
-    /// The client whose lines are given to it, where there is no other.
+    /// The client whose lines are given to it, where clients do not come over HTTP.
     pub fn line_client(&self) -> Option<&Arc<LineClient>> {
         match &self.serving {
             Serving::Lines(client) => Some(client),
@@ -190,11 +189,12 @@ impl Gateway {
         self.stopped.recv().unwrap_or(StopReason::Signal)
     }
 
-    /// Starts the program anew and has it follow this process: it serves the same address with
-    /// the same sessions. Then all that is here is served to its end, and nothing more comes.
+    /// Starts the program anew to replace this process: the new process serves the same address
+    /// with the same sessions. Then all calls and streams here are served to their end, and no
+    /// new ones come.
     ///
     /// # Errors
-    /// Nothing has changed; why not.
+    /// The reason why nothing has changed.
     pub fn be_followed(&mut self) -> Result<(), NotFollowed> {
         handover::start(&self.estate.0, || match self.stopped.try_recv() {
             Ok(StopReason::Upgrade) => {
@@ -213,21 +213,21 @@ impl Gateway {
         Ok(())
     }
 
-    /// Tells again and again whether this process can do its work.
+    /// Returns a check that this process can do its work.
     pub fn is_well(&self) -> impl Fn() -> bool + Send + use<> {
         let sessions = self.sessions.clone();
         move || sessions.is_alive()
     }
 
-    /// The addresses that another process has left are this one's: it removes the files of its
+    /// Notes that the addresses of another process are this one's: it removes the files of its
     /// Unix sockets at the end.
     pub fn takes_over(&self) {
         let listeners = [&self.estate.0.listener, &self.estate.0.admin_listener];
         listeners.into_iter().flatten().for_each(|it| it.taken_over());
     }
 
-    /// Keeps nothing that belongs to the process that follows: when that one ends, its address is
-    /// not held by one that accepts nobody there, and another one can have `state_dir`.
+    /// Gives up the parts that belong to the new process: when that one ends, its address is not
+    /// held by this one, which accepts no connections, and another gateway can have `state_dir`.
     fn give_up(&mut self) {
         (self.estate.0.listener, self.estate.0.admin_listener) = (None, None);
         self.estate.0.lock = None;
@@ -236,7 +236,8 @@ impl Gateway {
         }
     }
 
-    /// Serves what is here until nothing of it is left, or there is a reason to stop.
+    /// Serves the present connections and streams until none is left, or there is a reason to
+    /// stop.
     fn leave(&self) {
         self.serving.leave();
         if let Some(admin) = &self.telling.0 {
@@ -251,7 +252,7 @@ impl Gateway {
             }
             match self.stopped.try_recv() {
                 Ok(StopReason::Signal | StopReason::InputEnded) => return,
-                // The thread that accepts has done its work.
+                // The accepting thread has done its work.
                 Ok(StopReason::OwnerEnded("accept") | StopReason::Upgrade) | Err(_) => (),
                 Ok(StopReason::OwnerEnded(_)) => return,
             }
@@ -262,7 +263,8 @@ impl Gateway {
     /// the deadline, streams end properly, then everything that is dropped with the gateway.
     /// A second signal cuts every wait short.
     pub fn stop(mut self, reloading: Option<Reloading>) {
-        // While it is held, connections that nobody accepts would wait instead of being refused.
+        // While the socket is held, connections that no process accepts would wait instead of
+        // being refused.
         (self.estate.0.listener, self.estate.0.admin_listener) = (None, None);
         let hurry = self.upstreams.hurry();
         let second = SecondSignal::watch(self.stopped.clone(), hurry.clone());
@@ -270,7 +272,7 @@ impl Gateway {
             log::warn!("a second signal will not be heard: {error}");
         }
         self.front.stopping.store(true, Ordering::Relaxed);
-        // Whoever watches goes over to the process that follows, if one does.
+        // A watcher opens its stream anew at the new process, if there is one.
         self.front.watchers.end_before(u64::MAX);
         if let Some(reloading) = reloading {
             reloading.end();
@@ -295,10 +297,11 @@ impl Gateway {
         self.serving.drain(Instant::now() + patience());
         // Answers that go out on streams are queued by now.
         self.sessions.end_listening();
-        // It has been done when the next word is answered.
+        // The reply to this command shows that the one before is done.
         self.sessions.is_alive();
         self.streams.close_all(None, Instant::now() + patience());
-        // By word, and not by letting handles go: a handler that will not end holds some.
+        // The threads are told to stop: dropping handles would not do, because a handler that
+        // does not end holds some.
         self.upstreams.stop();
         self.sessions.stop();
         drop(self);
@@ -306,66 +309,9 @@ impl Gateway {
     }
 }
 
-/// What a reload changes.
-#[derive(Debug)]
-pub struct Parts {
-    front: Arc<Front>,
-    upstreams: Arc<Upstreams>,
-    configure: Sender<Configure>,
-}
-
-impl Parts {
-    /// What clients wish to have read again, each with where it is told what came of it.
-    pub fn wishes(&self) -> Receiver<Sender<Reloaded>> {
-        let (wish, wishes) = bounded(1);
-        self.front.reload.get_or_init(|| wish);
-        wishes
-    }
-
-    /// Goes over from one configuration to the one that follows it. Nothing waits for an
-    /// upstream.
-    ///
-    /// # Errors
-    /// The system refuses a thread or a descriptor, or the program ends meanwhile; the text says
-    /// which. A part of it may have been taken over before that.
-    pub fn configure(
-        &self,
-        old: &Config,
-        new: &Config,
-        changes: Changes,
-    ) -> Result<(), String> {
-        // What is narrowed is so before there is more to see.
-        let readmitted = self.front.readmit(admission(new), |key| changes.ends(key));
-        let pipeline = &self.front.pipeline;
-        pipeline.configure(quotas(new), told(new));
-        // Before the next snapshot shows them, so that whatever that shows can be called.
-        self.upstreams.configure(&new.upstreams).map_err(|error| error.to_string())?;
-        let (done, shown) = bounded(1);
-        let wanted =
-            Configure { naming: new.naming.clone(), upstreams: new.upstreams.clone(), done };
-        self.configure
-            .send_timeout(wanted, CONFIGURE_TIMEOUT)
-            .map_err(|_| "the catalogue's thread takes no more")?;
-        shown
-            .recv_timeout(CONFIGURE_TIMEOUT)
-            .map_err(|_| "the catalogue's thread gives no answer")?;
-        for server in &old.upstreams {
-            let is_there = |it: &&Arc<UpstreamConfig>| {
-                it.name == server.name && it.target.is_same_server(&server.target)
-            };
-            if !new.upstreams.iter().any(|it| is_there(&it)) {
-                pipeline.forget_tasks(&server.name);
-            }
-        }
-        self.front
-            .rescope(readmitted, move |key| changes.ends(key))
-            .map_err(|error| error.to_string())
-    }
-}
-
 /// Listens for a second signal while the gateway stops.
 struct SecondSignal {
-    /// Dropped first, which ends the thread.
+    /// This field is dropped first, which ends the thread.
     _stopped: Sender<()>,
     _joined: thread::Joined,
 }
@@ -396,13 +342,13 @@ impl SecondSignal {
     }
 }
 
-/// What the catalogue's thread shares with calls.
+/// The part of the catalogue that its thread shares with calls.
 fn shared_catalogue(limits: &Limits, bound: &Bound) -> catalogue::Shared {
     let max_waiting = limits.connections / LIST_WAITERS_DIVISOR;
     catalogue::Shared::new(max_waiting, bound.budget.clone())
 }
 
-/// Spans go to a collector from here on.
+/// Starts the export of spans to a collector.
 fn export(config: &Config, clients: Clients) -> io::Result<Option<Exporting>> {
     let config = match clients {
         Clients::OverHttp | Clients::OneOfLines => config.otlp.as_ref(),
@@ -413,14 +359,14 @@ fn export(config: &Config, clients: Clients) -> io::Result<Option<Exporting>> {
     otlp::start(Box::new(Collector::new(config.clone())), sampling, service).map(Some)
 }
 
-/// What outlives the process.
+/// The state directory, and the handle of its writing thread.
 #[derive(Debug)]
 struct State {
     directory: Arc<StateDir>,
     writer: Writer,
 }
 
-/// What another process is given that follows this one.
+/// The parts for a process that replaces this one.
 fn estate(
     config: &Config,
     bound: &Bound,
@@ -433,7 +379,7 @@ fn estate(
         admin_listener: bound.pass_admin_on()?,
         lock: state.map(|state| state.directory.lock()).transpose()?.flatten(),
         session_key,
-        // A connection waits for its last request, and that for its answer.
+        // A connection waits for its last request, and that request for its answer.
         leave: config.limits.idle + longest.unwrap_or_default(),
     };
     Ok((estate, state.map(|state| state.directory.clone())))
@@ -454,19 +400,19 @@ fn open_state(
     Ok(Some((joined, State { directory, writer })))
 }
 
-/// What of the catalogue outlives the process.
+/// The stored lists and the pins of the catalogue.
 fn kept(state: State, key: &[u8; 32], clients: Clients) -> (Option<Store>, Pins) {
     let State { directory, writer } = state;
     let pins = Pins::load(directory.clone(), writer.clone());
     let store = match clients {
         Clients::OverHttp | Clients::OneOfLines => Some(Store::new(directory, writer, key)),
-        // It wants to know what there is now.
+        // Such a command asks for the present lists.
         Clients::OneOfFewLines => None,
     };
     (store, pins)
 }
 
-/// The key that session ids and cursors are made with.
+/// The key with which session ids and cursors are made.
 fn session_key(
     config: &Config,
     state: Option<&State>,
@@ -559,7 +505,8 @@ fn start_catalogue(
 ) -> io::Result<thread::Joined> {
     let panicked = stop.clone();
     thread::spawn("catalogue", move || {
-        // Its end is ordinary when the upstreams have gone, and the process's when it panics.
+        // The thread's end is ordinary when the upstreams have gone; after a panic the process
+        // ends too.
         let result = std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| {
             refresher.run(&changes, &wanted)
         }));
@@ -569,7 +516,7 @@ fn start_catalogue(
     })
 }
 
-/// Which era each upstream spoke when its lists were stored: a child is not asked again.
+/// The era of each upstream when its lists were stored: a child is not asked again.
 fn known_eras(shared: &catalogue::Shared) -> BTreeMap<ServerName, Era> {
     let servers = &shared.current().servers;
     let era = |server: &catalogue::Server| Some(server.initialized.as_ref()?.revision.era());
@@ -583,16 +530,6 @@ fn pipeline(
     owners: Owners,
     sessions: Sessions,
 ) -> Pipeline {
-    let (quotas, told, first_list) = (quotas(config), told(config), config.first_list);
-    Pipeline::new(shared, upstreams, quotas, owners, sessions, told, first_list)
-}
-
-fn quotas(config: &Config) -> impl Iterator<Item = (Arc<str>, u32)> {
-    let keys = config.api_keys.iter();
-    keys.filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)))
-}
-
-fn told(config: &Config) -> AccessLog {
-    telemetry::access::tell_calls(config.log.access);
-    AccessLog { bodies: config.log.bodies }
+    let told = AccessLog::of(config.log);
+    Pipeline::new(shared, upstreams, config.quotas(), owners, sessions, told, config.first_list)
 }

@@ -1,10 +1,10 @@
-//! How a process is followed by another one that serves the same address, so that an upgrade
-//! refuses nobody: the old one starts the program anew, hands it the listening socket, and goes
-//! on serving what it has.
+//! Hands the service over to a new process at the same address, so that an upgrade refuses no
+//! client: the old process starts the program anew, passes it the listening socket, and goes on
+//! serving its own connections.
 //!
-//! The two are connected by a pair of sockets, which is the new one's standard input. Over it go
-//! the listeners themselves, the lock on `state_dir` and the key of sessions; back comes the word
-//! that the new one serves. A new one that does not come so far (its configuration is bad, say) is
+//! A pair of sockets connects the two processes; it is the new one's standard input. Over it go
+//! the listeners, the lock on `state_dir` and the key of sessions; back comes a message that the
+//! new process serves. A new process that does not come so far (its configuration is bad, say) is
 //! ended, and the old one goes on.
 
 use std::io::{self, IoSlice, IoSliceMut, Read as _};
@@ -25,27 +25,27 @@ use crate::limits::{FOLLOWED_TIMEOUT, FOLLOWER_END_TIMEOUT, FOLLOWER_START_TIMEO
 use crate::service;
 use crate::thread::StopReason;
 
-/// Set in the environment of a process that follows another one.
+/// A variable that is set for a process that replaces another one.
 const FOLLOWS: &str = "TRUNKLINE_FOLLOWS";
-/// What the first message begins with. Another version that means another thing by it says so.
+/// The beginning of the first message. A version with another meaning has another text.
 const GREETING: &[u8] = b"trunkline follow 1\n";
-/// The word of the new process.
+/// The message of the new process.
 const SERVING: &[u8] = b"serving";
 /// Descriptors that are handed over: the listener, that of `admin_listen` where there is one, and
 /// the lock where there is one.
 const DESCRIPTORS_MAX: usize = 3;
 /// Bytes of the longest message.
 const MESSAGE_BYTES_MAX: usize = 128;
-/// Between two looks whether a process has ended.
+/// The time between two checks that a process has ended.
 const END_TICK: Duration = Duration::from_millis(5);
-/// Between two looks whether there is a reason to stop while another process starts.
+/// The time between two checks for a reason to stop while another process starts.
 const START_TICK: Duration = Duration::from_millis(100);
-/// Bytes that say whose the files of Unix sockets are, and whether there is `admin_listen`.
+/// Bytes that tell who removes the files of Unix sockets, and if there is an `admin_listen`.
 const FLAGS: usize = 3;
 /// Bytes of the key of sessions.
 const KEY_BYTES: usize = 32;
 
-/// What a process begins with that another one has left it; nothing of it where it begins alone.
+/// The parts that a process takes over from another one; all none where it starts alone.
 #[derive(Debug, Default)]
 pub struct Inheritance {
     /// The socket that it serves.
@@ -54,13 +54,13 @@ pub struct Inheritance {
     pub admin_listener: Option<Inherited>,
     /// The lock on `state_dir`.
     pub lock: Option<OwnedFd>,
-    /// What session ids are made with, so that sessions go on.
+    /// The key with which session ids are made, so that sessions go on.
     pub session_key: Option<[u8; KEY_BYTES]>,
-    /// Whoever waits for the word that this process serves.
+    /// The process that waits for the message that this one serves.
     pub predecessor: Option<Predecessor>,
 }
 
-/// What a process leaves to the one that follows it.
+/// The parts that a process leaves to the one that replaces it.
 #[derive(Debug)]
 pub struct Estate {
     /// The socket that it serves; none where the engine keeps it.
@@ -69,22 +69,22 @@ pub struct Estate {
     pub admin_listener: Option<PassedOn>,
     /// The lock on `state_dir`.
     pub lock: Option<OwnedFd>,
-    /// What session ids are made with.
+    /// The key with which session ids are made.
     pub session_key: [u8; KEY_BYTES],
-    /// How long it may go on with what it has, once it is followed.
+    /// The time for which the old process may go on after it is replaced.
     pub leave: Duration,
 }
 
-/// The process that this one follows.
+/// The process that this one replaces.
 #[derive(Debug)]
 pub struct Predecessor(OwnedFd);
 
 impl Inheritance {
-    /// What this process was started with: by the one that it follows, or by the service manager.
-    /// Called before there are threads.
+    /// The parts that this process was started with: by the one that it replaces, or by the
+    /// service manager. Called before there are threads.
     ///
     /// # Errors
-    /// What is passed is of no use.
+    /// A passed descriptor is of no use.
     pub fn take() -> io::Result<Inheritance> {
         if std::env::var_os(FOLLOWS).is_some() {
             return from_predecessor();
@@ -95,23 +95,23 @@ impl Inheritance {
 }
 
 impl Predecessor {
-    /// Tells it that this process serves. Returns once it has said to the service manager whose
-    /// the service is, or is gone.
+    /// Tells the old process that this one serves. Returns once the old process has told the
+    /// service manager which process is the service, or is gone.
     pub fn serving(self) {
         let flags = SendFlags::NOSIGNAL;
         if rustix::net::send(&self.0, SERVING, flags).is_ok() {
-            // The other end says nothing more, and closes.
+            // The other end sends nothing more, and closes.
             wait_readable(self.0.as_fd(), FOLLOWED_TIMEOUT).ok();
         }
     }
 }
 
-/// Why no other process follows.
+/// The reason why no other process replaces this one.
 #[derive(Debug)]
 pub enum NotFollowed {
-    /// It does not serve; why not, in words.
+    /// The other process does not serve; the text gives the reason.
     Failed(String),
-    /// There was a reason to stop before it served.
+    /// There was a reason to stop before the other process served.
     Stopped(StopReason),
 }
 
@@ -121,11 +121,11 @@ impl From<String> for NotFollowed {
     }
 }
 
-/// Starts the program anew, as this process was started, and waits until it serves, or there is
-/// a reason to `stop`. It is the service then.
+/// Starts the program anew, as this process was started, and waits until the new one serves, or
+/// there is a reason to `stop`. Then the new process is the service.
 ///
 /// # Errors
-/// It does not serve; nothing of it is left.
+/// The new process does not serve; no part of it is left.
 pub fn start(
     estate: &Estate,
     stop: impl Fn() -> Option<StopReason>,
@@ -162,23 +162,23 @@ pub fn start(
     let pid = child.id();
     service::followed_by(pid);
     log::info!("process {pid} serves from here on; this one ends with what it has");
-    // Closing it tells the other that it is the service from here on.
+    // The end of the connection tells the new process that it is the service from here on.
     drop(ours);
     Ok(())
 }
 
-/// As a service manager asks, so that it ends its children.
+/// Sends SIGTERM, as a service manager does, so that the process ends its children.
 fn ask_to_end(child: &Child) {
     let pid = i32::try_from(child.id()).ok().and_then(rustix::process::Pid::from_raw);
     if let Some(pid) = pid {
-        // It may have ended by itself.
+        // The process may have ended by itself.
         rustix::process::kill_process(pid, rustix::process::Signal::TERM).ok();
     }
 }
 
-/// Ends what does not serve; how it has ended.
+/// Ends a new process that does not serve; returns how it has ended.
 fn end(child: &mut Child) -> String {
-    // Mostly it is about to end by itself, and its exit code says why.
+    // Mostly it is about to end by itself, and its exit code shows the reason.
     let deadline = Instant::now() + FOLLOWER_END_TIMEOUT;
     while Instant::now() < deadline && matches!(child.try_wait(), Ok(None)) {
         std::thread::park_timeout(END_TICK);
@@ -195,12 +195,13 @@ fn spawn(stdin: OwnedFd) -> io::Result<Child> {
         Command::new(program)
             .args(&rest)
             .env(FOLLOWS, "1")
-            // It names the process that the manager has started.
+            // The variable names the process that the manager has started.
             .env_remove("WATCHDOG_PID")
             .stdin(Stdio::from(stdin))
             .spawn()
     };
-    // By its name, so that what stands there now is started: a newer version, most likely.
+    // The program is started by its name, so that the present file runs: a newer version, most
+    // likely.
     match start(&name, stdin.try_clone()?) {
         Err(error) if error.kind() == io::ErrorKind::NotFound => {
             start(std::env::current_exe()?.as_os_str(), stdin)
@@ -226,11 +227,11 @@ fn send_estate(channel: &OwnedFd, listener: &PassedOn, estate: &Estate) -> io::R
     Ok(())
 }
 
-/// How the wait for the word that another process serves ends without it.
+/// The end of the wait for the message that the new process serves, without that message.
 enum Wait {
-    /// It has ended, or is about to.
+    /// The new process has ended, or is about to.
     Ended(String),
-    /// It is there still.
+    /// The time is over, and the new process is still there.
     Over(String),
     /// This process is to stop.
     Stopped(StopReason),
@@ -259,7 +260,7 @@ fn await_word(channel: &OwnedFd, stop: impl Fn() -> Option<StopReason>) -> Resul
 
 fn from_predecessor() -> io::Result<Inheritance> {
     let channel = io::stdin().as_fd().try_clone_to_owned()?;
-    // From here on standard input is what it would be under a service manager.
+    // From here on standard input is as under a service manager.
     rustix::stdio::dup2_stdin(std::fs::File::open("/dev/null")?)?;
     let mut message = [0; MESSAGE_BYTES_MAX];
     let mut space = [MaybeUninit::uninit(); rustix::cmsg_space!(ScmRights(DESCRIPTORS_MAX))];
@@ -301,8 +302,7 @@ fn from_predecessor() -> io::Result<Inheritance> {
     })
 }
 
-/// Waits until there is something to read, or the other end has closed; false when the time is
-/// over.
+/// Waits until there are bytes to read, or the other end has closed; false when the time is over.
 fn wait_readable(channel: BorrowedFd<'_>, within: Duration) -> io::Result<bool> {
     let deadline = Instant::now() + within;
     loop {

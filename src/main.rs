@@ -1,4 +1,4 @@
-//! Arguments → configuration → gateway → wait for a reason to stop → exit code.
+//! The program: arguments → configuration → gateway → wait for a reason to stop → exit code.
 
 use std::process::ExitCode;
 

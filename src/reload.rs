@@ -1,44 +1,51 @@
-//! Reads the configuration again while everything runs: on SIGHUP, and when the file changes
-//! where the configuration says so. What is wrong changes nothing; what is right touches only
-//! the upstreams and keys that differ.
+//! Reads the configuration again while the gateway runs: on SIGHUP, and when the file changes, if
+//! the configuration asks for that. An invalid file changes nothing; a valid one touches only the
+//! upstreams and keys that differ.
 
 use std::fs::Metadata;
 use std::io;
 use std::os::unix::fs::MetadataExt;
 use std::path::PathBuf;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
-use crate::config::{Changes, Config, Overrides, Problem, Reloaded};
-use crate::gateway::Parts;
+use crate::catalogue::refresher::Configure;
+use crate::config::{Changes, Config, Overrides, Problem, Reloaded, UpstreamConfig};
+use crate::downstream::Front;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
+use crate::pipeline::AccessLog;
 use crate::service;
+use crate::serving::admission;
 use crate::telemetry::log::LogControl;
 use crate::telemetry::metrics::reloads;
 use crate::thread::{self, Joined, StopReason};
+use crate::upstream::Upstreams;
 
-/// How long the thread sleeps that is only to hear of SIGHUP.
+/// The time for the catalogue's thread to apply a configuration.
+const CONFIGURE_TIMEOUT: Duration = Duration::from_secs(10);
+/// The sleep of the thread where it waits for SIGHUP alone.
 const UNWATCHED_INTERVAL: Duration = Duration::from_secs(3600);
 
-/// Where the configuration comes from.
+/// The source of the configuration.
 #[derive(Debug)]
 pub struct Source {
     path: PathBuf,
     overrides: Overrides,
-    /// The file as it was when it was read last: taken before, so that a change meanwhile is
-    /// seen at the next look.
+    /// The file's state when it was read last, taken before the reading, so that a change
+    /// meanwhile is seen at the next look.
     read: Option<Stamp>,
 }
 
 impl Source {
-    /// A file, and what the command line says in its place.
+    /// A file, and the values of the command line that replace the file's.
     pub fn new(path: PathBuf, overrides: Overrides) -> Source {
         Source { path, overrides, read: None }
     }
 
     /// Reads and checks the file.
-    ///
+    /// Every problem found, or one that the file cannot be read.
     /// # Errors
     /// Every problem found, or the one that the file cannot be read.
     pub fn load(&mut self) -> Result<Config, Vec<Problem>> {
@@ -51,17 +58,75 @@ impl Source {
     }
 }
 
-/// What is read again, and what it changes.
+/// The reading of the configuration again, with the running one.
 pub struct Reload {
     source: Source,
     running: Config,
     parts: Parts,
     log: LogControl,
-    /// The file as it was at the last look, if that is another one: it is read once it stays
-    /// the same from one look to the next.
+    /// The file's changed state at the last look: the file is read once its state stays the same
+    /// from one look to the next.
     unsettled: Option<Stamp>,
-    /// The last one was taken over in part only.
+    /// True if the last configuration was applied in part only.
     is_partial: bool,
+}
+
+/// The parts of the gateway that a reload changes.
+#[derive(Debug)]
+pub struct Parts {
+    /// The doors, with admission and sessions.
+    pub(crate) front: Arc<Front>,
+    pub(crate) upstreams: Arc<Upstreams>,
+    /// The sender to the catalogue's thread.
+    pub(crate) configure: Sender<Configure>,
+}
+
+impl Parts {
+    /// Clients' wishes to read the configuration again, each with the sender for the result.
+    pub fn wishes(&self) -> Receiver<Sender<Reloaded>> {
+        let (wish, wishes) = bounded(1);
+        self.front.reload.get_or_init(|| wish);
+        wishes
+    }
+
+    /// Changes from one configuration to the next, without a wait for an upstream.
+    ///
+    /// # Errors
+    /// The system refuses a thread or a descriptor, or the program ends meanwhile; the text says
+    /// which. A part of the configuration may have been applied before that.
+    pub fn configure(
+        &self,
+        old: &Config,
+        new: &Config,
+        changes: Changes,
+    ) -> Result<(), String> {
+        // Rights are narrowed before there is more to see.
+        let readmitted = self.front.readmit(admission(new), |key| changes.ends(key));
+        let pipeline = &self.front.pipeline;
+        pipeline.configure(new.quotas(), AccessLog::of(new.log));
+        // Upstreams come before the next snapshot, so that all items that it shows can be called.
+        self.upstreams.configure(&new.upstreams).map_err(|error| error.to_string())?;
+        let (done, shown) = bounded(1);
+        let wanted =
+            Configure { naming: new.naming.clone(), upstreams: new.upstreams.clone(), done };
+        self.configure
+            .send_timeout(wanted, CONFIGURE_TIMEOUT)
+            .map_err(|_| "the catalogue's thread takes no more")?;
+        shown
+            .recv_timeout(CONFIGURE_TIMEOUT)
+            .map_err(|_| "the catalogue's thread gives no answer")?;
+        for server in &old.upstreams {
+            let is_there = |it: &&Arc<UpstreamConfig>| {
+                it.name == server.name && it.target.is_same_server(&server.target)
+            };
+            if !new.upstreams.iter().any(|it| is_there(&it)) {
+                pipeline.forget_tasks(&server.name);
+            }
+        }
+        self.front
+            .rescope(readmitted, move |key| changes.ends(key))
+            .map_err(|error| error.to_string())
+    }
 }
 
 /// The reloading thread. Dropping it ends it; a reload that is under way is finished.
@@ -73,7 +138,7 @@ pub struct Reloading {
 }
 
 impl Reloading {
-    /// Ends it for the program's end: a reload that takes long is not waited for.
+    /// Ends the thread for the program's end, without a wait for a long reload.
     pub fn end(self) {
         drop(self.alive);
         let until = Instant::now() + RELOAD_STOP_TIMEOUT;
@@ -87,7 +152,7 @@ impl Reloading {
     }
 }
 
-/// What tells two states of a file apart.
+/// The properties by which two states of a file differ.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 struct Stamp {
     changed: (i64, i64),
@@ -145,7 +210,7 @@ impl Reload {
                     Err(_) => return,
                 },
                 recv(asked) -> told => match told {
-                    // Whoever asked may have given up.
+                    // The client may have given up.
                     Ok(told) => drop(told.try_send(self.reload())),
                     Err(_) => return,
                 },
@@ -157,8 +222,8 @@ impl Reload {
         }
     }
 
-    /// Whether the file is another one and has stayed so. One that is away for a moment, while
-    /// an editor puts another in its place, is not.
+    /// True if the file has changed, and stayed the same since the last look. A file that is gone
+    /// for a moment, while an editor replaces it, has not changed.
     fn has_changed(&mut self) -> bool {
         let now = self.source.look();
         if now.is_none() || now == self.source.read {

@@ -27,7 +27,7 @@ pub fn run(
     mut inherited: Inheritance,
 ) -> io::Result<StopReason> {
     let (stop, stopped) = bounded(STOP_REASONS_MAX);
-    // One wish that waits is enough: what is read then is what there is then.
+    // One wish that waits is enough: the next reading takes the file as it is then.
     let (wish, wishes) = bounded(1);
     let _signals = thread::watch_signals(stop.clone(), Some(wish))?;
     let predecessor = inherited.predecessor.take();

@@ -1,5 +1,5 @@
-//! What the service manager is told (sd_notify(3)): that the gateway serves, reads its
-//! configuration again, stops, and is alive. Where there is no manager, nothing is told.
+//! Messages to the service manager (sd_notify(3)): that the gateway serves, reads its
+//! configuration again, stops, and is alive. Without a manager, none are sent.
 
 use std::io;
 use std::time::Duration;
@@ -9,29 +9,29 @@ use sd_notify::NotifyState;
 
 use crate::thread::{self, Joined};
 
-/// A watchdog's time is met when it is told so many times in it.
+/// The number of messages in a watchdog's time.
 const WATCHDOG_DIVISOR: u32 = 3;
 
-/// The gateway serves, or serves again after [`reloading`].
+/// Tells that the gateway serves, or serves again after [`reloading`].
 pub fn ready() {
     tell(&[NotifyState::Ready]);
 }
 
-/// The configuration is being read again. [`ready`] ends it, whatever came of it.
+/// Tells that the configuration is being read again. [`ready`] ends this, with any result.
 pub fn reloading() {
-    // `Type=notify-reload` wants to know when, to tell this reload from the one before.
+    // `Type=notify-reload` demands the time, to tell this reload from the one before.
     match NotifyState::monotonic_usec_now() {
         Ok(now) => tell(&[NotifyState::Reloading, now]),
         Err(_) => tell(&[NotifyState::Reloading]),
     }
 }
 
-/// The gateway drains.
+/// Tells that the gateway drains.
 pub fn stopping() {
     tell(&[NotifyState::Stopping]);
 }
 
-/// Another process is the service from here on.
+/// Tells that another process is the service from here on.
 pub fn followed_by(pid: u32) {
     tell(&[NotifyState::MainPid(pid)]);
 }
@@ -45,13 +45,13 @@ fn tell(state: &[NotifyState<'_>]) {
 /// Tells the manager again and again that the gateway is alive. Dropping it ends that.
 #[derive(Debug)]
 pub struct Watchdog {
-    /// Dropped first, which ends the thread.
+    /// This field is dropped first, which ends the thread.
     _alive: Sender<()>,
     _joined: Joined,
 }
 
-/// Starts the watchdog, where the manager wants one (`WATCHDOG_USEC`). It is told nothing while
-/// `is_well` says no.
+/// Starts the watchdog, where the manager wants one (`WATCHDOG_USEC`). No message is sent while
+/// `is_well` is false.
 ///
 /// # Errors
 /// The system refuses a thread.

@@ -1,5 +1,5 @@
-//! How clients come to the gateway: to an address, or as the one client of its standard input; and
-//! which of them are admitted.
+//! The ways of clients to the gateway: to an address, or as one client on standard input; and the
+//! admission of clients by the configuration.
 
 use std::io;
 use std::sync::Arc;
@@ -19,20 +19,20 @@ use crate::http::{self, Budget, Inherited, PassedOn, Running, Server};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, Limits};
 use crate::thread::StopReason;
 
-/// How clients come.
+/// The way by which clients come.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Clients {
     /// Over HTTP, to the address of the configuration.
     OverHttp,
-    /// There is one, and its lines are given to [`crate::gateway::Gateway::line_client`]. Another gateway may have
-    /// the same `state_dir`.
+    /// As one client, whose lines are given to [`crate::gateway::Gateway::line_client`]. Another
+    /// gateway may have the same `state_dir`.
     OneOfLines,
-    /// The same, for a few requests: nothing is written to `state_dir`.
+    /// As `OneOfLines`, for a few requests: nothing is written to `state_dir`.
     OneOfFewLines,
 }
 
 impl Clients {
-    /// Who writes the lines, where there are lines.
+    /// The program that writes the lines, for clients of lines.
     pub(crate) fn host(self) -> Host {
         match self {
             Self::OverHttp | Self::OneOfLines => Host::Other,
@@ -41,7 +41,7 @@ impl Clients {
     }
 }
 
-/// What serves them.
+/// The running server of clients.
 #[derive(Debug)]
 pub(crate) enum Serving {
     /// A listener.
@@ -51,7 +51,7 @@ pub(crate) enum Serving {
 }
 
 impl Serving {
-    /// Waits until nothing is in work. True where that is so.
+    /// Waits until no request is in work. True if none is.
     pub(crate) fn drain(&self, deadline: Instant) -> bool {
         match self {
             Self::Http(running) => running.drain(deadline),
@@ -59,7 +59,7 @@ impl Serving {
         }
     }
 
-    /// Takes no more connections: another process does.
+    /// Takes no more connections, since another process does.
     pub(crate) fn leave(&self) {
         match self {
             Self::Http(running) => running.leave(),
@@ -67,7 +67,7 @@ impl Serving {
         }
     }
 
-    /// Waits until there is no client left. True where that is so.
+    /// Waits until no client is left. True if none is.
     pub(crate) fn wait_empty(&self, deadline: Instant) -> bool {
         match self {
             Self::Http(running) => running.wait_empty(deadline),
@@ -79,25 +79,25 @@ impl Serving {
 impl Drop for Serving {
     fn drop(&mut self) {
         match self {
-            // It ends with the last of its handles.
+            // The server ends with the last of its handles.
             Self::Http(_) => (),
             Self::Lines(client) => client.end(),
         }
     }
 }
 
-/// The addresses that are taken, before anybody answers there.
+/// The bound addresses, before connections are accepted.
 pub(crate) struct Bound {
-    /// None where there is one client of lines.
+    /// The server of `listen`; none where there is one client of lines.
     server: Option<Server>,
-    /// That of `admin_listen`.
+    /// The server of `admin_listen`.
     admin: Option<Server>,
-    /// What may be held at once of what comes in and goes out.
+    /// The bytes that may be held at once of requests and answers.
     pub(crate) budget: Budget,
 }
 
 impl Bound {
-    /// The listening socket, to be handed to another process.
+    /// The listening socket, for another process.
     ///
     /// # Errors
     /// The system gives no descriptor.
@@ -105,7 +105,7 @@ impl Bound {
         Ok(self.server.as_ref().map(Server::pass_on).transpose()?.flatten())
     }
 
-    /// The same of `admin_listen`.
+    /// The socket of `admin_listen`, for another process.
     ///
     /// # Errors
     /// As [`Bound::pass_on`].
@@ -113,7 +113,7 @@ impl Bound {
         Ok(self.admin.as_ref().map(Server::pass_on).transpose()?.flatten())
     }
 
-    /// Begins to accept connections, those of operators first.
+    /// Begins to accept connections, on `admin_listen` first.
     ///
     /// # Errors
     /// The system refuses threads or descriptors.
@@ -132,7 +132,7 @@ impl Bound {
         };
         let address = server.local_addr_text();
         let running = Arc::new(server.start(front.clone(), stop)?);
-        // Weak, because the engine holds its handler.
+        // The reference is weak, because the engine holds its handler.
         front.engine.get_or_init(|| Arc::downgrade(&running));
         let scheme = if address.starts_with("unix:") { "" } else { "http://" };
         log::info!("listening on {scheme}{address}");
@@ -140,10 +140,10 @@ impl Bound {
     }
 }
 
-/// Takes the addresses that there are to listen on, or the sockets of them that are inherited.
+/// Binds the addresses to listen on, or takes their inherited sockets.
 ///
 /// # Errors
-/// An address cannot be had.
+/// An address cannot be bound.
 pub(crate) fn bind(
     config: &Config,
     clients: Clients,
@@ -162,14 +162,14 @@ pub(crate) fn bind(
             let admin = bind_admin(config, inherited_admin)?;
             Ok(Bound { server: Some(server), admin, budget })
         }
-        // The gateway that serves others has the addresses.
+        // The gateway that serves other clients has the addresses.
         Clients::OneOfLines | Clients::OneOfFewLines => {
             Ok(Bound { server: None, admin: None, budget: Budget::new(limits.buffered_bytes) })
         }
     }
 }
 
-/// Takes `admin_listen`, if it is configured; where that address is inherited, its socket.
+/// Binds `admin_listen`, if it is configured; takes its socket, where that is inherited.
 fn bind_admin(config: &Config, inherited: Option<Inherited>) -> io::Result<Option<Server>> {
     let Some(at) = &config.admin_listen else { return Ok(None) };
     let limits =
@@ -182,7 +182,7 @@ fn bind_admin(config: &Config, inherited: Option<Inherited>) -> io::Result<Optio
     }
 }
 
-/// What says that the gateway is to listen elsewhere, where somebody else listens already.
+/// Adds the key that names another address, where the address is in use.
 fn where_else(error: &io::Error, key: &str) -> io::Error {
     let hint = if error.kind() == io::ErrorKind::AddrInUse {
         format!("; {key} names another address")
@@ -214,7 +214,7 @@ fn listen(at: &Listen, config: &Config) -> http::Listen {
     }
 }
 
-/// Who is admitted, and where, by a configuration.
+/// The admission of clients by a configuration.
 pub(crate) fn admission(config: &Config) -> Admission {
     Admission {
         origins: origins(config),
@@ -246,8 +246,8 @@ fn origins(config: &Config) -> Origins {
             if !address.ip().is_unspecified() {
                 hosts.push(address.to_string());
             }
-            // A page of a name that was bound to this address has no key: the check is against
-            // what reads and calls without one.
+            // A page under a name that was bound to this address has no key: the check is against
+            // a page that reads and calls without one.
             let is_anonymous = config.allow_anonymous && config.api_keys.is_empty();
             match (config.listen.is_local(), is_anonymous) {
                 (true, _) => HostCheck::Names,
@@ -256,7 +256,7 @@ fn origins(config: &Config) -> Origins {
                 (false, false) => HostCheck::Off,
             }
         }
-        // No page reaches it.
+        // No page reaches a Unix socket.
         Listen::Unix(_) if is_told => HostCheck::Names,
         Listen::Unix(_) => HostCheck::Off,
     };

@@ -1,62 +1,62 @@
-//! Pure: how much of a bounded resource each principal holds, and how much it may take, so that
-//! nobody can have what the others need.
+//! Pure: the shares of principals in a bounded resource: how much each holds, and may take, so
+//! that none can have what the others need.
 
 use std::collections::HashMap;
 use std::hash::Hash;
 
 use crate::limits::SHARES_MIN;
 
-/// A bounded resource and who holds how much of it. `P` stands for a principal.
+/// A bounded resource and the units that each principal `P` holds.
 #[derive(Debug)]
 pub struct Shares<P> {
     max: usize,
     taken: usize,
     held: HashMap<P, usize>,
-    /// Whoever takes up to its share leaves a part of that to whoever comes later.
+    /// True if a principal that takes up to its share leaves a part of it to later ones.
     is_long_held: bool,
 }
 
-/// Why somebody gets no more of a resource.
+/// The reason why a principal gets no more of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum NotTaken {
-    /// Nothing is left for anybody.
+    /// Nothing is left.
     Full,
-    /// What is left is kept for others: the principal holds its share.
+    /// The rest is kept for others: the principal holds its share.
     ShareHeld,
 }
 
 impl<P: Clone + Eq + Hash> Shares<P> {
-    /// A resource of `max` units, which come back soon.
+    /// A resource of `max` units, which are given back soon.
     pub fn new(max: usize) -> Shares<P> {
         Shares { max, taken: 0, held: HashMap::new(), is_long_held: false }
     }
 
-    /// A resource of `max` units that whoever has them may keep for long, and that cannot be taken
-    /// back: a third finds something also where two hold all that they get.
+    /// A resource of `max` units that principals may keep for long, and that cannot be taken from
+    /// them: a third principal finds something even where two hold all that they get.
     pub fn long_held(max: usize) -> Shares<P> {
         Shares { is_long_held: true, ..Shares::new(max) }
     }
 
-    /// What each principal may have whatever the others hold: an equal part, counting one
-    /// principal that is not there yet, and never more than 1/[`SHARES_MIN`].
+    /// The units that each principal may have, whatever the others hold: an equal part, counting
+    /// one more principal than there are, and never more than 1/[`SHARES_MIN`].
     pub fn share(&self, who: &P) -> usize {
         let n_principals = self.held.len() + usize::from(!self.held.contains_key(who));
-        // A bound of few units is still for more than one.
+        // Even a bound of few units is for more than one principal.
         (self.max / (n_principals + 1).max(SHARES_MIN)).max(1)
     }
 
-    /// The same of whom there is; where nobody is told apart, that is all of it.
+    /// As [`Shares::share`]; without a principal, all units.
     pub fn share_of(&self, who: Option<&P>) -> usize {
         who.map_or(self.max, |who| self.share(who))
     }
 
-    /// Whether `who` may take `units` more. Up to its share it may if they are there; beyond,
-    /// only while a whole share stays free for whoever comes next. Of what is held for long
-    /// something stays in any case, 1/[`SHARES_MIN`] of what it would hold: each newcomer finds
-    /// something, and leaves something in its turn.
+    /// Checks that `who` may take `units` more. Up to its share it may if they are free; beyond,
+    /// only while a whole share stays free for the next principal. Of a long-held resource some
+    /// units stay free in any case, 1/[`SHARES_MIN`] of what it would hold: each new principal
+    /// finds some, and leaves some in its turn.
     ///
     /// # Errors
-    /// It may not.
+    /// The principal may not take them.
     pub fn may_take(&self, who: &P, units: usize) -> Result<(), NotTaken> {
         let taken = self.taken.saturating_add(units);
         if taken > self.max {
@@ -72,26 +72,27 @@ impl<P: Clone + Eq + Hash> Shares<P> {
     /// Takes `units` for `who`, to be given back by [`Shares::give_back`].
     ///
     /// # Errors
-    /// It may not have them; nothing is taken.
+    /// The principal may not have them; none are taken.
     pub fn take(&mut self, who: &P, units: usize) -> Result<(), NotTaken> {
         self.may_take(who, units)?;
         self.take_for_now(who, units)
     }
 
-    /// Takes `units` that belong to no principal.
+    /// Takes `units` for no principal.
     ///
     /// # Errors
-    /// They are not there; nothing is taken.
+    /// The units are not free; none are taken.
     pub fn take_for_nobody(&mut self, units: usize) -> Result<(), NotTaken> {
         self.may_take_of(None, units)?;
         self.taken += units;
         Ok(())
     }
 
-    /// Whether `units` may be taken by `who` as by [`Shares::may_take`], or by nobody.
+    /// Checks that `who` may take `units` as by [`Shares::may_take`], or that they are free for
+    /// none.
     ///
     /// # Errors
-    /// They may not be had.
+    /// The units may not be taken.
     pub fn may_take_of(&self, who: Option<&P>, units: usize) -> Result<(), NotTaken> {
         match who {
             Some(who) => self.may_take(who, units),
@@ -100,10 +101,10 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         }
     }
 
-    /// Takes `units` for `who` as [`Shares::take`], or for nobody where there is none.
+    /// Takes `units` for `who` as [`Shares::take`], or for no principal where `who` is none.
     ///
     /// # Errors
-    /// They may not be had; nothing is taken.
+    /// The units may not be taken; none are.
     pub fn take_of(&mut self, who: Option<&P>, units: usize) -> Result<(), NotTaken> {
         match who {
             Some(who) => self.take(who, units),
@@ -111,7 +112,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         }
     }
 
-    /// Gives back what was taken for `who`, or for nobody.
+    /// Gives back units that were taken for `who`, or for no principal.
     pub fn give_back_of(&mut self, who: Option<&P>, units: usize) {
         match who {
             Some(who) => self.give_back(who, units),
@@ -119,7 +120,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         }
     }
 
-    /// Gives back what was taken for `who`.
+    /// Gives back units that were taken for `who`.
     pub fn give_back(&mut self, who: &P, units: usize) {
         let Some(held) = self.held.get_mut(who) else { return };
         let units = units.min(*held);
@@ -130,30 +131,30 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         self.taken -= units;
     }
 
-    /// Gives back what was taken for nobody.
+    /// Gives back units that were taken for no principal.
     pub fn give_back_for_nobody(&mut self, units: usize) {
         self.taken = self.taken.saturating_sub(units);
     }
 
-    /// What `who` holds.
+    /// The units that `who` holds.
     pub fn held(&self, who: &P) -> usize {
         self.held.get(who).copied().unwrap_or_default()
     }
 
-    /// Whether `who` holds its share, or more.
+    /// True if `who` holds its share, or more.
     pub fn has_share(&self, who: &P) -> bool {
         self.held(who) >= self.share(who)
     }
 
-    /// Whoever holds most, if anybody holds anything: from it is taken when room is made.
+    /// The principal that holds most, if any holds units: room is made at its cost.
     fn heaviest(&self) -> Option<(&P, usize)> {
         let heaviest = self.held.iter().max_by_key(|(_, held)| **held);
         heaviest.map(|(who, held)| (who, *held))
     }
 
-    /// From whom must be taken back that `who` gets `units` of what can be taken back: from
-    /// whoever holds most, but from itself where it would hold more than that. None where they
-    /// are there.
+    /// The principal that must give up units so that `who` gets `units` of a resource that can be
+    /// taken back: the one that holds most, but `who` itself where it would hold more than that.
+    /// None where the units are free.
     pub fn in_the_way_of(&self, who: &P, units: usize) -> Option<P> {
         if self.taken.saturating_add(units) <= self.max {
             return None;
@@ -163,10 +164,11 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         Some(heavier.map_or_else(|| who.clone(), |(heaviest, _)| heaviest.clone()))
     }
 
-    /// Takes `units` for `who` of what can be taken back, so that nothing is kept for others.
+    /// Takes `units` for `who` of a resource that can be taken back, so that none are kept for
+    /// others.
     ///
     /// # Errors
-    /// They are not there; nothing is taken.
+    /// The units are not free; none are taken.
     pub fn take_for_now(&mut self, who: &P, units: usize) -> Result<(), NotTaken> {
         self.take_for_nobody(units)?;
         if units > 0 {
@@ -175,22 +177,22 @@ impl<P: Clone + Eq + Hash> Shares<P> {
         Ok(())
     }
 
-    /// What is taken by all together.
+    /// The units that all principals together hold.
     pub fn taken(&self) -> usize {
         self.taken
     }
 
-    /// How much there is.
+    /// The units of the resource.
     pub fn max(&self) -> usize {
         self.max
     }
 
-    /// What is taken and nobody's.
+    /// The units that were taken for no principal.
     pub fn held_by_nobody(&self) -> usize {
         self.taken.saturating_sub(self.held.values().sum())
     }
 
-    /// Passes on what was taken by [`Shares::take_of`]: what all together have taken stays.
+    /// Passes units that were taken by [`Shares::take_of`] on: the total stays the same.
     pub fn hand_over(&mut self, from: Option<&P>, to: Option<&P>, units: usize) {
         self.give_back_of(from, units);
         self.taken = self.taken.saturating_add(units);
@@ -206,7 +208,7 @@ impl<P: Clone + Eq + Hash> Shares<P> {
 mod tests {
     use super::*;
 
-    /// Takes one by one until no more are given.
+    /// Takes units one by one until no more are given.
     fn take_all(shares: &mut Shares<&'static str>, who: &'static str) -> (usize, NotTaken) {
         let mut n_taken = 0;
         loop {
@@ -223,7 +225,7 @@ mod tests {
         assert_eq!(take_all(&mut shares, "hog"), (90, NotTaken::ShareHeld));
         assert_eq!(take_all(&mut shares, "victim"), (30, NotTaken::Full));
         assert_eq!(shares.heaviest(), Some((&"hog", 90)));
-        // What the one above its share gives back is not its own again.
+        // A unit that a principal above its share gives back is not given to it again.
         shares.give_back(&"hog", 1);
         assert_eq!(shares.take(&"hog", 1), Err(NotTaken::ShareHeld));
         assert_eq!(shares.take(&"third", 1), Ok(()));
@@ -237,14 +239,15 @@ mod tests {
         let all = all.map(|who| take_all(&mut shares, who));
         let (held, full) = (NotTaken::ShareHeld, NotTaken::Full);
         assert_eq!(all, [(90, held), (24, held), (5, held), (1, full), (0, full)]);
-        // What comes back is for whoever has less.
+        // Units that come back are for principals that have less.
         shares.give_back(&"hog", 2);
         assert_eq!(shares.take(&"hog", 1), Err(held));
         assert_eq!(take_all(&mut shares, "fifth"), (2, full));
     }
 
-    /// In any world: whoever finds something gets some of it, nobody who holds more than its share
-    /// gets what comes back while others have less, and all that is given back is there.
+    /// In any world: a principal that finds units free gets some of them, none above its share
+    /// gets units that come back while others have less, and all units that are given back are
+    /// there.
     #[test]
     fn in_any_world_a_newcomer_finds_something_and_what_comes_back_is_for_the_lighter() {
         let mut seed = 7_u64;
@@ -255,7 +258,7 @@ mod tests {
         for _ in 0..300 {
             let max = 1 + random(5000);
             let mut shares = Shares::long_held(max);
-            // Each takes all it gets, some in small pieces and some in large ones.
+            // Each takes all units that it gets, some in small pieces and some in large ones.
             let n_greedy = 1 + random(6);
             for who in 0..n_greedy {
                 let free = max - shares.taken();
@@ -269,7 +272,8 @@ mod tests {
                 let left = max - shares.taken();
                 assert!(free < SHARES_MIN || left > 0, "{who} of {max}: {shares:?}");
             }
-            // What one gives back is not for those above their share before a newcomer has some.
+            // Units that one gives back are not for those above their share before a new one has
+            // some.
             let giver = random(n_greedy);
             let back = shares.held(&giver).min(1 + random(3));
             shares.give_back(&giver, back);

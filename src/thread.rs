@@ -1,30 +1,31 @@
-//! Named threads, joined on drop; how the end of an owner and a signal are heard.
+//! Named threads, joined on drop, and the reasons to stop: the end of an owner thread, and
+//! signals.
 
 use std::io;
 use std::thread::JoinHandle;
 
 use crossbeam_channel::Sender;
 
-/// Why the program ends.
+/// The reason why the program ends.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum StopReason {
     /// SIGTERM or SIGINT.
     Signal,
-    /// The one client, whose lines came on standard input, has no more of them.
+    /// The one client on standard input has sent its last line.
     InputEnded,
-    /// SIGUSR2: another process is to follow this one.
+    /// SIGUSR2: another process is to replace this one.
     Upgrade,
     /// The thread of this name, which owns state the program cannot do without, has ended.
     OwnerEnded(&'static str),
 }
 
-/// A running thread. Dropping it waits for the thread's end, so whatever ends the thread must
-/// be dropped or told before.
+/// A running thread. Dropping it waits for the thread's end, so the caller must drop or send
+/// before that what ends the thread.
 #[derive(Debug)]
 pub struct Joined(Option<JoinHandle<()>>);
 
 impl Joined {
-    /// Whether the thread has ended.
+    /// True if the thread has ended.
     pub fn is_finished(&self) -> bool {
         self.0.as_ref().is_none_or(JoinHandle::is_finished)
     }
@@ -68,8 +69,8 @@ pub fn spawn(name: &str, body: impl FnOnce() + Send + 'static) -> io::Result<Joi
     spawn_sized(name, crate::limits::THREAD_STACK_BYTES, body)
 }
 
-/// Starts a thread that owns state the program cannot do without. Whatever way it ends,
-/// return or panic, `stop` hears of it.
+/// Starts a thread that owns state the program cannot do without. If it ends, by return or panic,
+/// `stop` is told.
 ///
 /// # Errors
 /// The system refuses another thread.
@@ -97,9 +98,9 @@ impl Drop for TellOnDrop {
 }
 
 /// Turns SIGTERM, SIGINT and SIGQUIT into reasons to stop, until the guard is dropped, SIGUSR2
-/// into the wish for an upgrade, and SIGHUP into a wish to `reload`; where there is nothing to
-/// reload, these two are only told, for they would end the process and leave its children behind.
-/// So is SIGUSR1, with which others have their log files opened again.
+/// into the wish for an upgrade, and SIGHUP into a wish to `reload`. Where there is nothing to
+/// reload, these two are only logged, for they would end the process and leave its children
+/// behind. So is SIGUSR1, by which other programs reopen their log files.
 ///
 /// # Errors
 /// The system refuses the handlers or the thread.
@@ -115,7 +116,7 @@ pub fn watch_signals(
         for signal in signals.forever() {
             let reason = match (signal, &reload) {
                 (SIGHUP, Some(reload)) => {
-                    // A full queue holds such a wish.
+                    // A full queue holds such a wish already.
                     reload.try_send(()).ok();
                     continue;
                 }
@@ -134,14 +135,14 @@ pub fn watch_signals(
                 (SIGUSR2, Some(_)) => StopReason::Upgrade,
                 _ => StopReason::Signal,
             };
-            // A full queue holds reasons enough.
+            // A full queue holds enough reasons.
             stop.try_send(reason).ok();
         }
     })?;
     Ok(SignalWatch { handle, _joined: joined })
 }
 
-/// See [`watch_signals`].
+/// The guard of [`watch_signals`].
 #[derive(Debug)]
 pub struct SignalWatch {
     handle: signal_hook::iterator::Handle,

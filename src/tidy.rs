@@ -1,5 +1,5 @@
-//! Removes what sessions have left at upstreams at their end, or where they may see a server no
-//! more: a client's own sessions, and subscriptions.
+//! Removes the remains of sessions at upstreams when they end, or when they may see a server no
+//! more: a client's own upstream sessions, and subscriptions.
 
 use std::collections::{HashMap, VecDeque};
 use std::io;
@@ -21,14 +21,14 @@ use crate::session::Ended;
 use crate::thread::{self, Joined};
 use crate::turns::Turns;
 
-/// Where the traces are.
+/// The upstreams, as far as remains are removed there.
 trait Traces {
     /// Ends a client's own sessions, some time soon. Does not wait.
     fn close_client(&self, session: &Arc<str>);
-    /// Like that, at one server only.
+    /// As `close_client`, at one server only.
     fn close_client_at(&self, session: &Arc<str>, server: &ServerName);
-    /// Takes a subscription back, within `CONTROL_TIMEOUT`, unless it is wanted again when
-    /// its turn comes; forgets it in any case.
+    /// Cancels a subscription, within `CONTROL_TIMEOUT`, unless it is wanted again when its turn
+    /// comes; forgets it in any case.
     fn take_back(
         &self,
         server: &ServerName,
@@ -38,8 +38,8 @@ trait Traces {
     ) -> Result<(), CallError>;
     /// Forgets a subscription. Does not wait.
     fn forget(&self, server: &ServerName, uri: &str, subscriber: Subscriber);
-    /// What is done once in a while besides: it looks at the levels of log messages that ended
-    /// sessions may have changed, and lets go of lists that nobody asks for.
+    /// Does further work once in a while: searches for the log levels that ended sessions may
+    /// have changed, and drops pages of lists that are not requested.
     fn sweep(&self);
 }
 
@@ -73,7 +73,7 @@ impl Traces for Pipeline {
     }
 }
 
-/// Starts the thread. It ends with whoever tells of ended sessions.
+/// Starts the thread. It ends when the senders of ended sessions are gone.
 ///
 /// # Errors
 /// The system refuses a thread.
@@ -81,7 +81,7 @@ pub fn start(left: Receiver<Ended>, pipeline: Arc<Pipeline>) -> io::Result<Joine
     thread::spawn("tidy", move || run(&left, &*pipeline))
 }
 
-/// A little later each: what their end has made to be said goes out first.
+/// Waits a little for each session, so that messages about its end go out first.
 fn run(left: &Receiver<Ended>, traces: &dyn Traces) {
     let mut waiting: VecDeque<(Instant, Ended)> = VecDeque::new();
     let mut work = Work::default();
@@ -114,18 +114,18 @@ fn run(left: &Receiver<Ended>, traces: &dyn Traces) {
     }
 }
 
-/// What is to be taken back, in turns of the principals whose it was: one that ends many sessions
-/// with many subscriptions does not hold up another's.
+/// The subscriptions to cancel, in turns of their principals: one principal that ends many
+/// sessions with many subscriptions does not delay another's.
 #[derive(Default)]
 struct Work {
     turns: Turns<PrincipalId, Ended>,
-    /// Servers that did not answer, and when. They hold up the others once and not once a
-    /// subscription.
+    /// Servers that did not answer, and the time of that. Each delays the others once, and not
+    /// once for each subscription.
     given_up: HashMap<ServerName, Instant>,
 }
 
 impl Work {
-    /// What waits for nobody is done at once.
+    /// Begins with the work that needs no wait, and queues the rest.
     fn begin(&mut self, ended: Ended, traces: &dyn Traces) {
         match &ended.narrowed {
             None => traces.close_client(&ended.session),
@@ -139,7 +139,7 @@ impl Work {
         }
     }
 
-    /// Takes some subscriptions of one session back.
+    /// Cancels some subscriptions of one session.
     fn turn(&mut self, traces: &dyn Traces) {
         let Some((charged, mut ended)) = self.turns.pop() else { return };
         self.given_up.retain(|_, at| at.elapsed() < TIDY_GIVEN_UP_TIME);
@@ -175,7 +175,7 @@ mod tests {
 
     use crossbeam_channel::bounded;
 
-    /// Writes down what it is told to do. The server `hung` never answers.
+    /// Writes down the calls. The server `hung` never answers.
     #[derive(Default)]
     struct Noted(Mutex<Vec<String>>);
 
@@ -296,7 +296,7 @@ mod tests {
         std::thread::scope(|scope| {
             scope.spawn(|| run(&left, &noted));
             end(0);
-            // Not due yet when the first one is.
+            // These are not due yet when the first one is.
             std::thread::sleep(ENDED_SESSION_GRACE / 2);
             end(1);
             wait_for(1, &["hung a:"]);

@@ -1,12 +1,13 @@
-//! Pure: what waits, by principal: each has its turn, and each one's own are in the order in which
-//! they came.
+//! Pure: items that wait, by principal: each principal has its turn, and its items are in the
+//! order in which they came.
 
 use std::collections::VecDeque;
 
-/// What waits. `P` stands for a principal; what is nobody's has turns as if it were one's.
+/// Items that wait. `P` stands for a principal; items of no principal have turns as if one had
+/// them.
 #[derive(Debug)]
 pub struct Turns<P, T> {
-    /// Whoever is served next is first. Nobody is here with nothing.
+    /// The principals in the order of their turns. None is here without an item.
     turns: VecDeque<(Option<P>, VecDeque<T>)>,
     len: usize,
 }
@@ -22,7 +23,7 @@ impl<P: Clone + Eq, T> Turns<P, T> {
         self.turns.iter_mut().find(|(other, _)| other.as_ref() == who).map(|(_, mine)| mine)
     }
 
-    /// Puts one behind what `who` has there already.
+    /// Puts an item behind the others of `who`.
     pub fn push(&mut self, who: Option<&P>, one: T) {
         self.len += 1;
         match self.of(who) {
@@ -31,7 +32,7 @@ impl<P: Clone + Eq, T> Turns<P, T> {
         }
     }
 
-    /// Puts one that was taken before what `who` has there; the others' turns come first.
+    /// Puts an item back before the others of `who`; the other principals' turns come first.
     pub fn put_back(&mut self, who: Option<&P>, one: T) {
         self.len += 1;
         match self.of(who) {
@@ -40,7 +41,8 @@ impl<P: Clone + Eq, T> Turns<P, T> {
         }
     }
 
-    /// Takes the next one of whoever's turn it is among those who `may` be served.
+    /// Takes the next item of the principal whose turn it is, among those for which `may` is
+    /// true.
     pub fn pop_of(&mut self, may: impl Fn(Option<&P>) -> bool) -> Option<(Option<P>, T)> {
         let at = self.turns.iter().position(|(who, _)| may(who.as_ref()))?;
         let (who, mut mine) = self.turns.remove(at)?;
@@ -52,12 +54,12 @@ impl<P: Clone + Eq, T> Turns<P, T> {
         Some((who, one))
     }
 
-    /// Takes the next one of whoever's turn it is.
+    /// Takes the next item of the principal whose turn it is.
     pub fn pop(&mut self) -> Option<(Option<P>, T)> {
         self.pop_of(|_| true)
     }
 
-    /// Takes one out, if it is there. Its principal's turn stays where it is: nothing was served.
+    /// Takes an item out, if it waits. Its principal's turn stays, since nothing was served.
     pub fn remove(&mut self, who: Option<&P>, is_it: impl Fn(&T) -> bool) -> Option<T> {
         let turn = self.turns.iter().position(|(other, _)| other.as_ref() == who)?;
         let (_, mine) = self.turns.get_mut(turn)?;
@@ -69,27 +71,27 @@ impl<P: Clone + Eq, T> Turns<P, T> {
         Some(one)
     }
 
-    /// The first one of each principal, in the order of their turns.
+    /// The first item of each principal, in the order of their turns.
     pub fn firsts(&self) -> impl Iterator<Item = (Option<&P>, &T)> {
         self.turns.iter().filter_map(|(who, mine)| Some((who.as_ref(), mine.front()?)))
     }
 
-    /// Whether something of `who` waits.
+    /// True if an item of `who` waits.
     pub fn has(&self, who: Option<&P>) -> bool {
         self.turns.iter().any(|(other, _)| other.as_ref() == who)
     }
 
-    /// All that wait.
+    /// All items.
     pub fn iter(&self) -> impl Iterator<Item = &T> {
         self.turns.iter().flat_map(|(_, mine)| mine)
     }
 
-    /// How many wait.
+    /// The number of items.
     pub fn len(&self) -> usize {
         self.len
     }
 
-    /// Whether nothing waits.
+    /// True if no item waits.
     pub fn is_empty(&self) -> bool {
         self.turns.is_empty()
     }
@@ -106,7 +108,7 @@ mod tests {
             turns.push(Some(&who), n);
         }
         let mut served = Vec::new();
-        // The first one of all takes three turns.
+        // The very first item takes three turns.
         let mut left = 2;
         while let Some((who, n)) = turns.pop() {
             served.push(n);

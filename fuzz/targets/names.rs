@@ -4,9 +4,10 @@ use std::collections::BTreeSet;
 
 use super::lines;
 use crate::access::origin::{HostCheck, Origins};
+use crate::catalogue::Steps;
 use crate::catalogue::name::{Unnamed, near, offered, offered_uris, split_server};
 use crate::catalogue::template::spelled;
-use crate::catalogue::template_set::{Steps, TemplateSet};
+use crate::catalogue::template_set::TemplateSet;
 use crate::config::{Naming, Prefix};
 use crate::downstream::endpoint::Endpoint;
 use crate::downstream::rest::query_value;

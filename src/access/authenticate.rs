@@ -1,19 +1,19 @@
-//! Whose key a request carries.
+//! Authentication of a request by its key.
 
 use std::sync::Arc;
 
 use super::policy::Principal;
 
-/// A key's hash and whom it stands for.
+/// A key's hash, and its principal.
 #[derive(Debug, Clone)]
 pub struct KnownKey {
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// Whom it stands for.
+    /// The principal that the key stands for.
     pub principal: Arc<Principal>,
 }
 
-/// The key headers of one request, as they came.
+/// The key headers of one request, unchanged.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct Presented<'a> {
     /// `Authorization`
@@ -24,9 +24,9 @@ pub struct Presented<'a> {
     pub api_key: Option<&'a str>,
 }
 
-/// Finds the principal of the first key presented. Every known key is compared, each in
-/// constant time, and hashes rather than keys, so that neither the time nor the place of a
-/// mismatch tells anything.
+/// Finds the principal of the first key presented. The key's hash is compared with every known
+/// hash, each in constant time, so that neither the time nor the place of a mismatch reveals
+/// anything.
 pub fn authenticate(known: &[KnownKey], presented: Presented<'_>) -> Option<Arc<Principal>> {
     let key = key_of(presented)?;
     let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
@@ -39,7 +39,7 @@ pub fn authenticate(known: &[KnownKey], presented: Presented<'_>) -> Option<Arc<
     found
 }
 
-/// Whether there is a key at all: a wrong one is another mistake than none.
+/// True if the request has a key: a wrong key is another mistake than none.
 pub fn has_key(presented: Presented<'_>) -> bool {
     key_of(presented).is_some_and(|key| !key.is_empty())
 }

@@ -13,7 +13,7 @@ pub struct Globs {
 }
 
 impl Globs {
-    /// Sorts the patterns into those that include and those that exclude.
+    /// Splits the patterns into those that include and those that exclude.
     pub fn new<S: AsRef<str>>(patterns: &[S]) -> Globs {
         let mut globs = Globs::default();
         for pattern in patterns {
@@ -25,33 +25,33 @@ impl Globs {
         globs
     }
 
-    /// Whether a name is included and not excluded.
+    /// True if a name is included and not excluded.
     pub fn admits(&self, name: &str) -> bool {
         let any = |patterns: &[Box<str>]| patterns.iter().any(|pattern| matches(pattern, name));
         (self.include.is_empty() || any(&self.include)) && !any(&self.exclude)
     }
 }
 
-/// Patterns over the tools of all servers. One that begins with a server's NAME and the separator,
-/// the longest of several, is about that server's own names; any other one is held against
-/// `{server}{separator}{name}` as a whole.
+/// Patterns over the tools of all servers. A pattern that begins with a server's NAME and the
+/// separator (the longest such NAME) matches that server's own names; any other one matches the
+/// whole of `{server}{separator}{name}`.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ToolGlobs {
     include: Vec<ToolGlob>,
     exclude: Vec<ToolGlob>,
-    /// The servers whose tools could be included; all where nothing says which are.
+    /// The servers whose tools could be included; none where any server's could.
     servers: Option<BTreeSet<ServerName>>,
 }
 
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct ToolGlob {
-    /// The server whose own names it is about, if about one alone.
+    /// The server whose own names the pattern matches, if it is about one server.
     server: Option<ServerName>,
     pattern: Box<str>,
 }
 
 impl ToolGlobs {
-    /// Sorts the patterns into those that include and those that exclude.
+    /// Splits the patterns into those that include and those that exclude.
     pub fn new<S: AsRef<str>>(patterns: &[S], owners: &Owners) -> ToolGlobs {
         let mut globs = ToolGlobs::default();
         for pattern in patterns {
@@ -85,7 +85,7 @@ impl ToolGlobs {
         self.servers.as_ref().is_none_or(|servers| servers.contains(server))
     }
 
-    /// The same, where not all of them are excluded.
+    /// As `includes_any_of`, and not all of the server's tools are excluded.
     pub fn admits_any_of(&self, server: &ServerName) -> bool {
         let is_all = |glob: &ToolGlob| {
             glob.server.as_ref().is_none_or(|about| about == server) && &*glob.pattern == "*"
@@ -93,7 +93,7 @@ impl ToolGlobs {
         self.includes_any_of(server) && !self.exclude.iter().any(is_all)
     }
 
-    /// Whether what `server` calls `own`, `qualified` with its NAME, is included and not
+    /// True if the tool that `server` calls `own`, `qualified` with its NAME, is included and not
     /// excluded.
     pub fn admits(&self, server: &ServerName, own: &str, qualified: &str) -> bool {
         let hits = |glob: &ToolGlob| match &glob.server {
@@ -118,8 +118,8 @@ fn matches_beyond(pattern: &str, beginning: &str) -> bool {
     pattern.next().is_some()
 }
 
-/// Matches without recursion: on a mismatch it goes back to the last `*` only, so the cost is
-/// at most the product of the two lengths.
+/// Matches without recursion: a mismatch goes back to the last `*` only, so the cost is at most
+/// the product of the two lengths.
 fn matches(pattern: &str, name: &str) -> bool {
     let (mut pattern, mut name) = (pattern.chars(), name.chars());
     let mut back: Option<(std::str::Chars<'_>, std::str::Chars<'_>)> = None;

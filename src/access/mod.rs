@@ -1,4 +1,5 @@
-//! May this happen? Pure decisions on values: no sockets, no clock, no log.
+//! Access decisions: authentication, policies, origins, proxies and quotas. Pure: no sockets, no
+//! clock, no log.
 
 pub mod authenticate;
 pub mod glob;

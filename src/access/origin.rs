@@ -1,12 +1,12 @@
-//! Which `Host` and `Origin` are ours (2025-11-25, basic/transports, Security Warning): against
-//! DNS rebinding and foreign pages.
+//! Checks of `Host` and `Origin` (2025-11-25, basic/transports, Security Warning): against DNS
+//! rebinding and foreign pages.
 
 use std::net::{Ipv4Addr, Ipv6Addr};
 
-/// Which `Host` is admitted.
+/// The `Host` values that are admitted.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum HostCheck {
-    /// Any.
+    /// Any value.
     #[default]
     Off,
     /// Loopback names and [`Origins::hosts`].
@@ -17,10 +17,10 @@ pub enum HostCheck {
     NamesOrAddresses,
 }
 
-/// What is admitted.
+/// The admitted `Host` and `Origin` values.
 #[derive(Debug, Clone, Default)]
 pub struct Origins {
-    /// Which `Host` is admitted.
+    /// The `Host` values that are admitted.
     pub check_host: HostCheck,
     /// Host names, with or without a port, besides the loopback ones.
     pub hosts: Vec<String>,
@@ -28,7 +28,7 @@ pub struct Origins {
     pub origins: Vec<String>,
 }
 
-/// What is foreign.
+/// The header with a foreign value.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Foreign {
     /// The `Host` header.
@@ -38,10 +38,10 @@ pub enum Foreign {
 }
 
 impl Origins {
-    /// Looks at both headers.
+    /// Checks both headers.
     ///
     /// # Errors
-    /// Which of the two is foreign.
+    /// The header whose value is foreign.
     pub fn check(&self, host: Option<&str>, origin: Option<&str>) -> Result<(), Foreign> {
         let is_address = || host.is_some_and(|host| is_address(host_of(host)));
         let is_ours = match self.check_host {
@@ -54,7 +54,7 @@ impl Origins {
         if !is_ours {
             return Err(Foreign::Host);
         }
-        // The gateway's own page at an address that it was asked for by.
+        // The gateway's own page, at the address in the request's `Host`.
         let is_own_page = |origin: &str| {
             let is_admitted = self.check_host == HostCheck::NamesOrAddresses && is_address();
             is_admitted && host.is_some() && authority_of(origin) == host
@@ -75,7 +75,7 @@ impl Origins {
             })
     }
 
-    /// Whether a page of this origin is admitted.
+    /// True if a page of this origin is admitted.
     pub fn admits(&self, origin: &str) -> bool {
         if self
             .origins
@@ -94,8 +94,8 @@ fn authority_of(origin: &str) -> Option<&str> {
     origin.strip_prefix("http://").or_else(|| origin.strip_prefix("https://"))
 }
 
-/// The host of `host[:port]`, with the brackets of an IPv6 address. All of it where what stands
-/// behind the host is no port, so that it is nobody's.
+/// The host of `host[:port]`, with the brackets of an IPv6 address. The whole text where the rest
+/// behind the host is no port, so that it matches no host.
 fn host_of(authority: &str) -> &str {
     // The colons of an IPv6 address stand before its bracket.
     let (address, rest) = match authority.rfind(']') {
@@ -181,7 +181,7 @@ mod tests {
             assert_eq!(check(host, None), Err(Foreign::Host), "{host}");
         }
         assert_eq!(origins.check(None, None), Err(Foreign::Host));
-        // Its own page, and that of another machine.
+        // The gateway's own page, and pages of another machine or port.
         assert_eq!(check("192.0.2.7:80", Some("http://192.0.2.7:80")), Ok(()));
         for origin in ["http://192.0.2.8:80", "http://192.0.2.7:81", "192.0.2.7:80", "null"] {
             assert_eq!(check("192.0.2.7:80", Some(origin)), Err(Foreign::Origin), "{origin}");

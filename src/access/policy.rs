@@ -1,4 +1,4 @@
-//! What a principal may use, and what one request wants of that.
+//! The rights of a principal, and their narrowing by one request.
 
 use std::sync::Arc;
 
@@ -6,12 +6,12 @@ use super::glob::ToolGlobs;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
 
-/// What a key may use. The default may use everything.
+/// The servers and tools that a key may use. The default may use everything.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Policy {
-    /// Servers; where there is no list, those of which it may use a tool.
+    /// The servers; without a list, the servers of which the key may use a tool.
     pub servers: Option<Vec<ServerName>>,
-    /// Tools, whatever they are offered as; all where there is no pattern.
+    /// The tools, by patterns over their qualified names; all where there is no pattern.
     pub tools: ToolGlobs,
 }
 
@@ -25,19 +25,21 @@ impl Policy {
     }
 }
 
-/// Whoever a key stands for.
+/// A client's identity and rights, from its key.
 #[derive(Debug)]
 pub struct Principal {
     /// The key's name; none without keys.
     pub name: Option<Arc<str>>,
-    /// What it may use.
+    /// The servers and tools that it may use.
     pub policy: Policy,
-    /// An admin is told the state of all servers, of those too that its policy excludes.
+    /// True for an admin, who is told the state of all servers, also of those that the policy
+    /// excludes.
     pub is_admin: bool,
 }
 
 impl Principal {
-    /// Who asks where no key is asked for: `is_admin` where that is from this machine.
+    /// The principal of a client where no key is required: an admin if the client is on this
+    /// machine.
     pub fn without_key(peer: Nearness) -> Principal {
         let is_admin = match peer {
             Nearness::Local => true,
@@ -47,33 +49,33 @@ impl Principal {
     }
 }
 
-/// From where somebody asks.
+/// The distance of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nearness {
-    /// From this machine.
+    /// The client is on this machine.
     Local,
-    /// From another one.
+    /// The client is on another machine.
     Remote,
 }
 
-/// What one request or session can see: what its key may use, narrowed by its endpoint and its
-/// `x-mcp-servers` header. Narrowing never widens.
+/// The servers and tools that one request or session can see: those that its key may use,
+/// narrowed by its endpoint and its `x-mcp-servers` header. Narrowing never widens.
 #[derive(Debug, Clone)]
 pub struct Scope {
-    /// Who asks.
+    /// The principal that asks.
     pub principal: Arc<Principal>,
     /// The one server of a per-server endpoint.
     pub only: Option<ServerName>,
     /// The servers of the narrowing header.
     pub narrowed: Option<Arc<[ServerName]>>,
-    /// Which admission, counted from 0, let the request in.
+    /// The number of the admission, counted from 0, that let the request in.
     pub admission: u64,
-    /// Whose share of what is bounded its requests take; none where nobody else can come.
+    /// The principal in whose share its requests count; none where no other principal can come.
     pub charged: Option<PrincipalId>,
 }
 
 impl Scope {
-    /// Whether the server exists for this scope.
+    /// True if the scope sees the server.
     pub fn sees_server(&self, server: &ServerName) -> bool {
         let listed = |list: &[ServerName]| list.contains(server);
         self.only.as_ref().is_none_or(|only| only == server)
@@ -81,7 +83,8 @@ impl Scope {
             && self.principal.policy.sees_server(server)
     }
 
-    /// The scope sees the tool that the server calls `own`, and policies `qualified`.
+    /// True if the scope sees the tool with the server's own name `own` and the qualified name
+    /// `qualified`.
     pub fn sees_tool(&self, server: &ServerName, own: &str, qualified: &str) -> bool {
         self.sees_server(server) && self.principal.policy.tools.admits(server, own, qualified)
     }
@@ -91,7 +94,7 @@ impl Scope {
         self.sees_server(server) && self.principal.policy.tools.admits_any_of(server)
     }
 
-    /// The scope sees every tool of the servers that it sees.
+    /// True if the scope sees every tool of the servers that it sees.
     pub fn sees_all_tools(&self) -> bool {
         self.principal.policy.tools == ToolGlobs::default()
     }

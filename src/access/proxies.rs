@@ -1,8 +1,8 @@
-//! Whose `X-Forwarded-*` count, and what they say then.
+//! Trusted proxies, and the client that their `X-Forwarded-*` headers name.
 //!
-//! A client can write such a header itself. Only what a trusted proxy has added is true: the
-//! proxy's own peer stands last in the list, so that the list is read from its end, for as long
-//! as those who wrote it are trusted.
+//! A client can write such a header itself. Only the part that a trusted proxy has added is true:
+//! a proxy adds its peer at the end of the list, so the list is read from its end, for as long as
+//! the addresses are trusted proxies.
 
 use std::net::{IpAddr, SocketAddr};
 
@@ -16,18 +16,18 @@ const PREFIX_BYTES_MAX: usize = 256;
 pub struct TrustedProxies(Vec<TrustedProxy>);
 
 impl TrustedProxies {
-    /// Those of `trusted_proxies`.
+    /// The proxies of `trusted_proxies`.
     pub fn new(proxies: Vec<TrustedProxy>) -> TrustedProxies {
         TrustedProxies(proxies)
     }
 
-    /// Whether this peer is a proxy whose headers count. None is the peer of a Unix socket.
+    /// True if this peer is a proxy whose headers count. None is the peer of a Unix socket.
     pub fn trusts(&self, peer: Option<IpAddr>) -> bool {
         self.0.iter().any(|proxy| proxy.is(peer))
     }
 
     /// The path under which a proxy serves the gateway (`X-Forwarded-Prefix`), without a slash at
-    /// its end. None where no trusted proxy says one that can stand in a path.
+    /// its end. None where no trusted proxy gives one that can stand in a path.
     pub fn prefix<'a>(&self, peer: Option<IpAddr>, field: Option<&'a str>) -> Option<&'a str> {
         let prefix = field?.trim().trim_end_matches('/');
         let usable = |b: u8| b.is_ascii_alphanumeric() || b"-._~/%".contains(&b);
@@ -38,9 +38,9 @@ impl TrustedProxies {
         (is_path && self.trusts(peer)).then_some(prefix)
     }
 
-    /// Who sends a request: the peer, or whom trusted proxies say that they serve.
-    /// `forwarded_for` are the values of all fields `X-Forwarded-For`, in their order. None is
-    /// the peer of a Unix socket.
+    /// The address of a request's client: the peer, or the address that trusted proxies give.
+    /// `forwarded_for` holds the values of all `X-Forwarded-For` headers, in order. None is the
+    /// peer of a Unix socket.
     pub fn client<'a>(
         &self,
         peer: Option<IpAddr>,
@@ -52,7 +52,7 @@ impl TrustedProxies {
         let mut client = peer;
         let named: Vec<&str> = forwarded_for.into_iter().flat_map(|v| v.split(',')).collect();
         for name in named.into_iter().rev() {
-            // `unknown` and the like: whoever wrote it is the last who is known.
+            // For `unknown` and the like, the proxy that wrote it is the last known address.
             let Some(address) = address(name) else { break };
             client = Some(address);
             if !self.trusts(client) {
@@ -104,13 +104,13 @@ mod tests {
         assert_eq!(client("127.0.0.1", &["192.0.2.1"]), "192.0.2.1");
         assert_eq!(client("unix", &["192.0.2.1"]), "192.0.2.1");
         assert_eq!(client("unix", &[]), "unix");
-        // Over two proxies, and in two fields.
+        // Two proxies, in one header and in two.
         assert_eq!(client("127.0.0.1", &["192.0.2.1, 10.1.1.1"]), "192.0.2.1");
         assert_eq!(client("127.0.0.1", &["192.0.2.1", "10.1.1.1"]), "192.0.2.1");
-        // What the client has written itself stands before it.
+        // A part that the client has written itself stands before the true one.
         assert_eq!(client("127.0.0.1", &["10.9.9.9, 192.0.2.1"]), "192.0.2.1");
         assert_eq!(client("127.0.0.1", &["1.1.1.1,192.0.2.1"]), "192.0.2.1");
-        // A stranger's header is nothing.
+        // A header from an untrusted peer does not count.
         assert_eq!(client("192.0.2.9", &["10.0.0.1"]), "192.0.2.9");
         // A proxy that serves its own network.
         assert_eq!(client("127.0.0.1", &["10.0.0.1"]), "10.0.0.1");

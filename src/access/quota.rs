@@ -6,7 +6,8 @@ use std::time::{Duration, Instant};
 #[derive(Debug, Clone)]
 pub struct Bucket {
     per_minute: u32,
-    /// When the bucket will be, or was, empty of debt: each call moves it by one interval.
+    /// The time at which the bucket will be, or was, free of debt: each call moves it by one
+    /// interval.
     free_at: Instant,
 }
 
@@ -17,7 +18,7 @@ impl Bucket {
         Bucket { per_minute, free_at: now.checked_sub(minute).unwrap_or(now) }
     }
 
-    /// What is left of this one where as many calls are allowed from here on, else a full one.
+    /// The same bucket if the number of calls is the same, else a full one.
     pub fn with(&self, now: Instant, per_minute: u32) -> Bucket {
         if self.per_minute == per_minute { self.clone() } else { Bucket::new(now, per_minute) }
     }
@@ -25,7 +26,7 @@ impl Bucket {
     /// Takes one call.
     ///
     /// # Errors
-    /// None is left; how long until the next.
+    /// No call is left; the time until the next one.
     pub fn take(&mut self, now: Instant) -> Result<(), Duration> {
         let minute = Duration::from_secs(60);
         if self.per_minute == 0 {

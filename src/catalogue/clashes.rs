@@ -1,5 +1,5 @@
-//! What operators are told of names: those that are refused to a server, and those that a reload
-//! has changed.
+//! Log lines about names: those that are refused to a server, and those that a reload has
+//! changed.
 
 use std::collections::{HashMap, HashSet};
 
@@ -11,8 +11,8 @@ use crate::protocol::call::Kind;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::Seldom;
 
-/// The refused names that the log has told of. A server that takes such a name back and lists it
-/// again is not told of again.
+/// The refused names that were logged. A name that its server takes back and lists again is not
+/// logged again.
 #[derive(Debug)]
 pub(super) struct ToldClashes {
     told: HashSet<Clash>,
@@ -28,7 +28,7 @@ impl Default for ToldClashes {
 }
 
 impl ToldClashes {
-    /// Tells of each that is new.
+    /// Logs each new clash.
     pub(super) fn tell(&mut self, clashes: &Clashes) {
         for clash in &clashes.told {
             if self.told.len() >= CLASHES_REMEMBERED_MAX {
@@ -54,7 +54,7 @@ impl ToldClashes {
     }
 }
 
-/// Tells which offered names a reload has changed.
+/// Logs the offered names that a reload has changed.
 pub(super) fn tell_of_renamed(before: &Catalogue, after: &Catalogue) {
     let mut n_told = 0;
     let mut n_further = 0;

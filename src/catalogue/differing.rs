@@ -1,5 +1,5 @@
-//! Compares two snapshots: the servers of which another list is offered now than before, whose
-//! clients are told.
+//! Compares two snapshots: finds the servers of which another list is offered now than before,
+//! whose clients are notified.
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::{Catalogue, Item};
 use crate::protocol::call::Kind;
 use crate::protocol::server_name::ServerName;
 
-/// Why there is another snapshot.
+/// The reason for another snapshot.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum News {
     /// Servers have listed, or pins were accepted.
@@ -18,9 +18,10 @@ pub(super) enum News {
 }
 
 impl Catalogue {
-    /// The servers of which something else of a kind is offered here than in `before`. Where
-    /// servers have listed anew, names and links change with what others list: whoever sees both
-    /// is told of the other one, and nobody else may learn of it.
+    /// The servers whose offered items of a kind differ from those in `before`. Where servers
+    /// have listed anew, names and links also change with other servers' lists: only the server
+    /// that has listed anew counts, because a client that sees both is notified of that one, and
+    /// no other client may learn of it.
     pub(super) fn differing(
         &self,
         before: &Catalogue,

@@ -1,9 +1,9 @@
-//! How many bytes of memory a snapshot of the lists holds, as `/status` shows it.
+//! The bytes of memory that a snapshot of the lists holds, as `/status` shows them.
 
 use super::{Catalogue, Item, Shared, Snapshot};
 use crate::protocol::call::Kind;
 
-/// Bytes of items.
+/// Bytes of items in memory.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct HeldBytes {
     /// The bytes of items that only some clients see.
@@ -50,7 +50,7 @@ mod tests {
 
     const ITEMS: usize = 900;
 
-    /// A list as it is read, of which the first are others than before.
+    /// A list as it is read, whose first items differ from those before.
     fn read(n_items: usize, n_changed: usize) -> Named {
         let mut taken = Taken::default();
         for n in 0..n_items {

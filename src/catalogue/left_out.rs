@@ -1,4 +1,4 @@
-//! Items that a server lists and that are not offered: how many, which, and why.
+//! Items that a server lists and the gateway does not offer: their number, names and reasons.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -9,16 +9,16 @@ use crate::protocol::listed_item::Malformed;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::Seldom;
 
-/// Those of one list that cannot be offered.
+/// The items of one list that cannot be offered.
 #[derive(Debug, Clone, Default)]
 pub struct Unusable {
     n: usize,
-    /// The first of them.
+    /// The first of these items.
     named: Vec<Malformed>,
 }
 
 impl Unusable {
-    /// One more.
+    /// Adds an item.
     pub fn add(&mut self, item: Malformed) {
         self.n += 1;
         if self.named.len() < LEFT_OUT_NAMED_MAX {
@@ -26,18 +26,18 @@ impl Unusable {
         }
     }
 
-    /// How many there are.
+    /// The number of items.
     pub fn count(&self) -> usize {
         self.n
     }
 }
 
-/// Those of one server.
+/// The items of one server that are not offered.
 #[derive(Debug, Clone)]
 pub struct LeftOut {
     over_bounds: usize,
     unusable: HashMap<Kind, Unusable>,
-    /// Its lists may change every second.
+    /// Limits the log lines, since the server's lists may change every second.
     lines: Arc<Seldom>,
 }
 
@@ -49,13 +49,13 @@ impl Default for LeftOut {
 }
 
 impl LeftOut {
-    /// So many of all its lists were over a bound when they were read last, or are known to have
-    /// been left out by an earlier process.
+    /// Sets the number of items in all lists that were over a bound when the lists were read
+    /// last, or that an earlier process has left out.
     pub fn set_over_bounds(&mut self, n: usize) {
         self.over_bounds = n;
     }
 
-    /// The same of what only some clients see, which is logged where it is news.
+    /// As `set_over_bounds`, for a list that only some clients see; a new number is logged.
     pub fn note_over_bounds(&mut self, server: &ServerName, n: usize) {
         if n > 0
             && n != self.over_bounds
@@ -70,17 +70,17 @@ impl LeftOut {
         self.over_bounds = n;
     }
 
-    /// How many are over a bound.
+    /// The number of items over a bound.
     pub fn over_bounds(&self) -> usize {
         self.over_bounds
     }
 
-    /// How many there are.
+    /// The number of items that are not offered.
     pub fn count(&self) -> usize {
         self.over_bounds + self.unusable.values().map(|unusable| unusable.n).sum::<usize>()
     }
 
-    /// Those that can be named, each with what it is.
+    /// The items that can be named, each with its kind.
     pub fn named(&self) -> impl Iterator<Item = (Kind, &Malformed)> {
         Kind::ALL.into_iter().flat_map(|kind| {
             let unusable = self.unusable.get(&kind);
@@ -88,7 +88,7 @@ impl LeftOut {
         })
     }
 
-    /// Takes over what was unusable of a list, and logs what was not so the last time.
+    /// Sets the unusable items of a list, and logs those that were not there the last time.
     pub fn note(&mut self, server: &ServerName, kind: Kind, unusable: Unusable) {
         let before = self.unusable.remove(&kind).unwrap_or_default();
         for item in unusable.named.iter().filter(|item| !before.named.contains(item)) {

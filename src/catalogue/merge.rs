@@ -1,4 +1,4 @@
-//! Many lists → one. Pure.
+//! Pure: merges the lists of all servers into one snapshot.
 
 use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
@@ -21,41 +21,41 @@ use crate::protocol::pieces::{self, Packing, Usage};
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
 
-/// What the merge knows of a server whatever it lists.
+/// The configuration of a server, as the merge uses it.
 #[derive(Debug, Clone)]
 pub struct Profile {
-    /// Its NAME.
+    /// The server's NAME.
     pub name: ServerName,
-    /// What the configuration says of it; its alias replaces NAME in offered names.
+    /// The server's description and alias.
     pub label: Arc<ServerLabel>,
-    /// Over the server's own names.
+    /// The globs that the server's own tool names must match.
     pub tools: Globs,
-    /// What is done about a tool that changes.
+    /// The treatment of a tool that has changed.
     pub pin: Pin,
 }
 
-/// What the configuration says of a server to people, besides its NAME.
+/// The configured texts that present a server to people, besides its NAME.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerLabel {
-    /// What it is.
+    /// The description.
     pub description: Option<String>,
-    /// What replaces NAME in offered names.
+    /// The alias, which replaces NAME in offered names.
     pub alias: Option<String>,
 }
 
-/// Each item's own name and object, as read.
+/// A list: each item's own name and its object, as read.
 pub type Named = Vec<(String, Raw)>;
 
-/// What a server has listed, and how it is.
+/// A server's lists, and its state.
 #[derive(Debug, Clone, Default)]
 pub struct Listed {
-    /// How the server is.
+    /// The server's state.
     pub server: Server,
-    /// Its items.
+    /// The server's items.
     pub lists: HashMap<Kind, Named>,
 }
 
-/// Reads a list of objects, each as clients can be given it, and keeps what can be offered.
+/// Reads a list of objects, makes each valid for clients, and keeps those that can be offered.
 pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, Unusable) {
     let read = |object: Raw| {
         let ListedItem { name, mended } = listed_item::read(kind, object.get())?;
@@ -64,8 +64,8 @@ pub fn read_items(kind: Kind, objects: Vec<Raw>) -> (Named, Unusable) {
     usable(kind, objects.into_iter().map(read).collect())
 }
 
-/// Of the items of a list those that can be offered. One that no client could be given, that
-/// cannot be shown or whose name stood before is left out.
+/// The items of a list that can be offered. An item that cannot be made valid, that cannot be
+/// shown or whose name stood before is left out.
 pub fn usable(kind: Kind, items: Vec<ReadItem>) -> (Named, Unusable) {
     let mut seen = HashSet::with_capacity(items.len());
     let mut unusable = Unusable::default();
@@ -89,7 +89,7 @@ pub fn usable(kind: Kind, items: Vec<ReadItem>) -> (Named, Unusable) {
     (named, unusable)
 }
 
-/// What people are told of an item is short and holds no character that is not seen.
+/// The name and the reason for people: short, and without hidden characters.
 fn shown(malformed: Malformed) -> Malformed {
     let of = |text: &str| {
         let start = text.chars().take(UPSTREAM_TEXT_CHARS_MAX);
@@ -98,28 +98,28 @@ fn shown(malformed: Malformed) -> Malformed {
     Malformed { name: malformed.name.as_deref().map(of), reason: of(&malformed.reason) }
 }
 
-/// Control characters, and those that turn the direction of text, would rewrite the line in which
-/// they stand.
+/// True for control characters, and for those that turn the direction of text: they would rewrite
+/// the line in which they stand.
 fn is_hidden(c: char) -> bool {
     c.is_control()
         || matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')
 }
 
-/// Whether people and programs can tell the name from others. A name that only looks like another
-/// one is not that one, and passes.
+/// True if people and programs can tell the name from others. A name that only looks like another
+/// one is a different name, and passes.
 fn is_usable(kind: Kind, own: &str) -> bool {
     !own.is_empty()
         && match kind {
             Kind::Tool | Kind::Prompt => {
                 !own.chars().any(is_hidden) && own.chars().nth(OWN_NAME_CHARS_MAX).is_none()
             }
-            // They are URIs, of which that is the server's own affair.
+            // Such names are URIs, whose form is the server's own affair.
             Kind::Resource | Kind::Template => true,
         }
 }
 
-/// Puts what was known in the place of what is the same: its text stands in memory once, as long
-/// as that holds not much else.
+/// Puts the known text in the place of an equal one: the text stands in memory once, as long as
+/// its memory holds not much else.
 pub fn share(list: &mut Named, known: &Named) {
     let known: HashMap<&str, &Raw> = known.iter().map(|(own, it)| (own.as_str(), it)).collect();
     for (own, object) in &mut *list {
@@ -135,8 +135,8 @@ pub fn merge(naming: &Naming, servers: &[(Profile, Listed)]) -> Catalogue {
     merge_after(&Catalogue::default(), naming, servers, &|| true).unwrap_or_default()
 }
 
-/// The same after another snapshot, of which what has not changed is taken over: only what has is
-/// read. None where `goes_on` ends it, which is asked between any two items.
+/// As [`merge`], after another snapshot, whose unchanged items are taken over: only changed ones
+/// are read. None where `goes_on` ends the merge; it is asked between any two items.
 pub fn merge_after(
     before: &Catalogue,
     naming: &Naming,
@@ -161,7 +161,7 @@ pub fn merge_after(
     };
     catalogue.resources = of(Kind::Resource, &catalogue)?;
     catalogue.templates = of(Kind::Template, &catalogue)?;
-    // What these link to is known by now.
+    // The servers of the URIs in these items' links are known by now.
     catalogue.tools = of(Kind::Tool, &catalogue)?;
     catalogue.prompts = of(Kind::Prompt, &catalogue)?;
     catalogue.clashes = clashes;
@@ -173,18 +173,18 @@ fn having_resources(servers: &[(Profile, Listed)]) -> Vec<ServerName> {
     having.map(|(profile, _)| profile.name.clone()).collect()
 }
 
-/// What the list of one kind is made of.
+/// The inputs of one kind's list.
 struct Making<'a> {
     naming: &'a Naming,
     kind: Kind,
     servers: &'a [(Profile, Listed)],
-    /// What of this snapshot is there.
+    /// The part of this snapshot that is made.
     so_far: &'a Catalogue,
     /// The snapshot before.
     before: &'a Catalogue,
 }
 
-/// An item that has no name yet that clients use.
+/// An item that has no offered name yet.
 struct Nameless<'a> {
     of: Unnamed<'a>,
     object: &'a Raw,
@@ -211,8 +211,8 @@ impl<'a> Making<'a> {
         for (item, offered) in unnamed.iter().zip(&offered) {
             clashes.note(kind, item, offered);
         }
-        // Each server has its share, so that one server's links never change what another's
-        // become.
+        // Each server has its share of steps, so that one server's links never change the links
+        // of another.
         let n_steps = MERGED_LINKS_STEPS_MAX / self.servers.len().max(1);
         let mut steps: HashMap<&ServerName, Steps> = HashMap::new();
         let (taken_over, mut objects) =
@@ -233,8 +233,8 @@ impl<'a> Making<'a> {
         Some(items.into_iter().map(|made| made.item(&mut objects)).collect())
     }
 
-    /// Those of the snapshot before that stand: what has not changed, and does not hold memory of
-    /// which nothing else is used.
+    /// The items of the snapshot before that are taken over: unchanged ones, whose memory holds
+    /// not much else.
     fn taken_over(
         &self,
         nameless: &[Nameless<'_>],
@@ -273,7 +273,7 @@ impl<'a> Making<'a> {
         all
     }
 
-    /// The item of that name in the snapshot before, if its server wrote the same.
+    /// The item of that name in the snapshot before, if its server wrote the same text.
     fn known(&self, item: &Nameless<'_>, offered: &str) -> Option<&'a Arc<Item>> {
         let Nameless { of: Unnamed { server, own, .. }, object, .. } = *item;
         self.before.list(self.kind).by_offered.get(offered).filter(|known| {
@@ -281,14 +281,14 @@ impl<'a> Making<'a> {
         })
     }
 
-    /// The same if it would be made the same again.
+    /// As `known`, if the offered item would be made the same again.
     fn standing(&self, item: &Nameless<'_>, offered: &Offered) -> Option<&'a Arc<Item>> {
         self.known(item, &offered.name).filter(|known| {
             known.is_withheld == item.is_withheld
                 && known.label == *item.label
                 && known.alone.as_ref().map(|item| &item.offered) == offered.alone.as_ref()
                 && self.before.separator == self.naming.separator
-                // Where links lead depends on other items.
+                // Links depend on other items too.
                 && !links::may_hold_in_item(item.object.get())
         })
     }
@@ -325,9 +325,10 @@ impl<'a> Making<'a> {
 /// An item of the next snapshot.
 enum Made {
     TakenOver(Arc<Item>),
-    /// Its offered object is its own.
+    /// The offered object is the server's own.
     AsItIs(Item),
-    /// Its offered object stands among others, and has its own one's place until it is taken.
+    /// The offered object is packed with others; until it is taken out, the own object is in its
+    /// place.
     Packed(Item),
 }
 
@@ -355,8 +356,8 @@ impl Made {
     }
 }
 
-/// The item with the form that it has for those who see no other server: `plain` is its object
-/// with the links as its server wrote them, `name` its name there if that is another one.
+/// The item with the form for clients that see no other server: `plain` is its object with the
+/// links as its server wrote them, `name` its name there if that is another one.
 fn with_alone(item: Item, plain: Raw, name: Option<String>) -> Item {
     if name.is_none() && plain == item.offered_object {
         return item;
@@ -382,7 +383,7 @@ fn with_alone(item: Item, plain: Raw, name: Option<String>) -> Item {
     Item { alone: Some(Arc::new(alone)), ..item }
 }
 
-/// The object with links that lead back to its server among several.
+/// The object with links that lead back to its server, where there are several servers.
 fn led_back(catalogue: &Catalogue, server: &ServerName, object: Raw, steps: &mut Steps) -> Raw {
     if catalogue.servers.len() < 2 || !links::may_hold_in_item(object.get()) {
         return object;
@@ -409,7 +410,7 @@ impl Clashes {
     }
 }
 
-/// The object under that name.
+/// The object with that name.
 pub(super) fn renamed(kind: Kind, object: &Raw, own: &str, offered: &str) -> Raw {
     if own == offered {
         return object.clone();
@@ -419,7 +420,7 @@ pub(super) fn renamed(kind: Kind, object: &Raw, own: &str, offered: &str) -> Raw
             fields.set(kind.name_key(), string(offered));
             Raw::from_valid(fields.to_text())
         }
-        // It was read once, so it reads again.
+        // The object was read before, so it reads again.
         Err(_) => object.clone(),
     }
 }
@@ -480,7 +481,7 @@ mod tests {
         let before = merge(&naming, &servers);
         let changed = r#"{"name":"y","inputSchema":{"type":"object","x-mcp-header":"h"}}"#;
         let list = servers[0].1.lists.get_mut(&Kind::Tool).unwrap();
-        // The same text elsewhere in memory, and another one.
+        // The same text elsewhere in memory, and a changed one.
         list[0].1 = Raw::from_valid(list[0].1.get().to_owned());
         list[1].1 = Raw::from_valid(changed.to_owned());
         let after = merge_after(&before, &naming, &servers, &|| true).unwrap();
@@ -489,11 +490,11 @@ mod tests {
             (0..3).map(|at| Arc::ptr_eq(&item(&before, at), &item(&after, at))).collect();
         assert_eq!(taken, [true, false, true]);
         assert!(item(&before, 1).mirrors.is_ok() && item(&after, 1).mirrors.is_err());
-        // The list of the server has the text that the item has.
+        // The server's list shares the text of the item.
         let mut list = servers[0].1.lists[&Kind::Tool].clone();
         share(&mut list, &before_of(&before));
         assert!(std::ptr::eq(list[0].1.get(), item(&after, 0).own_object.get()));
-        // Whether it is withheld, and what stands between names, makes it another one.
+        // Another withholding, and another separator, make another item.
         let changed = BTreeMap::from([("x".to_owned(), 1)]);
         servers[1].1.server.pinned = Some(Pinned {
             pin: Pin::Enforce,

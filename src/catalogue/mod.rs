@@ -1,5 +1,5 @@
-//! What the gateway offers, and to whom it belongs: an immutable snapshot, swapped whole.
-//! Lists are served from it and calls are routed by it.
+//! The catalogue: the offered items and their servers, an immutable snapshot that is swapped
+//! whole. Lists are served from it and calls are routed by it.
 
 mod clashes;
 mod differing;
@@ -11,6 +11,7 @@ pub mod pages;
 pub mod pins;
 pub mod refresher;
 mod seen;
+mod steps;
 pub mod store;
 pub mod template;
 pub mod template_set;
@@ -49,42 +50,43 @@ use views::Shown;
 use waiting::Waiting;
 use withheld::Guarded;
 
-/// What it holds.
+/// The memory of a snapshot.
 pub use held::HeldBytes;
-/// Who sees what of it.
+/// The servers and items that a client sees.
 pub use seen::Sight;
-/// What a look-up may cost.
-pub use template_set::Steps;
-/// What people are told of views.
+/// The bound on the cost of a look-up.
+pub use steps::Steps;
+/// The views of a server for `/status`.
 pub use views::ViewsTold;
 
-/// One thing that one server offers.
+/// A tool, prompt, resource or template of a server.
 #[derive(Debug)]
 pub struct Item {
-    /// What it is.
+    /// The item's kind.
     pub kind: Kind,
-    /// Whose it is.
+    /// The item's server.
     pub server: ServerName,
-    /// What the server calls it: a name or a URI.
+    /// The name or URI that the server gives the item.
     pub own: String,
-    /// What clients call it.
+    /// The name or URI that clients use.
     pub offered: String,
-    /// What policies call it.
+    /// The name that policies match.
     pub qualified: String,
-    /// Its object under its offered name.
+    /// The item's object with its offered name.
     pub offered_object: Raw,
-    /// Its object as its server wrote it.
+    /// The item's object as its server wrote it.
     pub own_object: Raw,
-    /// It has changed since it was pinned, or waits to be: it is not listed, and cannot be used.
+    /// True if the item has changed since it was pinned, or waits to be pinned: then it is
+    /// neither listed nor usable.
     pub is_withheld: bool,
-    /// Which parameters a tool wants mirrored into headers, or why it says so wrongly.
+    /// The parameters that a tool wants mirrored into headers, or the fault in its annotations.
     pub mirrors: Result<Vec<Mirror>, String>,
-    /// What a tool's structured result is.
+    /// The type of a tool's structured result.
     pub output: Output,
-    /// What the configuration says of its server.
+    /// The server's description and alias.
     pub label: Arc<ServerLabel>,
-    /// The same for those who see no other server, where that differs: URIs, and names that are
-    /// not prefixed, that need not say whose they are, and so tell of no other server.
+    /// The item for clients that see no other server, where it differs: its URIs, and names
+    /// without a prefix, need not name the server, and so tell of no other server.
     pub alone: Option<Arc<Item>>,
 }
 
@@ -98,7 +100,8 @@ impl Item {
             && self.label == other.label
     }
 
-    /// Whether its server says that calling it twice does no more than calling it once.
+    /// True if the tool's server says that calling the tool twice does no more than calling it
+    /// once.
     pub fn is_safe_to_repeat(&self) -> bool {
         let fields = RawObject::parse(self.own_object.get()).ok();
         let annotations = fields.as_ref().and_then(|fields| fields.get("annotations"));
@@ -109,43 +112,42 @@ impl Item {
     }
 }
 
-/// How a server is, as far as lists tell.
+/// The state of a server, as far as its lists are concerned.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Health {
-    /// It has not answered yet.
+    /// The server has not answered yet.
     Connecting,
-    /// It has answered and lists.
+    /// The server has answered and lists.
     Well,
-    /// It cannot be used at present; its last lists still stand.
+    /// The server cannot be used at present; its last lists still stand.
     Failed {
-        /// How far the last attempt came.
+        /// The stage at which the last attempt failed.
         stage: Stage,
-        /// What was seen.
+        /// The failure.
         message: String,
-        /// What a refusal over HTTP says besides.
+        /// The details of a refusal over HTTP.
         refusal: Option<Box<HttpRefusal>>,
     },
 }
 
-/// What has become of a server's pins.
+/// The state of a server's pins.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Pinned {
-    /// What is done about a change.
+    /// The treatment of a change.
     pub pin: Pin,
-    /// Tools that are pinned.
+    /// The number of pinned tools.
     pub n_pinned: usize,
-    /// Tools that are not what they were, by what their server calls them, and since when that
-    /// is known, in seconds since the epoch.
+    /// Tools that have changed, by their own names, and the time at which that was noticed, in
+    /// seconds since the epoch.
     pub changed: BTreeMap<String, u64>,
-    /// The same of whatever else has pins.
+    /// Changed items of other kinds, and instructions, in the same way.
     pub others: BTreeMap<Subject, BTreeMap<String, u64>>,
-    /// Items among `changed` and `others` that have no pin to differ from, and the reason why each
-    /// has none.
+    /// Items among `changed` and `others` that have no pin, and the reason why each has none.
     pub causes: BTreeMap<(Subject, String), PinCause>,
 }
 
 impl Pinned {
-    /// Why something is withheld.
+    /// The reason why an item is withheld.
     pub fn cause(&self, subject: Subject, own: &str) -> PinCause {
         if self.causes.is_empty() {
             return PinCause::Changed;
@@ -167,45 +169,45 @@ impl Pinned {
         }
     }
 
-    /// Whether it must not be used, nor told to clients.
+    /// True if the item must be neither used nor listed.
     pub fn withholds(&self, subject: Subject, own: &str) -> bool {
         self.pin.withholds()
             && self.changed(subject).is_some_and(|changed| changed.contains_key(own))
     }
 }
 
-/// What the catalogue knows of a server beside its tools.
+/// A server's state, without its items.
 #[derive(Debug, Clone)]
 pub struct Server {
-    /// How it is.
+    /// The connection's state.
     pub health: Health,
-    /// Whether it has ever answered.
+    /// True if the server has ever answered.
     pub has_answered: bool,
-    /// What it said of itself when it answered last.
+    /// The server's last introduction.
     pub initialized: Option<Arc<Initialized>>,
-    /// Items of it that are not offered.
+    /// Items of the server that are not offered.
     pub left_out: LeftOut,
-    /// Its lists that are those of an earlier process: it has not given them anew yet.
+    /// The lists that an earlier process has stored: the server has not given them anew yet.
     pub stale: HashSet<Kind>,
-    /// Its pins, where it has some.
+    /// The server's pins, where it has any.
     pub pinned: Option<Pinned>,
-    /// What it said of the freshness of its lists, and when they were read.
+    /// The freshness that the server gave its lists, and the time at which they were read.
     pub read: HashMap<Kind, (Freshness, Instant)>,
-    /// Since when its lists are waited for, until it has answered or failed.
+    /// The time since when its lists are awaited, until it has answered or failed.
     pub connecting_since: Instant,
-    /// When each list was last asked for, whatever came of it.
+    /// The time at which each list was requested last, with or without success.
     pub asked: HashMap<Kind, Instant>,
 }
 
 impl Server {
-    /// Whether one of its lists is an old one: of an earlier process, or of before it failed or
-    /// was configured anew.
+    /// True if one of its lists is old: of an earlier process, or from before the server failed
+    /// or was configured anew.
     pub fn is_stale(&self) -> bool {
         !self.stale.is_empty() || (self.has_answered && self.health != Health::Well)
     }
 
-    /// How fresh its list of that kind still is: of its time, only what is left. What is
-    /// not known is stale and private.
+    /// The freshness of its list of that kind: the time that is left of it. An unknown freshness
+    /// is stale and private.
     pub fn freshness(&self, kind: Kind) -> Freshness {
         let Some((said, read_at)) = self.read.get(&kind) else { return Freshness::UNKNOWN };
         let age = u64::try_from(read_at.elapsed().as_millis()).unwrap_or(u64::MAX);
@@ -232,17 +234,18 @@ impl Default for Server {
 /// The items of one kind.
 #[derive(Debug, Default)]
 struct List {
-    /// Sorted by offered name.
+    /// The items, sorted by offered name.
     items: Vec<Arc<Item>>,
-    /// In the order of the configuration, those of one server in that server's own.
+    /// The items in the order of the configuration, those of one server in that server's own
+    /// order.
     in_order: Vec<Arc<Item>>,
     by_offered: HashMap<String, Arc<Item>>,
     by_own: HashMap<String, Vec<Arc<Item>>>,
-    /// Resources that their servers spell otherwise than URIs are, by how they are.
+    /// Resources whose servers do not spell them as URIs are spelled, by the right spelling.
     by_spelling: HashMap<String, Vec<Arc<Item>>>,
-    /// Templates by server, in the order of the configuration.
+    /// The templates of each server, in the order of the configuration.
     sets: Vec<(ServerName, Arc<TemplateSet>)>,
-    /// Those of the servers of which some template is withheld.
+    /// The servers of which some template is withheld.
     guarded: Vec<(ServerName, Guarded)>,
 }
 
@@ -251,7 +254,7 @@ impl List {
     fn new(mut items: Vec<Arc<Item>>) -> List {
         let mut list = List::default();
         for item in &items {
-            // A withheld one keeps its names, so that no other tool gets them.
+            // A withheld item keeps its names, so that no other tool gets them.
             list.by_offered.insert(item.offered.clone(), item.clone());
             list.by_own.entry(item.own.clone()).or_default().push(item.clone());
             if item.kind == Kind::Resource
@@ -259,7 +262,7 @@ impl List {
                 && spelled != item.own
             {
                 let items = list.by_spelling.entry(spelled).or_default();
-                // Of several of one server, the first is meant.
+                // Of several of one server, the first counts.
                 if items.last().is_none_or(|last| last.server != item.server) {
                     items.push(item.clone());
                 }
@@ -284,7 +287,7 @@ impl List {
         List { items, ..list }
     }
 
-    /// Shares those items that are the same in another list.
+    /// Shares the items that are the same in another list.
     fn share(&mut self, other: &List) {
         let share = |item: &mut Arc<Item>| {
             let known = other.by_offered.get(&item.offered);
@@ -306,62 +309,62 @@ impl List {
     }
 }
 
-/// The snapshot.
+/// The catalogue: one snapshot.
 #[derive(Debug, Default)]
 pub struct Catalogue {
     tools: List,
     prompts: List,
     resources: List,
     templates: List,
-    /// Whose a name is.
+    /// The owners of names.
     pub owners: Arc<Owners>,
-    /// All servers.
+    /// All servers, by NAME.
     pub servers: BTreeMap<ServerName, Server>,
-    /// Their names in the order of the configuration.
+    /// The servers' NAMEs in the order of the configuration.
     pub order: Vec<ServerName>,
-    /// Those that may have resources, as far as is known.
+    /// The servers that may have resources, as far as is known.
     having_resources: Vec<ServerName>,
-    /// What stands between a server's name and an item's.
+    /// The text between a server's name and an item's.
     pub separator: String,
-    /// Names that items would have, and do not.
+    /// Names that were refused to items.
     pub clashes: Clashes,
     seen: SeenItems,
 }
 
-/// Names that are refused, the first in the order of the lists.
+/// Refused names, the first in the order of the lists.
 #[derive(Debug, Clone, Default)]
 pub struct Clashes {
     /// At most [`CLASHES_TOLD_MAX`](crate::limits::CLASHES_TOLD_MAX).
     pub told: Vec<Clash>,
-    /// So many more.
+    /// The number of further refused names.
     pub n_further: usize,
 }
 
-/// A name that is refused to a server, because it is another one's.
+/// A name that is refused to a server, because another server owns it.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 pub struct Clash {
-    /// What has it at its server.
+    /// The kind of the item.
     pub kind: Kind,
-    /// To whom it is refused.
+    /// The server to which the name is refused.
     pub server: ServerName,
-    /// What that server calls it.
+    /// The name that this server gives the item.
     pub own: String,
-    /// The name, with the server's in front where names are prefixed.
+    /// The refused name, with the server's in front where names are prefixed.
     pub name: String,
-    /// Whose it is.
+    /// The server that owns the name.
     pub owner: ServerName,
-    /// What clients call it instead.
+    /// The name that is offered instead.
     pub offered: String,
 }
 
-/// What a name leads to.
+/// The result of looking up a name.
 #[derive(Debug)]
 pub enum Resolution {
-    /// One item.
+    /// The name leads to one item.
     Found(Arc<Item>),
-    /// Several items have this bare name; their offered names.
+    /// Several items have this bare name; these are their offered names.
     Ambiguous(Vec<String>),
-    /// None; offered names that are close to it.
+    /// The name leads to no item; these offered names are close to it.
     Unknown(Vec<String>),
 }
 
@@ -375,7 +378,7 @@ impl Catalogue {
         }
     }
 
-    /// Shares those items that are the same in another one.
+    /// Shares the items that are the same in another catalogue.
     fn sharing(mut self, other: &Catalogue) -> Catalogue {
         self.tools.share(&other.tools);
         self.prompts.share(&other.prompts);
@@ -384,23 +387,24 @@ impl Catalogue {
         self
     }
 
-    /// All items of a kind but withheld ones, sorted by offered name.
+    /// All items of a kind without withheld ones, sorted by offered name.
     pub fn items(&self, kind: Kind) -> &[Arc<Item>] {
         &self.list(kind).items
     }
 
-    /// The same in the order of the configuration, those of one server in that server's own.
+    /// As `items`, in the order of the configuration, those of one server in that server's own
+    /// order.
     pub fn in_order(&self, kind: Kind) -> &[Arc<Item>] {
         &self.list(kind).in_order
     }
 
-    /// The items that servers call `own`, in the order of the configuration.
+    /// The items with the own name `own`, in the order of the configuration.
     pub fn called(&self, kind: Kind, own: &str) -> &[Arc<Item>] {
         self.list(kind).by_own.get(own).map_or(&[], Vec::as_slice)
     }
 
     /// The first resource in the order of the configuration, among those that `sees` admits, that
-    /// a server lists under a URI, or else under another spelling of it.
+    /// a server lists under this URI, or else under another spelling of it.
     fn listed(&self, uri: &str, sees: impl Fn(&Item) -> bool) -> Option<&Arc<Item>> {
         let seen = |item: &&Arc<Item>| sees(item);
         let called = |uri: &str| self.called(Kind::Resource, uri).iter().find(seen);
@@ -411,9 +415,9 @@ impl Catalogue {
         })
     }
 
-    /// The item that `asked` means among those that `sees` admits: an offered name first, then
-    /// one that belongs to a server, full or bare, at that server alone, then a bare one that
-    /// only one server has.
+    /// The item that the name `asked` means, among those that `sees` admits: an offered name
+    /// first, then a name that belongs to a server, full or bare, at that server alone, then a
+    /// bare name that only one server has.
     pub fn resolve(&self, kind: Kind, asked: &str, sees: impl Fn(&Item) -> bool) -> Resolution {
         self.meant(kind, asked, &sees).unwrap_or_else(|| {
             let visible = self.list(kind).items.iter().filter(|item| sees(item));
@@ -422,8 +426,8 @@ impl Catalogue {
         })
     }
 
-    /// The same where nobody is to be told which other names are close, which costs a look at
-    /// them all.
+    /// As [`Catalogue::resolve`], without the names that are close, which cost a look at all
+    /// items.
     pub fn find(
         &self,
         kind: Kind,
@@ -436,7 +440,7 @@ impl Catalogue {
         }
     }
 
-    /// None where nothing is of that name.
+    /// None where no item has that name.
     fn meant(
         &self,
         kind: Kind,
@@ -444,7 +448,8 @@ impl Catalogue {
         sees: &impl Fn(&Item) -> bool,
     ) -> Option<Resolution> {
         let list = self.list(kind);
-        // A name that an item has because of others that are not seen is none.
+        // An item may have its name because of items that are not seen; then the name does not
+        // count.
         let is_seen = |item: &&Arc<Item>| sees(item) && self.name_seen(item, sees) == asked;
         if let Some(item) = list.by_offered.get(asked).filter(is_seen) {
             return Some(Resolution::Found(item.clone()));
@@ -476,15 +481,15 @@ impl Catalogue {
         }
     }
 
-    /// What a server announces the structured result of a tool as; `own` is the JSON text of the
-    /// server's name for it.
+    /// The type of a tool's structured result, as its server announces it; `own` is the JSON text
+    /// of the tool's own name.
     pub fn output_of(&self, server: &ServerName, own: &str) -> Output {
         let own: String = serde_json::from_str(own).unwrap_or_default();
         let mut items = self.called(Kind::Tool, &own).iter();
         items.find(|item| item.server == *server).map_or(Output::Object, |item| item.output)
     }
 
-    /// The item that one server calls `own`, if `sees` admits it.
+    /// The item with the own name `own` at one server, if `sees` admits it.
     pub fn resolve_own(
         &self,
         kind: Kind,
@@ -504,7 +509,7 @@ impl Catalogue {
     }
 }
 
-/// The current snapshot, for everybody who reads it or waits for the next one.
+/// The current snapshot, for all threads that read it or wait for the next one.
 #[derive(Debug, Clone)]
 pub struct Shared(Arc<Published>);
 
@@ -515,28 +520,28 @@ struct Published {
     pages: Pages,
 }
 
-/// What all see, and what some see besides.
+/// The catalogue that all clients see, and the views that some see instead.
 #[derive(Debug, Clone, Default)]
 struct Snapshot {
     catalogue: Arc<Catalogue>,
-    /// None where all see the same.
+    /// None where there are no views.
     shown: Option<Arc<Shown>>,
 }
 
 impl Shared {
-    /// Nothing is published yet; at most `max_waiting` requests wait for a snapshot at once, and
-    /// the pages that clients are being given count against `budget`.
+    /// Without a snapshot; at most `max_waiting` requests wait for one at once, and the pages
+    /// that are being sent to clients count against `budget`.
     pub fn new(max_waiting: usize, budget: Budget) -> Shared {
         let (current, waiting) = (RwLock::default(), Waiting::new(max_waiting));
         Shared(Arc::new(Published { current, waiting, pages: Pages::new(budget) }))
     }
 
-    /// Pages of lists as text.
+    /// The pages of lists as text.
     pub fn pages(&self) -> &Pages {
         &self.0.pages
     }
 
-    /// Those who wait for the next snapshot.
+    /// The requests that wait for the next snapshot.
     pub fn waiting(&self) -> &Waiting {
         &self.0.waiting
     }
@@ -545,14 +550,14 @@ impl Shared {
         self.0.current.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The snapshot as it is now; it stays what it is while it is held.
+    /// The current snapshot, which does not change while it is held.
     pub fn current(&self) -> Arc<Catalogue> {
         self.read().catalogue.clone()
     }
 
-    /// The same as those clients see it that have one of these views of a server, `ids` being
-    /// looked up only where somebody sees something else than all do. `is_served` gives of which of
-    /// them a server's lists are.
+    /// The snapshot for clients that have one of the views `ids` of a server; `ids` is called
+    /// only where some view differs. `is_served` gives the view by which a server lists for the
+    /// client.
     pub fn seen_by(
         &self,
         ids: impl FnOnce() -> [ViewId; 2],
@@ -564,24 +569,26 @@ impl Shared {
         seen.unwrap_or(catalogue)
     }
 
-    /// Whether a view of a server is old, if it is known; that counts as using it.
+    /// True if a view of a server is old; none if it is unknown. The call counts as a use of the
+    /// view.
     pub fn is_view_old(&self, server: &ServerName, id: ViewId) -> Option<bool> {
         let shown = self.read().shown.clone()?;
         shown.is_old(&(server.clone(), id))
     }
 
-    /// What people are told of the views of a server.
+    /// The views of a server, for `/status`.
     pub fn views_of(&self, server: &ServerName) -> ViewsTold {
         let shown = self.read().shown.clone();
         shown.map(|shown| shown.told_of(server)).unwrap_or_default()
     }
 
-    /// What some see of it.
+    /// The views of the snapshot.
     fn shown(&self) -> Option<Arc<Shown>> {
         self.read().shown.clone()
     }
 
-    /// From here on this is the snapshot. Wake those who wait once sessions have been told of it.
+    /// Makes this the current snapshot. The caller wakes waiting requests once sessions are
+    /// notified.
     fn publish(&self, catalogue: Arc<Catalogue>, shown: Option<Arc<Shown>>) {
         let snapshot = Snapshot { catalogue, shown };
         *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = snapshot;

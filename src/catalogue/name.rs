@@ -1,4 +1,4 @@
-//! Offered names: how a server's tool is called by clients.
+//! Offered names: the names of servers' items for clients.
 
 use std::borrow::Cow;
 use std::collections::{HashMap, HashSet};
@@ -8,7 +8,7 @@ use crate::limits::OFFERED_NAME_CHARS_MAX;
 use crate::protocol::owners::ENDING_CHARS;
 use crate::protocol::server_name::ServerName;
 
-/// A tool before it has a name that clients use.
+/// A tool that has no offered name yet.
 #[derive(Debug, Clone, Copy)]
 pub struct Unnamed<'a> {
     /// The server's NAME.
@@ -19,7 +19,7 @@ pub struct Unnamed<'a> {
     pub own: &'a str,
 }
 
-/// Whether names carry their server's name.
+/// True if names carry their server's name.
 pub fn is_prefixed(naming: &Naming, n_servers: usize) -> bool {
     match naming.prefix {
         Prefix::Always => true,
@@ -28,25 +28,26 @@ pub fn is_prefixed(naming: &Naming, n_servers: usize) -> bool {
     }
 }
 
-/// The name that policies match: always whole, always with the server's NAME.
+/// The name that policies match: always whole, with the server's NAME.
 pub fn qualified(naming: &Naming, server: &ServerName, own: &str) -> String {
     format!("{server}{}{own}", naming.separator)
 }
 
-/// What clients call an item.
+/// The offered name of an item.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Offered {
-    /// Its name.
+    /// The name.
     pub name: String,
-    /// The name that it would have else, and who has that.
+    /// The name that was refused, and the server that has it.
     pub clash: Option<(String, ServerName)>,
-    /// Its name for those who see no server before it that has that, where it is another one.
+    /// The name for clients that see no earlier server with the same name, where it is another
+    /// one.
     pub alone: Option<String>,
 }
 
-/// The offered names, in the order of `tools`, which must be that of the configuration. No two
-/// are equal. One that belongs to another server, as it is or bare, and one that a server before
-/// it has, gets the hash form.
+/// The offered names, in the order of `tools`, which must be that of the configuration. All
+/// differ. An item whose name, whole or bare, belongs to another server, or was taken by an
+/// earlier server, gets the hash form.
 pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<Offered> {
     let mut names = Vec::with_capacity(tools.len());
     let mut taken: HashMap<String, &ServerName> = HashMap::with_capacity(tools.len());
@@ -64,7 +65,7 @@ pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<Of
         let name = if clash.is_some() || is_too_long || taken.contains_key(&whole) {
             let mut forms = (0_u64..).map(|salt| hash_form(naming, tool, &whole, salt));
             let form = forms.find(|name| !taken.contains_key(name));
-            // Only a server before it keeps that name from it.
+            // Only an earlier server keeps that name from it.
             let is_alone = !prefixed && !is_too_long && !is_owned && is_another_s;
             alone = is_alone.then(|| whole.clone());
             form.unwrap_or(whole)
@@ -77,7 +78,7 @@ pub fn offered(naming: &Naming, prefixed: bool, tools: &[Unnamed<'_>]) -> Vec<Of
     names
 }
 
-/// The name that a tool must not have, `whole` or bare, and whose it is.
+/// The refused name of a tool, `whole` or bare, and the server that has it.
 fn clash(
     naming: &Naming,
     tool: &Unnamed<'_>,
@@ -98,8 +99,8 @@ fn hash_form(naming: &Naming, tool: &Unnamed<'_>, whole: &str, salt: u64) -> Str
 }
 
 /// The offered URIs, in the order of `items`, which must be that of the configuration: unchanged
-/// for the first server that has one, with its server's NAME for the others, and for a URI that
-/// would be read as another server's.
+/// for the first server that has the URI, with the server's NAME for later ones, and for a URI
+/// that would be read as another server's.
 pub fn offered_uris(naming: &Naming, items: &[Unnamed<'_>]) -> Vec<Offered> {
     let mut first: HashMap<&str, &ServerName> = HashMap::with_capacity(items.len());
     let mut listed: HashSet<(&str, &str)> = HashSet::with_capacity(items.len());
@@ -110,12 +111,13 @@ pub fn offered_uris(naming: &Naming, items: &[Unnamed<'_>]) -> Vec<Offered> {
     let offered = |item: &Unnamed<'_>| {
         let marked = split_server(item.own);
         let marked = marked.and_then(|(name, rest)| Some((naming.owners.server(name)?, rest)));
-        // A mark of another server is one for those only who may see it.
+        // Another server's mark counts only for clients that may see that server.
         let owner = match &marked {
             Some((owner, _)) => Some(*owner),
             None => first.get(item.own).copied(),
         };
-        // With its own NAME in front it leads to what the server has under the rest, if it has.
+        // With its own server's NAME in front a URI leads to the server's item with the rest, if
+        // there is one.
         let is_of_rest = marked.is_some_and(|(owner, rest)| {
             owner == item.server && listed.contains(&(owner.as_str(), &*rest))
         });
@@ -130,10 +132,10 @@ pub fn offered_uris(naming: &Naming, items: &[Unnamed<'_>]) -> Vec<Offered> {
     items.iter().map(offered).collect()
 }
 
-/// The scheme of the user interfaces of MCP Apps, which hosts look for in front.
+/// The scheme of the user interfaces of MCP Apps, which hosts expect at the beginning.
 const UI_SCHEME: &str = "ui://";
 
-/// A URI, or the id of a task, that says whose it is: `{server}+{own}`, and for the scheme `ui`
+/// A URI, or a task's id, with the name of its server: `{server}+{own}`, and for the scheme `ui`
 /// `ui://{server}+rest`. [`split_server`] is its inverse.
 pub fn of_server(server: &ServerName, own: &str) -> String {
     match split_ui(own) {
@@ -142,8 +144,8 @@ pub fn of_server(server: &ServerName, own: &str) -> String {
     }
 }
 
-/// Takes apart what [`of_server`] has put together: a NAME, and what that server calls it. Whether
-/// there is such a server is not looked at. A NAME holds no `+`.
+/// Splits the text of [`of_server`]: into a NAME, and the server's own URI or id. It is not
+/// checked if there is such a server. A NAME holds no `+`.
 pub fn split_server(text: &str) -> Option<(&str, Cow<'_, str>)> {
     let (scheme, marked) = split_ui(text).unwrap_or(("", text));
     let (server, rest) = marked.split_once('+')?;
@@ -151,7 +153,7 @@ pub fn split_server(text: &str) -> Option<(&str, Cow<'_, str>)> {
     Some((server, own))
 }
 
-/// A scheme's case is of no account (RFC 3986, 3.1).
+/// The case of a scheme does not matter (RFC 3986, 3.1).
 fn split_ui(uri: &str) -> Option<(&str, &str)> {
     let (scheme, rest) = uri.split_at_checked(UI_SCHEME.len())?;
     scheme.eq_ignore_ascii_case(UI_SCHEME).then_some((scheme, rest))
@@ -166,19 +168,18 @@ pub fn near<'a>(
     near_by_either(asked, names.map(|name| (name, name)), limit)
 }
 
-/// The same of items that have two names: the one that is offered, which is given, and the one
-/// that their server knows them by.
+/// As `near`, for items with two names: the offered one, which is returned, and the server's own.
 pub fn near_by_either<'a>(
     asked: &str,
     names: impl Iterator<Item = (&'a str, &'a str)>,
     limit: usize,
 ) -> Vec<String> {
-    // Names beyond this length are no typing mistakes, and comparing them costs.
+    // Longer names are no typing mistakes, and comparing them costs.
     let asked: String = asked.chars().take(2 * OFFERED_NAME_CHARS_MAX).collect();
     let asked = asked.to_lowercase();
     let distance = |name: &str| {
         let lower = name.to_lowercase();
-        // A letter or two stand in many names.
+        // One or two letters stand in many names.
         let is_part = |part: &str, whole: &str| part.len() >= 3 && whole.contains(part);
         let inside = is_part(&asked, &lower) || is_part(&lower, &asked);
         if inside { Some(1) } else { distance_up_to_two(&asked, &lower) }
@@ -247,7 +248,7 @@ mod tests {
         offered.into_iter().map(|it| it.name).collect()
     }
 
-    /// Whom each refused name was refused for.
+    /// The owner of each refused name.
     fn clashes_of(prefixed: bool, tools: &[(&str, &str)]) -> Vec<Option<String>> {
         let naming = naming(Prefix::Auto);
         let offered = with_unnamed(tools, |unnamed| offered(&naming, prefixed, unnamed));
@@ -302,7 +303,7 @@ mod tests {
         assert_eq!(names[0][..55], names[1][..55]);
         expect_hash_form(&names[0], &names[1][..55], "a");
         expect_hash_form(&names[1], &names[0][..55], "a-b");
-        // A NAME alone can be longer than what is left of it.
+        // A NAME alone can be longer than the characters before the ending.
         let server = ServerName::parse(&format!("a-{}", "y".repeat(100))).unwrap();
         let short = ServerName::parse("a").unwrap();
         let names = [&server, &short].map(|it| (it, None));
@@ -386,7 +387,8 @@ mod tests {
     fn a_uri_that_would_be_read_as_anothers_says_whose_it_is() {
         assert_eq!(uris_of(&[("b", "a+x:1"), ("a", "b")]), ["b+a+x:1", "b"]);
         assert_eq!(uris_of(&[("b", "ui://a+x")]), ["ui://b+a+x"]);
-        // Its own NAME in front leads to it; but not to this one where it has the rest too.
+        // Its own NAME in front leads to the item; but not where the server also has an item with
+        // the rest.
         assert_eq!(uris_of(&[("a", "a+x:1")]), ["a+x:1"]);
         assert_eq!(uris_of(&[("a", "a+x:1"), ("a", "x:1")]), ["a+a+x:1", "x:1"]);
         assert_eq!(uris_of(&[("b", "git+ssh://h")]), ["git+ssh://h"]);

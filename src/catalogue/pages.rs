@@ -1,5 +1,5 @@
-//! Pages of lists as text. A page is rendered once for all who are shown the same items, so that
-//! many who ask for it, or read it slowly, share one buffer.
+//! Pages of lists as text. A page is rendered once for all clients that see the same items, so
+//! that many clients that ask for it, or read it slowly, share one buffer.
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
@@ -13,29 +13,29 @@ use crate::protocol::call::PrincipalId;
 use crate::protocol::raw::{Keeper, Raw, RawObject, on_one_line, string};
 use crate::protocol::revision::Revision;
 
-/// Under which names items are shown.
+/// The names with which items are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Names {
-    /// Those that are unlike all others of the gateway.
+    /// Offered names, which all differ.
     Offered,
-    /// Those of their server.
+    /// The servers' own names.
     Own,
-    /// The same, each with `mcp_info`, which says what server that is.
+    /// The servers' own names, each item with `mcp_info`, which describes the server.
     WithServer,
 }
 
 impl Names {
-    /// An item's object under that name.
+    /// An item's object with that name.
     pub fn object(self, item: &Item) -> &str {
         match self {
             Names::Offered => item.offered_object.get(),
             Names::Own => item.own_object.get(),
-            // Links lead where they lead among several servers.
+            // Links are those for several servers.
             Names::WithServer => item.offered_object.get(),
         }
     }
 
-    /// How long an item's object is in a page, at most.
+    /// The most bytes that an item's object takes in a page.
     fn bytes(self, item: &Item) -> usize {
         let beside = match self {
             Names::Offered | Names::Own => 0,
@@ -45,8 +45,8 @@ impl Names {
     }
 }
 
-/// The pages that are known. One is while somebody is being given it, and the last ones used are
-/// kept besides for a while, until their items are no more in any snapshot.
+/// The rendered pages. A page exists while it is being sent; besides, the last used pages are
+/// kept for a while, until no snapshot holds their items any more.
 #[derive(Debug)]
 pub struct Pages {
     budget: Budget,
@@ -58,31 +58,31 @@ struct State {
     known: HashMap<PageKey, Weak<Page>>,
     kept: HashMap<PageKey, Kept>,
     kept_bytes: usize,
-    /// How many were asked for so far.
+    /// The number of uses so far.
     n_uses: u64,
 }
 
-/// A page that is kept though nobody is being given it.
+/// A page that is kept while it is not being sent.
 #[derive(Debug)]
 struct Kept {
     _page: Arc<Page>,
     bytes: usize,
-    /// [`State::n_uses`] when it was used last.
+    /// The value of [`State::n_uses`] at the last use.
     used: u64,
     used_at: Instant,
 }
 
-/// What makes two pages the same: what is shown, and not who sees it. So keys with the same
-/// rights share, and keys with other rights cannot.
+/// The key of a page: the items in it, and not the clients that see them. So keys with the same
+/// rights share a page, and keys with other rights cannot.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
 struct PageKey {
     items: Arc<[ByAddress]>,
     names: Names,
-    /// The revision that one of the items is put in for the client's sake.
+    /// The client's revision, where one of the items differs for it.
     told_in: Option<Revision>,
 }
 
-/// An item by where it is in memory, which is nobody else's place while this exists.
+/// An item by its address in memory, which no other item has while this value exists.
 #[derive(Debug)]
 struct ByAddress(Weak<Item>);
 
@@ -107,7 +107,7 @@ impl PageKey {
         PageKey { items, names, told_in: client.filter(is_told) }
     }
 
-    /// Whether all its items are in a snapshot that somebody has.
+    /// True if all items are in a snapshot that is still held.
     fn is_current(&self) -> bool {
         self.items.iter().all(|item| item.0.strong_count() > 0)
     }
@@ -117,17 +117,17 @@ impl PageKey {
     }
 }
 
-/// A page, rendered by the first who wants it while the others wait.
+/// A page, rendered by the first request for it while the others wait.
 #[derive(Debug, Default)]
 struct Page {
     text: OnceLock<Arc<String>>,
     in_use: Mutex<Weak<InUse>>,
 }
 
-/// A page's share of the budget, which it has once while anybody is being given it.
+/// A page's share of the budget, which counts once while the page is being sent.
 #[derive(Debug)]
 struct InUse {
-    /// So that whoever asks meanwhile finds it.
+    /// Keeps the page alive, so that requests in the meantime find it.
     _page: Arc<Page>,
     _share: Share,
 }
@@ -146,17 +146,18 @@ impl Page {
 }
 
 impl Pages {
-    /// None is known; what is in use counts against `budget`.
+    /// No pages yet; pages that are being sent count against `budget`.
     pub fn new(budget: Budget) -> Pages {
         Pages { budget, state: Mutex::default() }
     }
 
-    /// The array of these items, as a client of that revision is told of them, or else as they
-    /// stand in the catalogue; on one line. Of those who are being given it at once, the first is
-    /// charged for it.
+    /// The array of these items on one line, for a client of that revision, or else as they stand
+    /// in the catalogue. Of the clients that are sent the page at once, the first is charged for
+    /// it.
     ///
     /// # Errors
-    /// The page is not in use, and the budget has not so much left, or not for that principal.
+    /// The page is not being sent, and the budget has not so many bytes left, or not for that
+    /// principal.
     pub fn text(
         &self,
         items: &[Arc<Item>],
@@ -179,12 +180,12 @@ impl Pages {
         Ok(raw)
     }
 
-    /// Forgets pages of what no snapshot has any more.
+    /// Forgets pages with items that no snapshot holds any more.
     pub fn forget_former(&self) {
         self.state().forget_former();
     }
 
-    /// Forgets pages that nobody has asked for since `then`.
+    /// Forgets pages that were not requested since `then`.
     pub fn forget_unused_since(&self, then: Instant) {
         let mut state = self.state();
         let unused = state.kept.iter().filter(|(_, kept)| kept.used_at < then);
@@ -194,7 +195,7 @@ impl Pages {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
+        // Between two changes there is no panic, so a poisoned value is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -263,7 +264,7 @@ fn render(out: &mut String, items: &[Arc<Item>], names: Names, told_in: Option<R
     out.push(']');
 }
 
-/// An item's object under its own name, with what its server is.
+/// An item's object with its own name, and with the server's description.
 fn with_server(item: &Item, object: &str) -> Option<String> {
     let mut fields = RawObject::parse(object).ok()?;
     fields.set(item.kind.name_key(), string(&item.own));
@@ -271,7 +272,7 @@ fn with_server(item: &Item, object: &str) -> Option<String> {
     Some(fields.to_text())
 }
 
-/// Whose an item is, in the members that LiteLLM has for it. NAME is the id too.
+/// The server of an item, in LiteLLM's members for it. NAME is the id too.
 fn server_info(item: &Item) -> String {
     let mut info = RawObject::default();
     let server = string(item.server.as_str());
@@ -396,7 +397,7 @@ mod tests {
         assert!((one.get().len()..3 * ITEM_BYTES).contains(&taken), "{taken}");
         let many: Vec<Raw> = (0..50).map(|_| text(&pages, &items)).collect();
         assert_eq!(pages.budget.taken(), taken);
-        // Another one would not fit, until nobody is being given the first.
+        // Another page does not fit, until the first is no longer sent.
         assert_eq!(pages.text(&items[..1], Names::Offered, None, None), Err(Exhausted));
         drop((one, many));
         assert_eq!(pages.budget.taken(), 0);
@@ -415,7 +416,7 @@ mod tests {
         assert!((4..7).contains(&held.len()), "{}", held.len());
         assert_eq!(of("hog", 7), Err(Exhausted));
         assert!(of("victim", 7).is_ok());
-        // What is there already costs nobody anything.
+        // A page that is being sent already costs no client anything.
         assert!(of("hog", 0).is_ok());
     }
 
@@ -438,14 +439,14 @@ mod tests {
         first();
         for item in &all[1..] {
             text(&pages, std::slice::from_ref(item));
-            // It is used again and again.
+            // The first page is used again and again.
             first();
         }
         assert_eq!(pages.state().kept.len(), PAGES_KEPT_MAX);
         let keys = |items: &[Arc<Item>]| PageKey::new(items, Names::Offered, None);
         assert!(pages.state().kept.contains_key(&keys(&all[..1])));
         assert!(!pages.state().kept.contains_key(&keys(&all[1..2])));
-        // Large ones are bounded by their bytes.
+        // Large pages are bounded by their bytes.
         let many: Vec<Arc<Item>> = (0..1500).map(|_| item("many")).collect();
         for end in 1495..1500 {
             text(&pages, &many[..end]);

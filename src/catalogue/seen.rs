@@ -1,9 +1,9 @@
-//! An item as those are shown it who see only some servers: nothing about it may tell that there
-//! are others.
+//! Items for clients that see only some servers: such an item must not show that there are other
+//! servers.
 //!
-//! What servers that come before offer decides whether a URI, or a name that is not prefixed,
-//! stands as its server has it; and where links lead depends on what others have. Of others that
-//! somebody may not see, neither may be told.
+//! The items of earlier servers decide if a URI, or a name without a prefix, stands as its server
+//! has it; and links depend on other servers' items. Neither may show a server that the client
+//! may not see.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -17,11 +17,11 @@ use crate::protocol::links;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 
-/// Who sees what.
+/// The servers and items that a client sees.
 pub struct Sight<'a> {
-    /// The servers, in the order of their names.
+    /// The servers, sorted by name.
     pub servers: &'a [ServerName],
-    /// The items.
+    /// Returns true for the items.
     pub sees: &'a dyn Fn(&Item) -> bool,
 }
 
@@ -31,8 +31,8 @@ impl Sight<'_> {
     }
 }
 
-/// Items with links as they are shown to some, so that pages of them are the same for all who see
-/// the same servers.
+/// Items with links as some clients see them, shared so that pages are the same for all clients
+/// that see the same servers.
 #[derive(Debug, Default)]
 pub(super) struct SeenItems(Mutex<HashMap<SeenKey, Arc<Item>>>);
 
@@ -40,7 +40,7 @@ pub(super) struct SeenItems(Mutex<HashMap<SeenKey, Arc<Item>>>);
 struct SeenKey {
     kind: Kind,
     offered: String,
-    /// Whether it stands under its plain name.
+    /// True if the item has its plain name.
     is_plain: bool,
     servers: Box<[ServerName]>,
 }
@@ -60,8 +60,8 @@ impl SeenItems {
 }
 
 impl Catalogue {
-    /// The item as it is shown to those. Where the steps are too few, a link names its server,
-    /// which is never wrong.
+    /// The item for clients with this sight. Where the steps are too few, a link names its
+    /// server, which is never wrong.
     pub fn as_seen(&self, item: &Arc<Item>, sight: &Sight<'_>, steps: &mut Steps) -> Arc<Item> {
         let Some(alone) = &item.alone else { return item.clone() };
         let is_plain = self.is_plain(item, sight.sees, &|it| sight.sees_server(it));
@@ -115,7 +115,7 @@ impl Catalogue {
         links::in_item(object.get(), &mut instead).map_or(object, Raw::from_valid)
     }
 
-    /// What those call an item who see these items.
+    /// The name of an item for clients that see these items.
     pub(super) fn name_seen<'a>(
         &self,
         item: &'a Item,
@@ -129,8 +129,8 @@ impl Catalogue {
         plain.map_or(&item.offered, |alone| &alone.offered)
     }
 
-    /// Whether nobody before its server, of those that are seen, has the name that it would have
-    /// alone, and nobody at all whose that is.
+    /// True if the item can have its plain name: no earlier server that is seen has that name,
+    /// and it belongs to no other server that is seen.
     fn is_plain(
         &self,
         item: &Item,

@@ -1,10 +1,10 @@
-//! The last good catalogue on disk: for each upstream what it said of itself and what it listed,
-//! so that a gateway which starts again offers the same before any upstream has answered.
+//! The last good catalogue on disk: each upstream's introduction and lists, so that a gateway
+//! which starts again offers the same before any upstream has answered.
 //!
-//! A file an upstream, of one JSON object:
+//! Each upstream has a file with one JSON object:
 //! `{"target","revision","capabilities","server_info"?,"instructions"?,"left_out","lists"}`.
-//! `target` is a keyed digest of where the upstream is reached: one that was pointed elsewhere
-//! must not be given another's tools, and no secret stands on the disk.
+//! `target` is a keyed digest of the upstream's address: an upstream with a new address must not
+//! be given the old one's tools, and no secret stands on the disk.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -12,7 +12,6 @@ use std::sync::Arc;
 use ring::{digest, hmac};
 
 use super::merge::{Listed, read_items};
-use super::refresher::Reading;
 use crate::config::{Target, UpstreamConfig};
 use crate::limits::STATE_FILE_BYTES_MAX;
 use crate::protocol::call::Kind;
@@ -25,11 +24,20 @@ use crate::protocol::server_name::ServerName;
 use crate::state::framed::{Form, hex};
 use crate::state::{self, StateDir, Writer};
 
+/// What a list that was read is, beside the one that was known.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub(super) enum Reading {
+    /// None was known.
+    First,
+    Same,
+    Other,
+}
+
 const FORM: Form = Form { name: "catalogue", version: 1 };
-/// Before the server's name in the file's; no name of a server has a dot.
+/// The beginning of a file's name, before the server's; no name of a server has a dot.
 const PREFIX: &str = state::LISTS;
 
-/// The files, as the thread that rebuilds the snapshot uses them.
+/// The stored files, used by the catalogue's thread.
 #[derive(Debug)]
 pub struct Store {
     directory: Arc<StateDir>,
@@ -41,12 +49,12 @@ pub struct Store {
 #[derive(Debug)]
 struct Stored {
     target: String,
-    /// Of the body that was read or written last.
+    /// The digest of the body that was read or written last.
     digest: Option<digest::Digest>,
-    /// What of that body is not in lists: what the server said of itself, and how many items are
-    /// left out. None where the body was not made of what is known now.
+    /// The parts of that body besides lists: the server's introduction, and the number of items
+    /// that are left out. None where the body was not made of present values.
     said: Option<(Arc<Initialized>, usize)>,
-    /// Said once.
+    /// True once it is logged that the body is too large.
     is_too_large: bool,
 }
 
@@ -59,7 +67,7 @@ impl Store {
         Store { directory, writer, key, upstreams: HashMap::new() }
     }
 
-    /// Reads what was stored of an upstream that is reached as it was then, into `listed`.
+    /// Reads the stored lists of an upstream with the same address into `listed`.
     pub fn load(&mut self, upstream: &UpstreamConfig, listed: &mut Listed) {
         let target = hex(hmac::sign(&self.key, &described(&upstream.target)).as_ref());
         let file = file_name(&upstream.name);
@@ -73,7 +81,7 @@ impl Store {
                     let said = listed.server.initialized.clone();
                     stored.said = said.map(|said| (said, n_left_out));
                 }
-                // Its own will be written over it.
+                // The new upstream's lists will be written over it.
                 Some(Read::OfAnotherTarget) => (),
                 None => self.directory.set_aside(&file, "it does not hold what it should"),
             }
@@ -81,7 +89,7 @@ impl Store {
         self.upstreams.insert(upstream.name.clone(), stored);
     }
 
-    /// Removes what is stored of upstreams that `is_there` says nothing of.
+    /// Removes the files of upstreams for which `is_there` is false.
     pub fn keep(&mut self, is_there: impl Fn(&ServerName) -> bool) {
         self.upstreams.retain(|server, _| is_there(server));
         let is_unknown = |name: &str| {
@@ -91,8 +99,8 @@ impl Store {
         self.directory.remove_where(is_unknown);
     }
 
-    /// Has what an upstream has listed written, if it is not what is stored. The file is made only
-    /// where something differs: an upstream may list the same again and again.
+    /// Queues the write of an upstream's lists, if they differ from the stored ones. The file is
+    /// made only where a value differs: an upstream may list the same again and again.
     pub(super) fn save(&mut self, server: &ServerName, listed: &Listed, reading: Reading) {
         let Some(stored) = self.upstreams.get_mut(server) else { return };
         let Some(initialized) = &listed.server.initialized else { return };
@@ -131,8 +139,7 @@ fn file_name(server: &ServerName) -> String {
     format!("{PREFIX}{server}")
 }
 
-/// Where an upstream is reached. What it is told there, which may be exchanged any day, is no
-/// part of that.
+/// The address of an upstream. Credentials, which may be exchanged any day, are not a part of it.
 fn described(target: &Target) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     match target {
@@ -187,13 +194,13 @@ fn body(target: &str, initialized: &Initialized, listed: &Listed) -> String {
     out
 }
 
-/// What a body turned out to be.
+/// The result of reading a body.
 enum Read {
     Stored,
     OfAnotherTarget,
 }
 
-/// Reads a body into `listed`. None if it is not one.
+/// Reads a body into `listed`. None if the text is no such body.
 fn parse(body: &[u8], target: &str, listed: &mut Listed) -> Option<Read> {
     let fields = RawObject::parse(std::str::from_utf8(body).ok()?).ok()?;
     if fields.string("target").ok()?? != target {
@@ -212,7 +219,7 @@ fn parse(body: &[u8], target: &str, listed: &mut Listed) -> Option<Read> {
         lists.insert(kind, read_items(kind, objects.finish()).0);
     }
     listed.server.initialized = Some(Arc::new(initialized));
-    // Which they were is known when it lists again.
+    // Their names are known when the server lists again.
     listed.server.left_out.set_over_bounds(serde_json::from_str(fields.get("left_out")?).ok()?);
     listed.server.stale = lists.keys().copied().collect();
     listed.lists = lists;
@@ -272,7 +279,7 @@ mod tests {
         store.save(&server, &known, Reading::Same);
         let first = digest(&store);
         assert!(first.is_some(), "nothing was stored");
-        // What tells is what is said of the lists, without a look at them.
+        // The readings decide, without a look at the lists.
         known.lists.remove(&Kind::Prompt);
         store.save(&server, &known, Reading::Same);
         assert_eq!(digest(&store), first);

@@ -1,29 +1,29 @@
-//! Whether a URI may come from a template (RFC 6570), to find whose it is. Pure.
+//! Pure: matches URIs with templates (RFC 6570), to find a URI's server.
 
 use std::borrow::Cow;
 
-use super::template_set::Steps;
+use super::steps::Steps;
 
 /// In a pattern, `{name}`: some text without a `/`.
 const SEGMENT: char = '{';
 /// In a pattern, `{+path}`, `{/path}`, `{?query}` and the like: any text, or none.
 const ANYTHING: char = '}';
 
-/// Bytes that are compared in the time of a step, where they stand beside each other.
+/// Bytes that are compared in the time of one step, where they stand beside each other.
 const COMPARED_AT_ONCE: usize = 8;
 
-/// What a template can become: literals as URIs spell them (what may not stand in one as it is,
-/// is percent-encoded: RFC 6570, 3.1), and between them the signs of expressions, which stand in
-/// no literal that is spelled so.
+/// The URIs that a template can become: literals in the spelling of URIs (characters that may not
+/// stand in one are percent-encoded: RFC 6570, 3.1), and between them the signs of expressions,
+/// which stand in no literal in that spelling.
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub struct Pattern {
     text: String,
-    /// Where the literal begins with which it ends.
+    /// The position of the literal with which the pattern ends.
     end: usize,
 }
 
 impl Pattern {
-    /// That of a template.
+    /// The pattern of a template.
     pub fn of(template: &str) -> Pattern {
         let mut text = String::with_capacity(template.len());
         let mut rest = template;
@@ -47,20 +47,20 @@ impl Pattern {
         Pattern { text, end }
     }
 
-    /// The literal with which it begins, and the rest.
+    /// The literal with which the pattern begins, and the rest.
     pub fn split(mut self) -> (String, Pattern) {
         let at = self.text.find([SEGMENT, ANYTHING]).unwrap_or(self.text.len());
         let rest = Pattern::new(self.text.split_off(at));
         (self.text, rest)
     }
 
-    /// Whether it can become this URI, or part of one, which is [`spelled`]. More generous than
-    /// the RFC: it only decides which server is asked, and that server knows.
+    /// True if the template can become this URI, or part of one, which is [`spelled`]. More URIs
+    /// match than by the RFC: the match only decides which server is asked, and that server
+    /// knows.
     ///
-    /// A client chooses the URI and a server the template, so each part of it is looked for in
-    /// time that grows with the length of what is left of the URI, and what that may cost is
-    /// taken from the steps before it is done; false, and the steps are cut, where there are
-    /// fewer.
+    /// A client chooses the URI and a server the template, so the search for each part takes time
+    /// that grows with the length of the rest of the URI, and its cost is taken from the steps
+    /// before it is done; false, and the steps are cut, where there are fewer.
     pub fn becomes(&self, uri: &str, steps: &mut Steps) -> bool {
         let end = self.text.get(self.end..).unwrap_or_default();
         // Many bytes are compared at once.
@@ -91,9 +91,9 @@ impl Pattern {
     }
 }
 
-/// A URI, or a part of one, as it is spelled where nothing stands as it is that may not, and
-/// nothing is percent-encoded that need not be (RFC 3986, 6.2.2). Clients and servers differ in
-/// whether they write `é` or `%C3%A9`.
+/// A URI, or a part of one, in one spelling: each character that may not stand in a URI is
+/// percent-encoded, and no other one is (RFC 3986, 6.2.2). Some clients and servers write `é` and
+/// others `%C3%A9`.
 pub fn spelled(text: &str) -> Cow<'_, str> {
     if text.bytes().all(|byte| byte != b'%' && may_stand(byte)) {
         return Cow::Borrowed(text);
@@ -124,12 +124,12 @@ pub fn spelled(text: &str) -> Cow<'_, str> {
     Cow::Owned(out)
 }
 
-/// RFC 3986, 2.3.
+/// True for an unreserved character (RFC 3986, 2.3).
 fn is_unreserved(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"-._~".contains(&byte)
 }
 
-/// Unreserved, reserved, or the sign of what is encoded.
+/// True for an unreserved or reserved character, and for the percent sign.
 fn may_stand(byte: u8) -> bool {
     is_unreserved(byte) || b":/?#[]@!$&'()*+,;=%".contains(&byte)
 }
@@ -165,10 +165,10 @@ fn after_literal(
     Some(ends.collect())
 }
 
-/// Where a literal ends each time that it stands in a text, by the algorithm of Knuth, Morris and
-/// Pratt: no byte of the text is looked at twice, however much the two are alike.
+/// The ends of a literal at each place in a text, by the algorithm of Knuth, Morris and Pratt: no
+/// byte of the text is read twice, however alike the two are.
 fn ends_of(literal: &[u8], text: &[u8]) -> Vec<usize> {
-    // For each beginning of the literal, the longest shorter one with which it ends.
+    // For each beginning of the literal, the longest shorter beginning with which it ends.
     let mut shorter = vec![0_usize; literal.len() + 1];
     let grown = |mut n: usize, shorter: &[usize], byte: u8| -> usize {
         loop {
@@ -198,12 +198,12 @@ fn ends_of(literal: &[u8], text: &[u8]) -> Vec<usize> {
     ends
 }
 
-/// The ends of texts that an expression can become and that begin where one of `reached` is.
+/// The ends of texts that an expression can become and that begin at one of `reached`.
 fn after_text(reached: &[usize], uri: &str, sign: char) -> Vec<usize> {
     let (first, uri) = (reached.first().copied().unwrap_or(0), uri.as_bytes());
     let mut next = Vec::new();
     let mut starts = reached.iter().copied().peekable();
-    // Whether a text is going on here that some start began.
+    // True while a text that began at some start goes on.
     let mut is_open = false;
     let mut at = first;
     while is_open || starts.peek().is_some() {
@@ -236,7 +236,7 @@ mod tests {
         let uri = uri + "!";
         let mut steps = Steps::new(8 * uri.len());
         assert!(TemplateSet::new([template]).covers(&uri, &mut steps));
-        // It is not looked at to no end where its end is another one.
+        // The search does not begin where the URI's end is another one.
         let mut steps = Steps::new(2 * uri.len());
         assert!(!TemplateSet::new([template]).covers(&uri.replace('!', "?"), &mut steps));
         assert!(!steps.is_cut());
@@ -253,7 +253,7 @@ mod tests {
         let mut steps = Steps::new(4 * TEMPLATE_BYTES_MAX);
         let set = TemplateSet::new([template.as_str()]);
         assert!(!set.covers(&uri, &mut steps) && !steps.is_cut());
-        // What was found is the same in either way of looking.
+        // Both ways of searching find the same.
         for literal in ["a", "ab", "aba", "abab", "abaababaab", "b", "aab"] {
             for uri in ["abaababaabaab", "aaaabaaab", "bbbb", "abababababab", ""] {
                 let all: Vec<usize> = (0..=uri.len()).collect();

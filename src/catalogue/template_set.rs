@@ -1,69 +1,33 @@
-//! The templates of one server, made ready once to be looked through often, and what looking
-//! through them may cost. Pure.
+//! Pure: the templates of one server, prepared once for many look-ups, and the bound on a look-
+//! up's cost.
 //!
-//! A server chooses its templates, and another one the links that are held against them: what
-//! one look-up costs must not be the product of the two.
+//! A server chooses its templates, and another server the links that are looked up in them: the
+//! cost of one look-up must not be the product of the two.
 
 use std::collections::{BTreeMap, BTreeSet};
 
+use super::steps::Steps;
 use super::template::Pattern;
 use crate::limits::TEMPLATE_BYTES_MAX;
-
-/// What looking for templates may still cost: a step is a template or a byte that is looked at.
-#[derive(Debug)]
-pub struct Steps {
-    n_left: usize,
-    is_cut: bool,
-}
-
-impl Steps {
-    /// So many.
-    pub fn new(n: usize) -> Steps {
-        Steps { n_left: n, is_cut: false }
-    }
-
-    /// Takes so many steps. False if fewer were left: what they were for is not done then.
-    pub fn take(&mut self, n: usize) -> bool {
-        let left = self.n_left.checked_sub(n);
-        self.is_cut |= left.is_none();
-        self.n_left = left.unwrap_or(0);
-        left.is_some()
-    }
-
-    /// Whether something was not done because there were too few.
-    pub fn is_cut(&self) -> bool {
-        self.is_cut
-    }
-
-    /// Does a part of the work, for which at most `max` of the steps may be taken.
-    pub fn part<T>(&mut self, max: usize, work: impl FnOnce(&mut Steps) -> T) -> T {
-        let n = self.n_left.min(max);
-        let mut part = Steps::new(n);
-        let done = work(&mut part);
-        self.n_left -= n - part.n_left;
-        self.is_cut |= part.is_cut;
-        done
-    }
-}
 
 /// Templates, by the literal with which they begin.
 #[derive(Debug, Default, PartialEq)]
 pub struct TemplateSet {
-    /// Sorted by literal.
+    /// The beginnings, sorted by literal.
     beginnings: Vec<Beginning>,
 }
 
 #[derive(Debug, PartialEq)]
 struct Beginning {
     literal: String,
-    /// Where the longest other literal stands with which this one begins.
+    /// The index of the longest other literal with which this one begins.
     shorter: Option<usize>,
-    /// What may follow the literal.
+    /// The rests of the templates behind the literal.
     rests: BTreeSet<Pattern>,
 }
 
 impl TemplateSet {
-    /// Templates that are too long to be tried are left out.
+    /// Templates that are too long are left out.
     pub fn new<'a>(templates: impl IntoIterator<Item = &'a str>) -> TemplateSet {
         let mut by_literal: BTreeMap<String, BTreeSet<Pattern>> = BTreeMap::new();
         for template in templates {
@@ -89,20 +53,21 @@ impl TemplateSet {
         TemplateSet { beginnings }
     }
 
-    /// Whether there is no template.
+    /// True if there is no template.
     pub fn is_empty(&self) -> bool {
         self.beginnings.is_empty()
     }
 
-    /// Whether one of the templates can become this URI, which is spelled as
-    /// [`spelled`](super::template::spelled) has it. Only those are looked at that begin as the URI
-    /// does. False, and the steps are cut, where that takes more of them.
+    /// True if one of the templates can become this URI, which has the spelling of
+    /// [`spelled`](super::template::spelled). Only templates that begin as the URI does are
+    /// matched. False, and the steps are cut, where that takes more of them.
     pub fn covers(&self, uri: &str, steps: &mut Steps) -> bool {
         if !steps.take(uri.len()) {
             return false;
         }
-        // A literal with which the URI begins is the last one that is not after the URI, or one
-        // with which that begins, for whatever stands between the two begins with it as well.
+        // A literal with which the URI begins is the last one that is not after the URI in the
+        // order, or one with which that one begins, because all literals between the two begin
+        // with it as well.
         let n_before = self.beginnings.partition_point(|it| it.literal.as_str() <= uri);
         let mut at = n_before.checked_sub(1);
         let last = at.and_then(|at| self.beginnings.get(at));
@@ -143,7 +108,7 @@ mod tests {
             assert!(!set.covers(&format!("x://{}-/y", n * 10), &mut steps));
             assert!(!set.covers(&format!("y://{n}/y"), &mut steps));
         }
-        // Each with each would be more than a hundred million.
+        // Matching each with each would take more than a hundred million steps.
         let n_steps = usize::MAX - steps.n_left;
         assert!(n_steps < 400_000, "{n_steps}");
     }

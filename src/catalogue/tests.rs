@@ -1,5 +1,5 @@
-//! Whatever servers list, and whoever of them is away: no name leads to a server that the
-//! configuration does not give it to.
+//! Names with any lists, and with any servers down: no name leads to a server to which the
+//! configuration does not give it.
 
 use std::collections::{BTreeSet, HashMap};
 use std::sync::Arc;
@@ -15,7 +15,7 @@ use crate::protocol::server_name::ServerName;
 
 const WORLDS: u64 = 250;
 
-/// Marsaglia's xorshift64: the same numbers everywhere.
+/// Marsaglia's xorshift64: the same numbers on every machine.
 struct Random(u64);
 
 impl Random {
@@ -41,7 +41,7 @@ struct World {
     prefix: Prefix,
     separator: String,
     servers: Vec<Configured>,
-    /// It keeps its names, and is in no list.
+    /// A disabled server keeps its names, and is in no list.
     disabled: Option<ServerName>,
 }
 
@@ -79,7 +79,8 @@ impl World {
             (servers.len() > 1 && random.below(3) == 0).then(|| servers.remove(0).name);
         let mut world = World { prefix, separator, servers, disabled };
         world.list_tools(random);
-        // A second look at what the others are called, as a hostile server would have.
+        // The second turn uses the names that others are offered under, as a hostile server
+        // would.
         for _ in 0..2 {
             let all = world.merged(&vec![true; world.servers.len()]);
             let offered: Vec<String> =
@@ -115,7 +116,7 @@ impl World {
                         random.pick(&beginnings),
                         random.pick(&beginnings)
                     ),
-                    // What is left of a longer NAME behind a shorter one.
+                    // The rest of a longer NAME behind a shorter one.
                     2 => {
                         let other = random.pick(&beginnings).clone();
                         let own = format!("{}{}", self.servers[at].name, self.separator);
@@ -131,7 +132,7 @@ impl World {
         }
     }
 
-    /// Lets some servers list what others are offered as, whole, or behind their own NAME.
+    /// Lets some servers list others' offered names, whole, or behind their own NAME.
     fn imitate(&mut self, random: &mut Random, offered: &[String]) {
         if offered.is_empty() {
             return;
@@ -152,7 +153,7 @@ impl World {
         Naming::new(self.prefix, &self.separator, servers.chain(disabled))
     }
 
-    /// The catalogue while only some servers have listed anything.
+    /// The catalogue while only some servers have listed.
     fn merged(&self, are_up: &[bool]) -> Catalogue {
         let servers = self.servers.iter().zip(are_up).map(|(it, is_up)| {
             let profile = Profile {
@@ -173,7 +174,7 @@ impl World {
         merge(&self.naming(), &servers.collect::<Vec<_>>())
     }
 
-    /// Whose a name is, found by looking at each NAME.
+    /// The owner of a name, found by comparing each NAME.
     fn owner(&self, name: &str) -> Option<&ServerName> {
         let beginnings = self.beginnings();
         let begins = beginnings.into_iter().filter(|(_, it)| name.starts_with(it.as_str()));
@@ -192,8 +193,8 @@ fn found(
     }
 }
 
-/// What every snapshot must hold by itself: names that fit and differ, each of which leads to its
-/// item, as does the full one.
+/// Checks every snapshot by itself: offered names fit and differ, each leads to its item, and so
+/// does the full name.
 fn check_whole(world: &World, all: &Catalogue) {
     let items = all.in_order(Kind::Tool);
     let distinct: BTreeSet<&String> = items.iter().map(|item| &item.offered).collect();
@@ -203,14 +204,14 @@ fn check_whole(world: &World, all: &Catalogue) {
         assert_eq!(found(all, &item.offered, |_| true), Some(item.server.clone()), "{item:?}");
         let full = format!("{}{}{}", item.server, world.separator, item.own);
         let is_offered = items.iter().any(|it| it.offered == full);
-        // It may end as another server's hash form, which an imitator has.
+        // The name may end as another server's hash form, which an imitator has.
         let is_its = |owner: &ServerName| *owner == item.server;
         let ends_well = all.owners.of(&full).is_some_and(is_its);
         if world.owner(&full).is_some_and(is_its) && ends_well && !is_offered {
             let Resolution::Found(it) = all.resolve(Kind::Tool, &full, |_| true) else {
                 panic!("{full} leads nowhere: {item:?}");
             };
-            // Behind its alias, another tool of the same server may have it.
+            // Behind its alias, another tool of the same server may have the name.
             assert!(it.server == item.server && full.ends_with(&it.own), "{full}: {it:?}");
         }
         let is_plain = item.offered == item.own || item.offered == full;
@@ -245,7 +246,7 @@ fn no_name_leads_to_a_server_that_it_is_not_given_to() {
             for name in &names {
                 let sees = |item: &Item| sees_all || item.server != hidden;
                 let Some(server) = found(&some, name, sees) else { continue };
-                // A hash form is what one server is offered under, and no other ever.
+                // A hash form is offered for one server, and never for another.
                 let mut items = all.in_order(Kind::Tool).iter();
                 let is_form = |item: &Item| {
                     let plain = name.strip_suffix(&item.own);

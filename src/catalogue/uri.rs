@@ -1,4 +1,4 @@
-//! Whose a URI is, and how a server's URI is written where clients are to come back with it.
+//! The servers of URIs, and the form of a server's URI with which clients can come back.
 
 use std::sync::Arc;
 
@@ -13,11 +13,11 @@ use crate::protocol::links;
 use crate::protocol::server_name::ServerName;
 
 impl Catalogue {
-    /// Whose a URI without the mark of a server is, among the items and servers that the two
-    /// admit: of the server that lists it or such a template, of the one that has a template for
-    /// it, or of the only one that has resources at all; of several the first in the
-    /// configuration. And how that server spells it, where it lists it. Where the steps are too
-    /// few, it is as if nobody had a template.
+    /// The server of a URI without a server's mark, among the items and servers that the two
+    /// closures admit: the server that lists the URI or such a template, the one with a template
+    /// for it, or the only one that has resources at all; of several the first in the
+    /// configuration. Also returns that server's spelling of the URI, where it lists it. Where
+    /// the steps are too few, templates do not count.
     pub fn owner_of_bare(
         &self,
         uri: &str,
@@ -36,13 +36,13 @@ impl Catalogue {
         Some((owner?.clone(), uri.to_owned()))
     }
 
-    /// Who lists a URI, or a template that is written so.
+    /// The item with this URI, or the template that is written so.
     pub fn lister(&self, uri: &str, sees: impl Fn(&Item) -> bool) -> Option<&Arc<Item>> {
         let template = || self.called(Kind::Template, uri).iter().find(|item| sees(item));
         self.listed(uri, &sees).or_else(template)
     }
 
-    /// Who has a template for a URI.
+    /// The server with a template for a URI.
     fn coverer(
         &self,
         uri: &str,
@@ -54,14 +54,14 @@ impl Catalogue {
         }
         let uri = template::spelled(uri);
         let mut seen = self.templates.sets.iter().filter(|(server, _)| sees_server(server));
-        // One server's templates must not keep those of the next from being looked at.
+        // One server's templates must not use up the steps of the next.
         let covering =
             seen.find(|(_, set)| steps.part(TEMPLATES_STEPS_MAX, |it| set.covers(&uri, it)));
         covering.map(|(server, _)| server)
     }
 
-    /// What a server calls what was asked for under `whole`, which is its NAME and `rest`: the
-    /// rest, unless only the whole is something that it has. A URI of its own may begin so.
+    /// The server's own URI for the requested `whole`, which is its NAME and `rest`: the rest,
+    /// unless the server has only the whole. A URI of its own may begin with its NAME.
     pub fn own_of_marked(
         &self,
         server: &ServerName,
@@ -78,9 +78,10 @@ impl Catalogue {
         })
     }
 
-    /// What a client is given instead of a URI of that server's, so that it leads back there:
-    /// nothing where it does as it is, for whoever sees those servers. `uri` is as the server wrote
-    /// it. Where the steps are too few, it is given the NAME, which is never wrong.
+    /// The URI that a client is given in place of a server's URI, so that it leads back to that
+    /// server: none where the URI itself does, for clients that see the servers of `sees`. `uri`
+    /// is as the server wrote it. Where the steps are too few, the URI gets the NAME, which is
+    /// never wrong.
     pub(super) fn instead_of(
         &self,
         server: &ServerName,
@@ -106,7 +107,7 @@ impl Catalogue {
     }
 }
 
-/// Whether a server may have resources.
+/// True if a server may have resources.
 pub(super) fn may_have_resources(server: &Server) -> bool {
     let said = server.initialized.as_ref().map(|said| said.capabilities.get());
     let said = said.unwrap_or(capabilities::NOT_YET_KNOWN);
@@ -121,7 +122,7 @@ mod tests {
     use crate::config::{Naming, Pin, Prefix};
     use crate::protocol::raw::{Raw, string};
 
-    /// Of each server: its name, its resources and its templates.
+    /// The catalogue of servers, each with its name, its resources and its templates.
     fn merged(servers: &[(&str, &[&str], &[String])]) -> Catalogue {
         let servers: Vec<(Profile, Listed)> = servers
             .iter()
@@ -201,14 +202,14 @@ mod tests {
         let [b, c] = ["b", "c"].map(|name| ServerName::parse(name).unwrap());
         let uri = format!("z{}!", "-".repeat(1500));
         assert_eq!(owner(&catalogue, &uri, "").unwrap().0, "b");
-        // Of how a link of another server is written, there is no doubt then.
+        // The form of another server's link is not in doubt then.
         let mut steps = Steps::new(3 * TEMPLATES_STEPS_MAX);
         for _ in 0..2000 {
             let marked = Some(format!("c+{uri}"));
             assert_eq!(catalogue.instead_of(&c, &uri, &|_| true, &mut steps), marked);
         }
         assert!(steps.is_cut() && !steps.take(1));
-        // What a client fetches or has by itself stays.
+        // A URI that a client fetches by itself, or that holds its data, stays.
         for uri in ["https://x/y", "data:text/plain,x"] {
             assert_eq!(catalogue.instead_of(&b, uri, &|_| true, &mut steps), None);
         }

@@ -1,5 +1,5 @@
-//! Whoever waits for the next snapshot: bounded in number, by principal, and woken by the bell of
-//! its own wait.
+//! The requests that wait for the next snapshot: bounded in number, by principal, and each woken
+//! by the bell of its own wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -12,16 +12,16 @@ use crate::wait::{Interrupted, Wait};
 #[derive(Debug)]
 pub struct Waiting {
     state: Mutex<State>,
-    /// The same as in the state, for who looks often.
+    /// A copy of the state's `ended`, for a thread that reads it often.
     is_ended: AtomicBool,
 }
 
 #[derive(Debug)]
 struct State {
     waits: Vec<Arc<Wait>>,
-    /// Whose they are.
+    /// The number of waits of each principal.
     shares: Shares<PrincipalId>,
-    /// Why nobody may wait any more.
+    /// The reason why no request may wait any more.
     ended: Option<Interrupted>,
 }
 
@@ -31,7 +31,7 @@ pub struct Place<'a> {
     waiting: &'a Waiting,
     wait: Arc<Wait>,
     charged: Option<PrincipalId>,
-    /// One that comes after the end takes nothing.
+    /// False for a wait that came after the end, which takes no place.
     is_taken: bool,
 }
 
@@ -59,9 +59,9 @@ impl Waiting {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A place among those who wait. Whoever has it must look at the current snapshot before it
-    /// waits, because an earlier one rang no bell. None where as many wait as may, of all or of
-    /// whoever is charged.
+    /// A place among the waiting requests. Its holder must look at the current snapshot before it
+    /// waits, because an earlier snapshot rang no bell. None where the number of waits is
+    /// reached, of all or of the principal that is charged.
     pub fn enter(&self, charged: Option<&PrincipalId>, wait: &Arc<Wait>) -> Option<Place<'_>> {
         let mut state = self.lock();
         let is_taken = state.ended.is_none();
@@ -74,23 +74,23 @@ impl Waiting {
         Some(Place { waiting: self, wait: wait.clone(), charged: charged.cloned(), is_taken })
     }
 
-    /// How many wait, and how many may at once.
+    /// The number of waits, and the most that may be at once.
     pub fn counts(&self) -> (usize, usize) {
         let state = self.lock();
         (state.waits.len(), state.shares.max())
     }
 
-    /// There is another snapshot.
+    /// Wakes all waits, because there is another snapshot.
     pub(super) fn wake(&self) {
         self.lock().waits.iter().for_each(|wait| wait.bell().ring());
     }
 
-    /// Whether nobody waits any more, because the process ends.
+    /// True if no request waits any more, because the process ends.
     pub(super) fn is_ended(&self) -> bool {
         self.is_ended.load(Ordering::Relaxed)
     }
 
-    /// Ends all these waits; nobody waits here any more, and no further snapshot is made.
+    /// Ends all these waits; no request waits here any more, and no further snapshot is made.
     pub fn end(&self, reason: Interrupted) {
         self.is_ended.store(true, Ordering::Relaxed);
         let mut state = self.lock();

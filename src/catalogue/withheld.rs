@@ -1,4 +1,4 @@
-//! Which URIs of a server cannot be used, because what covers them is withheld. Pure.
+//! Pure: the URIs of a server that cannot be used because a withheld item covers them.
 
 use std::sync::Arc;
 
@@ -11,15 +11,15 @@ use crate::protocol::server_name::ServerName;
 /// The templates of a server of which some are withheld.
 #[derive(Debug)]
 pub(super) struct Guarded {
-    /// Those that may be used.
+    /// The templates that may be used.
     open: TemplateSet,
     withheld: TemplateSet,
-    /// The withheld ones as they are written.
+    /// The withheld templates as they are written.
     names: Vec<String>,
 }
 
 impl Guarded {
-    /// None where none of them is withheld.
+    /// None where no template is withheld.
     pub(super) fn new(templates: &[&Arc<Item>]) -> Option<Guarded> {
         let those = |is_withheld: bool| {
             let those = templates.iter().filter(move |item| item.is_withheld == is_withheld);
@@ -31,9 +31,9 @@ impl Guarded {
         Some(Guarded { open, withheld, names })
     }
 
-    /// The withheld template that a URI is of, unless one that may be used can become it too.
-    /// Where that takes too long to say, or nobody can say it of a template or URI that is too
-    /// long to be tried, it is taken for one: the server chooses its templates.
+    /// The withheld template that covers a URI, unless one that may be used covers it too. Where
+    /// the match takes too long, or the template or URI is too long to match, the URI counts as
+    /// covered: the server chooses its templates.
     fn of(&self, uri: &str) -> Option<String> {
         let spelled = template::spelled(uri);
         let is_tried = uri.len() <= TEMPLATE_BYTES_MAX;
@@ -56,8 +56,8 @@ impl Guarded {
 }
 
 impl Catalogue {
-    /// What keeps a URI of a server, as that spells it, from being used: the withheld resource or
-    /// template that it is, or the withheld template that it is of.
+    /// The withheld item that keeps a server's URI, in the server's spelling, from being used:
+    /// the resource or template itself, or the template that covers the URI.
     pub fn withheld(&self, server: &ServerName, own: &str) -> Option<(Kind, String)> {
         for kind in [Kind::Resource, Kind::Template] {
             let mut items = self.called(kind, own).iter().filter(|item| item.server == *server);

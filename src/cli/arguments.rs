@@ -1,4 +1,4 @@
-//! Pure: from words to a [`Command`].
+//! Reads the command line: from words to a [`Command`].
 
 use std::ffi::OsString;
 use std::net::SocketAddr;
@@ -6,244 +6,108 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
-use super::completions::Shell;
-use super::talk::{self, Talk};
+use super::command::{Command, Contact, Name, Output, Pins, ReadBy};
+use super::talk::{self, sentence};
 use crate::config::Listen;
-
-/// What is to be done.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Command {
-    Help(Option<Name>),
-    Version,
-    Serve { config: PathBuf, listen: Option<Listen> },
-    Demo { http: Option<SocketAddr> },
-    HashKey,
-    Import { file: OsString },
-    Pins { config: PathBuf, what: Pins },
-    Check { config: PathBuf, contact: Contact, output: Output },
-    Talk(Talk),
-    NewKey { output: Output },
-    Completions(Shell),
-    Man,
-}
-
-/// Whether `check` goes to the servers.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Contact {
-    #[default]
-    All,
-    None,
-}
-
-/// How a result is written.
-#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
-pub(super) enum Output {
-    /// For people.
-    #[default]
-    Text,
-    /// For programs.
-    Json,
-}
-
-/// What is to be done about pins.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Pins {
-    List,
-    Diff { server: String, tool: Option<String> },
-    Accept { server: String, tool: Option<String> },
-}
-
-/// A command by name.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Name {
-    Serve,
-    Demo,
-    HashKey,
-    Import,
-    Pins,
-    Check,
-    Stdio,
-    Tools,
-    Call,
-    Status,
-    Reload,
-    NewKey,
-    Completions,
-    Man,
-    Help,
-}
 
 /// Words after `pins`: `accept SERVER TOOL`, `diff SERVER TOOL`.
 const PINS_WORDS_MAX: usize = 3;
-/// The configuration's file where no word names one; [`CONFIG_VARIABLE`] names another.
+/// The configuration's file if no word names one; [`CONFIG_VARIABLE`] names another.
 const CONFIG_DEFAULT: &str = "config.json";
 const CONFIG_VARIABLE: &str = "TRUNKLINE_CONFIG";
 
-impl Name {
-    /// The command of that name.
-    ///
-    /// # Errors
-    /// There is none, which is said.
-    pub(super) fn parse(word: &str) -> Result<Name, String> {
-        match word {
-            "serve" => Ok(Name::Serve),
-            "demo" => Ok(Name::Demo),
-            "hash-key" => Ok(Name::HashKey),
-            "import" => Ok(Name::Import),
-            "pins" => Ok(Name::Pins),
-            "check" => Ok(Name::Check),
-            "stdio" => Ok(Name::Stdio),
-            "tools" => Ok(Name::Tools),
-            "call" => Ok(Name::Call),
-            "status" => Ok(Name::Status),
-            "reload" => Ok(Name::Reload),
-            "new-key" => Ok(Name::NewKey),
-            "completions" => Ok(Name::Completions),
-            "man" => Ok(Name::Man),
-            "help" => Ok(Name::Help),
-            other => Err(format!("there is no command {other:?}")),
-        }
-    }
-}
-
-impl Name {
-    /// Whether the command is read here and reads a configuration.
-    fn is_configured(self) -> bool {
-        match self {
-            Self::Serve | Self::Pins | Self::Check => true,
-            Self::Demo | Self::HashKey | Self::Import => false,
-            Self::Stdio
-            | Self::Tools
-            | Self::Call
-            | Self::Status
-            | Self::Reload
-            | Self::NewKey
-            | Self::Completions
-            | Self::Man
-            | Self::Help => false,
-        }
-    }
-
-    /// Whether its arguments are read in `talk.rs`.
-    fn is_read_there(self) -> bool {
-        match self {
-            Self::Serve
-            | Self::Demo
-            | Self::HashKey
-            | Self::Import
-            | Self::Pins
-            | Self::Check => false,
-            Self::Stdio
-            | Self::Tools
-            | Self::Call
-            | Self::Status
-            | Self::Reload
-            | Self::NewKey
-            | Self::Completions
-            | Self::Man
-            | Self::Help => true,
-        }
-    }
-}
-
-/// The file of the configuration where the arguments name none.
+/// The configuration's file if the arguments name none.
 pub(super) fn config_default() -> PathBuf {
     let named = std::env::var_os(CONFIG_VARIABLE).filter(|name| !name.is_empty());
     named.map_or_else(|| PathBuf::from(CONFIG_DEFAULT), PathBuf::from)
 }
 
-/// Whether a word in a command's place is the file of a configuration.
+/// True if a word in a command's place is the file of a configuration.
 fn is_file(word: &str) -> bool {
     word.contains(['/', '.'])
 }
 
-impl Command {
-    /// Reads the arguments. `config`: the file of the configuration where they name none.
-    ///
-    /// # Errors
-    /// What is wrong with them, as a sentence without its full stop.
-    pub(super) fn parse(
-        arguments: impl IntoIterator<Item = OsString>,
-        config_default: impl FnOnce() -> PathBuf,
-    ) -> Result<Command, String> {
-        let mut words = lexopt::Parser::from_args(arguments);
-        let mut name = None;
-        let mut given = Given::default();
-        while let Some(word) = words.next().map_err(sentence)? {
-            // `serve` is the default, so its options come without it too.
-            let serves = matches!(name, None | Some(Name::Serve));
-            match word {
-                Short('h') | Long("help") => return Ok(Command::Help(name)),
-                Short('V') | Long("version") => return Ok(Command::Version),
-                Short('c') | Long("config") if name.is_none_or(Name::is_configured) => {
-                    name = name.or(Some(Name::Serve));
-                    given.config = Some(PathBuf::from(words.value().map_err(sentence)?));
+/// Parses the arguments. `config_default` gives the configuration's file if they name none.
+///
+/// # Errors
+/// The fault, as a sentence without its full stop.
+pub(super) fn command(
+    arguments: impl IntoIterator<Item = OsString>,
+    config_default: impl FnOnce() -> PathBuf,
+) -> Result<Command, String> {
+    let mut words = lexopt::Parser::from_args(arguments);
+    let mut name = None;
+    let mut given = Given::default();
+    while let Some(word) = words.next().map_err(sentence)? {
+        // `serve` is the default command, so its options come without it too.
+        let serves = matches!(name, None | Some(Name::Serve));
+        match word {
+            Short('h') | Long("help") => return Ok(Command::Help(name)),
+            Short('V') | Long("version") => return Ok(Command::Version),
+            Short('c') | Long("config") if name.is_none_or(Name::has_config) => {
+                name = name.or(Some(Name::Serve));
+                given.config = Some(PathBuf::from(words.value().map_err(sentence)?));
+            }
+            Long("no-connect") if name == Some(Name::Check) => given.contact = Contact::None,
+            Long("connect") if name == Some(Name::Check) => given.contact = Contact::All,
+            Long("json") if name == Some(Name::Check) => given.output = Output::Json,
+            Value(word) if name == Some(Name::Pins) && given.pins.len() < PINS_WORDS_MAX => {
+                given.pins.push(word.into_string().map_err(|word| {
+                    format!("no server or tool is called {}", word.display())
+                })?);
+            }
+            Value(word) if name == Some(Name::Import) && given.import.is_none() => {
+                given.import = Some(word);
+            }
+            Long("listen") if serves => {
+                name = Some(Name::Serve);
+                let text = text_of(&mut words)?;
+                given.listen = Some(Listen::of_words(&text).ok_or_else(|| {
+                    format!("--listen: not an address and port, nor a port: {text:?}")
+                })?);
+            }
+            Long("http") if name == Some(Name::Demo) => {
+                let text = text_of(&mut words)?;
+                given.http = Some(demo_address(&text).ok_or_else(|| {
+                    format!("--http: not an address and port, nor a port: {text:?}")
+                })?);
+            }
+            Value(word) if name.is_none() && is_file(&word.to_string_lossy()) => {
+                name = Some(Name::Serve);
+                given.config = Some(PathBuf::from(word));
+            }
+            Value(word) if name.is_none() => {
+                let word = Name::parse(&word.to_string_lossy())?;
+                if word.row().read_by == ReadBy::Talk {
+                    return talk::parse(word, words, config_default);
                 }
-                Long("no-connect") if name == Some(Name::Check) => {
-                    given.contact = Contact::None
-                }
-                Long("connect") if name == Some(Name::Check) => given.contact = Contact::All,
-                Long("json") if name == Some(Name::Check) => given.output = Output::Json,
-                Value(word)
-                    if name == Some(Name::Pins) && given.pins.len() < PINS_WORDS_MAX =>
-                {
-                    given.pins.push(word.into_string().map_err(|word| {
-                        format!("no server or tool is called {}", word.display())
-                    })?);
-                }
-                Value(word) if name == Some(Name::Import) && given.import.is_none() => {
-                    given.import = Some(word);
-                }
-                Long("listen") if serves => {
-                    name = Some(Name::Serve);
-                    let text = text_of(&mut words)?;
-                    given.listen = Some(Listen::of_words(&text).ok_or_else(|| {
-                        format!("--listen: not an address and port, nor a port: {text:?}")
-                    })?);
-                }
-                Long("http") if name == Some(Name::Demo) => {
-                    let text = text_of(&mut words)?;
-                    given.http = Some(demo_address(&text).ok_or_else(|| {
-                        format!("--http: not an address and port, nor a port: {text:?}")
-                    })?);
-                }
-                Value(word) if name.is_none() && is_file(&word.to_string_lossy()) => {
-                    name = Some(Name::Serve);
-                    given.config = Some(PathBuf::from(word));
-                }
-                Value(word) if name.is_none() => {
-                    let word = Name::parse(&word.to_string_lossy())?;
-                    if word.is_read_there() {
-                        return talk::parse(word, words, config_default);
-                    }
-                    name = Some(word);
-                }
-                Value(word)
-                    if matches!(name, Some(Name::Serve | Name::Check))
-                        && given.config.is_none() =>
-                {
-                    given.config = Some(PathBuf::from(word));
-                }
-                other @ (Short(_) | Long(_) | Value(_)) => {
-                    return Err(sentence(other.unexpected()));
-                }
+                name = Some(word);
+            }
+            Value(word)
+                if matches!(name, Some(Name::Serve | Name::Check))
+                    && given.config.is_none() =>
+            {
+                given.config = Some(PathBuf::from(word));
+            }
+            other @ (Short(_) | Long(_) | Value(_)) => {
+                return Err(sentence(other.unexpected()));
             }
         }
-        given.into_command(name, config_default)
     }
+    given.into_command(name, config_default)
 }
 
-/// What stands behind a command's name.
+/// The words behind a command's name.
 #[derive(Default)]
 struct Given {
     config: Option<PathBuf>,
     listen: Option<Listen>,
     http: Option<SocketAddr>,
-    /// What `pins` is followed by.
+    /// The words behind `pins`.
     pins: Vec<String>,
     contact: Contact,
     output: Output,
-    /// What is imported.
+    /// The file to import.
     import: Option<OsString>,
 }
 
@@ -280,25 +144,7 @@ impl Given {
     }
 }
 
-impl Pins {
-    fn parse(words: Vec<String>) -> Result<Pins, String> {
-        let mut words = words.into_iter();
-        match (words.next().as_deref(), words.next(), words.next()) {
-            (Some("list"), None, _) => Ok(Pins::List),
-            (Some("list"), Some(word), _) => Err(format!("pins list: unexpected {word:?}")),
-            (Some("diff"), Some(server), tool) => Ok(Pins::Diff { server, tool }),
-            (Some("accept"), Some(server), tool) => Ok(Pins::Accept { server, tool }),
-            (Some("accept" | "diff") | None, _, _) => Err("pins: say what: pins list, \
-                pins diff SERVER [TOOL], or pins accept SERVER [TOOL]"
-                .into()),
-            (Some(word), _, _) => Err(format!(
-                "pins: there is no command {word:?}; there are: list, diff, accept"
-            )),
-        }
-    }
-}
-
-/// Reads an address on which the demo can be served.
+/// Parses an address for the demo server.
 fn demo_address(text: &str) -> Option<SocketAddr> {
     match Listen::of_words(text)? {
         Listen::Tcp(address) => Some(address),
@@ -311,17 +157,13 @@ fn text_of(words: &mut lexopt::Parser) -> Result<String, String> {
     words.value().and_then(|text| Ok(text.into_string()?)).map_err(sentence)
 }
 
-pub(super) fn sentence(error: lexopt::Error) -> String {
-    error.to_string()
-}
-
 #[cfg(test)]
 mod tests {
     use super::*;
 
     fn parse(line: &str) -> Result<Command, String> {
         let words = line.split_whitespace().map(OsString::from);
-        Command::parse(words, || PathBuf::from("config.json"))
+        command(words, || PathBuf::from("config.json"))
     }
 
     #[test]

@@ -1,5 +1,5 @@
-//! `trunkline call`: one call of a tool. Its result goes to standard output; progress, what the
-//! server says and what it asks to standard error.
+//! `trunkline call`: one call of a tool. Its result goes to standard output; progress, log
+//! messages and questions of the server to standard error.
 
 use std::fs::OpenOptions;
 use std::io::{self, BufReader, IsTerminal as _, Read as _, Write as _};
@@ -9,10 +9,9 @@ use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 use serde_json::{Map, Value, json};
 
-use super::arguments::Output;
 use super::client::{Client, Hears, NoAnswer, narrowed};
+use super::command::{At, Call, Output};
 use super::schema::member;
-use super::talk::{At, Call};
 use super::tools::{is_of, tell_unwell};
 use super::{complain, elicit, exit, fail, loaded, print, schema, shown, shown_lines, usage};
 use crate::limits::CALL_INPUT_BYTES_MAX;
@@ -52,7 +51,7 @@ fn made(call: &Call, client: &mut Client, terminal: &mut Terminal) -> Result<u8,
     if let At::Url(url) = &call.at
         && listed.unwell.iter().any(|it| is_of(url, it) && it["outcome"] == "failed")
     {
-        // Nothing is known of the gateway but why it does not answer.
+        // All that is known of the gateway is why it does not answer.
         tell_unwell("call", &call.at, &listed);
         return Ok(exit::UNAVAILABLE);
     }
@@ -90,7 +89,7 @@ fn made(call: &Call, client: &mut Client, terminal: &mut Terminal) -> Result<u8,
         Output::Json => print(&format!("{result}\n")),
         Output::Text => {
             let told = told(&value, call.save.as_deref());
-            // What a server says must not steer a terminal.
+            // A server's text must not steer a terminal.
             let told = if io::stdout().is_terminal() { shown_lines(&told) } else { told };
             print(&told)
         }
@@ -100,12 +99,12 @@ fn made(call: &Call, client: &mut Client, terminal: &mut Terminal) -> Result<u8,
         terminal.tell_unasked(&["elicitation"], &result);
         return Ok(exit::FAILED);
     }
-    // Its result may be that it could not ask.
+    // The result may say that the tool could not ask its question.
     terminal.tell_unasked(&[ELICITATION, "not declared elicitation"], &result);
     Ok(printed)
 }
 
-/// The arguments that the command line gives: an object, and what single properties are on top.
+/// The arguments on the command line: an object, with single properties on top.
 fn arguments(call: &Call, schema: &Value) -> Result<Value, String> {
     let mut all = Map::new();
     for word in &call.arguments {
@@ -137,7 +136,7 @@ fn object(what: &str, text: &str) -> Result<Map<String, Value>, String> {
     }
 }
 
-/// A result for people: texts as they are, of the rest what it is.
+/// A result for people: texts unchanged, and a description of other content.
 fn told(result: &Value, save: Option<&Path>) -> String {
     let mut out = String::new();
     for (index, item) in result["content"].as_array().into_iter().flatten().enumerate() {
@@ -179,7 +178,7 @@ fn told(result: &Value, save: Option<&Path>) -> String {
     out
 }
 
-/// What stands for an image or another file: where it was saved, or that it was not.
+/// The text for an image or another file: where it was saved, or that it was not.
 fn data(index: usize, kind: &str, mime: &str, data: &str, save: Option<&Path>) -> String {
     let Ok(bytes) = STANDARD.decode(data) else {
         return format!("[{kind} {mime}, not in base64]");
@@ -188,7 +187,7 @@ fn data(index: usize, kind: &str, mime: &str, data: &str, save: Option<&Path>) -
     let Some(folder) = save else {
         return format!("[{kind} {mime}, {n_bytes} bytes; --save FOLDER keeps it]");
     };
-    // The name is made here: a server must not choose where it is written.
+    // The name is chosen here: a server must not choose where the file is written.
     let path = folder.join(format!("{kind}-{}.{}", index + 1, extension(mime)));
     let written = std::fs::create_dir_all(folder)
         .and_then(|()| OpenOptions::new().write(true).create_new(true).open(&path))
@@ -217,13 +216,13 @@ fn extension(mime: &str) -> String {
     }
 }
 
-/// Whoever runs the command, on standard error.
+/// The user's terminal, on standard error.
 struct Terminal {
-    /// Where answers are typed, if there is a terminal.
+    /// The input for answers, if there is a terminal.
     keyboard: Option<BufReader<std::fs::File>>,
     is_terminal: bool,
     never_ask: bool,
-    /// Progress stands on a line that the next one replaces.
+    /// True if the last line shows progress, which the next line replaces.
     has_open_line: bool,
 }
 
@@ -240,8 +239,8 @@ impl Terminal {
         }
     }
 
-    /// Says what to do where a tool wanted to ask something, and could not: servers say so in
-    /// words of their own, of which only the protocol's `words` for it are sure.
+    /// Prints advice where a tool wanted to ask a question, and could not: servers report that in
+    /// words of their own, among which only the protocol's `words` are certain.
     fn tell_unasked(&self, words: &[&str], said: &str) {
         let said = said.to_lowercase();
         if self.keyboard.is_some() || !words.iter().any(|word| said.contains(word)) {

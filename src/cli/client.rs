@@ -1,5 +1,5 @@
-//! A client inside the program: what `tools` and `call` speak through to the servers of a
-//! configuration, or to another gateway, as any client of lines does.
+//! A client inside the program: `tools` and `call` use it to talk to the servers of a
+//! configuration, or to another gateway, as any client over lines does.
 
 use std::io;
 use std::sync::Arc;
@@ -24,29 +24,29 @@ use crate::session::EncodedEvent;
 use crate::telemetry::log::{self, LogGuard};
 use crate::thread::{self, SignalWatch, StopReason};
 
-/// How often it is looked whether the user has interrupted.
+/// The time between two checks for an interruption by the user.
 const TICK: Duration = Duration::from_millis(100);
-/// So long first answers of servers are waited for: somebody looks on, and children may have to be
-/// fetched first.
+/// The time for which servers' first answers are awaited: a person looks on, and children may
+/// have to be downloaded first.
 const FIRST_LIST: Duration = Duration::from_secs(60);
-/// Pages of a list that are read; a server that gives more goes in a circle.
+/// The most pages of a list that are read; a server that gives more goes in a circle.
 const PAGES_MAX: usize = 1000;
 const STOP_REASONS_MAX: usize = 8;
 
-/// Who hears what comes before an answer.
+/// The receiver of messages that come before an answer.
 pub(super) trait Hears {
-    /// The server tells how far it is.
+    /// Takes a server's progress.
     fn progress(&mut self, params: &Value);
-    /// The server says something.
+    /// Takes a server's log message.
     fn log(&mut self, params: &Value);
-    /// The server asks something; what the user answers.
+    /// Takes a server's question; returns the user's answer.
     ///
     /// # Errors
-    /// It cannot be asked here.
+    /// The question cannot be asked here.
     fn ask(&mut self, method: &str, params: &Value) -> Result<Value, RpcError>;
 }
 
-/// Hears nothing.
+/// A receiver that drops messages and refuses questions.
 pub(super) struct Deaf;
 
 impl Hears for Deaf {
@@ -57,12 +57,12 @@ impl Hears for Deaf {
     }
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub(super) enum NoAnswer {
     /// The user has interrupted.
     Interrupted,
-    /// It cannot be started, or has ended.
+    /// The gateway cannot be started, or has ended.
     Broken(String),
 }
 
@@ -72,10 +72,10 @@ impl From<io::Error> for NoAnswer {
     }
 }
 
-/// A request's result, a JSON text, or the error that it was answered with.
+/// A request's result, a JSON text, or the error of its answer.
 type Answered = Result<String, RpcError>;
 
-/// The client. Fields are in the order of their end.
+/// The client. Fields are dropped in this order.
 pub(super) struct Client {
     gateway: Option<Gateway>,
     lines: Arc<LineClient>,
@@ -85,8 +85,7 @@ pub(super) struct Client {
     _log: LogGuard,
 }
 
-/// Whom it may reach of a configuration: one server alone, or all. Names stay as they are with
-/// all.
+/// Narrows a configuration to one server alone, or leaves all. Offered names stay the same.
 pub(super) fn narrowed(config: &mut Config, server: Option<&ServerName>) {
     config.first_list = config.first_list.max(FIRST_LIST);
     config.log.level = ::log::LevelFilter::Error;
@@ -97,17 +96,16 @@ pub(super) fn narrowed(config: &mut Config, server: Option<&ServerName>) {
         config.upstreams.retain(|upstream| upstream.name == *server);
     }
     for upstream in &mut config.upstreams {
-        // One that fails is told of, and not waited for.
+        // A server that fails is reported, and not awaited.
         Arc::make_mut(upstream).required = false;
     }
 }
 
 impl Client {
-    /// Starts a gateway of its own and opens a session with it, as one that has these
-    /// capabilities.
+    /// Starts a gateway and opens a session with it, as a client with these capabilities.
     ///
     /// # Errors
-    /// It cannot be started.
+    /// The gateway cannot be started.
     pub(super) fn open(config: Config, capabilities: &Value) -> Result<Client, NoAnswer> {
         let log = log::start(config.log)?;
         log.control().set_secrets(&config.secrets());
@@ -137,8 +135,8 @@ impl Client {
         self.lines.take(message.as_bytes());
     }
 
-    /// Asks for something and waits for its answer. What is not answered when the user interrupts
-    /// is cancelled.
+    /// Sends a request and waits for its answer. If the user interrupts, the request is
+    /// cancelled.
     ///
     /// # Errors
     /// There is no answer.
@@ -178,7 +176,7 @@ impl Client {
         }
     }
 
-    /// Hears what has come; gives the answer if it is that.
+    /// Handles a message that has come; returns the answer if the message is that.
     fn hear(
         &self,
         event: &EncodedEvent,
@@ -216,7 +214,7 @@ impl Client {
         None
     }
 
-    /// All tools, and what is said of servers that are not well.
+    /// All tools, and the servers that are not well.
     ///
     /// # Errors
     /// There is no answer.
@@ -243,7 +241,7 @@ impl Client {
     }
 }
 
-/// What was listed.
+/// The result of listing tools.
 #[derive(Debug, Default)]
 pub(super) struct Listed {
     pub(super) tools: Vec<Value>,

@@ -1,26 +1,8 @@
-//! `trunkline completions` and `trunkline man`: what the help says, for shells and for `man`. Pure.
+//! Pure: `trunkline completions` and `trunkline man`, which say what the help says, for shells
+//! and for `man`.
 
-use super::arguments::Name;
+use super::command::{Name, Shell};
 use super::help;
-
-/// A shell that completes words.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Shell {
-    Bash,
-    Zsh,
-    Fish,
-}
-
-impl Shell {
-    pub(super) fn parse(word: &str) -> Option<Shell> {
-        match word {
-            "bash" => Some(Shell::Bash),
-            "zsh" => Some(Shell::Zsh),
-            "fish" => Some(Shell::Fish),
-            _ => None,
-        }
-    }
-}
 
 /// A command as its help describes it.
 #[derive(Debug)]
@@ -34,13 +16,13 @@ struct Described {
 struct Opt {
     short: Option<&'static str>,
     long: &'static str,
-    /// What stands behind it, if anything does.
+    /// The kind of value behind the option, if it takes one.
     value: Option<&'static str>,
     about: String,
 }
 
 impl Opt {
-    /// Whether a file or a folder stands behind it.
+    /// True if the value is a file or a folder.
     fn is_path(&self) -> bool {
         matches!(self.value, Some("FILE" | "FOLDER"))
     }
@@ -52,7 +34,7 @@ fn part<'a>(text: &'a str, title: &str) -> impl Iterator<Item = &'a str> {
     lines.take_while(|line| line.starts_with("  "))
 }
 
-/// Words and what is said of them: a line each, and further lines that go on with it.
+/// Words and their descriptions: a line each, and further lines that continue it.
 fn entries(text: &'static str, title: &str) -> Vec<(&'static str, String)> {
     let mut entries: Vec<(&'static str, String)> = Vec::new();
     for line in part(text, title) {
@@ -93,7 +75,7 @@ fn described() -> Vec<Described> {
     entries(help::text(None), "Commands:").into_iter().filter_map(describe).collect()
 }
 
-/// A script that the shell reads.
+/// A completion script for the shell.
 pub(super) fn script(shell: Shell) -> String {
     let commands = described();
     match shell {
@@ -140,8 +122,8 @@ fn bash(commands: &[Described]) -> String {
     )
 }
 
-/// Patterns of the options that a path stands behind, and of those that something else does, for
-/// which there are no words.
+/// Patterns of the options with a path behind them, and of those with another value, for which
+/// there are no words.
 fn before_values(commands: &[Described]) -> (String, String) {
     let own = options(help::text(None));
     let all = commands.iter().flat_map(|command| &command.options).chain(&own);
@@ -159,7 +141,7 @@ fn before_values(commands: &[Described]) -> (String, String) {
     (pattern(paths), pattern(others))
 }
 
-/// What may stand behind a command besides its options.
+/// The words that may follow a command, besides its options.
 fn further(name: &str, options: &str) -> String {
     let words = match name {
         "completions" => "bash zsh fish ",
@@ -262,7 +244,7 @@ pub(super) fn manual() -> String {
     let roff = |text: &str| {
         let lines = text.lines().map(|line| {
             let line = line.replace('\\', "\\e").replace('-', "\\-");
-            // At the beginning of a line these would be orders.
+            // At the beginning of a line these characters would begin requests.
             if line.starts_with(['.', '\'']) {
                 format!("\\&{line}\n")
             } else {

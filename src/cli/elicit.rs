@@ -1,4 +1,4 @@
-//! What a server asks of whoever runs `trunkline call` (elicitation), on the terminal.
+//! A server's elicitation, put to the user of `trunkline call` on the terminal.
 
 use std::io::{self, BufRead, Write};
 
@@ -7,7 +7,8 @@ use serde_json::{Map, Value, json};
 use super::schema::{problems, read_value, types_of};
 use super::shown;
 
-/// Asks it, and gives the result of `elicitation/create`. At the end of the input it is cancelled.
+/// Asks the user, and returns the result of `elicitation/create`: `cancel` at the end of the
+/// input.
 ///
 /// # Errors
 /// The terminal cannot be written to.
@@ -117,7 +118,7 @@ fn value_of(schema: &Value, key: &str, property: &Value, answer: &str) -> Value 
         }
     }
     if types_of(property) == ["array"] {
-        // Several of a set, as they are named.
+        // Several values of a set, separated by commas.
         return answer.split(',').map(|part| Value::String(part.trim().to_owned())).collect();
     }
     read_value(schema, key, answer)

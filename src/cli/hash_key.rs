@@ -8,9 +8,9 @@ use super::new_key::hex;
 use super::{complain, exit, fail, print, usage};
 use crate::config::hash_key;
 
-/// More than any header may hold.
+/// Bytes of input, more than any header may hold.
 const KEY_BYTES_MAX: u64 = 64 * 1024;
-/// What Ctrl-C types, where it sends no signal.
+/// The byte that Ctrl-C types, where it sends no signal.
 const INTERRUPT: u8 = 3;
 
 pub(super) fn run() -> u8 {
@@ -39,8 +39,8 @@ fn given() -> io::Result<String> {
     Ok(input)
 }
 
-/// Reads a line from the terminal, which does not show it. Ctrl-C ends the line meanwhile, and not
-/// the program, which would leave the terminal as it is.
+/// Reads a line from the terminal, which does not show it. Ctrl-C ends the line, and not the
+/// program, which would leave the terminal without echo.
 fn typed() -> io::Result<String> {
     let stdin = io::stdin();
     let usual = tcgetattr(&stdin)?;

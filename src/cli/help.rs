@@ -1,6 +1,6 @@
-//! What `--help` says.
+//! The texts of `--help`.
 
-use super::arguments::Name;
+use super::command::Name;
 
 /// The help of a command, or of the program.
 pub(super) fn text(topic: Option<Name>) -> &'static str {

@@ -1,7 +1,7 @@
-//! What process 1 has to do besides its own work. In a container that has no other init, the
-//! program is that process: whatever loses its parent becomes its child, and stays a zombie
-//! until it is waited for. Waiting for any child at all would take from the gateway the ends of
-//! its own, so that process 1 only starts the gateway, passes signals on to it, and waits.
+//! The duties of process 1 besides its own work. In a container that has no other init, the
+//! program is that process: a process that loses its parent becomes its child, and stays a zombie
+//! until it is waited for. Waiting for any child at all would take the ends of the gateway's own
+//! children from it, so process 1 only starts the gateway, passes signals on to it, and waits.
 
 use std::io;
 use std::process::Command;
@@ -25,11 +25,11 @@ pub(super) fn run() -> Option<u8> {
 
 fn look_after() -> io::Result<u8> {
     let passed_on = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1];
-    // Before there is a child, so that its end cannot be missed.
+    // Signals are registered before there is a child, so that its end cannot be missed.
     let mut signals = Signals::new(passed_on.into_iter().chain([SIGCHLD, SIGUSR2]))?;
     let child = Command::new(std::env::current_exe()?)
         .args(std::env::args_os().skip(1))
-        // It names this process.
+        // The variable names this process.
         .env_remove("LISTEN_PID")
         .spawn()?;
     let gateway = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
@@ -44,7 +44,7 @@ fn look_after() -> io::Result<u8> {
             SIGUSR2 => complain("trunkline: SIGUSR2: a container is upgraded by replacing it"),
             _ => {
                 if let Some(signal) = Signal::from_named_raw(signal) {
-                    // It may have ended in this moment, which comes next.
+                    // The gateway may have ended in this moment; the next signal tells.
                     kill_process(gateway, signal).ok();
                 }
             }
@@ -53,7 +53,7 @@ fn look_after() -> io::Result<u8> {
     Err(io::Error::other("no more signals can be heard"))
 }
 
-/// Waits for all that have ended. The exit code, if the gateway is among them.
+/// Waits for all children that have ended. Returns the exit code if the gateway is among them.
 fn reap(gateway: Pid) -> Option<u8> {
     while let Ok(Some((pid, status))) = wait(WaitOptions::NOHANG) {
         if pid == gateway {

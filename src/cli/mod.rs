@@ -1,4 +1,4 @@
-//! The command line: a file a command. Results go to standard output, everything else to
+//! The command line: a file for each command. Results go to standard output, all other texts to
 //! standard error.
 
 mod allocator;
@@ -6,6 +6,7 @@ mod arguments;
 mod call;
 mod check;
 mod client;
+mod command;
 mod completions;
 mod demo;
 mod elicit;
@@ -30,14 +31,15 @@ use std::io::{self, Write};
 use std::path::Path;
 use std::process::ExitCode;
 
-use arguments::Command;
+use command::{At, Command, Talk};
 use shown::{shown, shown_lines};
-use talk::{At, Talk};
 
 use crate::config::{Config, KEY_VARIABLE, Overrides, Problem};
 use crate::reload::Source;
+use crate::telemetry::log::{self as journal, LogControl};
+use crate::thread::StopReason;
 
-/// What the program ends with.
+/// The exit codes of the program.
 mod exit {
     /// All is well.
     pub(super) const FINE: u8 = 0;
@@ -53,7 +55,7 @@ mod exit {
 
 /// Runs the command that the arguments (without the program's name) ask for.
 pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
-    let code = match Command::parse(arguments, arguments::config_default) {
+    let code = match arguments::command(arguments, arguments::config_default) {
         Ok(Command::Help(topic)) => print(help::text(topic)),
         Ok(Command::Version) => print(&version()),
         Ok(Command::Serve { config, listen }) => {
@@ -86,7 +88,7 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
     ExitCode::from(code)
 }
 
-/// Writes a result. A reader that has seen enough is no failure.
+/// Writes a result. A reader that has closed the pipe is no failure.
 fn print(text: &str) -> u8 {
     let mut out = io::stdout();
     match out.write_all(text.as_bytes()).and_then(|()| out.flush()) {
@@ -105,7 +107,7 @@ fn version() -> String {
     }
 }
 
-/// Says what is wrong with a configuration.
+/// Reports the faults of a configuration.
 fn refused(path: &Path, problems: &[Problem]) -> u8 {
     for problem in problems {
         complain(&problem.with_line(path.display()));
@@ -113,8 +115,8 @@ fn refused(path: &Path, problems: &[Problem]) -> u8 {
     exit::CONFIG
 }
 
-/// The configuration that a command talks to, and the file that it can be read from again. What is
-/// wrong with it is said.
+/// The configuration for a command that talks to servers, and the file from which it can be read
+/// again. Reports its faults.
 fn loaded(at: &At) -> Result<(Config, Option<Source>), u8> {
     match at {
         At::Config(path) => {
@@ -135,19 +137,50 @@ fn loaded(at: &At) -> Result<(Config, Option<Source>), u8> {
     }
 }
 
-/// Says what went wrong at run time.
+/// Starts the log, writes what the operator should know, and runs `serve` until there is a reason
+/// to stop. `warning` writes one of the configuration's warnings.
+fn serve_with_log(
+    config: Config,
+    warning: impl Fn(&Problem) -> String,
+    serve: impl FnOnce(Config, LogControl) -> io::Result<StopReason>,
+) -> ExitCode {
+    // The log is dropped last, so that the last line before the end is written.
+    let log = match journal::start(config.log) {
+        Ok(log) => log,
+        Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),
+    };
+    log.control().set_secrets(&config.secrets());
+    for problem in &config.warnings {
+        log::warn!("{}", warning(problem));
+    }
+    match serve(config, log.control()) {
+        Ok(StopReason::Signal | StopReason::InputEnded | StopReason::Upgrade) => {
+            ExitCode::SUCCESS
+        }
+        Ok(StopReason::OwnerEnded(name)) => {
+            log::error!("ended because the thread {name} had ended");
+            ExitCode::from(exit::FAILED)
+        }
+        Err(error) => {
+            log::error!("cannot start: {error}");
+            ExitCode::from(exit::FAILED)
+        }
+    }
+}
+
+/// Reports a failure at run time.
 fn fail(what: &str) -> u8 {
     complain(&format!("trunkline: {what}"));
     exit::FAILED
 }
 
-/// Says what is wrong with the arguments.
+/// Reports wrong arguments.
 fn usage(what: &str) -> u8 {
     complain(&format!("trunkline: {what}\nTry \"trunkline --help\"."));
     exit::USAGE
 }
 
 fn complain(text: &str) {
-    // Without standard error there is nowhere to say anything.
+    // If standard error is broken, there is no place to report it.
     writeln!(io::stderr(), "{text}").ok();
 }

@@ -7,13 +7,13 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::{SecureRandom as _, SystemRandom};
 use serde_json::json;
 
-use super::arguments::Output;
+use super::command::Output;
 use super::{fail, print};
 use crate::config::hash_key;
 
-/// 256 bits: nobody guesses it.
+/// 256 bits, which cannot be guessed.
 const KEY_BYTES: usize = 32;
-/// Shows what a text is that turns up somewhere, to people and to scanners for secrets.
+/// Marks a text as a key of this program, for people and for scanners for secrets.
 const PREFIX: &str = "trunkline_";
 
 pub(super) fn run(output: Output) -> u8 {

@@ -3,7 +3,7 @@
 use std::path::{Path, PathBuf};
 use std::time::{Duration, UNIX_EPOCH};
 
-use super::arguments::Pins;
+use super::command::Pins;
 use super::{complain, exit, fail, print, refused, shown, usage};
 use crate::catalogue::pins::command::{self, Changes, Line, PinState, Texts, Unusable};
 use crate::catalogue::pins::{Difference, Subject};
@@ -36,7 +36,7 @@ struct Kept {
     servers: Vec<PinnedServer>,
 }
 
-/// A server that has pins, and where they are kept.
+/// A server that has pins, and the directory that keeps them.
 fn pinned<'a>(config: &'a Kept, server: &str) -> Result<(StateDir, &'a PinnedServer), u8> {
     let found = config.servers.iter().find(|upstream| upstream.name.as_str() == server);
     let Some(upstream) = found else {
@@ -44,7 +44,7 @@ fn pinned<'a>(config: &'a Kept, server: &str) -> Result<(StateDir, &'a PinnedSer
         let there = if names.is_empty() { "none".to_owned() } else { names.join(", ") };
         return Err(usage(&format!("pins: there is no server {server:?}; there is: {there}")));
     };
-    // A server with pins has somewhere to keep them.
+    // A server with pins has a directory that keeps them.
     let Some(state) = config.state_dir.as_ref().filter(|_| upstream.pin != Pin::Off) else {
         return Err(usage(&format!("pins: the server {server:?} has \"pin\": \"off\"")));
     };

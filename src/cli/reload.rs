@@ -1,10 +1,11 @@
-//! `trunkline reload`: has a running gateway read its configuration again, and says what came of it.
+//! `trunkline reload`: asks a running gateway to read its configuration again, and prints the
+//! result.
 
 use serde_json::Value;
 
+use super::command::At;
 use super::running::{Running, ServedAt};
 use super::schema::member;
-use super::talk::At;
 use super::{complain, exit, fail, print, shown};
 use crate::config::NOTHING_DIFFERS;
 use crate::limits::OPERATOR_RELOAD_TIMEOUT;

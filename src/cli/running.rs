@@ -1,5 +1,5 @@
-//! One request to a running gateway: the operator's endpoints, by plain HTTP on the address that it
-//! listens on.
+//! One request to a running gateway: to the operator's endpoints, by plain HTTP on the address
+//! that the gateway listens on.
 
 use std::fmt;
 use std::io::{self, Read, Write};
@@ -9,8 +9,8 @@ use std::time::Duration;
 
 use serde_json::Value;
 
+use super::command::At;
 use super::schema::member;
-use super::talk::At;
 use super::{KEY_VARIABLE, complain, refused, shown, usage};
 use crate::config::{Config, Listen};
 use crate::limits::{OPERATOR_ANSWER_BYTES_MAX, OPERATOR_CONNECT_TIMEOUT};
@@ -18,18 +18,18 @@ use crate::limits::{OPERATOR_ANSWER_BYTES_MAX, OPERATOR_CONNECT_TIMEOUT};
 /// HTTP's status for a path that is not served (RFC 9110, 15.5.5).
 pub(super) const NOT_FOUND: u16 = 404;
 
-/// HTTP's status for a request without a key that counts (RFC 9110, 15.5.2).
+/// HTTP's status for a request without a valid key (RFC 9110, 15.5.2).
 const UNAUTHORIZED: u16 = 401;
 
 /// A gateway's address.
 #[derive(Debug, PartialEq, Eq)]
 pub(super) struct Running {
     target: Target,
-    /// Where its address stands.
+    /// The source of the address.
     source: AddressSource,
-    /// What the request says whom it is for.
+    /// The value of the request's `Host`.
     host: String,
-    /// What stands before the path.
+    /// The text before the path.
     prefix: String,
 }
 
@@ -39,18 +39,19 @@ enum Target {
     Unix(std::path::PathBuf),
 }
 
-/// Who said where it is.
+/// The source of a gateway's address.
 #[derive(Debug, PartialEq, Eq)]
 enum AddressSource {
-    /// The gateway may have been started with another one: by `--listen`, or by a socket unit.
+    /// The file: the gateway may have been started with another address, by `--listen`, or by a
+    /// socket unit.
     File,
     CommandLine,
 }
 
-/// Why there is no answer.
+/// The reason why there is no answer.
 #[derive(Debug)]
 pub(super) enum Unanswered {
-    /// Nobody is there.
+    /// No program listens there.
     Unreached(String),
     /// A program listens there, and gives no answer, or none that a gateway gives.
     Other(String),
@@ -64,7 +65,7 @@ impl fmt::Display for Unanswered {
     }
 }
 
-/// What it said.
+/// The gateway's answer.
 #[derive(Debug)]
 pub(super) struct Said {
     pub(super) status: u16,
@@ -72,17 +73,17 @@ pub(super) struct Said {
 }
 
 impl Said {
-    /// Whether it did what it was asked for.
+    /// True if the gateway did what the request asked for.
     pub(super) fn is_fine(&self) -> bool {
         (200..300).contains(&self.status)
     }
 
-    /// True where the gateway serves nothing at the path that was asked for.
+    /// True if the gateway serves nothing at the requested path.
     pub(super) fn is_not_there(&self) -> bool {
         self.status == NOT_FOUND
     }
 
-    /// What it refused with, in its own words.
+    /// The refusal, in the gateway's own words.
     pub(super) fn refusal(&self) -> String {
         let error = member(&self.body, "error");
         match error["message"].as_str() {
@@ -96,12 +97,12 @@ impl Said {
 }
 
 impl Running {
-    /// The addresses of the gateway of a configuration that serve a request, or of the one at a
-    /// URL. Nothing else of the file need be right: it may have been edited since the gateway read
-    /// it, and its variables may be set for the gateway alone.
+    /// The addresses of a configuration's gateway that serve a request, or of the gateway at a
+    /// URL. Other values of the file may be invalid: it may have been edited since the gateway
+    /// read it, and its variables may be set for the gateway alone.
     ///
     /// # Errors
-    /// The code to end with.
+    /// The exit code.
     pub(super) fn find(at: &At, served: ServedAt) -> Result<Vec<Running>, u8> {
         let path = match at {
             At::Url(url) => {
@@ -127,7 +128,7 @@ impl Running {
         let (target, host) = match listen {
             Listen::Unix(path) => (Target::Unix(path.clone()), "localhost".to_owned()),
             Listen::Tcp(address) => {
-                // An address that stands for all of them is reached by this machine's own.
+                // The unspecified address is reached by this machine's own.
                 let ip = match address.ip() {
                     IpAddr::V4(ip) if ip.is_unspecified() => Ipv4Addr::LOCALHOST.into(),
                     IpAddr::V6(ip) if ip.is_unspecified() => Ipv6Addr::LOCALHOST.into(),
@@ -148,7 +149,7 @@ impl Running {
         let has_port =
             host.rsplit_once(':').is_some_and(|(_, port)| port.parse::<u16>().is_ok());
         let address = if has_port { host.to_owned() } else { format!("{host}:80") };
-        // The endpoint of clients is what people have at hand.
+        // People have the clients' endpoint at hand.
         let path = path.trim_end_matches('/');
         let path = path
             .strip_suffix("mcp")
@@ -160,7 +161,7 @@ impl Running {
         Ok(Running { target, source, host: host.to_owned(), prefix })
     }
 
-    /// Where it is, for people.
+    /// The address, for people.
     pub(super) fn place(&self) -> String {
         match &self.target {
             Target::Tcp(address) => address.clone(),
@@ -168,10 +169,10 @@ impl Running {
         }
     }
 
-    /// Asks it, with the key of the environment.
+    /// Sends a request, with the key of the environment.
     ///
     /// # Errors
-    /// It cannot be reached, or answers nonsense; the text says which.
+    /// The gateway cannot be reached, or answers nonsense; the text says which.
     pub(super) fn ask(
         &self,
         method: &str,
@@ -184,7 +185,7 @@ impl Running {
             return Err(Unanswered::Other(format!("${KEY_VARIABLE} is no key")));
         }
         let (prefix, host) = (&self.prefix, &self.host);
-        // Of this version the answer is not cut into pieces.
+        // With HTTP/1.0 the answer is not chunked.
         let head = format!(
             "{method} {prefix}{path} HTTP/1.0\r\nHost: {host}\r\n{key}Content-Length: 0\r\n\r\n"
         );
@@ -224,16 +225,16 @@ impl Running {
     }
 }
 
-/// Which listeners serve a request.
+/// The listeners that serve a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum ServedAt {
-    /// That of `listen` alone.
+    /// The listener of `listen` alone.
     MainListener,
-    /// That of `admin_listen`, too.
+    /// The listener of `admin_listen`, too.
     BothListeners,
 }
 
-/// The key of the environment.
+/// The key in the environment.
 pub(super) fn own_key() -> Option<String> {
     std::env::var(KEY_VARIABLE).ok().filter(|key| !key.is_empty())
 }
@@ -267,7 +268,7 @@ fn answer(mut stream: impl Read + Write, request: &[u8]) -> io::Result<Vec<u8>> 
     Ok(answer)
 }
 
-/// `HTTP/1.1 200 OK`, the head, the body.
+/// Parses an answer: `HTTP/1.1 200 OK`, the head, the body.
 fn read(answer: &[u8]) -> Option<Said> {
     let text = std::str::from_utf8(answer).ok()?;
     let (head, body) = text.split_once("\r\n\r\n")?;

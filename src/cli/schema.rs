@@ -1,20 +1,20 @@
-//! Arguments of a tool held against its schema, so that what is wrong is told with the property's
-//! name before anything is called. Pure. Only what is surely wrong is told: keywords that are not
-//! known here are the server's to judge.
+//! Pure: checks a tool's arguments against its schema, so that a fault is reported with the
+//! property's name before the call. Only certain faults are reported: the server judges keywords
+//! that are unknown here.
 
 use serde_json::{Map, Value};
 
-/// How deep schemas are followed, through `$ref` too.
+/// The depth to which schemas are followed, through `$ref` too.
 const DEPTH_MAX: usize = 32;
 
-/// What is wrong with these arguments, a sentence each without its full stop.
+/// The faults of these arguments, a sentence each without its full stop.
 pub(super) fn problems(schema: &Value, arguments: &Value) -> Vec<String> {
     let mut check = Check { root: schema, problems: Vec::new() };
     check.value(schema, arguments, "", 0);
     check.problems
 }
 
-/// What `key=value` on a command line means for a property: what its schema says that it is.
+/// The value of `key=value` on a command line, of the type that the property's schema names.
 pub(super) fn read_value(schema: &Value, key: &str, text: &str) -> Value {
     let check = Check { root: schema, problems: Vec::new() };
     let property = check.resolved(member(&schema["properties"], key), 0);
@@ -22,7 +22,7 @@ pub(super) fn read_value(schema: &Value, key: &str, text: &str) -> Value {
     let parsed: Option<Value> = serde_json::from_str(text).ok();
     let as_text = || Value::String(text.to_owned());
     match parsed {
-        // Without a type, a text that is no JSON is meant as it stands.
+        // Without a type, a text that is no JSON is taken unchanged.
         Some(value) if types.is_empty() && property.get("enum").is_none() => value,
         Some(value) if types.iter().any(|it| is_of(&value, it)) => value,
         Some(value) if property["enum"].as_array().is_some_and(|all| all.contains(&value)) => {
@@ -43,7 +43,7 @@ struct Check<'a> {
 }
 
 impl<'a> Check<'a> {
-    /// What `$ref` leads to, where it stays inside of the schema.
+    /// The schema to which `$ref` leads, if it stays inside the schema.
     fn resolved(&self, schema: &'a Value, depth: usize) -> &'a Value {
         let Some(reference) = schema["$ref"].as_str() else { return schema };
         let target = reference.strip_prefix('#').and_then(|at| self.root.pointer(at));
@@ -97,7 +97,7 @@ impl<'a> Check<'a> {
         }
     }
 
-    /// It must fit one of these; of one alone it is told what does not fit.
+    /// Checks that the value fits one of these schemas; for a single one its faults are reported.
     fn any_of(&mut self, parts: &'a [Value], value: &Value, at: &str, depth: usize) {
         let mut closest: Option<Vec<String>> = None;
         for part in parts {
@@ -211,7 +211,7 @@ fn is_of(value: &Value, kind: &str) -> bool {
         "array" => value.is_array(),
         "object" => value.is_object(),
         "null" => value.is_null(),
-        // One that nobody knows is not for this side to judge.
+        // An unknown type is for the server to judge.
         _ => true,
     }
 }

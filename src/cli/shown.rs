@@ -1,7 +1,7 @@
-//! What others have written, as it may stand on a terminal. Pure.
+//! Pure: foreign texts for a terminal.
 
-/// Characters that are not seen, or that turn the direction of a line, are written as escapes: a
-/// server must not choose what is shown.
+/// Invisible characters, and those that turn the direction of a line, become escapes: a server
+/// must not choose what is shown.
 pub(super) fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {
@@ -14,7 +14,7 @@ pub(super) fn shown(text: &str) -> String {
     out
 }
 
-/// The same of a text of several lines.
+/// As [`shown`], for a text of several lines.
 pub(super) fn shown_lines(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for part in text.split_inclusive(['\n', '\t']) {

@@ -1,13 +1,12 @@
-//! `trunkline status`: how a running gateway is.
+//! `trunkline status`: prints the state of a running gateway.
 
 use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::Value;
 
-use super::arguments::Output;
+use super::command::{At, Output};
 use super::running::{Running, Said, ServedAt, Unanswered, own_key};
 use super::schema::member;
-use super::talk::At;
 use super::{KEY_VARIABLE, complain, fail, print, shown};
 use crate::limits::OPERATOR_ANSWER_TIMEOUT;
 use crate::telemetry::timestamp::rfc3339;
@@ -23,7 +22,7 @@ pub(super) fn run(at: &At, output: Output) -> u8 {
             Ok(said) => return answered(gateway, &said, output),
             Err(what @ Unanswered::Other(_)) => return fail(&format!("status: {what}")),
             Err(Unanswered::Unreached(what)) if why.is_empty() => why = what,
-            // The first one is where everything else is served.
+            // The first address is where everything else is served.
             Err(Unanswered::Unreached(_)) => (),
         }
     }
@@ -40,7 +39,8 @@ fn answered(gateway: &Running, said: &Said, output: Output) -> u8 {
     })
 }
 
-/// Whether it lives is told to everybody: enough for who looks after the process.
+/// Without a key, prints only if the gateway lives, which every client is told: that is enough
+/// for a supervisor of the process.
 fn without_key(gateway: &Running, refusal: &str) -> u8 {
     match gateway.ask("GET", "/healthz", OPERATOR_ANSWER_TIMEOUT) {
         Ok(said) if said.is_fine() && own_key().is_none() => {
@@ -98,7 +98,7 @@ fn told(place: &str, status: &Value) -> String {
     out
 }
 
-/// What of a server is not as it should be, and what to do: a line each.
+/// The faults of a server, and advice: a line each.
 fn further(server: &Value) -> Vec<String> {
     let text = |of: &Value, key: &str| member(of, key).as_str().map(shown);
     let mut lines = Vec::new();
@@ -130,14 +130,14 @@ fn further(server: &Value) -> Vec<String> {
     lines
 }
 
-/// What has changed since it was pinned, where that is so.
+/// The changes since items were pinned, if there are any.
 fn pins(server: &Value) -> Option<String> {
     let pins = member(server, "pins");
     let n_changed = member(pins, "changed").as_array().map_or(0, Vec::len);
     let name = member(server, "server").as_str().map(shown).unwrap_or_default();
     let withheld = match member(pins, "pin").as_str() {
         Some("enforce" | "locked") => " and withheld",
-        // To a key that is no admin's it is not told what a change brings about.
+        // A key that is no admin's is not told the effect of a change.
         Some(_) | None => "",
     };
     let items = if n_changed == 1 { "item" } else { "items" };

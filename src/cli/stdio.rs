@@ -1,4 +1,4 @@
-//! `trunkline stdio`: the gateway for hosts that only start commands.
+//! `trunkline stdio`: the gateway for hosts that can only start commands.
 
 use std::io::{self, BufReader};
 use std::process::ExitCode;
@@ -8,15 +8,14 @@ use crossbeam_channel::{Sender, bounded};
 use rustix::event::{PollFd, PollFlags, poll};
 use rustix::io::Errno;
 
-use super::{At, exit, fail, loaded};
-use crate::config::Config;
+use super::{At, loaded, serve_with_log};
+use crate::config::{Config, Problem};
 use crate::downstream::stdio::line_pump::{read_lines, write_lines};
 use crate::gateway::Gateway;
 use crate::handover::Inheritance;
 use crate::limits::{STDIO_FIRST_LISTS_TIMEOUT, STDIO_LAST_WRITES_TIMEOUT};
 use crate::reload::{self, Source};
 use crate::serving::Clients;
-use crate::telemetry;
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, Joined, StopReason};
 
@@ -28,34 +27,14 @@ pub(super) fn run(at: &At) -> ExitCode {
         Ok(loaded) => loaded,
         Err(code) => return ExitCode::from(code),
     };
-    // Dropped last, so that the last line before the end is written.
-    let log = match telemetry::log::start(config.log) {
-        Ok(log) => log,
-        Err(error) => return ExitCode::from(fail(&format!("cannot start the log: {error}"))),
+    let warning = |warning: &Problem| match at {
+        At::Config(path) => warning.in_file(path.display()),
+        At::Url(_) => warning.to_string(),
     };
-    log.control().set_secrets(&config.secrets());
-    for warning in &config.warnings {
-        match at {
-            At::Config(path) => log::warn!("{}", warning.in_file(path.display())),
-            At::Url(_) => log::warn!("{warning}"),
-        }
-    }
-    match serve(config, source, log.control()) {
-        Ok(StopReason::Signal | StopReason::InputEnded | StopReason::Upgrade) => {
-            ExitCode::SUCCESS
-        }
-        Ok(StopReason::OwnerEnded(name)) => {
-            log::error!("ended because the thread {name} had ended");
-            ExitCode::from(exit::FAILED)
-        }
-        Err(error) => {
-            log::error!("cannot start: {error}");
-            ExitCode::from(exit::FAILED)
-        }
-    }
+    serve_with_log(config, warning, |config, log| serve(config, source, log))
 }
 
-/// Serves until the end of its host: of its input, or of whoever reads its output.
+/// Serves until its host is gone: until the end of its input, or of its output's reader.
 fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<StopReason> {
     let (stop, stopped) = bounded(STOP_REASONS_MAX);
     let (options, wishes) = bounded(1);
@@ -64,7 +43,7 @@ fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<
     let (alone, clients) = (Inheritance::default(), Clients::OneOfLines);
     let mut served = config.clone();
     // Its host lists right after the start, and often only then. A gateway in front of another
-    // waits for that one as for any server that is required.
+    // waits for that one as for any required server.
     if source.is_some() {
         served.first_list = served.first_list.max(STDIO_FIRST_LISTS_TIMEOUT);
     }
@@ -87,7 +66,7 @@ fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<
             log::warn!(target: "stdio", "standard input cannot be read: {error}");
         }
         stop.try_send(StopReason::InputEnded).ok();
-        // What is in flight is answered still, if anybody is there to read it.
+        // Calls in flight are still answered, if the host reads.
         let output = io::stdout();
         let mut output = [PollFd::new(&output, PollFlags::empty())];
         while poll(&mut output, None) == Err(Errno::INTR) {}
@@ -105,19 +84,19 @@ fn serve(config: Config, source: Option<Source>, log: LogControl) -> io::Result<
     };
     gateway.stop(reloading);
     last_writes(writing);
-    // It reads for as long as its host writes.
+    // The thread reads for as long as its host writes.
     reading.detach();
     Ok(reason)
 }
 
-/// Nobody reads: there is nothing to wait for.
+/// Stops at once: the host does not read any more.
 fn host_has_gone(stop: &Sender<StopReason>) {
-    // The second of these is as a second signal.
+    // The second reason acts as a second signal does.
     stop.try_send(StopReason::InputEnded).ok();
     stop.try_send(StopReason::Signal).ok();
 }
 
-/// Waits for what is still to be written; not for a host that does not read.
+/// Waits for the last lines to be written, but not for a host that does not read.
 fn last_writes(writing: Joined) {
     let until = Instant::now() + STDIO_LAST_WRITES_TIMEOUT;
     while !writing.is_finished() && Instant::now() < until {

@@ -1,64 +1,15 @@
-//! The arguments of commands that talk to a gateway, or to the servers of a configuration. Pure.
+//! Pure: the arguments of commands that talk to a gateway, or to the servers of a configuration.
 
 use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
-use super::arguments::{Command, Name, Output, sentence};
-use super::completions::Shell;
+use super::command::{At, Call, Command, Name, Output, Shell, Talk};
 
-/// What they talk to.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum At {
-    /// The servers, or the gateway, of this file.
-    Config(PathBuf),
-    /// A running gateway, or any MCP server over HTTP.
-    Url(String),
-}
-
-impl At {
-    /// The same for one server: another gateway has an endpoint of its own for it.
-    pub(super) fn of_server(&self, server: Option<&str>) -> At {
-        match (self, server) {
-            (At::Url(url), Some(server)) => {
-                let rest = url.split_once("://").map_or(url.as_str(), |(_, rest)| rest);
-                let path = rest.trim_end_matches('/').split_once('/').map(|(_, path)| path);
-                let mcp = if path.is_some() { "" } else { "/mcp" };
-                At::Url(format!("{}{mcp}/{server}", url.trim_end_matches('/')))
-            }
-            (At::Url(_), None) | (At::Config(_), _) => self.clone(),
-        }
-    }
-}
-
-/// What is to be done there.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Talk {
-    Stdio { at: At },
-    Tools { at: At, server: Option<String>, output: Output },
-    Call(Call),
-    Status { at: At, output: Output },
-    Reload { at: At },
-}
-
-/// One call.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) struct Call {
-    pub(super) at: At,
-    pub(super) name: String,
-    /// Objects, `key=value`, or `-`.
-    pub(super) arguments: Vec<String>,
-    pub(super) output: Output,
-    /// Where images and other files go.
-    pub(super) save: Option<PathBuf>,
-    /// Whoever runs the command is asked nothing.
-    pub(super) never_ask: bool,
-}
-
-/// Reads what follows the command's name.
+/// Parses the words behind the command's name.
 ///
 /// # Errors
-/// What is wrong with it, as a sentence without its full stop.
+/// The fault, as a sentence without its full stop.
 pub(super) fn parse(
     name: Name,
     mut words: lexopt::Parser,
@@ -81,12 +32,12 @@ pub(super) fn parse(
             Short('c') | Long("config" | "url") => {
                 return Err("one --config or one --url is enough".to_owned());
             }
-            Long("json") if has_json(name) => output = Output::Json,
+            Long("json") if name.row().has_json => output = Output::Json,
             Long("save") if is_call => {
                 save = Some(PathBuf::from(words.value().map_err(sentence)?));
             }
             Long("no-ask") if is_call => never_ask = true,
-            Value(word) if values.len() < values_max(name) => {
+            Value(word) if values.len() < name.row().values_max => {
                 values.push(
                     word.into_string()
                         .map_err(|word| format!("{} is not UTF-8", word.display()))?,
@@ -98,87 +49,46 @@ pub(super) fn parse(
         }
     }
     let mut values = values.into_iter();
-    if let Some(command) = of_itself(name, output, &mut values)? {
-        return Ok(command);
-    }
-    let at = at.unwrap_or_else(|| At::Config(config_default()));
-    Ok(Command::Talk(match name {
-        Name::Tools => Talk::Tools { at, server: values.next(), output },
+    let at = || at.unwrap_or_else(|| At::Config(config_default()));
+    Ok(match name {
+        Name::NewKey => Command::NewKey { output },
+        Name::Completions => Command::Completions(shell(values.next())?),
+        Name::Man => Command::Man,
+        Name::Help => Command::Help(values.next().map(|word| Name::parse(&word)).transpose()?),
+        Name::Tools => Command::Talk(Talk::Tools { at: at(), server: values.next(), output }),
         Name::Call => {
             let name = values.next().ok_or("call: say which tool: trunkline call NAME")?;
             let arguments = values.collect();
-            Talk::Call(Call { at, name, arguments, output, save, never_ask })
+            Command::Talk(Talk::Call(Call {
+                at: at(),
+                name,
+                arguments,
+                output,
+                save,
+                never_ask,
+            }))
         }
-        Name::Status => Talk::Status { at, output },
-        Name::Reload => Talk::Reload { at },
-        // The others talk to nobody, and do not come here.
+        Name::Status => Command::Talk(Talk::Status { at: at(), output }),
+        Name::Reload => Command::Talk(Talk::Reload { at: at() }),
+        // All but the first are read in `arguments.rs`, and do not come here.
         Name::Stdio
         | Name::Serve
         | Name::Demo
         | Name::HashKey
         | Name::Import
-        | Name::Check
         | Name::Pins
-        | Name::NewKey
-        | Name::Completions
-        | Name::Man
-        | Name::Help => Talk::Stdio { at },
-    }))
-}
-
-/// The commands that need no gateway.
-fn of_itself(
-    name: Name,
-    output: Output,
-    values: &mut impl Iterator<Item = String>,
-) -> Result<Option<Command>, String> {
-    Ok(match name {
-        Name::NewKey => Some(Command::NewKey { output }),
-        Name::Completions => {
-            let shell =
-                values.next().ok_or("completions: say which shell: bash, zsh or fish")?;
-            let shell = Shell::parse(&shell).ok_or_else(|| {
-                format!("completions: {shell:?} is none of the shells bash, zsh and fish")
-            })?;
-            Some(Command::Completions(shell))
-        }
-        Name::Man => Some(Command::Man),
-        Name::Help => {
-            Some(Command::Help(values.next().map(|word| Name::parse(&word)).transpose()?))
-        }
-        Name::Stdio
-        | Name::Tools
-        | Name::Call
-        | Name::Status
-        | Name::Reload
-        | Name::Serve
-        | Name::Demo
-        | Name::HashKey
-        | Name::Import
-        | Name::Check
-        | Name::Pins => None,
+        | Name::Check => Command::Talk(Talk::Stdio { at: at() }),
     })
 }
 
-fn has_json(name: Name) -> bool {
-    matches!(name, Name::Tools | Name::Call | Name::Status | Name::NewKey)
+fn shell(word: Option<String>) -> Result<Shell, String> {
+    let word = word.ok_or("completions: say which shell: bash, zsh or fish")?;
+    Shell::parse(&word).ok_or_else(|| {
+        format!("completions: {word:?} is none of the shells bash, zsh and fish")
+    })
 }
 
-/// How many words may follow.
-fn values_max(name: Name) -> usize {
-    match name {
-        Name::Call => usize::MAX,
-        Name::Tools | Name::Completions | Name::Help => 1,
-        Name::Stdio
-        | Name::Status
-        | Name::Reload
-        | Name::Serve
-        | Name::Demo
-        | Name::HashKey
-        | Name::Import
-        | Name::Check
-        | Name::Pins
-        | Name::NewKey
-        | Name::Man => 0,
-    }
+/// The fault of the words, as a sentence without its full stop.
+pub(super) fn sentence(error: lexopt::Error) -> String {
+    error.to_string()
 }

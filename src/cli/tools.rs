@@ -1,16 +1,15 @@
-//! `trunkline tools`: what may be called.
+//! `trunkline tools`: lists the tools.
 
 use serde_json::{Value, json};
 
-use super::arguments::Output;
 use super::client::{Client, Listed, NoAnswer, narrowed};
+use super::command::{At, Output};
 use super::running::NOT_FOUND;
-use super::talk::At;
 use super::{complain, exit, fail, loaded, print, shown, usage};
 use crate::config::{Config, name_of_gateway};
 use crate::protocol::server_name::ServerName;
 
-/// Characters of a description that stand beside a tool's name.
+/// The characters of a description that stand beside a tool's name.
 const DESCRIPTION_CHARS_MAX: usize = 100;
 
 pub(super) fn run(at: &At, server_asked: Option<&str>, json: Output) -> u8 {
@@ -58,12 +57,12 @@ pub(super) fn of_config(config: &Config, name: &str) -> Result<ServerName, u8> {
     })
 }
 
-/// Whether what is said of a server is about the gateway at this URL itself.
+/// True if a report about a server is about the gateway at this URL itself.
 pub(super) fn is_of(url: &str, unwell: &Value) -> bool {
     unwell["server"].as_str() == Some(name_of_gateway(url).as_str())
 }
 
-/// Says which servers are not well.
+/// Prints the servers that are not well.
 pub(super) fn tell_unwell(command: &str, at: &At, listed: &Listed) {
     for unwell in &listed.unwell {
         let text = |key: &str| unwell[key].as_str().map(shown);

@@ -1,4 +1,4 @@
-//! Base64, one way: what `session_key` is written in.
+//! A decoder of base64, for `session_key`.
 
 /// Decodes base64, of the usual or the URL-safe alphabet, with or without its padding.
 pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
@@ -18,7 +18,7 @@ pub(super) fn decode(text: &str) -> Option<Vec<u8>> {
             bits &= (1 << n_bits) - 1;
         }
     }
-    // A digit that no byte needs, or bits that no byte took, are a text that was cut.
+    // A digit that no byte needs, or bits that no byte took, show a text that was cut.
     (n_bits < 6 && bits == 0).then_some(out)
 }
 

@@ -1,39 +1,40 @@
-//! What differs between the configuration that runs and one that was read anew. Pure.
+//! Pure: compares a newly read configuration with the running one.
 
 use std::collections::HashMap;
 use std::fmt;
 
 use super::{ApiKey, Config, Pin, Problem};
 
-/// What a reload tells that changes nothing.
+/// The answer to a reload that changes nothing.
 pub const NOTHING_DIFFERS: &str = "nothing differs";
 use crate::protocol::server_name::ServerName;
 
-/// What a reload changes.
+/// The changes of a reload.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Changes {
-    /// Servers that were not there.
+    /// New servers.
     pub added: Vec<ServerName>,
-    /// Servers that are there no more, or disabled.
+    /// Servers that are removed or disabled.
     pub removed: Vec<ServerName>,
-    /// Servers of which anything differs: they are contacted anew.
+    /// Servers with any other difference: they are contacted anew.
     pub changed: Vec<ServerName>,
-    /// Keys that are gone, or that are another secret under the same name.
+    /// Keys that are removed, or that have another secret under the same name.
     keys_ended: Vec<String>,
-    /// Whether clients without a key are no longer admitted.
+    /// True if clients without a key are no longer admitted.
     ends_anonymous: bool,
-    /// Keys of the file that differ and say what clients' keys may use, or who is admitted at all.
+    /// Changed keys of the file that concern the rights of clients' keys, or the admission of
+    /// clients.
     access: Vec<&'static str>,
-    /// Other keys of the file that differ and take effect at once.
+    /// Other changed keys of the file that take effect at once.
     other: Vec<&'static str>,
-    /// Whether names may belong to others, or come in another order.
+    /// True if the owners of names or their order may have changed.
     names: bool,
-    /// Keys of the file that differ and take effect at the next start.
+    /// Changed keys of the file that take effect at the next start.
     pub at_next_start: Vec<&'static str>,
 }
 
 impl Changes {
-    /// Whether nothing takes effect.
+    /// True if no change takes effect.
     pub fn is_nothing(&self) -> bool {
         let servers = [&self.added, &self.removed, &self.changed];
         // A key that has ended is a change of access.
@@ -43,8 +44,8 @@ impl Changes {
             && !self.names
     }
 
-    /// Whether the sessions of a key, or of clients without one, must end: whoever has them can
-    /// no longer show that they are theirs.
+    /// True if the sessions of a key, or of clients without one, must end: their clients can no
+    /// longer prove that the sessions are theirs.
     pub fn ends(&self, key: Option<&str>) -> bool {
         match key {
             Some(name) => self.keys_ended.iter().any(|ended| ended == name),
@@ -88,19 +89,18 @@ impl fmt::Display for Changes {
     }
 }
 
-/// The keys that are not the same.
+/// The keys that differ.
 fn differing<const N: usize>(keys: [(&'static str, bool); N]) -> Vec<&'static str> {
     keys.into_iter().filter(|(_, is_same)| !is_same).map(|(key, _)| key).collect()
 }
 
 impl Config {
-    /// Makes of a configuration that was read anew the one that follows `running`: servers of
-    /// which nothing differs are the very same ones, and what takes effect only at a start is as
-    /// it was.
+    /// Adapts a newly read configuration so that it can follow `running`: unchanged servers are
+    /// the very same values, and values that take effect only at a start stay as they are.
     ///
     /// # Errors
-    /// It would admit everybody at the address that is listened on until the next start, or pin
-    /// tools without a place for that.
+    /// The configuration would admit everybody at the address that is listened on until the next
+    /// start, or pin tools without a `state_dir`.
     pub fn follow(&mut self, running: &Config) -> Result<Changes, Problem> {
         let open = self.api_keys.is_empty() && !self.allow_anonymous;
         if open && !running.listen.is_local() {
@@ -140,7 +140,7 @@ impl Config {
             other: differing([
                 ("prefix", self.naming.prefix == running.naming.prefix),
                 ("prefix_separator", self.naming.separator == running.naming.separator),
-                // Its format stays until the next start.
+                // The log's format stays until the next start.
                 ("log", self.log == running.log),
             ]),
             names: self.naming.owners != running.naming.owners
@@ -171,7 +171,7 @@ impl Config {
         Ok(changes)
     }
 
-    /// What a start fixes; the keys that differ.
+    /// Keeps the values that a start fixes; returns the keys that differ.
     fn keep_until_start(&mut self, running: &Config) -> Vec<&'static str> {
         let mut differ = Vec::new();
         let mut keep = |key, same: bool| {
@@ -289,7 +289,7 @@ mod tests {
         );
     }
 
-    /// A key that nobody compares would change without anybody noticing.
+    /// A key that is not compared would change without notice.
     #[test]
     fn every_key_of_the_file_takes_effect_or_is_named() {
         let values = [

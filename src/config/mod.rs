@@ -1,5 +1,5 @@
-//! The configuration: `file.rs` is what stands in `config.json`, `check.rs` makes of it a
-//! [`Config`] in which every value is usable. Nothing outside sees the raw form.
+//! The configuration: `file/` reads `config.json`, and `check/` makes of it a [`Config`] in which
+//! every value is usable. No other folder sees the raw form.
 
 mod base64;
 mod check;
@@ -9,6 +9,7 @@ mod reload_result;
 mod remote;
 mod schema;
 pub mod secrets;
+mod syntax;
 #[cfg(test)]
 mod tests;
 
@@ -18,14 +19,14 @@ use std::path::{Path, PathBuf};
 use std::sync::Arc;
 use std::time::Duration;
 
-pub use check::bounds::limit_keys;
 pub use check::hash_key;
-pub use check::otlp::{OTLP_KEYS, OtlpConfig};
 pub use check::proxies::TrustedProxy;
 pub use check::public_url::PublicUrl;
 pub use diff::{Changes, NOTHING_DIFFERS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
+pub use file::limit_keys::limit_keys;
+pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
@@ -41,24 +42,24 @@ use crate::protocol::owners::Owners;
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
-/// What is wrong with a configuration, and where.
+/// A fault of a configuration, and its place.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Problem {
-    /// A JSON pointer (RFC 6901); empty where the file as a whole is meant.
+    /// A JSON pointer (RFC 6901); empty for the file as a whole.
     pub at: String,
-    /// What is wrong. Holds no secret: neither a key's text nor the value of a variable.
+    /// The fault. It holds no secret: neither a key's text nor the value of a variable.
     pub what: String,
-    /// Where that is in the text, if there is a text and it is there.
+    /// The place in the text, if there is a text and the value stands in it.
     pub place: Option<Place>,
 }
 
 impl Problem {
-    /// What is wrong where; its place in the text is not known yet.
+    /// A problem whose place in the text is not known yet.
     pub fn new(at: impl Into<String>, what: impl Into<String>) -> Problem {
         Problem { at: at.into(), what: what.into(), place: None }
     }
 
-    /// On one line, behind the name of the file and the place in it.
+    /// The problem on one line, behind the name of the file and the place in it.
     pub fn in_file(&self, file: impl fmt::Display) -> String {
         match &self.place {
             Some(Place { line, column, .. }) => format!("{file}:{line}:{column}: {self}"),
@@ -66,7 +67,7 @@ impl Problem {
         }
     }
 
-    /// The same, and below it the line of the file with a mark under the place.
+    /// The problem, and below it the line of the file with a mark under the place.
     pub fn with_line(&self, file: impl fmt::Display) -> String {
         let mut text = self.in_file(file);
         if let Some(Place { line, shown, before, width, .. }) = &self.place {
@@ -86,7 +87,7 @@ impl fmt::Display for Problem {
     }
 }
 
-/// What the command line says in place of the file.
+/// Values of the command line that replace the file's.
 #[derive(Debug, Clone, Default)]
 pub struct Overrides {
     /// Replaces `listen`, before anything that depends on it is checked.
@@ -97,11 +98,11 @@ impl Config {
     /// Reads and checks a file; variables come from the environment of the process.
     ///
     /// # Errors
-    /// Every problem found, or the one that the file cannot be read.
+    /// Every problem found, or one that the file cannot be read.
     pub fn load(path: &Path, overrides: &Overrides) -> Result<Config, Vec<Problem>> {
         let one = |error| vec![unreadable(error)];
         let text = std::fs::read_to_string(path).map_err(one)?;
-        // Wherever the program runs, and whatever becomes its folder.
+        // The path must hold wherever the program runs, and if its folder changes.
         let path = std::path::absolute(path).map_err(one)?;
         let environment = |name: &str| std::env::var(name).ok();
         let outside = Outside { environment: &environment, folder: path.parent() };
@@ -119,6 +120,12 @@ impl Config {
         overrides: &Overrides,
     ) -> Result<Config, Vec<Problem>> {
         Config::read(text, Outside { environment, folder: None }, overrides)
+    }
+
+    /// Calls per minute by the name of the key that has such a bound.
+    pub fn quotas(&self) -> impl Iterator<Item = (Arc<str>, u32)> {
+        let keys = self.api_keys.iter();
+        keys.filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)))
     }
 
     fn read(
@@ -162,56 +169,57 @@ fn unreadable(error: std::io::Error) -> Problem {
 /// A checked configuration.
 #[derive(Debug, Clone)]
 pub struct Config {
-    /// Where to listen.
+    /// The address to listen on.
     pub listen: Listen,
     /// Permissions of the Unix socket, if there is one.
     pub socket_mode: u32,
-    /// Where `/metrics` and `/status` have a listener of their own.
+    /// The address of a second listener, for `/metrics` and `/status`.
     pub admin_listen: Option<Listen>,
-    /// Where spans go, if anywhere.
+    /// The destination of spans, if there is one.
     pub otlp: Option<OtlpConfig>,
-    /// Keys that clients may use; empty means that none is asked for.
+    /// Keys that clients may use; if empty, none is required.
     pub api_keys: Vec<ApiKey>,
-    /// `Origin` values (scheme, host, port) and host names admitted besides the loopback ones
-    /// and the address listened on; none where the configuration has none.
+    /// `Origin` values (scheme, host, port) and host names that are admitted besides the loopback
+    /// ones and the address listened on; empty where the configuration has none.
     pub allowed_origins: Vec<String>,
-    /// See [`Config::allowed_origins`]; beyond loopback, `Host` is checked if this is
-    /// set or everybody is admitted.
+    /// Host names, see [`Config::allowed_origins`]; beyond loopback, `Host` is checked if this is
+    /// set or clients without a key are admitted.
     pub allowed_hosts: Option<Vec<String>>,
     /// The group of the Unix socket, by name or number.
     pub socket_group: Option<String>,
     /// The address that clients and browsers use.
     pub public_url: Option<PublicUrl>,
-    /// Peers whose `X-Forwarded-*` count.
+    /// Peers whose `X-Forwarded-*` headers count.
     pub trusted_proxies: Vec<TrustedProxy>,
-    /// Whether clients without a key are admitted from elsewhere, too.
+    /// True if clients without a key are admitted from other machines, too.
     pub allow_anonymous: bool,
-    /// Whether known quirks of clients are tolerated.
+    /// The quirks of clients that are tolerated.
     pub tolerance: Tolerance,
-    /// Which transports serve.
+    /// The transports that serve.
     pub transports: Transports,
-    /// How tools are named.
+    /// The naming of tools.
     pub naming: Naming,
-    /// The servers that are not disabled, in the order of the file.
-    /// Two that are the same one, and not only equal, are of one configuration: what runs goes on.
+    /// The servers that are not disabled, in the order of the file. Two configurations with the
+    /// very same value, and not only an equal one, share the running upstream.
     pub upstreams: Vec<Arc<UpstreamConfig>>,
     /// Every bound.
     pub limits: Limits,
-    /// The key that session ids are made with; that of the state where there is none.
+    /// The key with which session ids are made; without one, the key of the state directory.
     pub session_key: Option<[u8; 32]>,
-    /// How long after the start what tells of all servers waits for their first lists.
+    /// The time after the start for which answers about all servers wait for the servers' first
+    /// lists.
     pub first_list: Duration,
-    /// Whether the file is read again when it changes.
+    /// True if the file is read again when it changes.
     pub watch: bool,
-    /// Where what outlives the process is kept; without it nothing is written to disk.
+    /// The folder for files that outlive the process; without it nothing is written to disk.
     pub state_dir: Option<PathBuf>,
-    /// What is logged, and how.
+    /// The settings of the log.
     pub log: LogConfig,
-    /// What the operator should know although it is no error.
+    /// Warnings for the operator, which are no errors.
     pub warnings: Vec<Problem>,
 }
 
-/// Where to listen.
+/// The address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// An address and a port; port 0 lets the system choose.
@@ -221,7 +229,7 @@ pub enum Listen {
 }
 
 impl Listen {
-    /// Where it listens if nothing else is said.
+    /// The default address.
     pub const DEFAULT: Listen =
         Listen::Tcp(SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 4000));
 
@@ -232,19 +240,19 @@ impl Listen {
             return usable.then(|| Listen::Unix(PathBuf::from(path)));
         }
         if let Some(port) = text.strip_prefix("localhost:") {
-            let port = check::syntax::port(port)?;
+            let port = syntax::port(port)?;
             return Some(Listen::Tcp(SocketAddr::from(([127, 0, 0, 1], port))));
         }
         text.parse().ok().map(Listen::Tcp)
     }
 
-    /// The same, and also `port` or `:port` of loopback.
+    /// As [`Listen::parse`], and also `port` or `:port` of loopback.
     pub fn of_words(text: &str) -> Option<Listen> {
         let port = text.strip_prefix(':').unwrap_or(text);
         Listen::parse(text).or_else(|| Listen::parse(&format!("localhost:{port}")))
     }
 
-    /// Whether only this machine can reach it.
+    /// True if only this machine can reach the address.
     pub fn is_local(&self) -> bool {
         match self {
             Self::Tcp(address) => address.ip().to_canonical().is_loopback(),
@@ -287,22 +295,22 @@ impl std::fmt::Debug for Secret {
 /// A key that a client may use. The key itself is never kept, only its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
-    /// What logs and `/status` call it.
+    /// The key's name in logs and `/status`.
     pub name: String,
     /// SHA-256 of the key.
     pub sha256: [u8; 32],
-    /// Servers that it may use; where there is no list, those of which it may use a tool.
+    /// The servers that it may use; without a list, those of which it may use a tool.
     pub servers: Option<Vec<ServerName>>,
     /// Globs over one server's own names behind its NAME and the separator, else over
-    /// `{server}{separator}{name}`; `!` excludes. All where there is no list.
+    /// `{server}{separator}{name}`; `!` excludes. Without a list, all tools.
     pub tools: Option<Vec<String>>,
-    /// Calls that it may make in a minute.
+    /// The number of calls that it may make in a minute.
     pub calls_per_minute: Option<u32>,
-    /// Whether `/status` and `/readyz` tell it everything.
+    /// True if `/status` and `/readyz` tell it everything.
     pub admin: bool,
 }
 
-/// Which transports serve; the others answer 501.
+/// The transports that serve; the others answer 501.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Transports {
     /// `/mcp/tools/list` and `/mcp/tools/call`, both dialects.
@@ -313,30 +321,30 @@ pub struct Transports {
     pub streamable_http: bool,
 }
 
-/// Whether offered names carry their server's name.
+/// The rule for the server's name in offered names.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Prefix {
-    /// Once more than one server is configured.
+    /// Names have it when more than one server is configured.
     Auto,
-    /// Always.
+    /// Names always have it.
     Always,
-    /// Never.
+    /// Names never have it.
     Never,
 }
 
-/// How tools are named.
+/// The rules for offered names.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Naming {
-    /// Whether names are prefixed.
+    /// The rule for the server's name.
     pub prefix: Prefix,
-    /// Between prefix and name.
+    /// The text between the server's name and the item's.
     pub separator: String,
-    /// Whose a name is. Disabled servers keep theirs.
+    /// The owners of names. Disabled servers keep theirs.
     pub owners: Arc<Owners>,
 }
 
 impl Naming {
-    /// How the tools of these servers are named: each a NAME, and its alias if it has one.
+    /// The naming of the items of these servers: each a NAME, and its alias if it has one.
     pub fn new<'a>(
         prefix: Prefix,
         separator: &str,
@@ -347,69 +355,69 @@ impl Naming {
     }
 }
 
-/// One server behind the gateway.
+/// The configuration of one server behind the gateway.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct UpstreamConfig {
-    /// Its key in the file.
+    /// The server's key in the file.
     pub name: ServerName,
-    /// Replaces the name in offered names.
+    /// The alias, which replaces the name in offered names.
     pub alias: Option<String>,
-    /// For people.
+    /// The description, for people.
     pub description: Option<String>,
-    /// How it is reached.
+    /// The transport and the address.
     pub target: Target,
-    /// Globs over its own tool names; `!` excludes. All where there is no list.
+    /// Globs over the server's own tool names; `!` excludes. Without a list, all tools.
     pub tools: Option<Vec<String>>,
-    /// A child's first answer, and first contact over HTTP, may take so long.
+    /// The time for a child's first answer, and for first contact over HTTP.
     pub start_timeout: Duration,
-    /// A call ends so long after its start or its last progress.
+    /// The time after which a call ends, from its start or its last progress.
     pub timeout: Duration,
-    /// And so long after its start at the latest.
+    /// The time after which a call ends in any case, from its start.
     pub timeout_max: Duration,
-    /// Opening a connection may take so long.
+    /// The time for opening a connection.
     pub connect_timeout: Duration,
-    /// Calls at once.
+    /// The most calls at once.
     pub max_in_flight: usize,
-    /// Calls that wait for one of those; more get 503 at once.
+    /// The most calls that wait for one of those to end; more get 503 at once.
     pub max_waiting: usize,
-    /// Sessions, or children, at once.
+    /// The most sessions, or children, at once.
     pub max_sessions: usize,
-    /// Whether `/readyz` waits for it.
+    /// True if `/readyz` waits for the server.
     pub required: bool,
-    /// Whether clients share its sessions.
+    /// The rule by which clients share its sessions.
     pub session: SessionSharing,
-    /// What is done about a tool that changes.
+    /// The treatment of a tool that has changed.
     pub pin: Pin,
-    /// Whether it is one of several, or all that there is.
+    /// The server's role for the gateway.
     pub role: Role,
 }
 
-/// What a server is to the gateway before it.
+/// The role of a server for the gateway.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Role {
-    /// One of the configuration's: there is what it lists.
+    /// A server of the configuration: it has the items that it lists.
     Server,
-    /// The gateway that `--url` names: it decides which names there are, and its key stands in
-    /// the environment.
+    /// The gateway that `--url` names: it decides which names exist, and its key comes from the
+    /// environment.
     OtherGateway,
 }
 
-/// What is done when a tool, or whatever else a server says of itself, is no longer what it was when
-/// it was first seen.
+/// The treatment of a tool, or another part of a server's lists or introduction, that has changed
+/// since it was first seen.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Pin {
-    /// Nothing.
+    /// Changes are ignored.
     Off,
-    /// It is told of.
+    /// A change is reported.
     Warn,
-    /// It is told of, and withheld until somebody accepts it.
+    /// A change is reported, and the item is withheld until it is accepted.
     Enforce,
-    /// The same, and so is what is seen for the first time.
+    /// As `Enforce`, and items are withheld when they are seen for the first time.
     Locked,
 }
 
 impl Pin {
-    /// All of them.
+    /// Every mode.
     pub const ALL: [Pin; 4] = [Pin::Off, Pin::Warn, Pin::Enforce, Pin::Locked];
 
     /// The word of the configuration.
@@ -422,7 +430,7 @@ impl Pin {
         }
     }
 
-    /// Whether what nobody has accepted is withheld.
+    /// True if an item is withheld that is not accepted.
     pub fn withholds(self) -> bool {
         match self {
             Self::Off | Self::Warn => false,
@@ -431,27 +439,15 @@ impl Pin {
     }
 }
 
-/// Who shares a legacy upstream session.
+/// The clients that share a legacy session with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionSharing {
     /// Clients that declare sampling, elicitation or roots have their own; the others share one.
     Auto,
-    /// All share one.
+    /// All clients share one.
     Shared,
-    /// Each has its own.
+    /// Each client has its own.
     PerClient,
-}
-
-impl SessionSharing {
-    /// Whether a client has a session of its own. `can_be_asked`: it declares sampling,
-    /// elicitation or roots.
-    pub fn is_own(self, can_be_asked: bool) -> bool {
-        match self {
-            Self::Auto => can_be_asked,
-            Self::Shared => false,
-            Self::PerClient => true,
-        }
-    }
 }
 
 /// How a server is reached.
@@ -464,8 +460,8 @@ pub enum Target {
 }
 
 impl Target {
-    /// Whether this is the same server, although it may be told other secrets: at the same URL,
-    /// or started by the same command.
+    /// True if this is the same server, maybe with other credentials: at the same URL, or started
+    /// by the same command.
     pub fn is_same_server(&self, other: &Target) -> bool {
         match (self, other) {
             (Self::Http(one), Self::Http(two)) => one.url == two.url,
@@ -477,68 +473,68 @@ impl Target {
     }
 }
 
-/// Which transport is spoken over HTTP.
+/// The transport over HTTP.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum HttpKind {
     /// Streamable HTTP.
     StreamableHttp,
     /// HTTP+SSE.
     HttpSse,
-    /// Found out: Streamable HTTP, then HTTP+SSE.
+    /// Found at first contact: Streamable HTTP, then HTTP+SSE.
     Auto,
 }
 
-/// A server reached over HTTP.
+/// A server that is reached over HTTP.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpTarget {
-    /// Which transport.
+    /// The transport.
     pub kind: HttpKind,
     /// An `http` or `https` URL.
     pub url: String,
-    /// Sent with every request.
+    /// Headers of every request.
     pub headers: Vec<(String, Secret)>,
-    /// Headers that a client may give for itself.
+    /// Names of headers that a client may set for its own requests.
     pub forward_headers: Vec<String>,
     /// An HTTP proxy's URL.
     pub proxy: Option<Secret>,
-    /// Further trusted certificates.
+    /// A file with further trusted certificates.
     pub ca_file: Option<PathBuf>,
 }
 
-/// A server started as a child process. Never through a shell.
+/// A server that is started as a child process, never through a shell.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct StdioTarget {
     /// A program; `trunkline` is the running binary.
     pub command: String,
-    /// Its arguments.
+    /// The program's arguments.
     pub args: Vec<String>,
-    /// Its environment besides PATH, HOME, LANG and TZ.
+    /// The program's environment besides PATH, HOME, LANG and TZ.
     pub env: Vec<(String, Secret)>,
-    /// Where it runs.
+    /// The folder in which it runs.
     pub cwd: Option<PathBuf>,
-    /// The folder of the configuration, where it runs without `cwd`. It is the same server
-    /// wherever that folder is.
+    /// The folder of the configuration, in which it runs without `cwd`. It does not matter for
+    /// `is_same_server`.
     pub folder: Option<PathBuf>,
 }
 
-/// What is logged.
+/// The settings of the log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogConfig {
     /// The least important level that is written.
     pub level: log::LevelFilter,
-    /// How a line looks.
+    /// The form of a line.
     pub format: LogFormat,
-    /// A line a call.
+    /// True if each call has a line.
     pub access: bool,
-    /// Bodies, redacted and cut.
+    /// True if bodies are logged, redacted and cut.
     pub bodies: bool,
 }
 
-/// How a log line looks.
+/// The form of a log line.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum LogFormat {
-    /// For people.
+    /// Text for people.
     Text,
-    /// One JSON object a line.
+    /// One JSON object for each line.
     Json,
 }

@@ -1,20 +1,20 @@
-//! What came of reading the configuration again, for whoever wished it. A value.
+//! The result of a reload, for its requester. A value.
 
-/// What came of it.
+/// The result of reading the configuration again.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Reloaded {
-    /// It was taken over.
+    /// The new configuration runs.
     Taken {
-        /// What differs, for people.
+        /// The differences, for people.
         changes: String,
-        /// What the operator should know although it is no error, with its place.
+        /// Warnings for the operator, each with its place.
         warnings: Vec<String>,
-        /// Keys of the file that differ and take effect at the next start.
+        /// Changed keys of the file that take effect at the next start.
         at_next_start: Vec<&'static str>,
     },
-    /// Something is wrong with it, so nothing has changed: every problem, with its place in
-    /// the file.
+    /// The configuration has faults, so nothing has changed: every problem, with its place in the
+    /// file.
     Refused(Vec<String>),
-    /// It was taken over in part only, for this reason; it is tried again.
+    /// Only a part of the configuration runs, for this reason; the rest is tried again.
     InPart(String),
 }

@@ -7,19 +7,19 @@ use serde_json::json;
 use super::{Config, Overrides, Problem, Role};
 use crate::protocol::server_name::ServerName;
 
-/// Where the key for the other gateway is read from.
+/// The variable with the key for the other gateway.
 pub const KEY_VARIABLE: &str = "TRUNKLINE_KEY";
-/// What the other gateway is called if its host is no name.
+/// The name of the other gateway if its host is no name.
 const NAME: &str = "gateway";
-/// The other gateway has bounds of its own on the time that calls may take; these come after.
+/// Longer than the other gateway's own bounds on the time of calls, so that those come first.
 const TIMEOUT_MS: u64 = 30 * 60 * 1000;
 const TIMEOUT_MAX_MS: u64 = 12 * 60 * 60 * 1000;
-/// Calls at once: as many as one client may have in flight.
+/// The most calls at once: as many as one client may have in flight.
 const IN_FLIGHT_MAX: usize = 256;
 
 impl Config {
-    /// A gateway in front of the one at this URL, which is asked with this key. Where the URL has
-    /// no path, that is `/mcp`. Names are the other gateway's own.
+    /// The configuration of a gateway in front of the one at this URL, with this key. A URL
+    /// without a path gets `/mcp`. Names are the other gateway's own.
     ///
     /// # Errors
     /// The URL or the key cannot be used.
@@ -54,7 +54,7 @@ impl Config {
     }
 }
 
-/// What the gateway at this URL is called, in what is told of it: its host and port.
+/// The name of the gateway at this URL in messages: its host and port.
 pub fn name_of_gateway(url: &str) -> String {
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
     let host = rest.split(['/', '?', '#']).next().unwrap_or_default();

@@ -1,4 +1,4 @@
-//! What a configuration that is right turns into.
+//! Tests of valid configurations.
 
 use std::time::Duration;
 
@@ -76,7 +76,7 @@ fn beyond_loopback_a_key_or_a_word_is_needed() {
     assert!(parse(key).is_ok());
     let word = r#"{"listen":"0.0.0.0:1","mcp_servers":{},"allow_anonymous":true}"#;
     assert!(parse(word).is_ok());
-    // What the command line says is checked in place of what the file says.
+    // A value of the command line is checked in place of the file's.
     let open = Overrides { listen: Listen::parse("0.0.0.0:1") };
     let found = Config::parse(r#"{"mcp_servers":{}}"#, &|_| None, &open).unwrap_err();
     assert_eq!(found.first().map(|problem| problem.at.as_str()), Some("/listen"));

@@ -1,4 +1,4 @@
-//! Arguments of a tool or a prompt; what is wrong is said by name.
+//! Arguments of a tool or a prompt; errors name the faulty one.
 
 use serde_json::{Map, Number, Value};
 

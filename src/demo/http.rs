@@ -23,19 +23,19 @@ use crate::protocol::sse;
 use crate::thread::{self, StopReason};
 use crate::wait::{ClientWatch, Interrupted, Wait, Woken};
 
-/// Connections at once.
+/// The most connections at once.
 const CONNECTIONS_MAX: usize = 256;
 /// Bytes of all bodies held at once.
 const BUFFERED_BYTES_MAX: usize = 64 * 1024 * 1024;
-/// Sessions at once. One more ends the one that was unused for longest.
+/// The most sessions at once. One more ends the session that was unused for longest.
 const SESSIONS_MAX: usize = 1024;
-/// Slow calls at once; each holds the thread of its connection.
+/// The most slow calls at once; each holds the thread of its connection.
 const SLOW_CALLS_MAX: usize = 64;
-/// How much longer than its steps a slow call may take on a busy machine.
+/// The time that a slow call may take beyond its steps on a busy machine.
 const SLOW_CALL_SLACK: Duration = Duration::from_secs(60);
-/// How long answers may take to go out once the server stops.
+/// The time for answers to go out once the server stops.
 const STOP_TIMEOUT: Duration = Duration::from_secs(2);
-/// Reasons to stop that may wait; one is enough.
+/// The reasons to stop that may wait; one is enough.
 const STOP_REASONS_MAX: usize = 4;
 
 const _: () = assert!(SLOW_CALLS_MAX < CONNECTIONS_MAX);
@@ -55,11 +55,11 @@ mod status {
     pub(super) const FAILED: u16 = 500;
 }
 
-/// Serves until a signal, or until the engine has ended. `listening` is given the URL once
+/// Serves until a signal, or until the engine has ended. `listening` is called with the URL once
 /// clients can connect.
 ///
 /// # Errors
-/// The address is not on loopback or cannot be had, or the system refuses threads.
+/// The address is not on loopback or cannot be bound, or the system refuses threads.
 pub fn serve(address: SocketAddr, listening: impl FnOnce(&str)) -> io::Result<StopReason> {
     if !address.ip().to_canonical().is_loopback() {
         let what = format!(
@@ -88,11 +88,11 @@ pub fn serve(address: SocketAddr, listening: impl FnOnce(&str)) -> io::Result<St
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing between two changes of a table can panic.
+    // Between two changes of a table there is no panic.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A request that is not taken.
+/// A refusal of a request.
 struct Refusal {
     status: u16,
     error: RpcError,
@@ -116,17 +116,17 @@ impl Refusal {
     }
 }
 
-/// What a POST comes to.
+/// The result of a POST.
 struct Post {
     session: Arc<str>,
-    /// Whether this POST has opened the session, so that the client is told its id.
+    /// True if this POST has opened the session, so that the answer carries its id.
     is_new: bool,
-    /// Whether the answer may be an event stream.
+    /// True if the answer may be an event stream.
     may_stream: bool,
     answers: Vec<Answer>,
 }
 
-/// What the connections' threads share.
+/// The values that the connections' threads share.
 struct Shell {
     origins: Origins,
     sessions: Mutex<Sessions>,
@@ -136,14 +136,14 @@ struct Shell {
 impl Shell {
     fn new() -> Shell {
         Shell {
-            // Without names of its own, only those of loopback are admitted.
+            // Without configured names, only those of loopback are admitted.
             origins: Origins { check_host: HostCheck::Names, ..Origins::default() },
             sessions: Mutex::default(),
             slow_calls: SlowCalls::default(),
         }
     }
 
-    /// What can be said before the body is there.
+    /// Checks a request before its body is there.
     fn gate(&self, head: &Head) -> Result<(), Refusal> {
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         if self.origins.check(host, origin).is_err() {
@@ -176,7 +176,7 @@ impl Shell {
             let what = "The body is not in UTF-8.";
             Refusal::new(status::BAD_REQUEST, code::PARSE_ERROR, what)
         })?;
-        // Whether a batch is one is for the session's revision to say.
+        // The session's revision decides if a batch is one.
         if !text.trim_start().starts_with('[') {
             let message = Message::parse(text).map_err(|malformed| Refusal {
                 id: malformed.id,
@@ -212,7 +212,7 @@ impl Shell {
     }
 
     /// Opens a session, unless the request was wrong. A client that begins anew may still carry
-    /// the id of a session it had.
+    /// the id of an earlier session.
     fn initialize(&self, text: &str) -> Result<Post, Refusal> {
         let mut demo = Demo::new();
         let answers = demo.answer(text, SystemTime::now());
@@ -224,7 +224,7 @@ impl Shell {
         Ok(Post { session, is_new, may_stream: false, answers })
     }
 
-    /// Takes what was said, and answers it.
+    /// Answers a POST.
     fn take(&self, post: Post, responder: Responder) {
         let Post { session, is_new, may_stream, answers } = post;
         let (mut texts, mut calls) = (Vec::new(), Vec::new());
@@ -272,7 +272,7 @@ impl Handler for Shell {
                     .iter()
                     .map(|(name, value)| (*name, value.as_str()))
                     .collect();
-                // A client that has gone needs no answer, here and below.
+                // If the client has gone, the answer is not missed, here and below.
                 responder.respond(answer.status, &fields, &[&answer.body]).ok();
             }
         }
@@ -298,7 +298,8 @@ fn answer_plainly(call: &Entered<'_>, responder: Responder) {
     }
 }
 
-/// Calls of a batch are run one after another: they share a thread.
+/// Answers with an event stream. Calls of a batch run one after another, since they share a
+/// thread.
 fn answer_as_stream(texts: &[String], calls: &[Entered<'_>], responder: Responder) {
     let Ok(mut open) = responder.open(status::OK, &STREAM_HEADERS) else { return };
     let mut tell =
@@ -329,12 +330,12 @@ fn new_session_id() -> Result<Arc<str>, Refusal> {
     Ok(id.into())
 }
 
-/// The open sessions. Clients may leave without a word, so a full table gives up the session
-/// that was unused for longest; its client is told 404 and begins anew.
+/// The open sessions. Clients may leave without ending theirs, so a full table gives up the
+/// session that was unused for longest; its client gets 404 and begins anew.
 #[derive(Default)]
 struct Sessions {
     open: HashMap<Arc<str>, (Demo, u64)>,
-    /// Counts uses: the larger, the later.
+    /// The number of uses so far: a later use has a larger number.
     n_uses: u64,
 }
 
@@ -359,10 +360,10 @@ impl Sessions {
     }
 }
 
-/// A request by its session and its id there.
+/// The session of a request, and the request's id there.
 type CallKey = (Arc<str>, RequestId);
 
-/// The slow calls in work, to be cancelled.
+/// The slow calls in work, which can be cancelled.
 #[derive(Default)]
 struct SlowCalls(Mutex<Running>);
 
@@ -376,7 +377,7 @@ impl SlowCalls {
     /// Enters a call.
     ///
     /// # Errors
-    /// The text of the answer when the call cannot be run.
+    /// The text of the answer when the call cannot run.
     fn enter(
         &self,
         session: &Arc<str>,
@@ -399,7 +400,7 @@ impl SlowCalls {
             return refuse(code::INTERNAL_ERROR, &what);
         }
         let time = plan.time() + SLOW_CALL_SLACK;
-        // Nothing can be resumed here, so an answer whose client has gone would be for nobody.
+        // Streams cannot be resumed here, so an answer whose client has gone is not needed.
         let Ok(wait) = Wait::new(time, time, Some(client)) else {
             return refuse(code::INTERNAL_ERROR, "The system gives no descriptor.");
         };
@@ -429,12 +430,12 @@ struct Entered<'a> {
     wait: Arc<Wait>,
 }
 
-/// Nobody is there any more to be answered.
+/// The client has gone.
 struct ClientGone;
 
 impl Entered<'_> {
-    /// Waits the call out, and tells its progress. The text of its answer, or none where it was
-    /// cancelled (2025-11-25, basic/utilities/cancellation).
+    /// Runs the call to its end, and sends its progress. Returns the text of its answer, or none
+    /// if it was cancelled (2025-11-25, basic/utilities/cancellation).
     fn run(
         &self,
         mut tell: impl FnMut(&str) -> Result<(), ClientGone>,

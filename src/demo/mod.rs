@@ -1,7 +1,7 @@
 //! The built-in MCP server, to try the gateway with: a few tools, resources and prompts.
 //!
-//! [`Demo`] is values in, values out; what carries its messages is a shell around it. Time is
-//! an argument, and waiting (the tool `slow`) is the shell's.
+//! [`Demo`] takes and returns values; the transports around it carry its messages. Time is an
+//! argument, and the transports do the waiting (for the tool `slow`).
 
 mod arguments;
 pub mod http;
@@ -23,32 +23,32 @@ use crate::limits::BATCH_MESSAGES_MAX;
 use crate::protocol::jsonrpc::{self, Malformed, Message, RequestId, RpcError, code};
 use crate::protocol::{legacy, method::notification, raw, revision::Revision};
 
-/// What is to be done about a message.
+/// The reaction to a message.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
-    /// Send this.
+    /// Send this text.
     Text(String),
-    /// Send the call's progress and result as its time comes.
+    /// Send the call's progress and result when they are due.
     Slow(SlowCall),
     /// End the slow call of this request, if there is one, without an answer.
     Cancel(RequestId),
 }
 
-/// One client's server.
+/// The demo server of one client.
 #[derive(Debug, Clone, Default)]
 pub struct Demo {
-    /// Settled by `initialize`. Clients that leave it out are served as well.
+    /// The revision that `initialize` settles. Clients that leave it out are served as well.
     revision: Option<Revision>,
 }
 
-/// What a request comes to.
+/// The result of a request.
 enum Reply {
     Now(Value),
     Later(SlowCall),
 }
 
 impl Demo {
-    /// A server whose client has said nothing yet.
+    /// A server for a client that has sent nothing yet.
     pub fn new() -> Demo {
         Demo::default()
     }
@@ -62,7 +62,7 @@ impl Demo {
         self.message(text, now).into_iter().collect()
     }
 
-    /// Slow calls of a batch are answered on their own, when they are done.
+    /// Answers a batch. Slow calls of a batch are answered on their own, when they are done.
     fn batch(&mut self, text: &str, now: SystemTime) -> Vec<Answer> {
         let elements = match raw::first_elements(text, BATCH_MESSAGES_MAX + 1) {
             Ok(elements) if elements.len() > BATCH_MESSAGES_MAX => {
@@ -105,7 +105,7 @@ impl Demo {
                 let cancelled = method == notification::CANCELLED;
                 cancelled.then(|| cancelled_id(params.as_deref()).map(Answer::Cancel)).flatten()
             }
-            // It asks its clients nothing, so nothing waits for an answer.
+            // The demo asks its clients no questions, so no response is expected.
             Ok(Message::Response { .. }) => None,
             Err(Malformed { id, error }) => {
                 Some(Answer::Text(jsonrpc::error_response(id.as_ref(), &error)))
@@ -162,7 +162,7 @@ impl Demo {
     }
 }
 
-/// The request that a `notifications/cancelled` speaks of.
+/// The request that a `notifications/cancelled` names.
 fn cancelled_id(params: Option<&str>) -> Option<RequestId> {
     let fields = raw::RawObject::parse(params?).ok()?;
     RequestId::parse(fields.get("requestId")?)
@@ -170,6 +170,11 @@ fn cancelled_id(params: Option<&str>) -> Option<RequestId> {
 
 fn wrong(what: impl Into<String>) -> RpcError {
     RpcError::new(code::INVALID_PARAMS, what)
+}
+
+/// The result of a tool that gives a text.
+fn text_result(text: &str) -> Value {
+    json!({ "content": [{ "type": "text", "text": text }], "isError": false })
 }
 
 fn refusal(id: Option<&RequestId>, code: i64, what: &str) -> Answer {

@@ -44,7 +44,7 @@ pub(super) fn read(params: &Map<String, Value>) -> Result<Value, RpcError> {
     Ok(json!({ "contents": [{ "uri": uri, "mimeType": "text/plain", "text": text }] }))
 }
 
-/// Decodes one segment of a path (RFC 3986, 2.1). Nothing for a broken one.
+/// Decodes one segment of a path (RFC 3986, 2.1). None for an invalid one.
 fn percent_decode(text: &str) -> Option<String> {
     if text.contains(['/', '?', '#']) {
         return None;

@@ -1,20 +1,20 @@
-//! The tool `slow` as a value: what to send at which step. Waiting is the shell's.
+//! The tool `slow` as a value: the messages of each step. The transports do the waiting.
 
 use std::time::Duration;
 
 use serde_json::{Map, Value, json};
 
 use super::arguments::Arguments;
-use super::{Answer, refusal, tools, wrong};
+use super::{Answer, refusal, text_result, wrong};
 use crate::protocol::jsonrpc::{self, RequestId, RpcError};
 use crate::protocol::method::notification;
 
-/// Longest slow call.
+/// The longest slow call, in seconds.
 pub(super) const SECONDS_MAX: f64 = 600.0;
-/// Most steps of one slow call.
+/// The most steps of one slow call.
 pub(super) const STEPS_MAX: u32 = 1000;
 
-/// A call that takes its time.
+/// A call that takes time.
 #[derive(Debug, Clone, PartialEq)]
 pub struct SlowCall {
     id: RequestId,
@@ -46,32 +46,32 @@ impl SlowCall {
         })
     }
 
-    /// The request that is answered at the end.
+    /// The id of the request that is answered at the end.
     pub fn id(&self) -> &RequestId {
         &self.id
     }
 
-    /// How many steps the call has.
+    /// The number of the call's steps.
     pub fn steps(&self) -> u32 {
         self.steps
     }
 
-    /// How long each step takes.
+    /// The time of each step.
     pub fn step_time(&self) -> Duration {
         self.step_time
     }
 
-    /// How long the whole call takes.
+    /// The time of the whole call.
     pub fn time(&self) -> Duration {
         self.step_time * self.steps
     }
 
-    /// Whether the client has asked for progress.
+    /// True if the client has asked for progress.
     pub fn wants_progress(&self) -> bool {
         self.progress_token.is_some()
     }
 
-    /// What to send after the given step, the first being 1; nothing where the client wants no
+    /// The message after the given step, the first being 1; none where the client wants no
     /// progress.
     pub fn progress(&self, step: u32) -> Option<String> {
         let token = self.progress_token.as_ref()?;
@@ -84,15 +84,15 @@ impl SlowCall {
         Some(jsonrpc::notification(notification::PROGRESS, Some(&params.to_string())))
     }
 
-    /// What to send after the last step.
+    /// The message after the last step.
     pub fn result(&self) -> String {
         let steps = if self.steps == 1 { "step" } else { "steps" };
         let total = self.time().as_secs_f64();
         let text = format!("Done: {} {steps} in {total:.3} seconds.", self.steps);
-        jsonrpc::response(&self.id, &tools::text_result(&text).to_string())
+        jsonrpc::response(&self.id, &text_result(&text).to_string())
     }
 
-    /// What to send where the call cannot be run.
+    /// The answer where the call cannot run.
     pub fn refuse(&self, code: i64, what: &str) -> Answer {
         refusal(Some(&self.id), code, what)
     }

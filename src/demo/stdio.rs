@@ -1,4 +1,4 @@
-//! The demo server over standard input and output: one JSON-RPC message a line.
+//! The demo server over standard input and output: one JSON-RPC message on each line.
 
 use std::collections::HashMap;
 use std::io::{self, BufRead, Read, Write};
@@ -10,14 +10,14 @@ use super::{Answer, Demo, SlowCall, refusal};
 use crate::protocol::jsonrpc::{RequestId, code};
 use crate::thread::{self, Joined};
 
-/// Bytes of one line. Longer ones are refused and skipped.
+/// The most bytes of one line. Longer ones are refused and skipped.
 const LINE_BYTES_MAX: usize = 4 * 1024 * 1024;
-/// Slow calls at once; each has a thread.
+/// The most slow calls at once; each has a thread.
 const SLOW_CALLS_MAX: usize = 32;
-/// Lines waiting to be written; whoever has one more waits.
+/// The most lines that wait to be written; a thread with one more waits.
 const OUTBOX_LINES_MAX: usize = 64;
 
-/// Serves until the end of `input`, or until `output` breaks. Slow calls end with it.
+/// Serves until the end of `input`, or until `output` breaks. Slow calls end then too.
 ///
 /// # Errors
 /// `input` cannot be read, or the system refuses a thread.
@@ -74,8 +74,8 @@ fn read_line(input: &mut impl BufRead, line: &mut Vec<u8>) -> io::Result<Line> {
     }
 }
 
-/// Owns the output, so that a client which reads slowly delays only those who have to say
-/// something. Ends when nobody can say anything any more, or the output breaks.
+/// Owns the output, so that a client which reads slowly delays only the senders of lines. Ends
+/// when there are no senders any more, or the output breaks.
 fn write_lines(lines: &Receiver<String>, mut output: impl Write) {
     for mut line in lines {
         line.push('\n');
@@ -85,22 +85,22 @@ fn write_lines(lines: &Receiver<String>, mut output: impl Write) {
     }
 }
 
-/// The output has broken.
+/// The error that the output has broken.
 struct Gone;
 
-/// What runs beside the reader. Fields are in the order of their end.
+/// The threads beside the reader. Fields are dropped in this order.
 struct Shell {
     /// 1. The slow calls end; they hold clones of the outbox.
     running: HashMap<RequestId, Running>,
-    /// 2. The last way to say something goes, and with it the writer's loop.
+    /// 2. The last sender of lines is dropped, which ends the writer's loop.
     outbox: Sender<String>,
-    /// 3. What was said is written.
+    /// 3. The last lines are written.
     _writer: Joined,
 }
 
-/// A slow call. Fields are in the order of their end.
+/// A slow call. Fields are dropped in this order.
 struct Running {
-    /// 1. Dropping it wakes the call.
+    /// 1. The drop wakes the call.
     _cancel: Sender<()>,
     /// 2. The call ends.
     thread: Joined,
@@ -141,7 +141,8 @@ impl Shell {
     }
 }
 
-/// A call that is cancelled says nothing more (2025-11-25, basic/utilities/cancellation).
+/// Runs a slow call. A cancelled call sends nothing more (2025-11-25,
+/// basic/utilities/cancellation).
 fn run_slow(call: &SlowCall, cancelled: &Receiver<()>, outbox: &Sender<String>) {
     for step in 1..=call.steps() {
         match cancelled.recv_timeout(call.step_time()) {
@@ -154,6 +155,6 @@ fn run_slow(call: &SlowCall, cancelled: &Receiver<()>, outbox: &Sender<String>) 
             return;
         }
     }
-    // Without a reader nobody waits for the result.
+    // If the reader is gone, the result is not needed.
     outbox.send(call.result()).ok();
 }

@@ -1,4 +1,4 @@
-//! Messages in, messages out.
+//! Tests of messages and their answers.
 
 use std::time::{Duration, UNIX_EPOCH};
 

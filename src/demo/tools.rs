@@ -6,7 +6,7 @@ use serde_json::{Map, Number, Value, json};
 
 use super::arguments::{Arguments, parameter};
 use super::slow::{SECONDS_MAX, STEPS_MAX, SlowCall};
-use super::{Reply, wrong};
+use super::{Reply, text_result, wrong};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::telemetry::timestamp;
 
@@ -40,10 +40,6 @@ pub(super) fn call(
     Ok(Reply::Now(result))
 }
 
-pub(super) fn text_result(text: &str) -> Value {
-    json!({ "content": [{ "type": "text", "text": text }], "isError": false })
-}
-
 fn error_result(text: &str) -> Value {
     json!({ "content": [{ "type": "text", "text": text }], "isError": true })
 }
@@ -61,7 +57,7 @@ fn sum(a: &Number, b: &Number) -> Value {
     })
 }
 
-/// An input schema: every property must be there unless it has a default.
+/// An input schema: every property is required unless it has a default.
 fn input(properties: &Value) -> Value {
     let required: Vec<_> = properties
         .as_object()
@@ -80,7 +76,7 @@ fn input(properties: &Value) -> Value {
     schema
 }
 
-/// What all these tools are: they change nothing and reach nothing outside.
+/// The annotations of all these tools: they change nothing and reach nothing outside.
 fn harmless(title: &str, idempotent: Idempotent) -> Value {
     json!({
         "title": title,
@@ -91,7 +87,7 @@ fn harmless(title: &str, idempotent: Idempotent) -> Value {
     })
 }
 
-/// Whether a second call says the same as the first.
+/// Says if a second call has the result of the first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Idempotent {
     Yes,

@@ -1,4 +1,5 @@
-//! Who is admitted, from where and under which path. Swapped whole at a reload.
+//! The admission of clients: keys, origins, proxies, paths and transports. Swapped whole at a
+//! reload.
 
 use std::sync::{Arc, Once};
 
@@ -11,43 +12,45 @@ use crate::http::{Head, Peer};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::quirks::Tolerance;
 
-/// Whom a proxy serves, and those before it, in the order in which they passed it on.
+/// The client that a proxy serves, and the proxies before it, in the order in which they passed
+/// the request on.
 const FORWARDED_FOR: &str = "x-forwarded-for";
 /// The path under which a proxy serves the gateway.
 const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 
-/// What proxies say of whom they serve, and where. Only the first and the last count.
+/// Headers of proxies about their client and their own address. Only the first and the last
+/// count.
 const FORWARDED: [&str; 4] =
     [FORWARDED_FOR, "x-forwarded-host", "x-forwarded-proto", FORWARDED_PREFIX];
 
-/// Who is admitted, and where: what a reload may change of the doors.
+/// The settings of the doors that a reload may change.
 #[derive(Debug)]
 pub struct Admission {
-    /// Who may come from where.
+    /// The admitted values of `Host` and `Origin`.
     pub origins: Origins,
-    /// Whose `X-Forwarded-*` count.
+    /// The proxies whose `X-Forwarded-*` headers count.
     pub proxies: TrustedProxies,
     /// The path under which clients reach the gateway; empty where there is none.
     pub prefix: String,
-    /// Keys; empty means that none is asked for.
+    /// The known keys; if empty, none is required.
     pub keys: Vec<KnownKey>,
-    /// Which transports serve.
+    /// The transports that serve.
     pub transports: Transports,
-    /// Whether known quirks of clients are tolerated.
+    /// The quirks of clients that are tolerated.
     pub tolerance: Tolerance,
-    /// How many came before it. Counted by [`super::Front::readmit`].
+    /// The number of admissions before this one, counted by [`super::Front::readmit`].
     pub generation: u64,
 }
 
 impl Admission {
-    /// Who sent a request: where it came from a proxy that is trusted, whom that names.
+    /// The client of a request: the one that a trusted proxy names, else the peer.
     pub(super) fn peer(&self, head: &Head) -> Peer {
         let named = head.headers.get_all(FORWARDED_FOR);
         self.proxies.client(head.peer.ip(), named).map_or(Peer::Unix, Peer::Ip)
     }
 
-    /// Says once that a proxy's headers count for nothing, because nobody trusts it: else every
-    /// client would seem to be at the proxy's address, and nobody would know why.
+    /// Logs once that a proxy's headers do not count, because the proxy is not trusted: else
+    /// every client would seem to be at the proxy's address, without an explanation.
     pub(super) fn note_forwarded(&self, head: &Head) {
         static SAID: Once = Once::new();
         if SAID.is_completed() {
@@ -67,7 +70,7 @@ impl Admission {
         }
     }
 
-    /// Whose key a request has.
+    /// The principal of a request's key.
     pub(super) fn principal(&self, head: &Head) -> Option<Arc<Principal>> {
         authenticate::authenticate(&self.keys, Admission::presented(head))
     }
@@ -80,9 +83,9 @@ impl Admission {
         }
     }
 
-    /// Whose share of what is bounded a request takes: its key's, and without one that of the
-    /// address that it came from. None where nobody else can come: where there is one key, and
-    /// without keys for this machine, whose owner's processes nothing tells apart.
+    /// The principal in whose share a request counts: its key, and without one the address that
+    /// it came from. None where no other principal can come: where there is one key, and without
+    /// keys for this machine, whose owner's processes cannot be told apart.
     pub(super) fn charged(&self, principal: &Principal, peer: Peer) -> Option<PrincipalId> {
         match (&principal.name, peer) {
             (Some(name), _) => self.charged_key(name),
@@ -91,7 +94,7 @@ impl Admission {
         }
     }
 
-    /// A path as the gateway knows it, whether or not a proxy has taken the prefix away.
+    /// A path as the gateway knows it, with or without the prefix that a proxy may remove.
     pub(super) fn own_path<'a>(&self, path: &'a str) -> &'a str {
         match path.strip_prefix(self.prefix.as_str()) {
             Some("") => "/",
@@ -100,7 +103,7 @@ impl Admission {
         }
     }
 
-    /// What stands before the gateway's own paths in what this client is told.
+    /// The path before the gateway's own paths, in texts for this client.
     pub(super) fn prefix_for<'a>(&'a self, head: &'a Head) -> &'a str {
         let said = head.headers.get(FORWARDED_PREFIX);
         self.proxies.prefix(head.peer.ip(), said).unwrap_or(&self.prefix)
@@ -115,7 +118,7 @@ impl Admission {
         principals.find(|it| it.name.as_deref() == Some(name))
     }
 
-    /// The names of the keys that may use something else than before.
+    /// The names of the keys whose rights differ.
     pub(super) fn differing_from(&self, old: &Admission) -> Vec<Arc<str>> {
         let names = self.keys.iter().filter_map(|key| key.principal.name.as_ref());
         let policy = |of: &Admission, name: &str| {

@@ -1,15 +1,15 @@
-//! Method and path → endpoint. Pure.
+//! Pure: finds the endpoint of a path, and its methods.
 
-/// How REST answers look.
+/// The form of REST answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
-    /// Our own.
+    /// The gateway's own form.
     Plain,
-    /// LiteLLM's present one.
+    /// LiteLLM's present form.
     Litellm,
 }
 
-/// What the gateway tells programs of itself.
+/// A document that describes the gateway to programs.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Document {
     /// JSON Schema of the configuration.
@@ -18,7 +18,7 @@ pub enum Document {
     OpenApi,
 }
 
-/// What a path serves. A per-server endpoint carries the server's name.
+/// The service at a path. A per-server endpoint carries the server's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint<'a> {
     /// REST: the list of tools.
@@ -31,34 +31,34 @@ pub enum Endpoint<'a> {
     Sse(Option<&'a str>),
     /// HTTP+SSE messages.
     SseMessages(Option<&'a str>),
-    /// Whether the process lives.
+    /// Shows that the process lives.
     Healthz,
-    /// Whether what is required has answered.
+    /// Shows that the required servers have answered.
     Readyz,
-    /// How everything is.
+    /// The state of the gateway and its servers.
     Status,
     /// Calls and refusals as they happen.
     StatusEvents,
-    /// What was counted.
+    /// The metrics.
     Metrics,
-    /// Pins that wait for somebody's review.
+    /// The changes that wait for a review of pins.
     Pins,
-    /// Takes pins as they are now.
+    /// Accepts pins as they are now.
     PinsAccept,
     /// A file of the console, whose page stands at `/`.
     Console(&'a str),
     /// A description for programs.
     Document(Document),
-    /// The configuration is read again.
+    /// Reads the configuration again.
     Reload,
 }
 
-/// What the page at `/` loads.
+/// The files that the page at `/` loads.
 const CONSOLE_FILES: [&str; 5] =
     ["console.css", "console.js", "console-base.js", "console-tools.js", "console-activity.js"];
 
 impl<'a> Endpoint<'a> {
-    /// What a path serves; with or without its trailing slash it is the same.
+    /// The endpoint of a path; with or without its trailing slash it is the same.
     pub fn find(path: &'a str) -> Option<Endpoint<'a>> {
         if path == "/" {
             return Some(Endpoint::Console(""));
@@ -140,18 +140,18 @@ impl<'a> Endpoint<'a> {
         }
     }
 
-    /// Whether errors are JSON-RPC's here rather than REST's.
+    /// True if errors are JSON-RPC's here rather than REST's.
     pub fn speaks_mcp(self) -> bool {
         matches!(self, Self::Mcp(_) | Self::Sse(_) | Self::SseMessages(_))
     }
 
-    /// Whether the path is served without a key.
+    /// True if the path is served without a key.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Healthz | Self::Readyz | Self::Console(_))
     }
 }
 
-/// What follows `/mcp`, or `/{server}/mcp`.
+/// The endpoint for the rest behind `/mcp`, or `/{server}/mcp`.
 fn under_mcp<'a>(server: Option<&'a str>, rest: [Option<&'a str>; 4]) -> Option<Endpoint<'a>> {
     match (server, rest) {
         (_, [None, ..]) => Some(Endpoint::Mcp(server)),

@@ -6,31 +6,31 @@ use std::time::{Duration, Instant};
 
 use crate::wait::KeepAlive;
 
-/// An answer that can be kept alive.
+/// An answer whose connection can be kept alive.
 pub(crate) trait Beating: Send {
-    /// When something was last sent to the client; none where nothing was.
+    /// The time of the last bytes to the client; none before the first.
     fn sent_at(&self) -> Option<Instant>;
 
-    /// Sends the client what means nothing.
+    /// Sends the client bytes without a meaning.
     fn beat(&mut self);
 }
 
-/// An answer that can be used from where it is shared. Whoever uses it takes it out meanwhile, so
-/// that no lock is held while it is written to; who comes then finds nothing, and need not wait.
+/// An answer that is shared by the call's thread and its wait. A user takes the answer out while
+/// it writes, so that no lock is held then; another user finds none meanwhile, and need not wait.
 pub(crate) struct KeptAlive<T>(Mutex<Option<T>>);
 
 impl<T> KeptAlive<T> {
-    /// `answer` as what can be shared.
+    /// Shares `answer`.
     pub(crate) fn new(answer: T) -> KeptAlive<T> {
         KeptAlive(Mutex::new(Some(answer)))
     }
 
-    /// The answer, for good: there is none any more.
+    /// Takes the answer for good.
     pub(crate) fn take(&self) -> Option<T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
     }
 
-    /// Uses the answer, if it is there.
+    /// Calls `using` with the answer, if it is not taken.
     pub(crate) fn with<R>(&self, using: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut answer = self.take()?;
         let out = using(&mut answer);

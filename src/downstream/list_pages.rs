@@ -1,4 +1,4 @@
-//! Lists as clients are given them: pages of items, and how their servers are.
+//! Lists for clients: pages of items, and the states of their servers.
 
 use super::Front;
 use super::problem_body::add_refusal;
@@ -17,10 +17,10 @@ use crate::protocol::server_name::ServerName;
 
 pub use crate::protocol::listed_item::UPSTREAMS_META;
 
-/// The result of a list: a page of it, which may be large and is shared, and what is said besides.
+/// The result of a list: a page of items, which may be large and is shared, and further members.
 #[derive(Debug, Clone, PartialEq)]
 pub struct ListPage {
-    /// The list.
+    /// The kind of the list's items.
     pub kind: Kind,
     /// The items, an array's text.
     pub items: Raw,
@@ -47,7 +47,7 @@ impl ListPage {
         ListPage { kind: list.kind, items, others: others.to_text() }
     }
 
-    /// What stands before and behind the items in the result's text.
+    /// The text before and behind the items in the result.
     pub(super) fn around(&self) -> (String, String) {
         let mut before = String::from("{");
         push_string(&mut before, self.kind.list_key());
@@ -60,17 +60,17 @@ impl ListPage {
     }
 }
 
-/// Why there is no page of a list.
+/// The reason why there is no page of a list.
 #[derive(Debug)]
 pub(super) enum NotListed {
-    /// What was asked for cannot be.
+    /// The request is invalid.
     Asked(RpcError),
-    /// It cannot be given.
+    /// The list cannot be given.
     Call(CallError),
 }
 
 impl Front {
-    /// One page of what the scope sees and `shows` admits.
+    /// One page of the items that the scope sees and `shows` admits.
     pub(super) fn list_page(
         &self,
         scope: &Scope,
@@ -105,7 +105,7 @@ impl Front {
         Ok(ListPage::new(&list, text, next.as_deref()))
     }
 
-    /// The answer to a stateless client that asks for a list.
+    /// The answer to a list request of a stateless client.
     pub(super) fn list_modern(
         &self,
         scope: &Scope,
@@ -126,7 +126,7 @@ impl Front {
     }
 }
 
-/// The cursor that a list is asked for with.
+/// The cursor of a list request.
 pub(super) fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError> {
     let wrong = |what: String| RpcError::new(code::INVALID_PARAMS, what);
     let Some(params) = params else { return Ok(None) };
@@ -135,7 +135,7 @@ pub(super) fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError
     fields.string("cursor").map_err(|_| wrong("\"cursor\" must be a string.".to_owned()))
 }
 
-/// What a cursor is good for: one list as one principal sees it at one endpoint.
+/// The scope of a cursor: one list as one principal sees it at one endpoint.
 fn view_of(scope: &Scope, kind: Kind) -> String {
     let name = scope.principal.name.as_deref().unwrap_or_default();
     let only = scope.only.as_ref().map(ServerName::as_str).unwrap_or_default();
@@ -147,7 +147,7 @@ fn view_of(scope: &Scope, kind: Kind) -> String {
     format!("{}|{name}|{only}|{narrowed}", kind.list_key())
 }
 
-/// How a server is, as lists tell it.
+/// The state of a server, for lists.
 pub fn server_outcome(listing: &Listing) -> serde_json::Value {
     let server = listing.server.as_str();
     let mut outcome = match &listing.health {

@@ -1,5 +1,5 @@
-//! Faces MCP clients: bytes in → call → outcome → bytes out. One file a door; what they share
-//! is here: who asks, for what, and whether it may.
+//! The doors for MCP clients: bytes in → call → outcome → bytes out. Each door has a file; the
+//! common part is here: the principal, the scope and the admission of a request.
 
 mod admission;
 mod counted_bytes;
@@ -41,8 +41,8 @@ use crate::session::{
 };
 
 use crate::telemetry;
-use crate::telemetry::rejected::{self, Reason};
-use crate::telemetry::request::{Incoming, Served};
+use crate::telemetry::rejected::Reason;
+use crate::telemetry::request::{self, Incoming, Served};
 
 pub use admission::Admission;
 use endpoint::Endpoint;
@@ -53,60 +53,60 @@ use reply::{BadKey, Problem};
 use stateless::parked_calls::ParkedCalls;
 pub use stateless::request_state::used::UsedStates;
 
-/// What a reload has changed of who is admitted, before sessions know of it.
+/// The changes of a reload to the admission, before sessions have them.
 #[derive(Debug)]
 pub struct Readmitted {
     admission: Arc<Admission>,
-    /// Names of keys whose rights differ.
+    /// The names of keys whose rights differ.
     differ: Vec<Arc<str>>,
 }
 
-/// Everything that the doors need.
+/// The values that the doors need.
 #[derive(Debug)]
 pub struct Front {
-    /// Swapped whole.
+    /// The present admission, swapped whole.
     pub admission: RwLock<Arc<Admission>>,
-    /// Who asks where no key is asked for.
+    /// The principal of clients without a key, where none is required.
     pub anonymous: Arc<Principal>,
-    /// The same from this machine, and whoever is told everything.
+    /// The principal of such clients on this machine, and of others that are told everything.
     pub operator: Arc<Principal>,
-    /// What calls go through.
+    /// The pipeline of calls.
     pub pipeline: Arc<Pipeline>,
     /// The session thread's handle.
     pub sessions: Sessions,
     /// The stream thread's handle.
     pub streams: Streams,
-    /// Who is told of calls and refusals as they happen.
+    /// The streams that are sent calls and refusals as they happen.
     pub watchers: Arc<Watchers>,
-    /// What is kept for clients that resume a stream.
+    /// The events that are kept for clients that resume a stream.
     pub event_logs: EventLogs,
     /// Every bound.
     pub limits: Arc<Limits>,
     /// The bytes that may be held at once.
     pub buffered: Budget,
-    /// Makes and opens the cursors of lists.
+    /// Seals and opens the cursors of lists.
     pub cursors: Sealer,
-    /// Makes and opens what stateless clients bring back.
+    /// Seals and opens the `requestState` of stateless clients.
     pub states: Sealer,
-    /// Which of those have come back.
+    /// The states that have come back.
     pub used_states: UsedStates,
     /// Calls of stateless clients that outlive a request.
     pub parked: ParkedCalls,
-    /// Pins that wait for a review.
+    /// The review of pins.
     pub review: Review,
-    /// When the process began to serve.
+    /// The time at which the process began to serve.
     pub started: Instant,
-    /// Whether the process is stopping.
+    /// True while the process stops.
     pub stopping: AtomicBool,
-    /// The engine that serves, once it does, for what `/status` tells of it.
+    /// The running engine, once it runs, for `/status`.
     pub engine: OnceLock<Weak<Running>>,
-    /// The way to have the configuration read again, once there is one.
+    /// The sender of wishes to read the configuration again, once there is a receiver.
     pub reload: OnceLock<Sender<Sender<Reloaded>>>,
 }
 
-/// What a client hears whose bodies and results fill its share.
+/// The text for a client whose bodies and results fill its share.
 const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
-/// Headers by which a proxy says that it passes on what somebody else has sent.
+/// Headers by which a proxy shows that it passes another client's request on.
 const FORWARDED: [&str; 7] = [
     "forwarded",
     "via",
@@ -117,7 +117,7 @@ const FORWARDED: [&str; 7] = [
     "x-real-ip",
 ];
 
-/// A request that may be served.
+/// A request that is admitted.
 #[derive(Debug)]
 struct Admitted<'a> {
     endpoint: Endpoint<'a>,
@@ -126,7 +126,7 @@ struct Admitted<'a> {
     charged: Option<PrincipalId>,
 }
 
-/// The words of a transport that is switched off.
+/// A transport that can be switched off.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum TransportSwitch {
     Rest,
@@ -135,20 +135,20 @@ enum TransportSwitch {
 }
 
 impl Front {
-    /// Who is admitted at present.
+    /// The present admission.
     fn admission(&self) -> Arc<Admission> {
         self.admission.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// From here on these are admitted; a request that was admitted before goes on. What keys that
-    /// `ends` names have begun is forgotten.
+    /// Sets the admission; requests that were admitted before go on. Tasks and parked calls of
+    /// keys for which `ends` is true are forgotten.
     pub fn readmit(
         &self,
         mut admission: Admission,
         ends: impl Fn(Option<&str>) -> bool,
     ) -> Readmitted {
         let mut current = self.admission.write().unwrap_or_else(PoisonError::into_inner);
-        // Before anybody else can come under the name of a key that has ended.
+        // This comes before another client can get the name of a key that has ended.
         let names = current.keys.iter().filter_map(|key| key.principal.name.as_ref());
         let ended: Vec<Arc<str>> = names.filter(|name| ends(Some(name))).cloned().collect();
         ended.iter().for_each(|name| self.pipeline.forget_tasks_of(name));
@@ -163,23 +163,23 @@ impl Front {
         Readmitted { admission, differ }
     }
 
-    /// Sessions hear of the servers that there are now, as far as their keys may, and those of
-    /// keys that `ends` names end.
+    /// Gives sessions the present servers, as far as their keys may see them, and ends those of
+    /// keys for which `ends` is true.
     ///
     /// # Errors
-    /// The session thread takes no more; sessions are as they were.
+    /// The session thread takes no more commands; sessions are as they were.
     pub fn rescope(
         &self,
         readmitted: Readmitted,
         ends: impl Fn(Option<&str>) -> bool + Send + 'static,
     ) -> Result<(), CallError> {
         let Readmitted { admission, differ } = readmitted;
-        // Weak, because the session thread keeps the last of these.
+        // The references are weak, because the session thread keeps the last of these closures.
         let (pipeline, anonymous) = (Arc::downgrade(&self.pipeline), self.anonymous.clone());
         let generation = admission.generation;
         let sees = move |owner: &Owner| {
             let name = owner.principal.as_deref();
-            // One that this admission let in is of the key that is there now.
+            // A session that this admission let in belongs to the present key.
             if owner.admission < generation && ends(name) {
                 return None;
             }
@@ -201,7 +201,7 @@ impl Front {
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
 
-    /// A request begins: from here on this thread knows what it is called and who sent it.
+    /// Notes the begin of a request in this thread's record, with its id and peer.
     fn begin(&self, head: &Head, bytes_in: usize) -> Served {
         let admission = self.admission();
         admission.note_forwarded(head);
@@ -218,10 +218,10 @@ impl Front {
         })
     }
 
-    /// Who sends a request; none where a key is asked for and it has none that is known.
+    /// The principal of a request; none where a key is required and the request has no known one.
     fn principal(&self, admission: &Admission, head: &Head) -> Option<Arc<Principal>> {
         if admission.keys.is_empty() {
-            // Whom a proxy on this machine serves is somewhere else.
+            // The client of a proxy on this machine is somewhere else.
             let is_forwarded = FORWARDED.into_iter().any(|it| head.headers.get(it).is_some());
             let is_here = head.peer.is_local() && !is_forwarded;
             let principal = if is_here { &self.operator } else { &self.anonymous };
@@ -230,7 +230,7 @@ impl Front {
         admission.principal(head)
     }
 
-    /// Who sends a request that only an admin may.
+    /// The principal of a request that only an admin may make.
     fn admin(&self, head: &Head) -> Result<Arc<Principal>, Problem> {
         let admission = self.admission();
         let principal = admission.principal(head).ok_or_else(|| bad_key(head))?;
@@ -238,13 +238,13 @@ impl Front {
         if principal.is_admin { Ok(principal) } else { Err(Problem::not_admin()) }
     }
 
-    /// Whether a request may be served, by its head alone.
+    /// Decides by the head alone if a request may be served.
     fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
         let admission = self.admission();
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         let endpoint = Endpoint::find(admission.own_path(&head.path));
         match admission.origins.check(host, origin) {
-            // Whoever looks whether it lives may not know its name, and learns nothing else.
+            // A health check may not know the gateway's name, and reveals nothing else.
             Err(Foreign::Host) if matches!(endpoint, Some(Endpoint::Healthz)) => (),
             Err(Foreign::Host) => return Err(Problem::foreign("Host", host, "allowed_hosts")),
             Err(Foreign::Origin) => {
@@ -255,7 +255,7 @@ impl Front {
         if let Some(field) = posted_message::repeated(head, admission.tolerance) {
             return Err(Problem::repeated(field));
         }
-        // A browser's preflight carries no key; it asks only what may be asked.
+        // A browser's preflight carries no key; it only asks which requests are allowed.
         if let Some(endpoint) = endpoint
             && head.method == "OPTIONS"
         {
@@ -283,10 +283,10 @@ impl Front {
         Endpoint::find(self.admission().own_path(&head.path))
     }
 
-    /// What a request can see.
+    /// The scope of a request.
     ///
     /// # Errors
-    /// The endpoint is one server's, and there is none of that name for this key.
+    /// The endpoint is one server's, and there is no server of that name for this key.
     fn scope(&self, head: &Head, admitted: &Admitted<'_>) -> Result<Scope, Problem> {
         let principal = admitted.principal.clone();
         let admission = admitted.admission;
@@ -297,7 +297,7 @@ impl Front {
         };
         let in_path = admitted.endpoint.server().map(|path| (path, path.split(',').map(found)));
         let (only, narrowed) = match in_path {
-            // Several names are the narrowing header's, as a path.
+            // Several names are those of the narrowing header, as a path.
             Some((path, mut named)) if path.contains(',') => {
                 (None, Some(each_once(named.by_ref().collect::<Result<_, _>>()?)))
             }
@@ -307,9 +307,9 @@ impl Front {
         (scope.only, scope.narrowed) = (only, narrowed);
         let seen = scope.clone();
         let in_header = head.headers.get(headers::SERVERS).map(|_| {
-            // A name that no server has narrows to nothing; it is not worth remembering. Nor is
-            // one of a server that the key may not see: what is remembered of the two must not
-            // differ, in a session's id neither.
+            // A name that no server has narrows to nothing, and is not worth remembering. Nor is
+            // the name of a server that the key may not see: the two must be treated alike, in a
+            // session's id too.
             let known = |name: &ServerName| seen.sees_server(name) && self.pipeline.knows(name);
             let lists = head.headers.get_all(headers::SERVERS);
             let names = lists
@@ -321,7 +321,7 @@ impl Front {
         Ok(scope)
     }
 
-    /// Whose a session is that opens now.
+    /// The owner of a session that opens now.
     fn owner(&self, scope: &Scope) -> Owner {
         Owner {
             principal: scope.principal.name.clone(),
@@ -333,7 +333,7 @@ impl Front {
         }
     }
 
-    /// The session of that id, if it is this principal's and was opened at this endpoint.
+    /// The session of that id, if it belongs to this principal and was opened at this endpoint.
     fn session(&self, id: &str, scope: &Scope, door: Transport) -> Option<Arc<Session>> {
         let bearer = Bearer {
             principal: scope.principal.name.clone(),
@@ -346,17 +346,17 @@ impl Front {
         (session.owner.only == scope.only).then_some(session)
     }
 
-    /// What a request of an open session can see: what its session can, narrowed further if
-    /// the request says so.
+    /// The scope of a request in an open session: the session's, narrowed further if the request
+    /// asks for it.
     fn scope_in(session: &Session, mut scope: Scope) -> Scope {
         scope.narrowed = in_both(session.owner.narrowed.as_ref(), scope.narrowed);
         scope
     }
 
-    /// Whether a transport serves.
+    /// Checks that a transport serves.
     ///
     /// # Errors
-    /// The answer that says what serves instead.
+    /// The answer, which names the transports that serve instead.
     fn switched_on(&self, transport: TransportSwitch) -> Result<(), Problem> {
         let on = self.admission().transports;
         let (serves, name) = match transport {
@@ -419,7 +419,7 @@ impl Front {
         }
     }
 
-    /// A place among the long-lived streams, taken before anything is answered.
+    /// A place among the long-lived streams, taken before the answer begins.
     fn place(&self, scope: &Scope) -> Result<Place, Problem> {
         let place = self.streams.reserve_for(scope.charged.as_ref());
         place.map_err(|full| Problem::overloaded(&full.to_string()))
@@ -432,7 +432,7 @@ impl Front {
 
 impl Handler for Front {
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
-        // Of what is admitted there is more to tell when it is here.
+        // More is noted of an admitted request once its body is here.
         let served = self.begin(head, 0);
         match self.gate(head) {
             Ok(admitted) => Ok(admitted.charged),
@@ -448,14 +448,14 @@ impl Handler for Front {
     fn handle(&self, mut request: Request, responder: Responder) {
         let served = self.begin(&request.head, request.body.len());
         let responder = responder.named(served.name);
-        // Errors too: a page may read why it was refused.
+        // This includes errors: a page may read why it was refused.
         let mut responder = match request.head.headers.get("origin") {
             Some(origin) if self.admission().origins.admits(origin) => {
                 responder.always(cors(origin))
             }
             Some(_) | None => responder,
         };
-        // For as long as the request.
+        // The share is held for as long as the request.
         let mut share = std::mem::take(&mut request.share);
         let admitted = self.gate(&request.head).and_then(|admitted| {
             let charged = admitted.charged.as_ref();
@@ -474,7 +474,7 @@ impl Handler for Front {
         let principal = self.admission().principal(head);
         telemetry::request::principal(principal.and_then(|it| it.name.clone()).as_deref());
         if let Some(reason) = reason {
-            rejected::turned_away(reason, None, told);
+            request::turned_away(reason, None, told);
         }
         served
     }
@@ -484,7 +484,7 @@ impl Handler for Front {
     }
 }
 
-/// What a page of an admitted origin may read.
+/// The headers that allow a page of an admitted origin to read the answer.
 fn cors(origin: &str) -> [(&'static str, String); 3] {
     [
         ("Access-Control-Allow-Origin", origin.to_owned()),
@@ -493,14 +493,14 @@ fn cors(origin: &str) -> [(&'static str, String); 3] {
     ]
 }
 
-/// Names as a narrowing has them: however often one was said.
+/// The names of a narrowing, each once.
 fn each_once(mut names: Vec<ServerName>) -> Arc<[ServerName]> {
     names.sort_unstable();
     names.dedup();
     names.into()
 }
 
-/// What two narrowings leave; None is none.
+/// The intersection of two narrowings; None narrows nothing.
 fn in_both(
     one: Option<&Arc<[ServerName]>>,
     other: Option<Arc<[ServerName]>>,
@@ -514,14 +514,14 @@ fn in_both(
     }
 }
 
-/// A request that should have a key.
+/// The problem of a request that should have a key.
 fn bad_key(head: &Head) -> Problem {
     let is_wrong = authenticate::has_key(Admission::presented(head));
     Problem::unauthorized(if is_wrong { BadKey::Wrong } else { BadKey::Missing })
 }
 
 fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responder) {
-    // A client that is gone needs no answer.
+    // If the client has gone, the answer is not missed.
     problem.send(responder, &problem.body_for(endpoint)).ok();
 }
 

@@ -1,5 +1,5 @@
-//! What a client sends, read without its known quirks (`protocol/quirks.rs`): the header that
-//! names a revision, and a body. What was tolerated is counted once it is known who the client is.
+//! A client's message without its known quirks (`protocol/quirks.rs`): the revision header, and a
+//! body. Tolerated quirks are counted once the client is known.
 
 use std::borrow::Cow;
 
@@ -23,12 +23,12 @@ pub(super) struct Posted<'a> {
     pub(super) version: Option<&'a str>,
     pub(super) body: Cow<'a, [u8]>,
     pub(super) tolerance: Tolerance,
-    /// Not counted yet.
+    /// The tolerated quirks that are not counted yet.
     quirks: Vec<Quirk>,
 }
 
 impl<'a> Posted<'a> {
-    /// Of a request that has no body, or none that matters here.
+    /// A request that has no body, or none that matters here.
     pub(super) fn head(head: &'a Head, tolerance: Tolerance) -> Posted<'a> {
         let repeated = match tolerance {
             Tolerance::Known => repeated_version(head),
@@ -40,7 +40,7 @@ impl<'a> Posted<'a> {
         Posted { head, version, body: Cow::Borrowed(&[]), tolerance, quirks }
     }
 
-    /// Of a request with its body.
+    /// A request with its body.
     pub(super) fn read(head: &'a Head, body: &'a [u8], tolerance: Tolerance) -> Posted<'a> {
         let mut posted = Posted::head(head, tolerance);
         let mended = match (tolerance, std::str::from_utf8(body)) {
@@ -57,9 +57,9 @@ impl<'a> Posted<'a> {
         posted
     }
 
-    /// Whether a POST is a stateless request: its body says so (basic/versioning). Where a
-    /// request names a session and its body says nothing of it, or names a revision with
-    /// sessions, it belongs to that; without tolerance its header decides.
+    /// True if a POST is a stateless request: then its body declares a revision without sessions
+    /// (basic/versioning). A request with a session's id belongs to that session if its body
+    /// declares no revision, or one with sessions; without tolerance the header decides.
     pub(super) fn is_modern(&self) -> bool {
         let revision = self.version.and_then(Revision::parse);
         let is_modern_head = revision.is_some_and(|revision| revision.era() == Era::Modern);
@@ -78,8 +78,8 @@ impl<'a> Posted<'a> {
         else {
             return is_modern_head && !is_of_session;
         };
-        // A client that names the newest revision it knows and yet begins a session is one of
-        // sessions.
+        // A client that names the newest revision in the header and yet begins a session is a
+        // client of sessions.
         let begins_session = Method::parse(&method) == Some(Method::Initialize);
         let Some(declared) = modern::declared_version(params.as_deref()) else {
             return is_modern_head && !begins_session && !is_of_session;
@@ -99,8 +99,8 @@ impl<'a> Posted<'a> {
         }
     }
 
-    /// Counts what was tolerated: of the client of a session, or of the one that these parameters
-    /// or the head name.
+    /// Counts the tolerated quirks for the client of a session, or for the one that these
+    /// parameters or the head name.
     pub(super) fn count(&mut self, session: Option<&Session>, params: Option<&str>) {
         if self.quirks.is_empty() {
             return;
@@ -118,7 +118,7 @@ fn repeated_version(head: &Head) -> Option<&str> {
     quirks::repeated_value(head.headers.get_all(headers::PROTOCOL_VERSION))
 }
 
-/// The first field that stands again though it may stand once, and whose repetition is not
+/// The first header that stands again though it may stand once, and whose repetition is not
 /// tolerated.
 pub(super) fn repeated(head: &Head, tolerance: Tolerance) -> Option<&'static str> {
     let names = || head.headers.iter().map(|(name, _)| name);

@@ -1,4 +1,4 @@
-//! What a refusal or failure looks like to the clients of each door: its body. Pure.
+//! Pure: the bodies of refusals and failures, for the clients of each door.
 
 use super::endpoint::{Dialect, Endpoint};
 use super::reply::Problem;
@@ -9,9 +9,9 @@ use crate::protocol::jsonrpc::{RpcError, error_response};
 use crate::protocol::raw::Raw;
 use crate::telemetry::redact;
 
-/// What a foreign `Host` or `Origin` is told, and the key that admits it. Where a proxy has passed
-/// it on, `public_url` is wanted: with `allowed_hosts` alone clients would be told paths that are
-/// not the proxy's.
+/// The text for a foreign `Host` or `Origin`, with the key that admits it. Where a proxy has
+/// passed the request on, `public_url` is needed: with `allowed_hosts` alone clients would be
+/// told paths that are not the proxy's.
 pub(super) fn foreign_message(header: &str, sent: Option<&str>, key: &str) -> String {
     let sent = sent.map(|it| redact::excerpt(it, FOREIGN_CHARS_MAX));
     let is = sent.map_or_else(|| "is missing".to_owned(), |it| format!("{it:?} is foreign"));
@@ -31,7 +31,7 @@ impl Problem {
         self.details.iter().map(|(key, value)| ((*key).to_owned(), value.clone()))
     }
 
-    /// As a JSON-RPC error.
+    /// The problem as a JSON-RPC error.
     pub fn to_rpc(&self) -> RpcError {
         let data = (!self.details.is_empty())
             .then(|| serde_json::Value::Object(self.details().collect()).to_string());
@@ -42,7 +42,7 @@ impl Problem {
         }
     }
 
-    /// The body in a REST dialect, which ends its line, for those who read it on a terminal.
+    /// The body in a REST dialect, with a line end for people who read it on a terminal.
     pub fn rest_body(&self, dialect: Dialect) -> String {
         let (outer, key, word) = match dialect {
             Dialect::Plain => ("error", "code", self.code),
@@ -67,7 +67,7 @@ impl Problem {
     }
 }
 
-/// What a refusal over HTTP says, as members of whatever tells of it.
+/// A refusal over HTTP as members of an error.
 pub(super) fn refusal_members(refusal: &HttpRefusal) -> Vec<(&'static str, serde_json::Value)> {
     let mut members = vec![("upstream_status", refusal.status.into())];
     if let Some(challenge) = &refusal.www_authenticate {
@@ -83,7 +83,7 @@ pub(super) fn refusal_members(refusal: &HttpRefusal) -> Vec<(&'static str, serde
     members
 }
 
-/// Adds what a refusal over HTTP says to the object that tells of a failure.
+/// Adds the members of a refusal over HTTP to the object of a failure.
 pub(super) fn add_refusal(failure: &mut serde_json::Value, refusal: Option<&HttpRefusal>) {
     if let (Some(fields), Some(refusal)) = (failure.as_object_mut(), refusal) {
         let members = refusal_members(refusal).into_iter();

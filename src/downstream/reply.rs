@@ -1,4 +1,4 @@
-//! Outcome or failure → status, headers, body. All status codes of the doors live here.
+//! Status, headers and body for outcomes and failures. All status codes of the doors are here.
 
 use std::io;
 
@@ -15,13 +15,13 @@ use crate::protocol::server_name::ServerName;
 use crate::telemetry;
 use crate::telemetry::outcome::CallOutcome;
 use crate::telemetry::redact;
-use crate::telemetry::rejected::{self, Reason};
+use crate::telemetry::rejected::Reason;
 
-/// Everything is fine.
+/// The request succeeded.
 pub const OK: u16 = 200;
 /// A message was taken; its answer, if any, comes on a stream.
 pub const ACCEPTED: u16 = 202;
-/// Nothing to say.
+/// There is no body.
 pub const NO_CONTENT: u16 = 204;
 
 /// The headers of an event stream: no cache, no proxy that holds events back.
@@ -31,27 +31,27 @@ pub const STREAM_HEADERS: [(&str, &str); 3] = [
     ("X-Accel-Buffering", "no"),
 ];
 
-/// So many members that nobody knows are named, each with so many characters.
+/// The most unknown members that are named; each is cut to a number of characters.
 const UNKNOWN_MEMBERS_TOLD_MAX: usize = 8;
 const MEMBER_CHARS_MAX: usize = 64;
 
-/// Why a request has nobody's rights.
+/// The reason why a request has no principal.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum BadKey {
-    /// It brings none.
+    /// The request has no key.
     Missing,
-    /// It brings one that nobody has.
+    /// The request has an unknown key.
     Wrong,
 }
 
-/// A refusal or failure, before it has the shape of a door.
+/// A refusal or failure, before it gets the form of a door.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// The HTTP status.
     pub status: u16,
-    /// REST's word for it.
+    /// REST's word for the problem.
     pub code: &'static str,
-    /// JSON-RPC's number for it.
+    /// JSON-RPC's error code.
     pub rpc_code: i64,
     /// A sentence for the client.
     pub message: String,
@@ -73,8 +73,8 @@ impl Problem {
         }
     }
 
-    /// A request that is turned away before anything is done for it, which is counted: it is
-    /// put into words once, whichever door it came by.
+    /// A request that is refused before any work is done for it. It is counted here, since a
+    /// refusal is put into words once, by any door.
     fn refusal(
         reason: Reason,
         status: u16,
@@ -83,7 +83,7 @@ impl Problem {
         message: impl Into<String>,
     ) -> Problem {
         let message = message.into();
-        rejected::turned_away(reason, None, &message);
+        telemetry::request::turned_away(reason, None, &message);
         Problem::new(status, code, rpc_code, message)
     }
 
@@ -120,7 +120,7 @@ impl Problem {
         Problem::refusal(Reason::BadRequest, 400, "invalid_request", error.code, message)
     }
 
-    /// No key, or a wrong one.
+    /// There is no key, or a wrong one.
     pub fn unauthorized(key: BadKey) -> Problem {
         let (word, what) = match key {
             BadKey::Missing => ("missing_key", "This needs a key"),
@@ -129,7 +129,7 @@ impl Problem {
             }
         };
         let message = format!("{what}: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".");
-        rejected::turned_away(Reason::Unauthorized, Some(word), "");
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), "");
         Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
             .header("WWW-Authenticate", "Bearer")
     }
@@ -140,12 +140,12 @@ impl Problem {
         Problem::refusal(Reason::Origin, 403, "foreign_origin", code::BAD_REQUEST, message)
     }
 
-    /// What is kept on the disk cannot be read or written.
+    /// A file of the state directory cannot be read or written.
     pub fn not_kept(what: &str) -> Problem {
         Problem::new(500, "state_unusable", code::INTERNAL_ERROR, what)
     }
 
-    /// Nothing of that name is pinned of a server.
+    /// No item of that name is pinned for a server.
     pub fn not_pinned(server: &ServerName, near: &[String]) -> Problem {
         let close = if near.is_empty() {
             String::new()
@@ -158,7 +158,7 @@ impl Problem {
             .with("near", near)
     }
 
-    /// A body has members that nothing here reads.
+    /// A body has unknown members.
     pub fn unknown_members(unknown: &[&str], known: &[&str]) -> Problem {
         let quoted = |keys: &[&str]| {
             let keys = keys.iter().take(UNKNOWN_MEMBERS_TOLD_MAX);
@@ -176,14 +176,14 @@ impl Problem {
         ))
     }
 
-    /// LiteLLM's word for a call that lacks something.
+    /// A call lacks a parameter, in LiteLLM's words.
     pub fn missing_parameter(key: &str) -> Problem {
         let message = format!("\"{key}\" is missing.");
         let code = code::INVALID_PARAMS;
         Problem::refusal(Reason::BadRequest, 400, "missing_parameter", code, message)
     }
 
-    /// The only server that was asked for its list has none to show; `word` says why.
+    /// The only server whose list was requested has none to show; `word` gives the reason.
     pub fn unlisted(server: &ServerName, word: &'static str, message: &str) -> Problem {
         let status = if word == litellm::TIMEOUT { 504 } else { 502 };
         let message = format!("Failed to list tools from server {server}: {message}");
@@ -191,30 +191,30 @@ impl Problem {
             .with("server", server.as_str())
     }
 
-    /// What only an admin may do or see.
+    /// The request is for admins only.
     pub fn not_admin() -> Problem {
         let message = "This needs a key with \"admin\": true, or, without keys, to be asked from \
                        this machine; /metrics and /status are at \"admin_listen\" too.";
         let word = "not_admin";
-        rejected::turned_away(Reason::Unauthorized, Some(word), message);
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), message);
         Problem::new(403, word, code::BAD_REQUEST, message)
     }
 
-    /// The configuration was read again, and something is wrong with it.
+    /// The configuration was read again, and has faults.
     pub fn bad_configuration(problems: Vec<String>) -> Problem {
         let message = "The configuration stays as it was.";
         Problem::new(422, "bad_configuration", code::INTERNAL_ERROR, message)
             .with("problems", problems)
     }
 
-    /// The configuration was taken over in part only.
+    /// The configuration was applied in part only.
     pub fn reloaded_in_part(why: &str) -> Problem {
         let message =
             format!("The configuration was taken over in part only and is tried again: {why}");
         Problem::new(500, "reloaded_in_part", code::INTERNAL_ERROR, message)
     }
 
-    /// A path that serves nothing.
+    /// Nothing is served at the path.
     pub fn unknown_path() -> Problem {
         Problem::nothing_at(
             "There is nothing at this path. Served are /, /mcp, /mcp/NAME of a server, \
@@ -224,7 +224,7 @@ impl Problem {
         )
     }
 
-    /// The same where `admin_listen` is asked.
+    /// Nothing is served at the path of `admin_listen`.
     pub fn unknown_admin_path() -> Problem {
         Problem::nothing_at(
             "There is nothing at this path of admin_listen. Served there are /healthz, /readyz, \
@@ -236,14 +236,14 @@ impl Problem {
         Problem::refusal(Reason::UnknownPath, 404, "unknown_path", code::BAD_REQUEST, message)
     }
 
-    /// A session that is unknown, has ended, or is another key's.
+    /// The session is unknown, has ended, or belongs to another key.
     pub fn unknown_session() -> Problem {
         let message = "Session not found. Open a new one with initialize.";
         let code = code::SESSION_NOT_FOUND;
         Problem::refusal(Reason::UnknownSession, 404, "unknown_session", code, message)
     }
 
-    /// A path that serves other methods.
+    /// The path serves other methods.
     pub fn wrong_method(allowed: &[&str]) -> Problem {
         let allowed = allowed.join(", ");
         let message = format!("This path serves {allowed}.");
@@ -252,20 +252,20 @@ impl Problem {
             .header("Allow", allowed)
     }
 
-    /// `Accept` admits nothing that could be answered.
+    /// `Accept` admits no form of the answer.
     pub fn not_acceptable(wanted: &str) -> Problem {
         let message = format!("Not Acceptable: the Accept header must admit {wanted}.");
         Problem::refusal(Reason::BadRequest, 406, "not_acceptable", code::BAD_REQUEST, message)
     }
 
-    /// A body that is not declared as JSON.
+    /// The body is not declared as JSON.
     pub fn not_json() -> Problem {
         let message = "The body must be declared as \"Content-Type: application/json\".";
         let code = code::BAD_REQUEST;
         Problem::refusal(Reason::BadRequest, 415, "unsupported_media_type", code, message)
     }
 
-    /// A transport that the configuration switches off.
+    /// The configuration switches the transport off.
     pub fn switched_off(transport: &str, serving: &[&str]) -> Problem {
         let instead = if serving.is_empty() {
             "No transport serves.".to_owned()
@@ -283,8 +283,8 @@ impl Problem {
         Problem::from_call(&error)
     }
 
-    /// Servers that the operator requires have not answered yet; `missing` are those of them that
-    /// may be told. An answer, not a refusal.
+    /// Required servers have not answered yet; `missing` are those that may be named. This is an
+    /// answer, not a refusal.
     pub fn not_ready(missing: &[&str]) -> Problem {
         if missing.is_empty() {
             return Problem::unready("a required server has not answered yet".to_owned());
@@ -294,7 +294,7 @@ impl Problem {
         Problem::unready(message).with("n_missing", n).with("missing", missing)
     }
 
-    /// The same for whoever may only know how many they are.
+    /// As [`Problem::not_ready`], for a client that may only know the number.
     pub fn not_ready_without_names(n_missing: usize) -> Problem {
         Problem::unready(Problem::have_not_answered(n_missing)).with("n_missing", n_missing)
     }
@@ -311,7 +311,7 @@ impl Problem {
         }
     }
 
-    /// A field stands twice that may stand once: another reader could heed the other one.
+    /// A header stands twice that may stand once: another reader could use the other value.
     pub fn repeated(field: &'static str) -> Problem {
         let code =
             if MIRRORED.contains(&field) { code::HEADER_MISMATCH } else { code::BAD_REQUEST };
@@ -319,7 +319,7 @@ impl Problem {
         Problem::refusal(Reason::BadRequest, 400, "invalid_request", code, message)
     }
 
-    /// A server wants something that this client cannot be asked.
+    /// A server needs input that this client cannot give.
     pub fn wants_input(server: &ServerName) -> Problem {
         let message = format!(
             "The server {server} wants input from the client, which cannot be asked over this \
@@ -336,7 +336,7 @@ impl Problem {
         Problem::new(405, "wrong_method", code::BAD_REQUEST, message).header("Allow", "POST")
     }
 
-    /// What it says of its request, where the call has said nothing.
+    /// The outcome of the request, where the call has noted none.
     pub fn outcome(&self) -> CallOutcome {
         match self.status {
             502 => CallOutcome::UpstreamError,
@@ -346,11 +346,11 @@ impl Problem {
         }
     }
 
-    /// What a call failed with.
+    /// The problem of a failed call.
     pub fn from_call(error: &CallError) -> Problem {
         let problem = Problem::of_failure(error);
         let word = if matches!(error, CallError::Withheld { .. }) {
-            // It is the gateway that refuses it, whoever is to blame.
+            // The gateway refuses it, whoever is to blame.
             Some("withheld")
         } else {
             (error.side() != Side::Upstream).then_some(problem.code)
@@ -393,7 +393,7 @@ impl Problem {
             CallError::RateLimited { retry_after } => {
                 let seconds = whole_seconds(*retry_after);
                 let code = code::INTERNAL_ERROR;
-                // Told in the body too, for doors that answer on a stream.
+                // The time is in the body too, for doors that answer on a stream.
                 Problem::refusal(Reason::Rate, 429, "rate_limited", code, text)
                     .with("retry_after_s", seconds)
                     .header("Retry-After", seconds.to_string())
@@ -412,13 +412,13 @@ impl Problem {
                 Problem::refusal(Reason::Overloaded, 503, "shutting_down", code, text)
                     .header("Retry-After", "5")
             }
-            // 499 is nginx's; nobody is there to read it.
+            // 499 is nginx's; the client has gone.
             CallError::Cancelled => Problem::new(499, "cancelled", code::INTERNAL_ERROR, text),
             CallError::Internal => Problem::new(500, "internal", code::INTERNAL_ERROR, text),
         }
     }
 
-    /// What an upstream is to blame for, which is named.
+    /// A failure for which an upstream, which is named, is to blame.
     fn of_upstream(error: &CallError, text: String) -> Problem {
         let named = |status, word| {
             let problem = Problem::new(status, word, code::INTERNAL_ERROR, text);
@@ -464,7 +464,7 @@ impl Problem {
         }
     }
 
-    /// What an upstream's refusal says besides its text.
+    /// Adds the details of an upstream's refusal.
     fn refused_upstream(self, refusal: &HttpRefusal) -> Problem {
         let members = refusal_members(refusal).into_iter();
         let problem = members.fold(self, |problem, (key, value)| problem.with(key, value));
@@ -474,8 +474,8 @@ impl Problem {
         }
     }
 
-    /// A JSON-RPC error that an upstream answered with, for REST: wrong arguments are the
-    /// client's fault, everything else the upstream's.
+    /// An upstream's JSON-RPC error for REST: wrong arguments are the client's fault, all else
+    /// the upstream's.
     pub fn from_upstream_error(server: &str, error: &RpcError) -> Problem {
         let (status, word) = if error.code == code::INVALID_PARAMS {
             (400, "invalid_arguments")
@@ -493,7 +493,7 @@ impl Problem {
         }
     }
 
-    /// As an answer to a head whose body was not read.
+    /// The answer to a head whose body was not read.
     pub fn to_answer(&self, endpoint: Option<Endpoint<'_>>) -> Answer {
         let mut headers = self.headers.clone();
         headers.push(("Content-Type", JSON.to_owned()));
@@ -503,7 +503,7 @@ impl Problem {
     /// Answers with `body`.
     ///
     /// # Errors
-    /// The client is gone.
+    /// The client has gone.
     pub fn send(&self, responder: Responder, body: &str) -> io::Result<()> {
         let mut headers: Vec<(&str, &str)> =
             self.headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
@@ -514,14 +514,14 @@ impl Problem {
     /// Answers with a JSON-RPC error.
     ///
     /// # Errors
-    /// The client is gone.
+    /// The client has gone.
     pub fn send_rpc(&self, responder: Responder, id: Option<&RequestId>) -> io::Result<()> {
         self.send(responder, &error_response(id, &self.to_rpc()))
     }
 }
 
 /// The status of an error response to a stateless request (2026-07-28, basic/index, Error Codes,
-/// and basic/transports/streamable-http). Where it names none, the error alone tells.
+/// and basic/transports/streamable-http). Where the specification names none, it is 200.
 pub fn modern_status(rpc_code: i64) -> u16 {
     match rpc_code {
         code::METHOD_NOT_FOUND => 404,
@@ -538,13 +538,13 @@ pub fn modern_status(rpc_code: i64) -> u16 {
 /// Answers 200 with JSON in pieces.
 ///
 /// # Errors
-/// The client is gone.
+/// The client has gone.
 pub fn send_json(responder: Responder, body: &[&[u8]]) -> io::Result<()> {
     responder.respond(OK, &[("Content-Type", JSON)], body)
 }
 
-/// The same where the body is counted against `limits.buffered_bytes` already, but for so many
-/// bytes of it.
+/// As [`send_json`], where all but `own_bytes` of the body are counted against
+/// `limits.buffered_bytes` already.
 ///
 /// # Errors
 /// As [`send_json`].

@@ -1,4 +1,4 @@
-//! Tells telemetry which message of a request is served, and what came of it.
+//! Notes the messages of requests and their outcomes for telemetry.
 
 use std::sync::Arc;
 
@@ -37,19 +37,19 @@ impl Front {
     }
 }
 
-/// A request that opens a session begins.
+/// Notes the begin of a request that opens a session.
 pub(super) fn initializes(door: Door, id: &RequestId, params: Option<&str>) {
     request::ask(door, Method::Initialize.as_str(), params);
     request::in_session(id.as_json(), None);
 }
 
-/// A stateless request begins.
+/// Notes the begin of a stateless request.
 pub(super) fn stateless(door: Door, id: &RequestId, method: &str, params: Option<&str>) {
     request::ask(door, method, params);
     request::in_session(id.as_json(), None);
 }
 
-/// What came of a request of a session, where nothing has said so before.
+/// Notes the outcome of a session's request, where none was noted before.
 pub(super) fn answered(answer: &Answer) {
     request::answered(match answer {
         Answer::Result(_) | Answer::List(_) => CallOutcome::Ok,
@@ -58,7 +58,7 @@ pub(super) fn answered(answer: &Answer) {
     });
 }
 
-/// The same of a stateless one.
+/// Notes the outcome of a stateless request, where none was noted before.
 pub(super) fn answered_stateless(answer: &StatelessAnswer) {
     request::answered(match answer {
         StatelessAnswer::Result(_) | StatelessAnswer::List(_) => CallOutcome::Ok,

@@ -1,11 +1,11 @@
-//! Pure: the bounds whose being reached the engine itself answers, by their names.
+//! Pure: the bounds that the engine itself enforces, and their names in refusals.
 
 use crate::limits::Limits;
 
-/// What a client is told where [`Bound::BufferedBytes`] is reached.
+/// The refusal's text where [`Bound::BufferedBytes`] is reached.
 pub(crate) const TOO_MUCH_BUFFERED: &str = "too many bytes are buffered";
 
-/// A bound of the engine that an operator may move.
+/// A bound of the engine that an operator may set.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Bound {
     Connections,
@@ -19,7 +19,7 @@ pub(crate) enum Bound {
 }
 
 impl Bound {
-    /// What the client is told: the reason, and the bound's key with its value.
+    /// The refusal's text for the client: the reason, and the bound's key with its value.
     pub(crate) fn told(self, reason: &str, limits: &Limits) -> String {
         let (key, value) = match self {
             Bound::Connections => ("connections", count(limits.connections)),
@@ -38,7 +38,7 @@ impl Bound {
 }
 
 fn count(value: usize) -> u128 {
-    // Wide enough on every target.
+    // 128 bits hold a `usize` on every target.
     u128::try_from(value).unwrap_or(u128::MAX)
 }
 

@@ -1,16 +1,16 @@
-//! Pure: takes a chunked body apart, piece by piece as it arrives.
+//! Pure: a decoder of chunked bodies, which takes them piece by piece.
 
 use super::bound::Bound;
 use super::framing::{BODY_TOO_LONG, Refusal, over, refuse};
 
-/// Hex digits of a chunk's size. More cannot be below any bound.
+/// Hex digits of a chunk's size. A size with more is over any bound.
 const SIZE_DIGITS_MAX: u32 = 8;
-/// Bytes of all chunk extensions of one body. They are skipped, but they cost.
+/// Bytes of all chunk extensions of one body. Extensions are skipped, but reading them costs.
 const EXTENSION_BYTES_MAX: usize = 16 * 1024;
-/// Bytes of all trailer lines of one body. They are dropped.
+/// Bytes of all trailer lines of one body. Trailers are dropped.
 const TRAILER_BYTES_MAX: usize = 8 * 1024;
 
-/// What is expected next.
+/// The part of the body that is expected next.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum State {
     Size { digits: u32, size: usize },
@@ -48,13 +48,13 @@ impl ChunkDecoder {
         }
     }
 
-    /// Whether the body has ended.
+    /// True if the body has ended.
     pub(crate) fn is_done(&self) -> bool {
         self.state == State::Done
     }
 
-    /// Takes `input`, adds what is body to `body`, and says how many bytes it took: all, but
-    /// for those behind the body's end.
+    /// Takes `input`, adds its data to `body`, and returns how many bytes it took: all but those
+    /// behind the body's end.
     pub(crate) fn feed(&mut self, input: &[u8], body: &mut Vec<u8>) -> Result<usize, Refusal> {
         let mut rest = input;
         while let (&[byte, ref behind @ ..], false) = (rest, self.is_done()) {
@@ -95,7 +95,7 @@ impl ChunkDecoder {
             }
             (State::SizeLf { size: 0 }, b'\n') => State::TrailerStart,
             (State::SizeLf { size }, b'\n') => {
-                // Refused before any of it is read.
+                // The size is refused before any of the chunk is read.
                 if size > self.body_bytes_max.saturating_sub(body_bytes) {
                     return Err(BODY_TOO_LONG);
                 }
@@ -139,7 +139,7 @@ mod tests {
 
     const BODY_BYTES_MAX: usize = 40;
 
-    /// Feeds `wire` cut at every place, and expects the same each time.
+    /// Feeds `wire` cut at every place, and expects the same result each time.
     #[track_caller]
     fn check(wire: &[u8], expected: Result<(&[u8], &[u8]), u16>) {
         for cut in 0..=wire.len() {

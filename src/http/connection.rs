@@ -16,35 +16,35 @@ use super::framing::{
 };
 use super::input::Input;
 use super::pool::{Awake, Conn};
-use super::responder::{Fate, FateCell, Responder, closing_answer};
+use super::responder::{Fate, FateCell, Responder, closing_answer, refusal_body};
 use super::response;
-use super::server::{Shared, TOO_MANY};
+use super::shared::{SHARE_HELD, Shared, TOO_MANY};
 use super::{Answer, Head, Request, rejection};
 use crate::budget::{Exhausted, Share};
-use crate::limits::{DRAINED_HEAD_TIMEOUT, HEAD_LOOK_INTERVAL};
+use crate::limits::{DRAINED_HEAD_TIMEOUT, HEAD_LOOK_INTERVAL, THREAD_STACK_BYTES};
 use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::{RequestName, access, request};
+use crate::thread;
 
-/// What a principal hears whose requests hold its share of the connections.
-pub(crate) const SHARE_HELD: &str = "your requests in work hold your share of the connections";
-/// What a client hears whose request has come too late.
+/// The text for a client whose request comes after the server has begun to end.
 const STOPPING: &str = "the server is shutting down";
-/// How long a client is given to read an answer that ends its connection.
+/// The time in which a client can read an answer that ends its connection.
 const LINGER: Duration = Duration::from_millis(500);
-/// Bytes that are read and thrown away meanwhile.
+/// Bytes of a client that are read and thrown away in that time.
 const LINGER_BYTES_MAX: usize = 32 * 1024 * 1024;
-/// A body's memory grows in steps no larger than what has arrived, and at least so large.
+/// The smallest step by which a body's memory grows. No step is larger than the bytes that have
+/// arrived.
 const BODY_STEP_BYTES: usize = 16 * 1024;
 
-/// How reading a request ends when it does not end in a request.
+/// The reason why reading did not give a request.
 enum End {
-    /// The connection is closed without a word.
+    /// The connection is closed without an answer.
     Quiet,
-    /// The engine says why, and closes.
+    /// The engine answers with the refusal, and closes.
     Refused(Refusal),
-    /// The same of a request whose head is known.
+    /// As `Refused`, for a request whose head is known.
     RefusedRequest(Refusal, Box<Head>),
-    /// The handler wants no more of this request than its head.
+    /// The handler has answered after the head, and does not want the body.
     Answered(Answer),
 }
 
@@ -65,7 +65,7 @@ impl From<Rejected> for End {
 }
 
 impl End {
-    /// What it is of the request that this head begins.
+    /// The same end, for the request with this head.
     fn of(self, head: &Head) -> End {
         match self {
             End::Refused(refusal) => End::RefusedRequest(refusal, Box::new(head.clone())),
@@ -80,7 +80,7 @@ impl From<Exhausted> for End {
     }
 }
 
-/// What the client is told when it is too slow.
+/// The refusal of a client that is too slow.
 fn or_late(bound: Bound, late: &'static str) -> impl Fn(io::Error) -> End {
     move |error| {
         if error.kind() == ErrorKind::TimedOut {
@@ -91,8 +91,42 @@ fn or_late(bound: Bound, late: &'static str) -> impl Fn(io::Error) -> End {
     }
 }
 
+/// Starts one more thread of the pool; it serves connections until the pool wants it no more.
+///
+/// # Errors
+/// The system refuses a thread.
+pub(crate) fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
+    let number = shared.threads_started.fetch_add(1, Ordering::Relaxed) % 10_000;
+    let for_thread = Arc::clone(shared);
+    let joined =
+        thread::spawn_sized(&format!("http-{number:03}"), THREAD_STACK_BYTES, move || {
+            let mut input = Input::new();
+            while let Some(conn) = for_thread.pool.next() {
+                // The handler's panics are caught nearer; this `catch_unwind` keeps the count of
+                // threads true.
+                let served =
+                    catch_unwind(AssertUnwindSafe(|| serve(&for_thread, &conn, &mut input)));
+                if served.is_err() {
+                    log::error!("serving a connection panicked");
+                }
+                for_thread.pool.finished(&conn);
+            }
+        })?;
+    shared.pool.keep(joined);
+    Ok(())
+}
+
+/// Starts a thread for a connection that took the place of an evicted one which keeps its
+/// thread.
+fn replace_thread(shared: &Arc<Shared>) {
+    if shared.pool.replace() && start_thread(shared).is_err() {
+        // The connection is served by the next thread that comes free, or cut.
+        drop(shared.pool.thread_failed());
+    }
+}
+
 /// Serves a connection to its end, or until it leaves the pool as a stream.
-pub(crate) fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
+fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
     input.reset();
     if conn.socket.set_idle_timeout(shared.limits.idle).is_err() {
         return;
@@ -103,14 +137,14 @@ pub(crate) fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
             Ok((request, manner)) => match server.dispatch(request, manner) {
                 Fate::Keep => (),
                 Fate::Detached => return,
-                // The client that asked for the end has nothing more to say.
+                // A client that asked to close the connection sends nothing more.
                 Fate::Pending | Fate::Answering | Fate::Close => {
                     break manner.keep_alive || !server.input.is_empty();
                 }
             },
             Err(End::Quiet) => break false,
             Err(End::Refused(refusal)) => {
-                // From here on nothing is lost if it makes room for another.
+                // From here on the connection may be closed to make room for another.
                 shared.pool.enter_idle(conn);
                 server.refuse(refusal);
                 break true;
@@ -133,7 +167,7 @@ pub(crate) fn serve(shared: &Arc<Shared>, conn: &Arc<Conn>, input: &mut Input) {
     conn.socket.shutdown(Shutdown::Both);
 }
 
-/// What a thread has at hand while it serves one connection.
+/// The values that a thread uses while it serves one connection.
 struct Serving<'a> {
     shared: &'a Arc<Shared>,
     conn: &'a Arc<Conn>,
@@ -146,27 +180,28 @@ impl Serving<'_> {
         if self.input.is_empty() {
             self.await_bytes()?;
         }
-        // Until its head is whole nobody knows whose it is, and it makes room for others.
+        // Before its head is whole a request has no principal, and may be closed to make room for
+        // others.
         self.shared.pool.begin_head(self.conn);
         let parsed = self.read_head()?;
         if self.conn.leave_idle() == Awake::Evicted {
             if !self.shared.is_draining() {
-                // Its place and its thread are another's.
+                // Its place and its thread were given to another connection.
                 let end = End::from(over(Bound::Connections, 503, TOO_MANY));
                 return Err(end.of(&parsed.head));
             }
-            // This request is served still, so its thread is not free as was thought.
-            Shared::replace_thread(self.shared);
+            // This request is still served, so its thread is not free, as the pool has assumed.
+            replace_thread(self.shared);
         }
         let (body, share) = self.read_body(&parsed).map_err(|end| end.of(&parsed.head))?;
         Ok((Request { head: parsed.head, body, share }, parsed.manner))
     }
 
-    /// Idle: until the first byte of a request, the end, or an eviction.
+    /// Waits until the first byte of a request, the client's end, or an eviction.
     fn await_bytes(&mut self) -> Result<(), End> {
         let socket = &self.conn.socket;
-        // Asked after it has become idle: whoever evicts it either sees it idle or is seen here. A
-        // drain looks again and again.
+        // The eviction is read after the connection has become idle: the evicting thread either
+        // finds it idle or is noticed here. A drain looks again and again.
         let received = if self.conn.is_evicted() {
             self.input.fill_now(socket)
         } else {
@@ -213,7 +248,8 @@ impl Serving<'_> {
         }
     }
 
-    /// Where the connection was told to end from here, its client hears why.
+    /// The end of a connection without a whole head: a client whose connection was evicted is
+    /// told the reason.
     fn no_more_of_a_head(&self) -> End {
         if !self.conn.is_evicted() {
             End::Quiet
@@ -224,8 +260,8 @@ impl Serving<'_> {
         }
     }
 
-    /// What arrived with its head is nobody's before the handler says whose it is; more is
-    /// charged from its first byte on.
+    /// Reads the body. Bytes that arrived with the head are charged to no principal before the
+    /// handler has named one; more bytes are charged from the first on.
     fn read_body(&mut self, parsed: &Parsed) -> Result<(Vec<u8>, Share), End> {
         let mut share = self.shared.budget.share();
         let body = match parsed.body {
@@ -278,7 +314,8 @@ impl Serving<'_> {
         let mut body = Vec::new();
         let mut deadline = None;
         loop {
-            // Charged before the memory is taken: no chunk's data is longer than its wire.
+            // The bytes are charged before the memory is taken: no chunk's data is longer than
+            // its wire form.
             share.grow_to(body.len() + self.input.bytes().len())?;
             let taken = decoder.feed(self.input.bytes(), &mut body)?;
             self.input.consume(taken);
@@ -301,7 +338,8 @@ impl Serving<'_> {
         }
     }
 
-    /// Asks the handler about a request whose body is still on its way, and the client for it.
+    /// Asks the handler to admit a request whose body is not here yet, and the client to send the
+    /// body.
     fn admit(&self, parsed: &Parsed, share: &mut Share) -> Result<(), End> {
         let handler = &self.shared.handler;
         let charged = match catch_unwind(AssertUnwindSafe(|| handler.admit(&parsed.head))) {
@@ -344,7 +382,7 @@ impl Serving<'_> {
         match fate.get() {
             Fate::Keep if panicked => Fate::Close,
             Fate::Pending | Fate::Answering => {
-                // The responder is with another thread, whose answer nobody may wait for.
+                // Another thread holds the responder, and no client may wait for it.
                 fate.claim(Fate::Close);
                 log::error!("a handler returned before its request was answered");
                 Fate::Close
@@ -362,8 +400,8 @@ impl Serving<'_> {
         log::error!("a request's handler panicked: {}", text.unwrap_or("(no text)"));
     }
 
-    /// Of a request whose head could not be read nobody knows what it is called: it is given a
-    /// name, so that its answer leads to its line.
+    /// Refuses a request whose head could not be read. It is given a random id, so that the
+    /// answer leads to its line in the log.
     fn refuse(&self, refusal: Refusal) {
         let told = refusal.told(&self.shared.limits);
         let name = RequestName::random();
@@ -373,7 +411,7 @@ impl Serving<'_> {
         self.send_refusal(refusal, &told, name);
     }
 
-    /// The handler tells of it as of any request that it turns away.
+    /// Refuses a request with a known head; the handler logs it as any request that it refuses.
     fn refuse_request(&self, refusal: Refusal, head: &Head) {
         let told = refusal.told(&self.shared.limits);
         let reason = rejection(refusal.status);
@@ -386,7 +424,7 @@ impl Serving<'_> {
     }
 
     fn send_refusal(&self, refusal: Refusal, told: &str, name: RequestName) {
-        let body = self.shared.refusal_body(refusal.status, told);
+        let body = refusal_body(self.shared, refusal.status, told);
         let mut headers =
             vec![("Content-Type", "application/json"), (REQUEST_ID, name.as_str())];
         if refusal.status == 503 {
@@ -394,7 +432,7 @@ impl Serving<'_> {
             headers.push(("Retry-After", "1"));
         }
         let answer = closing_answer(refusal.status, headers, &body);
-        // A client that has gone misses nothing.
+        // If the client has gone, the answer is not missed.
         if self.send(&answer).is_ok() {
             request::wrote(answer.len());
         }
@@ -409,7 +447,7 @@ impl Serving<'_> {
         self.conn.socket.send_all(&mut [IoSlice::new(bytes)], self.shared.limits.write)
     }
 
-    /// Lets the client read its answer: closing with its bytes unread would reset the
+    /// Gives the client time to read its answer: closing with its bytes unread would reset the
     /// connection and could destroy the answer on its way.
     fn linger(&mut self) {
         let socket = &self.conn.socket;

@@ -1,5 +1,6 @@
-//! A listening socket that somebody else has opened: the service manager, or the process that
-//! this one follows. Connections wait in it while nobody accepts, so that nobody is refused.
+//! A listening socket that another process has opened: the service manager, or the process that
+//! this one replaces. Connections wait in the socket while no process accepts, so that none is
+//! refused.
 
 use std::io::{self, ErrorKind};
 use std::net::SocketAddr;
@@ -15,21 +16,21 @@ use rustix::net::{SocketAddrUnix, getsockname};
 
 use crate::config::Listen;
 
-/// A socket that listens already.
+/// A socket that already listens.
 #[derive(Debug)]
 pub struct Inherited {
     pub(super) fd: OwnedFd,
     pub(super) address: Listen,
-    /// Whether the file of a Unix socket is this process's to remove at its end.
+    /// True if this process removes the file of the Unix socket at its end.
     pub(super) owns_file: bool,
 }
 
 impl Inherited {
-    /// The one that the service manager passes (`LISTEN_FDS`, sd_listen_fds(3)), if it passes
-    /// one. Takes the variables out of the environment, so it is called before there are threads.
+    /// The socket that the service manager passes (`LISTEN_FDS`, sd_listen_fds(3)), if it passes
+    /// one. Removes the variables from the environment, so it is called before there are threads.
     ///
     /// # Errors
-    /// What is passed cannot be listened on.
+    /// The passed descriptor cannot be listened on.
     pub fn from_manager() -> io::Result<Option<Inherited>> {
         let mut passed = ListenFd::from_env();
         if passed.len() > 1 {
@@ -45,10 +46,10 @@ impl Inherited {
         fd.map(|fd| Inherited::new(fd, false)).transpose()
     }
 
-    /// A socket that came in any other way.
+    /// A socket that was passed in any other way.
     ///
     /// # Errors
-    /// It does not listen, or on nothing that has a name.
+    /// The socket does not listen, or has no name.
     pub fn new(fd: OwnedFd, owns_file: bool) -> io::Result<Inherited> {
         if !socket_acceptconn(&fd)? {
             let what = "the socket that is passed does not listen";
@@ -61,14 +62,14 @@ impl Inherited {
                 let path = SocketAddrUnix::try_from(bound)?
                     .path()
                     .map(|path| PathBuf::from(std::ffi::OsStr::from_bytes(path.to_bytes())));
-                // One in the abstract name space is as good as its number.
+                // The number of a socket in the abstract name space says as much as its name.
                 Listen::Unix(path.unwrap_or_else(|| PathBuf::from("@")))
             }
         };
         Ok(Inherited { fd, address, owns_file })
     }
 
-    /// Whether this is where `listen` would have it; port 0 is any port.
+    /// True if the socket listens at `listen`; port 0 is any port.
     pub fn is_at(&self, listen: &Listen) -> bool {
         match (&self.address, listen) {
             (Listen::Tcp(own), Listen::Tcp(wanted)) => {
@@ -79,14 +80,14 @@ impl Inherited {
         }
     }
 
-    /// What it listens on.
+    /// The address at which the socket listens.
     pub fn address(&self) -> &Listen {
         &self.address
     }
 }
 
-/// The listening socket as it is handed to another process. While this lives, connections go on
-/// arriving in the socket, whether or not anybody accepts them.
+/// The listening socket as it is handed to another process. While this value lives, connections
+/// go on arriving in the socket, even if no process accepts them.
 #[derive(Debug)]
 pub struct PassedOn {
     pub(super) fd: OwnedFd,
@@ -94,19 +95,20 @@ pub struct PassedOn {
 }
 
 impl PassedOn {
-    /// Whether the file of a Unix socket is to be removed by whoever serves it last.
+    /// True if the last process that serves a Unix socket is to remove its file.
     pub fn owns_file(&self) -> bool {
         self.file.is_some()
     }
 
-    /// This process serves it from here on, and removes its file at the end.
+    /// Notes that this process serves the socket from here on, and removes its file at the end.
     pub fn taken_over(&self) {
         if let Some(removed) = &self.file {
             removed.store(true, Ordering::SeqCst);
         }
     }
 
-    /// Another process serves it from here on, and removes its file at the end.
+    /// Notes that another process serves the socket from here on, and removes its file at the
+    /// end.
     pub fn given_up(&self) {
         if let Some(removed) = &self.file {
             removed.store(false, Ordering::SeqCst);

@@ -1,11 +1,11 @@
-//! What a connection has received and its thread has not used yet.
+//! The bytes that a connection has received and its thread has not used yet.
 
 use std::io;
 use std::time::Instant;
 
 use super::socket::Socket;
 
-/// Room that a thread always has. Holds an ordinary head with a small body.
+/// Bytes of room that a thread always has. They hold an ordinary head with a small body.
 const ROOM_BYTES: usize = 8 * 1024;
 
 /// A buffer that a thread keeps from one connection to the next.
@@ -22,22 +22,22 @@ impl Input {
         Input { room: vec![0; ROOM_BYTES], start: 0, end: 0 }
     }
 
-    /// What is there, unused.
+    /// The received bytes that are not used yet.
     pub(crate) fn bytes(&self) -> &[u8] {
         self.room.get(self.start..self.end).unwrap_or(&[])
     }
 
-    /// Whether nothing is there.
+    /// True if no received bytes are left.
     pub(crate) fn is_empty(&self) -> bool {
         self.start == self.end
     }
 
-    /// The first `count` bytes are used.
+    /// Marks the first `count` bytes as used.
     pub(crate) fn consume(&mut self, count: usize) {
         self.start = self.end.min(self.start + count);
     }
 
-    /// Forgets all, and any room beyond the usual.
+    /// Forgets all bytes, and gives back any room beyond the usual.
     pub(crate) fn reset(&mut self) {
         (self.start, self.end) = (0, 0);
         if self.room.len() > ROOM_BYTES {
@@ -46,7 +46,7 @@ impl Input {
         }
     }
 
-    /// Puts bytes back that were taken from the socket past what was wanted.
+    /// Puts bytes back that were taken from the socket beyond a body's end.
     pub(crate) fn put_back(&mut self, bytes: &[u8]) {
         let rest = self.bytes();
         let room = [bytes, rest].concat();
@@ -55,17 +55,17 @@ impl Input {
         self.room.resize(self.end.max(ROOM_BYTES), 0);
     }
 
-    /// Waits for bytes as long as the socket's idle timeout says. 0 is the end.
+    /// Waits for bytes until the socket's idle timeout. 0 is the client's end.
     pub(crate) fn fill_idle(&mut self, socket: &Socket) -> io::Result<usize> {
         self.fill(|room| socket.recv_idle(room))
     }
 
-    /// Takes what has arrived. 0 is the end.
+    /// Takes the bytes that have arrived. 0 is the client's end.
     pub(crate) fn fill_now(&mut self, socket: &Socket) -> io::Result<usize> {
         self.fill(|room| socket.recv_now(room))
     }
 
-    /// Waits for bytes until `deadline`. 0 is the end.
+    /// Waits for bytes until `deadline`. 0 is the client's end.
     pub(crate) fn fill_until(
         &mut self,
         socket: &Socket,

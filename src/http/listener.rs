@@ -18,7 +18,7 @@ use crate::limits::{Limits, SEND_BUFFER_BYTES};
 
 /// Connections that the kernel holds until they are accepted.
 const BACKLOG: i32 = 1024;
-/// Descriptors of everything else: children's pipes, streams of servers, files.
+/// Descriptors of everything besides connections: children's pipes, streams of servers, files.
 const DESCRIPTORS_BESIDE: usize = 256;
 
 /// A bound socket that accepts without blocking.
@@ -47,7 +47,7 @@ impl Listener {
         })
     }
 
-    /// One that listens already.
+    /// Takes a socket that already listens.
     pub(crate) fn take(inherited: Inherited) -> io::Result<Listener> {
         let Inherited { fd, address, owns_file } = inherited;
         rustix::io::fcntl_setfd(&fd, rustix::io::FdFlags::CLOEXEC)?;
@@ -59,7 +59,8 @@ impl Listener {
             }
             config::Listen::Unix(path) => owns_file.then(|| {
                 let file = SocketFile::of(path);
-                // The other process may go on alone: the file is its until this one serves.
+                // The other process may go on alone: the file belongs to it until this process
+                // serves.
                 file.is_removed.store(false, Ordering::SeqCst);
                 file
             }),
@@ -78,7 +79,7 @@ impl Listener {
         self.address.to_string()
     }
 
-    /// The port, of TCP.
+    /// The port, for TCP.
     pub(crate) fn port(&self) -> Option<u16> {
         match &self.address {
             config::Listen::Tcp(address) => Some(address.port()),
@@ -94,7 +95,7 @@ impl Listener {
             Some(Err(_)) | None => Peer::Unix,
         };
         if peer == Peer::Unix {
-            // Unix sockets do not inherit it. One with a larger buffer works as well.
+            // Accepted Unix sockets do not inherit the size. A larger buffer works as well.
             sockopt::set_socket_send_buffer_size(&fd, SEND_BUFFER_BYTES).ok();
         }
         Ok((Socket::from(fd), peer))
@@ -119,8 +120,8 @@ fn bind_tcp(address: SocketAddr) -> io::Result<Listener> {
     Ok(Listener { fd, address: config::Listen::Tcp(bound), file: None })
 }
 
-/// What is set here, accepted sockets inherit: no call per connection. There is no send timeout
-/// among them because every write is polled with a deadline of its own.
+/// Sets options that accepted sockets inherit, which saves a call per connection. There is no
+/// send timeout among them because every write is polled with a deadline of its own.
 fn set_for_connections(fd: &OwnedFd) -> io::Result<()> {
     sockopt::set_tcp_nodelay(fd, true)?;
     sockopt::set_socket_send_buffer_size(fd, SEND_BUFFER_BYTES)?;
@@ -134,8 +135,8 @@ fn bind_unix(path: &Path, mode: u32, group: Option<&str>) -> io::Result<Listener
     Ok(Listener { fd, address, file: Some(file) })
 }
 
-/// Lifts the soft limit on descriptors to the hard one: connections and streams need many. Says
-/// so where the bounds do not fit all the same.
+/// Lifts the soft limit on descriptors to the hard one: connections and streams need many. Logs a
+/// warning where the configured bounds need even more.
 pub(crate) fn raise_descriptor_limit(limits: &Limits) {
     let limit = getrlimit(Resource::Nofile);
     let mut current = limit.current;
@@ -160,7 +161,8 @@ pub(crate) fn raise_descriptor_limit(limits: &Limits) {
     }
 }
 
-/// A connection whose request is in work has its own socket, one to a server, and a bell.
+/// A connection whose request is in work needs descriptors for its socket, one to a server, and a
+/// bell.
 fn descriptors_wanted(limits: &Limits) -> u64 {
     let connections = limits.connections.saturating_mul(3);
     let wanted = connections.saturating_add(limits.streams).saturating_add(DESCRIPTORS_BESIDE);
@@ -198,7 +200,7 @@ mod tests {
         assert!(error.to_string().contains("another process listens"), "{error}");
         drop(first);
         assert!(!path.exists());
-        // What a process leaves behind that was killed.
+        // A process that was killed leaves its file behind.
         drop(std::os::unix::net::UnixListener::bind(&path).unwrap());
         assert!(path.exists());
         drop(Listener::bind(&listen).unwrap());

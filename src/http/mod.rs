@@ -1,11 +1,11 @@
-//! The HTTP/1.1 server as the gateway needs it, and the only folder that names the engine.
+//! The HTTP/1.1 server of the gateway. No other folder names the engine.
 //!
-//! A connection is served by one thread of a pool: it reads a [`Request`], runs the [`Handler`]
-//! and writes what the handler answers through its [`Responder`]. A response that lives long
-//! leaves the pool as a [`Stream`]. Reading and writing have deadlines, everything has a bound,
-//! and whatever is not plainly well-formed is refused: `framing.rs` holds those rules.
+//! One thread of a pool serves a connection: it reads a [`Request`], runs the [`Handler`] and
+//! writes the handler's answer through its [`Responder`]. A long-lived response leaves the pool as
+//! a [`Stream`]. Reading and writing have deadlines, everything has a bound, and requests that are
+//! not plainly well-formed are refused: `framing/` holds those rules.
 //!
-//! With the feature `tiny_http` the same types stand on that crate instead, for loopback and
+//! With the feature `tiny_http` the same types are made with that crate instead, for loopback and
 //! Unix sockets only.
 
 use std::fmt;
@@ -43,13 +43,15 @@ mod pool;
 mod responder;
 #[cfg(not(feature = "tiny_http"))]
 mod server;
+#[cfg(not(feature = "tiny_http"))]
+mod shared;
 #[cfg(feature = "tiny_http")]
 mod tiny_http;
 
 pub use crate::budget::{BUFFERED_BYTES_FULL, Budget, Share, room_for_copy};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::headers::REQUEST_ID;
-use crate::telemetry::rejected::{self, Reason};
+use crate::telemetry::rejected::Reason;
 use crate::telemetry::request::{self, Incoming, Served};
 pub use inherited::{Inherited, PassedOn};
 #[cfg(not(feature = "tiny_http"))]
@@ -60,7 +62,7 @@ pub use stream::Stream;
 #[cfg(feature = "tiny_http")]
 pub use tiny_http::{OpenResponse, Responder, Running, Server};
 
-/// Who is at the other end of a connection.
+/// The other end of a connection.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Peer {
     /// An address; one that IPv6 maps from IPv4 is written as IPv4.
@@ -70,7 +72,7 @@ pub enum Peer {
 }
 
 impl Peer {
-    /// The address, of one that has one.
+    /// The IP address, if the peer has one.
     pub fn ip(self) -> Option<IpAddr> {
         match self {
             Peer::Ip(ip) => Some(ip),
@@ -78,7 +80,7 @@ impl Peer {
         }
     }
 
-    /// Whether the peer is on this machine.
+    /// True if the peer is on this machine.
     pub fn is_local(self) -> bool {
         match self {
             Peer::Ip(ip) => ip.is_loopback(),
@@ -96,7 +98,7 @@ impl fmt::Display for Peer {
     }
 }
 
-/// Where one field's value ends and its name does, in the text of [`Headers`].
+/// The ends of one field's name and value, in the text of [`Headers`].
 #[derive(Debug, Clone, Copy)]
 struct Field {
     name_end: usize,
@@ -112,7 +114,7 @@ pub struct Headers {
 }
 
 impl Headers {
-    /// None yet, with room for `fields` that are `bytes` long in all.
+    /// No fields yet, with room for `fields` that are `bytes` long in all.
     #[cfg(not(feature = "tiny_http"))]
     pub(crate) fn with_capacity(fields: usize, bytes: usize) -> Headers {
         Headers { text: String::with_capacity(bytes), fields: Vec::with_capacity(fields) }
@@ -126,12 +128,12 @@ impl Headers {
         self.fields.push(Field { name_end, value_end: self.text.len() });
     }
 
-    /// The value of the first field of this name, whatever its case.
+    /// The value of the first field of this name, in any case.
     pub fn get(&self, name: &str) -> Option<&str> {
         self.get_all(name).next()
     }
 
-    /// The values of all fields of this name, whatever its case.
+    /// The values of all fields of this name, in any case.
     pub fn get_all<'a, 'n>(
         &'a self,
         name: &'n str,
@@ -139,8 +141,8 @@ impl Headers {
         let mut start = 0;
         self.fields.iter().filter_map(move |field| {
             let begins = std::mem::replace(&mut start, field.value_end);
-            // A request's fields are looked through a dozen times: a name's length is compared
-            // before its text.
+            // A request's fields are searched a dozen times: a name's length is compared before
+            // its text.
             if field.name_end.checked_sub(begins) != Some(name.len()) {
                 return None;
             }
@@ -160,12 +162,12 @@ impl Headers {
         })
     }
 
-    /// How many fields there are.
+    /// The number of fields.
     pub fn len(&self) -> usize {
         self.fields.len()
     }
 
-    /// Whether there is no field.
+    /// True if there is no field.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
@@ -181,55 +183,55 @@ impl<'a> FromIterator<(&'a str, &'a str)> for Headers {
     }
 }
 
-/// A request but for its body.
+/// A request without its body.
 #[derive(Debug, Clone)]
 pub struct Head {
-    /// As sent: methods are case-sensitive.
+    /// The method as sent: methods are case-sensitive.
     pub method: String,
-    /// Without the query, still percent-encoded. `*` for `OPTIONS *`.
+    /// The target's path without the query, still percent-encoded. `*` for `OPTIONS *`.
     pub path: String,
-    /// What follows the `?`, still percent-encoded.
+    /// The query behind the `?`, still percent-encoded.
     pub query: Option<String>,
     /// All header fields.
     pub headers: Headers,
-    /// Who sent it.
+    /// The sender.
     pub peer: Peer,
 }
 
-/// One request, wholly received.
+/// One request, received whole.
 #[derive(Debug)]
 pub struct Request {
     /// Method, target and header fields.
     pub head: Head,
-    /// Without its framing.
+    /// The body without its framing.
     pub body: Vec<u8>,
     /// The body's share of the bytes that may be buffered, given back on drop.
     pub share: Share,
 }
 
 impl Request {
-    /// A request that came by another way than a connection, and counts against no budget.
+    /// A request that did not come over a connection, and counts against no budget.
     pub fn new(head: Head, body: Vec<u8>) -> Request {
         Request { head, body, share: Share::default() }
     }
 }
 
-/// What a refused head is answered with.
+/// The answer to a request that is refused after its head.
 #[derive(Debug, Clone)]
 pub struct Answer {
     /// The status code.
     pub status: u16,
-    /// Beside those that the engine adds: length, date, connection.
+    /// Headers beside those that the engine adds: length, date, connection.
     pub headers: Vec<(&'static str, String)>,
     /// The whole body.
     pub body: Vec<u8>,
 }
 
-/// What is served. Called on connections' threads, many at once.
+/// The receiver of requests. It is called on connections' threads, many at once.
 pub trait Handler: Send + Sync + 'static {
-    /// Looks at a head whose body is not wholly here yet, before any more of it is read and
-    /// before the client is told to send it. Not called for requests that arrived whole. Says
-    /// whose share of the connections and of the bytes the request takes.
+    /// Judges a head whose body is not wholly here, before more of the body is read and before
+    /// the client is told to send it. Not called for requests that arrived whole. Returns the
+    /// principal in whose share of the connections and of the bytes the request counts.
     ///
     /// # Errors
     /// The answer to give instead of reading the body; the connection is closed after it.
@@ -239,9 +241,9 @@ pub trait Handler: Send + Sync + 'static {
     /// answered with 500.
     fn handle(&self, request: Request, responder: Responder);
 
-    /// The engine turns a request away whose head is known, and says `told`. Gives what the request
-    /// is called, and holds its place in lines and `/status` until the answer is out. No `reason`:
-    /// it is a bug.
+    /// Notes that the engine refuses a request with a known head, with the text `told`. Returns
+    /// the request's id; the returned value keeps the request in log lines and `/status` until
+    /// the answer is out. Without a `reason` the refusal is due to a bug.
     fn refused(&self, head: &Head, reason: Option<Reason>, told: &str) -> Served {
         let served = request::begin(Incoming {
             id: head.headers.get(REQUEST_ID),
@@ -254,27 +256,27 @@ pub trait Handler: Send + Sync + 'static {
             bytes_in: 0,
         });
         if let Some(reason) = reason {
-            rejected::turned_away(reason, None, told);
+            request::turned_away(reason, None, told);
         }
         served
     }
 
-    /// The JSON text for an answer that the engine itself gives (400, 408, 413, 431, 503, ...).
+    /// The JSON body of an answer that the engine itself gives (400, 408, 413, 431, 503, ...).
     fn refusal(&self, status: u16, reason: &str) -> Vec<u8>;
 }
 
-/// Where to listen.
+/// The address to listen on.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Listen {
     /// An address and port; port 0 takes a free one.
     Tcp(SocketAddr),
     /// A socket file.
     Unix {
-        /// Where it is.
+        /// The file's path.
         path: PathBuf,
-        /// Its permissions, whatever the umask.
+        /// The file's permissions, whatever the umask.
         mode: u32,
-        /// Its group, by name or number; that of the process where there is none.
+        /// The file's group, by name or number; without one, the group of the process.
         group: Option<String>,
     },
 }
@@ -288,7 +290,7 @@ impl fmt::Display for Listen {
     }
 }
 
-/// What a refusal of the engine's own counts as. None for a bug, which is nobody's refusal.
+/// The reason as which a refusal of the engine counts. None for a bug, which is no refusal.
 fn rejection(status: u16) -> Option<Reason> {
     match status {
         408 => Some(Reason::Timeout),
@@ -300,12 +302,12 @@ fn rejection(status: u16) -> Option<Reason> {
     }
 }
 
-/// What the server is doing, for `/status` and the metrics.
+/// Counts of the server's connections, threads and requests, for `/status` and the metrics.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counters {
     /// Connections that count against the bound.
     pub open: usize,
-    /// Those of them that wait for a request.
+    /// Open connections that wait for a request.
     pub idle: usize,
     /// Threads of the pool.
     pub threads: usize,

@@ -10,11 +10,10 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use rustix::net::Shutdown;
 
 use super::bound::{Bound, TOO_MUCH_BUFFERED};
-use super::connection::SHARE_HELD;
 use super::framing::Manner;
 use super::pool::Conn;
 use super::response::{self, BodyEnd, Connection};
-use super::server::Shared;
+use super::shared::{SHARE_HELD, Shared};
 use super::socket::Socket;
 use super::stream::Stream;
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
@@ -24,23 +23,24 @@ use crate::telemetry::rejected::{self, Reason};
 use crate::telemetry::{RequestName, request};
 use crate::wait::{Bell, ClientWatch};
 
-/// Bodies up to so many bytes are copied behind their head: cheaper than handing over pieces.
+/// Bodies up to so many bytes are copied behind their head, which is cheaper than to hand over
+/// pieces.
 const COPIED_BYTES_MAX: usize = 4096;
-/// Room for a head; larger ones make it grow.
+/// Bytes of room for a head; larger heads make it grow.
 const HEAD_ROOM_BYTES: usize = 256;
 
-/// What has become of one request.
+/// The state of one request's answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Fate {
-    /// Nobody has answered.
+    /// There is no answer yet.
     Pending,
     /// The answer is being written.
     Answering,
-    /// The answer is out, and the connection serves on.
+    /// The answer is out, and the connection serves the next request.
     Keep,
     /// The connection ends.
     Close,
-    /// The connection is a [`Stream`] now.
+    /// The connection has become a [`Stream`].
     Detached,
 }
 
@@ -49,12 +49,12 @@ pub(crate) enum Fate {
 pub(crate) struct FateCell(AtomicU8);
 
 impl FateCell {
-    /// The fate of a request that nobody has answered.
+    /// The fate of a request without an answer.
     pub(crate) fn new() -> FateCell {
         FateCell(AtomicU8::new(0))
     }
 
-    /// What has become of the request.
+    /// The present fate.
     pub(crate) fn get(&self) -> Fate {
         match self.0.load(Ordering::Acquire) {
             0 => Fate::Pending,
@@ -79,7 +79,7 @@ impl FateCell {
         self.0.store(FateCell::number(fate), Ordering::Release);
     }
 
-    /// Takes the right to answer, or to give up, if nobody else has.
+    /// Takes the right to answer, or to give up, if it is not taken yet.
     pub(crate) fn claim(&self, next: Fate) -> bool {
         let (from, to) = (FateCell::number(Fate::Pending), FateCell::number(next));
         self.0.compare_exchange(from, to, Ordering::AcqRel, Ordering::Acquire).is_ok()
@@ -94,11 +94,11 @@ pub struct Responder {
     conn: Arc<Conn>,
     fate: Arc<FateCell>,
     manner: Manner,
-    /// Headers that every answer carries.
+    /// Headers that the answer carries in any case.
     always: Vec<(&'static str, String)>,
-    /// What the request is called, which every answer says.
+    /// The request's id, which the answer carries.
     name: Option<RequestName>,
-    /// Whose share it takes.
+    /// The principal in whose share the answer counts.
     charged: Option<PrincipalId>,
 }
 
@@ -114,25 +114,25 @@ impl Responder {
         Responder { shared, conn, fate, manner, always, name, charged }
     }
 
-    /// Counts the connection against its principal's share until the request is answered. Does
-    /// nothing where that was done before the body was read. The answer counts against its share
+    /// Counts the connection against its principal's share until the request is answered, where
+    /// that was not done before the body was read. The answer counts in the principal's share
     /// too.
     ///
     /// # Errors
-    /// Its requests hold its share already; the text says of what.
+    /// The principal's requests hold its share already; the text names the bound.
     pub fn charge(&mut self, principal: Option<&PrincipalId>) -> Result<(), String> {
         self.charged = principal.cloned();
         let held = self.shared.pool.charge(&self.conn, principal);
         held.map_err(|_| Bound::Connections.told(SHARE_HELD, &self.shared.limits))
     }
 
-    /// Adds headers to whatever the answer will be.
+    /// Adds headers that the answer carries in any case.
     pub fn always(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         self.always.extend(headers);
         self
     }
 
-    /// Every answer says what the request is called.
+    /// Sets the request's id, which the answer carries.
     pub fn named(mut self, name: RequestName) -> Self {
         self.name = Some(name);
         self
@@ -151,12 +151,12 @@ impl Responder {
         head(status, headers.iter().copied().chain(always), end, connection)
     }
 
-    /// Answers. `body` may come in pieces; its length is their sum. While it is written it counts
-    /// against the bytes that may be held at once, from [`RESULT_BYTES_COUNTED_FROM`] on; where
-    /// those are used up, the answer is 503.
+    /// Answers. `body` may come in pieces; its length is their sum. While the answer is written
+    /// it counts against the bytes that may be held at once, from [`RESULT_BYTES_COUNTED_FROM`]
+    /// on; where those are used up, the answer is 503.
     ///
     /// # Errors
-    /// The client has gone or does not read. Nothing is left to be done.
+    /// The client has gone or does not read. The caller has nothing left to do.
     pub fn respond(
         self,
         status: u16,
@@ -167,8 +167,8 @@ impl Responder {
         self.respond_counted(status, headers, body, own_bytes)
     }
 
-    /// As [`Responder::respond`], where but for `own_bytes` the body is counted already by
-    /// whoever gave it.
+    /// As [`Responder::respond`], where all but `own_bytes` of the body are counted already by
+    /// their owner.
     ///
     /// # Errors
     /// As [`Responder::respond`].
@@ -189,14 +189,14 @@ impl Responder {
         }
         self.shared.refused.fetch_add(1, Ordering::Relaxed);
         let what = Bound::BufferedBytes.told(TOO_MUCH_BUFFERED, &self.shared.limits);
-        rejected::turned_away(Reason::Overloaded, None, &what);
-        let body = self.shared.refusal_body(503, &what);
+        request::turned_away(Reason::Overloaded, None, &what);
+        let body = refusal_body(&self.shared, 503, &what);
         let headers = [("Content-Type", "application/json"), ("Retry-After", "1")];
         self.answer(503, &headers, &[&body], connection)
     }
 
-    /// Answers and ends the connection at once, so that the client does not wait for what the
-    /// handler does afterwards.
+    /// Answers and ends the connection at once, so that the client does not wait for the
+    /// handler's further work.
     ///
     /// # Errors
     /// As [`Responder::respond`].
@@ -240,8 +240,8 @@ impl Responder {
     /// handler returns.
     ///
     /// # Errors
-    /// The client has gone, or this engine cannot do it and has answered 405 itself. Nothing is
-    /// left to be done.
+    /// The client has gone, or this engine cannot detach a connection and has answered 405
+    /// itself. The caller has nothing left to do.
     pub fn into_stream(
         self,
         status: u16,
@@ -256,19 +256,20 @@ impl Responder {
         Ok(Stream::new(Arc::clone(&self.conn.socket)))
     }
 
-    /// What reports the client's hang-up while its answer is awaited.
+    /// A watch that reports the client's hang-up while the answer is awaited.
     pub fn client(&self) -> ClientWatch {
         if self.conn.is_evicted()
             && let Ok(silent) = Bell::new()
         {
-            // The receiving side was shut from here: its hang-up says nothing of the client.
+            // This side has shut the receiving direction: a hang-up does not mean that the client
+            // has gone.
             return Arc::new(silent);
         }
         let socket: Arc<Socket> = Arc::clone(&self.conn.socket);
         socket
     }
 
-    /// Whether the client has gone.
+    /// True if the client has gone.
     pub fn client_gone(&self) -> bool {
         !self.conn.is_evicted() && self.conn.socket.hung_up()
     }
@@ -291,7 +292,7 @@ impl Responder {
         }
     }
 
-    /// Writes; a failure is the end of the connection.
+    /// Writes the pieces; a failure ends the connection.
     fn send(&self, pieces: &mut [IoSlice<'_>]) -> io::Result<()> {
         let bytes = pieces.iter().map(|piece| piece.len()).sum();
         let sent = self.conn.socket.send_all(pieces, self.shared.limits.write);
@@ -337,15 +338,15 @@ impl Responder {
 impl Drop for Responder {
     fn drop(&mut self) {
         if self.fate.get() == Fate::Pending {
-            let body = self.shared.refusal_body(500, "the request was left unanswered");
+            let body = refusal_body(&self.shared, 500, "the request was left unanswered");
             let headers = [("Content-Type", "application/json")];
-            // A client that has gone misses nothing.
+            // If the client has gone, the answer is not missed.
             drop(self.answer(500, &headers, &[&body], Connection::Close));
         }
     }
 }
 
-/// How an [`OpenResponse`] writes its body.
+/// The way in which an [`OpenResponse`] writes its body.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Body {
     None,
@@ -404,7 +405,7 @@ impl OpenResponse {
         Ok(())
     }
 
-    /// What reports the client's hang-up.
+    /// A watch that reports the client's hang-up.
     pub fn client(&self) -> ClientWatch {
         self.inner.client()
     }
@@ -418,7 +419,7 @@ impl Drop for OpenResponse {
     }
 }
 
-/// The head of an answer, dated now.
+/// The head of an answer, with the present date.
 pub(crate) fn head<'a>(
     status: u16,
     headers: impl IntoIterator<Item = (&'a str, &'a str)>,
@@ -434,7 +435,7 @@ pub(crate) fn head<'a>(
     out
 }
 
-/// Calls `use_date` with the text of this second; each thread writes it once a second.
+/// Calls `use_date` with the date of this second, which each thread writes once a second.
 fn with_date(use_date: impl FnOnce(&[u8])) {
     thread_local! {
         static DATE: RefCell<(u64, String)> = const { RefCell::new((0, String::new())) };
@@ -463,7 +464,8 @@ pub(crate) fn closing_answer<'a>(
     out
 }
 
-/// [`super::Handler::refusal`], which must not end a thread that is about to answer.
-pub(crate) fn refusal_body(handler: &dyn super::Handler, status: u16, reason: &str) -> Vec<u8> {
-    catch_unwind(AssertUnwindSafe(|| handler.refusal(status, reason))).unwrap_or_default()
+/// [`super::Handler::refusal`]; a panic in it must not end a thread that is about to answer.
+pub(crate) fn refusal_body(shared: &Shared, status: u16, reason: &str) -> Vec<u8> {
+    catch_unwind(AssertUnwindSafe(|| shared.handler.refusal(status, reason)))
+        .unwrap_or_default()
 }

@@ -1,11 +1,11 @@
-//! Pure: the head of an answer as bytes.
+//! Pure: the encoding of a response's head.
 
 use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
-/// How the client learns where the body ends.
+/// The way in which the client finds the body's end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyEnd {
-    /// `Content-Length`.
+    /// The client reads `Content-Length` bytes.
     Length(usize),
     /// `Transfer-Encoding: chunked`.
     Chunks,
@@ -13,27 +13,27 @@ pub(crate) enum BodyEnd {
     Close,
 }
 
-/// What becomes of the connection after the answer.
+/// The state of the connection after the answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Connection {
-    /// It stays open, as HTTP/1.1 assumes.
+    /// The connection stays open, as HTTP/1.1 assumes.
     Keep,
-    /// It stays open, which HTTP/1.0 must be told.
+    /// The connection stays open, and the answer says so, as HTTP/1.0 demands.
     KeepSaid,
-    /// It is closed.
+    /// The connection is closed.
     Close,
 }
 
 /// The interim answer that asks for the body.
 pub(crate) const CONTINUE: &[u8] = b"HTTP/1.1 100 Continue\r\n\r\n";
-/// What ends a chunked body.
+/// The end of a chunked body.
 pub(crate) const LAST_CHUNK: &[u8] = b"0\r\n\r\n";
 
 /// Fields that the engine sets itself; two of them would make the answer ambiguous.
 const OWN_FIELDS: [&str; 4] = ["content-length", "transfer-encoding", "connection", "date"];
 
 /// Adds the head of an answer to `out`, up to and with the empty line. Fields that could break
-/// it are left out. `date` is what [`date_text`] gives.
+/// the head are left out. `date` is the text of [`date_text`].
 pub(crate) fn push_head<'a>(
     out: &mut Vec<u8>,
     status: u16,
@@ -73,7 +73,7 @@ pub(crate) fn push_head<'a>(
     });
 }
 
-/// Whether answers of this status have a body at all.
+/// True if answers of this status may have a body.
 pub(crate) fn may_have_body(status: u16) -> bool {
     status >= 200 && status != 204 && status != 304
 }
@@ -83,7 +83,7 @@ pub(crate) fn chunk_size_line(bytes: usize) -> String {
     format!("{bytes:x}\r\n")
 }
 
-/// A value with CR or LF would end the field and begin another.
+/// True if a field can be sent: a value with CR or LF would end the field and begin another.
 pub(crate) fn is_sendable(name: &str, value: &str) -> bool {
     let token = |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
     let text = |byte: u8| byte == b'\t' || (byte >= b' ' && byte != 0x7f);

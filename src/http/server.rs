@@ -1,10 +1,8 @@
 //! Accepts connections, hands them to the pool, and ends them in order.
 
 use std::collections::VecDeque;
-use std::fmt;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
-use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
@@ -15,103 +13,32 @@ use rustix::io::Errno;
 use rustix::net::Shutdown;
 
 use super::bound::Bound;
+use super::connection::start_thread;
 use super::framing::{Refusal, over, refuse};
 use super::inherited::{Inherited, PassedOn};
-use super::input::Input;
 use super::listener::{Listener, raise_descriptor_limit};
 use super::pool::{Pool, Refused, Taken};
 use super::responder::{closing_answer, refusal_body};
+use super::shared::{Shared, TOO_MANY};
 use super::socket::Socket;
-use super::{Budget, Counters, Handler, Listen, Peer, connection};
-use crate::limits::{DRAIN_LOOK_INTERVAL, DRAINED_IDLE, Limits, THREAD_STACK_BYTES};
+use super::{Budget, Counters, Handler, Listen, Peer};
+use crate::limits::{DRAIN_LOOK_INTERVAL, DRAINED_IDLE, Limits};
 use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::rejected::Reason;
 use crate::telemetry::{RequestName, Seldom, access};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
-/// How long accepting rests when the system gives no descriptor or memory.
+/// The pause of accepting when the system gives no descriptor or memory.
 const ACCEPT_REST: Duration = Duration::from_millis(20);
-/// How long a refused client is given to read why.
+/// The time in which a refused client can read the reason.
 const FAREWELL: Duration = Duration::from_millis(500);
-/// Refused clients that are given that time at once.
+/// Refused clients that have this time at once.
 const FAREWELLS_MAX: usize = 64;
-/// What a connection over either bound of connections hears, or one that made room.
-pub(crate) const TOO_MANY: &str = "too many connections";
-/// How long threads are waited for once their connections are cut.
+/// The time for which threads are waited for once their connections are cut.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
-/// What the threads of one server share.
-pub(crate) struct Shared {
-    pub(crate) limits: Arc<Limits>,
-    pub(crate) handler: Arc<dyn Handler>,
-    pub(crate) budget: Budget,
-    pub(crate) pool: Pool,
-    /// No more is accepted, and answers end their connections.
-    leaving: AtomicBool,
-    /// Besides, connections that wait for a request end soon.
-    draining: AtomicBool,
-    wake_accept: Bell,
-    threads_started: AtomicU64,
-    accepted: AtomicU64,
-    pub(crate) refused: AtomicU64,
-    pub(crate) requests: AtomicU64,
-    pub(crate) panics: AtomicU64,
-}
-
-impl fmt::Debug for Shared {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Shared").field("draining", &self.draining).finish_non_exhaustive()
-    }
-}
-
-impl Shared {
-    /// Whether answers end their connections.
-    pub(crate) fn is_leaving(&self) -> bool {
-        self.leaving.load(Ordering::SeqCst)
-    }
-
-    /// Whether connections that wait for a request end.
-    pub(crate) fn is_draining(&self) -> bool {
-        self.draining.load(Ordering::SeqCst)
-    }
-
-    /// The body of an answer that the engine gives itself.
-    pub(crate) fn refusal_body(&self, status: u16, reason: &str) -> Vec<u8> {
-        refusal_body(self.handler.as_ref(), status, reason)
-    }
-
-    /// Starts the thread that a connection waits for, when an evicted one keeps its own.
-    pub(crate) fn replace_thread(shared: &Arc<Shared>) {
-        if shared.pool.replace() && start_thread(shared).is_err() {
-            // Whoever was waiting for it is served by the next thread that comes free, or cut.
-            drop(shared.pool.thread_failed());
-        }
-    }
-}
-
-fn start_thread(shared: &Arc<Shared>) -> io::Result<()> {
-    let number = shared.threads_started.fetch_add(1, Ordering::Relaxed) % 10_000;
-    let for_thread = Arc::clone(shared);
-    let joined =
-        thread::spawn_sized(&format!("http-{number:03}"), THREAD_STACK_BYTES, move || {
-            let mut input = Input::new();
-            while let Some(conn) = for_thread.pool.next() {
-                // The handler's panics are caught nearer; this one keeps the count of threads true.
-                let served = catch_unwind(AssertUnwindSafe(|| {
-                    connection::serve(&for_thread, &conn, &mut input)
-                }));
-                if served.is_err() {
-                    log::error!("serving a connection panicked");
-                }
-                for_thread.pool.finished(&conn);
-            }
-        })?;
-    shared.pool.keep(joined);
-    Ok(())
-}
-
-/// A bound address, not served yet.
+/// A bound address that is not served yet.
 #[derive(Debug)]
 pub struct Server {
     listener: Listener,
@@ -120,19 +47,19 @@ pub struct Server {
 }
 
 impl Server {
-    /// Binds. Nothing is accepted before [`Server::start`].
+    /// Binds the address. Connections are accepted from [`Server::start`] on.
     ///
     /// # Errors
-    /// The address cannot be had; the text names it.
+    /// The address cannot be bound; the text names it.
     pub fn bind(listen: &Listen, limits: Arc<Limits>) -> io::Result<Server> {
         raise_descriptor_limit(&limits);
         Ok(Server::of(Listener::bind(listen)?, limits))
     }
 
-    /// Serves a socket that listens already.
+    /// Serves a socket that already listens.
     ///
     /// # Errors
-    /// The system refuses to have it set up.
+    /// The system refuses to set up the socket.
     pub fn take(inherited: Inherited, limits: Arc<Limits>) -> io::Result<Server> {
         raise_descriptor_limit(&limits);
         Ok(Server::of(Listener::take(inherited)?, limits))
@@ -143,7 +70,7 @@ impl Server {
         Server { listener, limits, budget }
     }
 
-    /// The listening socket, to be handed to another process.
+    /// The listening socket, for another process.
     ///
     /// # Errors
     /// The system gives no descriptor.
@@ -151,7 +78,7 @@ impl Server {
         self.listener.pass_on().map(Some)
     }
 
-    /// What to print: `127.0.0.1:4000` or `unix:/path`.
+    /// The address for people: `127.0.0.1:4000` or `unix:/path`.
     pub fn local_addr_text(&self) -> String {
         self.listener.address_text()
     }
@@ -161,12 +88,12 @@ impl Server {
         self.listener.port()
     }
 
-    /// The bytes that may be buffered, for others who buffer on the clients' behalf.
+    /// The budget of bytes that may be buffered, for other parts that buffer for clients.
     pub fn budget(&self) -> Budget {
         self.budget.clone()
     }
 
-    /// Accepts and serves. `stop` hears when accepting ends, whatever the reason.
+    /// Accepts and serves. `stop` is told when accepting ends, whatever the reason.
     ///
     /// # Errors
     /// The system gives no thread or descriptor.
@@ -203,7 +130,7 @@ struct Accepting<'a> {
     listener: Listener,
     farewells: VecDeque<(Socket, Instant)>,
     failing: bool,
-    /// Lines of what the system refuses: it comes and goes as connections do.
+    /// Limits the log lines about missing resources, which come and go as connections do.
     told: Seldom,
 }
 
@@ -221,7 +148,7 @@ impl<'a> Accepting<'a> {
         }
     }
 
-    /// Waits for a connection, the bell, or the end of a farewell.
+    /// Waits for a connection, the bell, or the end of a refused client's time.
     fn wait(&self) {
         let rest = if self.failing { ACCEPT_REST } else { Duration::from_millis(100) };
         let timeout = Timespec::try_from(rest).ok();
@@ -231,11 +158,11 @@ impl<'a> Accepting<'a> {
         let mut fds = [bell, listener];
         // While accepting fails, the listener would be ready all the time.
         let watched = if self.failing { 1 } else { fds.len() };
-        // An interruption is one turn more of the loop.
+        // An interruption is only one more turn of the loop.
         poll(fds.get_mut(..watched).unwrap_or(&mut []), timeout.as_ref()).ok();
     }
 
-    /// Accepts until nothing waits. A drain begins with connections that have arrived before.
+    /// Accepts all connections that wait. A drain begins after those that have arrived before.
     fn accept_waiting(&mut self) {
         loop {
             let error = match self.listener.accept() {
@@ -258,7 +185,7 @@ impl<'a> Accepting<'a> {
         }
     }
 
-    /// No error ends accepting: what is missing now may be there in a moment.
+    /// Notes an error. No error ends accepting: a missing resource may be there in a moment.
     fn out_of_resources(&mut self, error: &io::Error) {
         let is_news = !std::mem::replace(&mut self.failing, true);
         if is_news && let Some(more) = self.told.turn() {
@@ -285,7 +212,7 @@ impl<'a> Accepting<'a> {
                         let what = "the system refuses a thread";
                         let name = RequestName::random();
                         access::refused(peer.ip(), name, Reason::Connections, 503, what);
-                        // Its descriptor closes with the last who holds it.
+                        // The descriptor closes when its last holder drops it.
                         let full = self.full(refuse(503, what), name);
                         drop(conn.socket.send_now(&[IoSlice::new(&full)]));
                         conn.socket.shutdown(Shutdown::Both);
@@ -311,10 +238,10 @@ impl<'a> Accepting<'a> {
         self.say_farewell(socket, refusal, name);
     }
 
-    /// What a connection over a bound hears.
+    /// The answer to a connection over a bound.
     fn full(&self, refusal: Refusal, name: RequestName) -> Vec<u8> {
         let told = refusal.told(&self.shared.limits);
-        let body = self.shared.refusal_body(refusal.status, &told);
+        let body = refusal_body(self.shared, refusal.status, &told);
         let headers = [
             ("Content-Type", "application/json"),
             ("Retry-After", "1"),
@@ -323,8 +250,8 @@ impl<'a> Accepting<'a> {
         closing_answer(refusal.status, headers, &body)
     }
 
-    /// Says why, and keeps the socket a while: closing it with the client's request unread
-    /// would reset the connection and could destroy the answer.
+    /// Answers with the reason, and keeps the socket a while: closing it with the client's
+    /// request unread would reset the connection and could destroy the answer.
     fn say_farewell(&mut self, socket: Socket, refusal: Refusal, name: RequestName) {
         drop(socket.send_now(&[IoSlice::new(&self.full(refusal, name))]));
         socket.shutdown(Shutdown::Write);
@@ -347,7 +274,7 @@ impl<'a> Accepting<'a> {
     }
 }
 
-/// A server at work. Dropping it cuts what is left and waits for its threads.
+/// A running server. Dropping it cuts the connections that are left and waits for its threads.
 #[derive(Debug)]
 pub struct Running {
     shared: Arc<Shared>,
@@ -355,7 +282,7 @@ pub struct Running {
 }
 
 impl Running {
-    /// What the server is doing.
+    /// The server's counts.
     pub fn counters(&self) -> Counters {
         let shared = &self.shared;
         let (open, idle, threads) = shared.pool.count();
@@ -372,8 +299,9 @@ impl Running {
         }
     }
 
-    /// Stops accepting: another process does. Connections stay until their next request has been
-    /// answered, or their idle time is over, so that no request meets a connection that closes.
+    /// Stops accepting, since another process accepts. Connections stay until their next request
+    /// has been answered, or their idle time is over, so that no request meets a connection that
+    /// closes.
     pub fn leave(&self) {
         self.stop_accepting();
     }
@@ -383,9 +311,9 @@ impl Running {
         self.shared.pool.wait_empty(deadline)
     }
 
-    /// Stops accepting, closes connections that nobody has used for a moment, lets requests in
+    /// Stops accepting, closes connections that have been idle for a moment, lets requests in
     /// work and those that arrive in that moment be answered, and waits for them until
-    /// `deadline`. True when none is left.
+    /// `deadline`. True when no connection is left.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.shared.draining.store(true, Ordering::SeqCst);
         self.stop_accepting();

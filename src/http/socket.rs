@@ -1,8 +1,8 @@
 //! A connected socket, TCP or Unix: reads, writes and waits with deadlines.
 //!
-//! The descriptor itself stays blocking, so that a thread may wait for a kept-alive
-//! connection's next request with one `recv`. Everything else asks not to be blocked and polls,
-//! because socket timeouts start anew with every call and so bound nothing in total.
+//! The descriptor itself stays blocking, so that a thread may wait for a kept-alive connection's
+//! next request with one `recv`. All other calls ask not to be blocked and poll, because socket
+//! timeouts start anew with every call and so bound no total time.
 
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -13,7 +13,8 @@ use rustix::event::{PollFd, PollFlags, Timespec, poll};
 use rustix::io::Errno;
 use rustix::net::{RecvFlags, SendAncillaryBuffer, SendFlags, Shutdown, sockopt};
 
-/// A client slower than this over a whole answer is cut off, however steadily it reads.
+/// Bytes per millisecond over a whole answer; a client that reads more slowly is cut off, however
+/// steadily it reads.
 const WRITE_BYTES_PER_MS_MIN: usize = 16;
 /// Pieces handed to the kernel at once.
 const WRITE_PIECES_MAX: usize = 64;
@@ -53,19 +54,19 @@ pub(crate) fn wait_ready(
 }
 
 impl Socket {
-    /// How long [`Socket::recv_idle`] waits.
+    /// Sets the time for which [`Socket::recv_idle`] waits.
     pub(crate) fn set_idle_timeout(&self, idle: Duration) -> io::Result<()> {
-        // Zero would mean for ever.
+        // A timeout of zero would mean none.
         let idle = idle.max(Duration::from_millis(1));
         Ok(sockopt::set_socket_timeout(&self.0, sockopt::Timeout::Recv, Some(idle))?)
     }
 
-    /// Waits for bytes as long as the idle timeout says. 0 is the end.
+    /// Waits for bytes until the idle timeout. 0 is the client's end.
     pub(crate) fn recv_idle(&self, into: &mut [u8]) -> io::Result<usize> {
         self.recv(into, RecvFlags::empty())
     }
 
-    /// Takes what has arrived. 0 is the end.
+    /// Takes the bytes that have arrived. 0 is the client's end.
     pub(crate) fn recv_now(&self, into: &mut [u8]) -> io::Result<usize> {
         self.recv(into, RecvFlags::DONTWAIT)
     }
@@ -80,15 +81,15 @@ impl Socket {
         }
     }
 
-    /// Waits for bytes until `deadline`. 0 is the end.
+    /// Waits for bytes until `deadline`. 0 is the client's end.
     ///
     /// # Errors
-    /// [`ErrorKind::TimedOut`] when nothing came in time.
+    /// [`ErrorKind::TimedOut`] when no byte came in time.
     pub(crate) fn recv_until(&self, into: &mut [u8], deadline: Instant) -> io::Result<usize> {
         self.until(deadline, || self.recv_now(into))
     }
 
-    /// Like [`Socket::recv_until`], into the room that `into` has left.
+    /// As [`Socket::recv_until`], into the room that `into` has left.
     pub(crate) fn append_until(
         &self,
         into: &mut Vec<u8>,
@@ -120,7 +121,7 @@ impl Socket {
         }
     }
 
-    /// Hands over what the kernel takes at once.
+    /// Hands over as many bytes as the kernel takes at once.
     pub(crate) fn send_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         let flags = SendFlags::NOSIGNAL | SendFlags::DONTWAIT;
         let pieces = pieces.get(..WRITE_PIECES_MAX).unwrap_or(pieces);
@@ -174,20 +175,20 @@ impl Socket {
         Ok(())
     }
 
-    /// Whether the client has closed its side, or all.
+    /// True if the client has closed its sending side, or both.
     pub(crate) fn hung_up(&self) -> bool {
         let now = Timespec { tv_sec: 0, tv_nsec: 0 };
         let mut fds = [PollFd::from_borrowed_fd(self.as_fd(), PollFlags::RDHUP)];
         matches!(poll(&mut fds, Some(&now)), Ok(ready) if ready > 0)
     }
 
-    /// Ends one direction or both. On a socket that has ended already there is nothing to do.
+    /// Ends one direction or both. Does nothing on a socket that has ended already.
     pub(crate) fn shutdown(&self, how: Shutdown) {
         rustix::net::shutdown(&self.0, how).ok();
     }
 }
 
-/// How long an answer of so many bytes may take beyond the bound on one stall.
+/// The time that an answer of so many bytes may take beyond the bound on one stall.
 fn slowest(bytes: usize) -> Duration {
     let millis = bytes.checked_div(WRITE_BYTES_PER_MS_MIN).unwrap_or(0);
     Duration::from_millis(u64::try_from(millis).unwrap_or(u64::MAX))

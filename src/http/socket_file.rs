@@ -1,5 +1,5 @@
-//! The file of a Unix socket: made with the permissions that it is to have, taken over from the
-//! dead, removed at the end.
+//! The file of a Unix socket: created with its permissions, taken over from a process that has
+//! ended, removed at the end.
 
 use std::fs::Permissions;
 use std::io::{self, ErrorKind};
@@ -14,13 +14,13 @@ use rustix::fs::Mode;
 use rustix::io::Errno;
 use rustix::net::{AddressFamily, SocketAddrUnix, SocketFlags, SocketType};
 
-/// A socket file, removed at the end unless somebody else has put theirs in its place.
+/// A socket file, removed at the end unless another process has put its own in its place.
 #[derive(Debug)]
 pub(crate) struct SocketFile {
-    /// Where it is.
+    /// The file's path.
     pub(crate) path: PathBuf,
     inode: Option<u64>,
-    /// Whether it is removed at the end: not when another process serves it.
+    /// True if the file is removed at the end: false when another process serves it.
     pub(crate) is_removed: Arc<AtomicBool>,
 }
 
@@ -38,15 +38,15 @@ impl Drop for SocketFile {
         let inode = std::fs::symlink_metadata(&self.path).map(|meta| meta.ino()).ok();
         let is_ours = inode.is_some() && inode == self.inode;
         if is_ours && self.is_removed.load(Ordering::SeqCst) {
-            // Gone already is as good.
+            // A file that is gone already is as good.
             drop(std::fs::remove_file(&self.path));
         }
     }
 }
 
-/// Binds a socket to a file of these permissions, whatever the umask; it does not listen yet. The
-/// file is never open wider: it gets the permissions of the socket less the umask, and what the
-/// umask has taken is given back before anybody could connect.
+/// Binds a socket to a file with these permissions, whatever the umask; it does not listen yet.
+/// The file is never more open than that: it is created with the permissions less the umask, and
+/// the permissions that the umask has taken are added before a client could connect.
 pub(crate) fn bind(
     path: &Path,
     mode: u32,
@@ -66,7 +66,7 @@ pub(crate) fn bind(
     }
     let file = SocketFile::of(path);
     if let Some(group) = group {
-        // Before the permissions, which are that group's then.
+        // The group is set before the permissions, which are that group's then.
         std::os::unix::fs::chown(path, None, Some(group)).map_err(|error| {
             io::Error::new(error.kind(), format!("its group cannot be {group}: {error}"))
         })?;
@@ -76,7 +76,7 @@ pub(crate) fn bind(
 }
 
 /// The number of a group, which may be given by its name in `/etc/group`: a static binary has no
-/// other place to ask.
+/// other source.
 fn group_id(group: &str) -> io::Result<u32> {
     if let Ok(number) = group.parse() {
         return Ok(number);
@@ -91,8 +91,8 @@ fn group_id(group: &str) -> io::Result<u32> {
     })
 }
 
-/// Removes the socket file of a process that has ended; never one that is answered, nor any
-/// other file.
+/// Removes the socket file of a process that has ended; never a file whose socket answers, nor
+/// any other file.
 fn remove_stale(path: &Path) -> io::Result<()> {
     if !std::fs::symlink_metadata(path)?.file_type().is_socket() {
         return Err(io::Error::new(ErrorKind::AlreadyExists, "the file is not a socket"));

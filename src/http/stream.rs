@@ -1,4 +1,4 @@
-//! A connection that has left the pool: what the hub of long-lived responses holds.
+//! A connection that has left the pool, as the thread of long-lived responses holds it.
 
 use std::io::{self, IoSlice};
 use std::os::fd::{AsFd, BorrowedFd};
@@ -8,7 +8,7 @@ use rustix::net::Shutdown;
 
 use super::socket::Socket;
 
-/// A detached connection, TCP or Unix. Nothing on it blocks. Dropping it ends it.
+/// A detached connection, TCP or Unix. No call on it blocks. Dropping it ends the connection.
 #[derive(Debug)]
 pub struct Stream(Arc<Socket>);
 
@@ -18,23 +18,23 @@ impl Stream {
         Stream(socket)
     }
 
-    /// Takes what the client has sent. 0 is the client's end.
+    /// Takes the bytes that the client has sent. 0 is the client's end.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when there is nothing; else the connection is broken.
+    /// [`io::ErrorKind::WouldBlock`] when there are none; else the connection is broken.
     pub fn read_now(&self, into: &mut [u8]) -> io::Result<usize> {
         self.0.recv_now(into)
     }
 
-    /// Hands over what the kernel takes at once of `pieces`.
+    /// Hands over as many bytes of `pieces` as the kernel takes at once.
     ///
     /// # Errors
-    /// [`io::ErrorKind::WouldBlock`] when it takes nothing; else the connection is broken.
+    /// [`io::ErrorKind::WouldBlock`] when the kernel takes none; else the connection is broken.
     pub fn write_now(&self, pieces: &[IoSlice<'_>]) -> io::Result<usize> {
         self.0.send_now(pieces)
     }
 
-    /// Whether the client has gone.
+    /// True if the client has gone.
     pub fn client_gone(&self) -> bool {
         self.0.hung_up()
     }
@@ -53,7 +53,7 @@ impl AsFd for Stream {
 
 impl Drop for Stream {
     fn drop(&mut self) {
-        // Whoever still watches the descriptor keeps it open; the client must see the end.
+        // A watcher of the descriptor keeps it open; the client must see the end.
         self.0.shutdown(Shutdown::Both);
     }
 }

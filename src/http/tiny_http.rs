@@ -1,8 +1,8 @@
-//! The same types on tiny_http, for loopback and Unix sockets only.
+//! The types of the HTTP server on tiny_http, for loopback and Unix sockets only.
 //!
-//! tiny_http has neither deadlines nor bounds on heads, allocates what a client announces, and
-//! says nothing of a client that goes. So nobody else may reach it, streams are answered 405,
-//! and an answer written piece by piece goes out when it is finished.
+//! tiny_http has neither deadlines nor bounds on heads, allocates as much as a client announces,
+//! and does not report a client that goes. So only processes of this machine may reach it,
+//! streams are answered 405, and an answer written piece by piece goes out when it is finished.
 
 use std::fmt;
 use std::io::{self, Cursor, ErrorKind, Read};
@@ -38,16 +38,16 @@ const THREADS_MAX: usize = 64;
 const BACKLOG: i32 = 128;
 /// Bytes of a body that are read at once.
 const BODY_STEP_BYTES: u64 = 16 * 1024;
-/// How long threads are waited for at the end.
+/// The time for which threads are waited for at the end.
 const CUT_GRACE: Duration = Duration::from_secs(2);
 
-/// What the threads of one server share.
+/// The values that the threads of one server share.
 struct Shared {
     engine: tiny_http::Server,
     limits: Arc<Limits>,
     budget: Budget,
     handler: Arc<dyn Handler>,
-    /// Never rings: nobody learns here that a client has gone.
+    /// Never rings: this engine does not notice that a client has gone.
     silent: Arc<Bell>,
     stopping: AtomicBool,
     /// Threads that have not ended.
@@ -64,7 +64,7 @@ fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// A bound address, not served yet.
+/// A bound address that is not served yet.
 pub struct Server {
     engine: tiny_http::Server,
     file: Option<SocketFile>,
@@ -83,7 +83,7 @@ impl Server {
     /// Binds a loopback address or a socket file.
     ///
     /// # Errors
-    /// The address is another, or cannot be had; the text names it.
+    /// The address is another one, or cannot be bound; the text names it.
     pub fn bind(listen: &Listen, limits: Arc<Limits>) -> io::Result<Server> {
         let bound = bind(listen).map_err(|error| {
             io::Error::new(error.kind(), format!("cannot listen on {listen}: {error}"))
@@ -95,7 +95,7 @@ impl Server {
         Ok(Server { engine, file, address, limits, budget })
     }
 
-    /// Here nothing is taken over.
+    /// Fails: this engine takes no socket over.
     ///
     /// # Errors
     /// Always.
@@ -104,7 +104,7 @@ impl Server {
         Err(io::Error::other(format!("this engine cannot take {address} over")))
     }
 
-    /// Here nothing is handed over.
+    /// Returns none: this engine hands no socket over.
     ///
     /// # Errors
     /// Never.
@@ -112,7 +112,7 @@ impl Server {
         Ok(None)
     }
 
-    /// What to print: `127.0.0.1:4000` or `unix:/path`.
+    /// The address for people: `127.0.0.1:4000` or `unix:/path`.
     pub fn local_addr_text(&self) -> String {
         self.address.to_string()
     }
@@ -125,12 +125,12 @@ impl Server {
         }
     }
 
-    /// The bytes that may be buffered, for others who buffer on the clients' behalf.
+    /// The budget of bytes that may be buffered, for other parts that buffer for clients.
     pub fn budget(&self) -> Budget {
         self.budget.clone()
     }
 
-    /// Accepts and serves. `stop` hears when the first thread ends, whatever the reason.
+    /// Accepts and serves. `stop` is told when the first thread ends, whatever the reason.
     ///
     /// # Errors
     /// The system gives no thread or descriptor.
@@ -211,7 +211,7 @@ impl Drop for Counted {
 
 fn serve(shared: &Arc<Shared>) {
     while !shared.stopping.load(Ordering::SeqCst) {
-        // An error is the bell that ends the threads, or an accept that failed.
+        // An error is the call that ends the threads, or an accept that failed.
         let Ok(incoming) = shared.engine.recv() else { continue };
         shared.at_work.fetch_add(1, Ordering::Relaxed);
         if catch_unwind(AssertUnwindSafe(|| serve_one(shared, incoming))).is_err() {
@@ -231,7 +231,7 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
         let Answer { status, headers, body } = answer;
         let headers: Vec<_> =
             headers.iter().map(|(name, value)| (*name, value.as_str())).collect();
-        // A client that has gone misses nothing.
+        // If the client has gone, the answer is not missed.
         drop(send(incoming, status, &headers, body));
         return;
     }
@@ -330,7 +330,7 @@ fn send(
     let length = Some(body.len());
     let status = tiny_http::StatusCode(status);
     let answer = tiny_http::Response::new(status, headers, Cursor::new(body), length, None);
-    // Never chunks: the length is known.
+    // No chunks are written: the length is known.
     incoming.respond(answer.with_chunked_threshold(usize::MAX))
 }
 
@@ -349,12 +349,12 @@ impl fmt::Debug for Responder {
 }
 
 impl Responder {
-    /// Every answer says what the request is called.
+    /// Sets the request's id, which the answer carries.
     pub fn named(self, name: RequestName) -> Self {
         self.always([(REQUEST_ID, name.as_str().to_owned())])
     }
 
-    /// Adds headers to whatever the answer will be.
+    /// Adds headers that the answer carries in any case.
     pub fn always(mut self, headers: impl IntoIterator<Item = (&'static str, String)>) -> Self {
         self.always.extend(headers);
         self
@@ -363,7 +363,7 @@ impl Responder {
     /// Answers. `body` may come in pieces; its length is their sum.
     ///
     /// # Errors
-    /// The client has gone. Nothing is left to be done.
+    /// The client has gone. The caller has nothing left to do.
     pub fn respond(
         self,
         status: u16,
@@ -429,10 +429,10 @@ impl Responder {
         Ok(OpenResponse { inner: self, status, headers, body: Vec::new(), share })
     }
 
-    /// Answers 405: tiny_http lets no connection go.
+    /// Answers 405: tiny_http does not give a connection away.
     ///
     /// # Errors
-    /// Always [`ErrorKind::Unsupported`]. Nothing is left to be done.
+    /// Always [`ErrorKind::Unsupported`]. The caller has nothing left to do.
     pub fn into_stream(
         mut self,
         _status: u16,
@@ -450,7 +450,7 @@ impl Responder {
         silent
     }
 
-    /// Always false: tiny_http does not say.
+    /// Always false: tiny_http does not notice it.
     pub fn client_gone(&self) -> bool {
         false
     }
@@ -476,13 +476,13 @@ impl Drop for Responder {
             let refusal =
                 || self.shared.handler.refusal(500, "the request was left unanswered");
             let body = catch_unwind(AssertUnwindSafe(refusal)).unwrap_or_default();
-            // A client that has gone misses nothing.
+            // If the client has gone, the answer is not missed.
             drop(self.answer(500, &[("Content-Type", "application/json")], body));
         }
     }
 }
 
-/// An answer that is being collected. Dropped without [`OpenResponse::finish`], it is a 500.
+/// An answer that is collected. Dropped without [`OpenResponse::finish`], it becomes a 500.
 #[derive(Debug)]
 pub struct OpenResponse {
     inner: Responder,
@@ -522,7 +522,7 @@ impl OpenResponse {
     }
 }
 
-/// A server at work. Dropping it waits for its threads.
+/// A running server. Dropping it waits for its threads.
 pub struct Running {
     shared: Arc<Shared>,
     threads: Mutex<Vec<Joined>>,
@@ -536,8 +536,8 @@ impl fmt::Debug for Running {
 }
 
 impl Running {
-    /// What the server is doing. Of its connections tiny_http tells nothing, so those counted
-    /// are requests in work.
+    /// The server's counts. tiny_http tells nothing of its connections, so the connections
+    /// counted are requests in work.
     pub fn counters(&self) -> Counters {
         let shared = &self.shared;
         Counters {
@@ -551,7 +551,7 @@ impl Running {
         }
     }
 
-    /// Here nobody follows, so there is nothing to leave.
+    /// Does nothing: this engine hands no socket over.
     pub fn leave(&self) {}
 
     /// As [`Running::drain`], which is all that this engine can do.
@@ -559,12 +559,12 @@ impl Running {
         self.drain(deadline)
     }
 
-    /// Lets requests in work be answered, serves no more, and waits until `deadline`. True
-    /// when none is left.
+    /// Lets requests in work be answered, serves no more, and waits until `deadline`. True when
+    /// no request is left.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.shared.stopping.store(true, Ordering::SeqCst);
         let mut threads = locked(&self.shared.threads);
-        // Each bell ends one thread's wait.
+        // Each call of `unblock` ends one thread's wait.
         (0..*threads).for_each(|_| self.shared.engine.unblock());
         while *threads > 0 {
             let left = deadline.saturating_duration_since(Instant::now());

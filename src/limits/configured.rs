@@ -1,8 +1,8 @@
-//! The bounds that an operator may move, and their defaults.
+//! The bounds that an operator may set, and their defaults.
 
 use std::time::Duration;
 
-/// The bounds that `config.json` may move. Defaults are the contract's.
+/// The bounds that `config.json` may set. The defaults are the contract's.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Limits {
     /// Connections open at once; each holds one thread of the pool. More get 503.
@@ -17,26 +17,27 @@ pub struct Limits {
     pub headers: usize,
     /// Bytes of one request body. More get 413.
     pub body_bytes: usize,
-    /// From the first byte of a head to its last; 408 past it.
+    /// The time from the first byte of a head to its last; 408 past it.
     pub head: Duration,
-    /// From the end of the head to the last byte of the body; 408 past it.
+    /// The time from the end of the head to the last byte of the body; 408 past it.
     pub body: Duration,
-    /// How long a kept-alive connection may stay silent before it is closed.
+    /// The time for which a kept-alive connection may be idle before it is closed.
     pub idle: Duration,
-    /// How long one write may stall before the connection is closed.
+    /// The time for which one write may stall before the connection is closed.
     pub write: Duration,
-    /// Sessions open at once, with those that have ended and are still to be tidied up after.
-    /// More get 503.
+    /// Sessions open at once, together with ended ones whose remains at upstreams still wait for
+    /// removal. More get 503.
     pub sessions: usize,
     /// Sessions open at once under one key. More get 503.
     pub sessions_per_key: usize,
-    /// A session unused for so long ends.
+    /// The time without use after which a session ends.
     pub session_idle: Duration,
-    /// How long an upstream's request to a client may stay open.
+    /// The time for which an upstream's request to a client may stay open.
     pub parked: Duration,
-    /// Calls of stateless clients that wait for a retry. More are cancelled and say so.
+    /// Calls of stateless clients that wait for a retry. Further ones are cancelled, with an
+    /// error.
     pub parked_calls: usize,
-    /// Those of one key.
+    /// Such calls of one key.
     pub parked_calls_per_key: usize,
     /// Items of one page of a list.
     pub page_items: usize,
@@ -44,26 +45,27 @@ pub struct Limits {
     pub streams: usize,
     /// Bytes that wait behind the event being written to one stream; its client is dropped past it.
     pub stream_queue_bytes: usize,
-    /// Between two comment lines on a silent stream.
+    /// The time between two comment lines on a silent stream.
     pub heartbeat: Duration,
-    /// Events kept of one stream for a client that resumes it; the oldest go. 0 keeps none, and
-    /// events have no ids then.
+    /// Events kept of one stream for a client that resumes it; the oldest are dropped. 0 keeps
+    /// none, and events have no ids then.
     pub event_log_events: usize,
-    /// Bytes of the events kept of one stream; the oldest go. A larger one is not kept.
+    /// Bytes of the events kept of one stream; the oldest are dropped. A larger event is not
+    /// kept.
     pub event_log_bytes: usize,
-    /// Bytes of one upstream result. More is a 502 naming this bound. Also bytes of all items of
-    /// one list, where [`super::LIST_BYTES_MAX`] is not less; the rest is left out.
+    /// Bytes of one upstream result. More is a 502 that names this bound. Also bytes of all items
+    /// of one list, where [`super::LIST_BYTES_MAX`] is not less; the rest is left out.
     pub upstream_result_bytes: usize,
     /// Bytes of one upstream SSE event, or of one line from a child.
     pub upstream_event_bytes: usize,
     /// Tools taken from one upstream; the rest is left out.
     pub upstream_tools: usize,
-    /// Servers' lists as only clients with certain capabilities see them; the one that was not
-    /// used for longest goes.
+    /// Views that are kept: servers' lists for clients with certain capabilities; the one that
+    /// was not used for longest is dropped.
     pub views: usize,
     /// Lines of a child's standard error kept for `/status`.
     pub child_stderr_lines: usize,
-    /// How long calls in flight may take to finish at a stop.
+    /// The time for calls in flight to finish at a stop.
     pub drain: Duration,
 }
 

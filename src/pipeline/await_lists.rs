@@ -1,5 +1,6 @@
-//! A request may ask for what no list has yet: its server makes first contact, or reads its list
-//! again. It waits here for the next snapshot, on its own wait, and holds no slot meanwhile.
+//! The wait of a request for an item that no list has yet, because its server makes first
+//! contact, or reads its list again. The request waits for the next snapshot, on its own wait,
+//! and holds no permit of a server.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -16,34 +17,35 @@ use crate::protocol::server_name::ServerName;
 use crate::upstream::Upstream;
 use crate::wait::{Interrupted, Wait, Woken};
 
-/// One request's search for what it asks for.
+/// One request's search for its item.
 struct Search<'a> {
     scope: &'a Scope,
-    /// The only server that may have it, where the request says so.
+    /// The only server that may have the item, where the request names it.
     server: Option<ServerName>,
     asked: Wanted,
     began: Instant,
-    /// A shorter time than the upstreams' own.
+    /// The request's own time limit, shorter than the upstreams'.
     timeout: Option<Duration>,
-    /// Lists that are read again, and when the reading begins at the earliest that can bring it.
+    /// Lists that are read again, each with the earliest beginning of a reading that can bring
+    /// the item.
     awaited: Vec<(ServerName, Kind, Option<Instant>)>,
 }
 
-/// What a search still waits for.
+/// The servers that a search still waits for.
 #[derive(Default)]
 struct Pending {
-    /// When the last of those servers is waited for no more; none where there is none.
+    /// The time at which the wait for the last of these servers ends; none where there is none.
     until: Option<Instant>,
-    /// The first of those that were waited for as long as may be and have not answered yet.
+    /// The error of the first server for which the wait is over, and which has not answered yet.
     starting: Option<CallError>,
 }
 
-/// What ended one look at how things stand.
+/// The end of one wait for news.
 #[derive(Clone, Copy, PartialEq, Eq)]
 enum News {
-    /// The catalogue rang.
+    /// The catalogue has rung the bell.
     Rang,
-    /// It has not for as long as it was waited for.
+    /// The time of this wait is over.
     TimeIsUp,
     /// The request may wait no longer.
     WaitIsOver,
@@ -52,7 +54,7 @@ enum News {
 /// Waits until the catalogue rings, or until `until`.
 ///
 /// # Errors
-/// Nobody wants an answer any more, or the process stops.
+/// The client no longer wants the answer, or the process stops.
 fn await_news(wait: &Wait, until: Instant) -> Result<News, CallError> {
     match wait.until(None, Some(until.saturating_duration_since(Instant::now()))) {
         Ok(Woken::Bell | Woken::Ready) => Ok(News::Rang),
@@ -99,7 +101,7 @@ impl Pipeline {
         }
     }
 
-    /// Waits for the lists that are to be held against pins, for as long as a call may take.
+    /// Waits for the lists that are to be compared with pins, as long as a call may take.
     fn verify(
         &self,
         scope: &Scope,
@@ -120,7 +122,7 @@ impl Pipeline {
         Ok(())
     }
 
-    /// The error of a call whose wait for the list of now was over too soon.
+    /// The error of a call whose wait for its server's present list ended too soon.
     fn unverified(&self, route: &Route, timeout: Option<Duration>) -> CallError {
         let catalogue = self.catalogue.current();
         let server = catalogue.servers.get(&route.server).cloned().unwrap_or_default();
@@ -129,8 +131,8 @@ impl Pipeline {
         still_starting(&route.server, &server, allowed)
     }
 
-    /// Whether what was found stands in a list of an earlier process, of a server that withholds
-    /// what has changed, and its list of now is still to come.
+    /// True if the item stands in a list of an earlier process, its server withholds changes, and
+    /// the server's present list is still to come.
     fn is_unverified(&self, route: &Route, call: &Call<'_>) -> bool {
         let catalogue = self.catalogue.current();
         let (Some(asked), Some(server)) =
@@ -159,7 +161,8 @@ impl Pipeline {
         wait: &Arc<Wait>,
     ) -> Result<Route, CallError> {
         let Some(mut search) = self.search_of(scope, options, call)? else { return found };
-        // Most of what is found is nobody else's, and takes no place.
+        // Most items that are found cannot belong to another server; such a request takes no
+        // place.
         if let Ok(route) = &found
             && !self.has_rivals(&search, route)
         {
@@ -168,7 +171,8 @@ impl Pipeline {
         let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), wait) else {
             return found;
         };
-        // None: what is known may be of after the look that failed, and before the place.
+        // None at first: the first search may have used a snapshot from before the place was
+        // taken.
         let mut before: Option<Arc<Catalogue>> = None;
         loop {
             let (now, catalogue) = (Instant::now(), self.catalogue.current());
@@ -179,7 +183,7 @@ impl Pipeline {
                     return found;
                 }
             }
-            // Of the snapshot before the look: a later one rings the bell.
+            // `pending` uses the snapshot from before the search: a later one rings the bell.
             let pending = match &found {
                 Ok(route) => self.rivals(&search, &catalogue, route, now),
                 Err(_) => self.pending(&mut search, &catalogue, now),
@@ -190,7 +194,7 @@ impl Pipeline {
             };
             before = Some(catalogue);
             match await_news(wait, until)? {
-                // What only some see may have come too.
+                // A view that only some clients see may have come too.
                 News::Rang => before = None,
                 News::TimeIsUp => (),
                 News::WaitIsOver => return found,
@@ -198,7 +202,7 @@ impl Pipeline {
         }
     }
 
-    /// None where nothing that is listed is asked for.
+    /// None where the call asks for no listed item.
     fn search_of<'a>(
         &self,
         scope: &'a Scope,
@@ -238,7 +242,8 @@ impl Pipeline {
         self.rivals(search, &catalogue, route, search.began).until.is_some()
     }
 
-    /// What the search still waits for. A list that may have changed unheard is read again.
+    /// The servers that the search still waits for. A list that may have changed unnoticed is
+    /// read again.
     fn pending(&self, search: &mut Search<'_>, catalogue: &Catalogue, now: Instant) -> Pending {
         let mut pending = Pending::default();
         for (name, server) in search.candidates(catalogue) {
@@ -260,8 +265,8 @@ impl Pipeline {
         pending
     }
 
-    /// The servers that have never listed anything, make first contact, and could have what was
-    /// found too, so that it would not be that server's.
+    /// The servers that have never listed, make first contact, and could have the found item too,
+    /// so that its name would be theirs or ambiguous.
     fn rivals(
         &self,
         search: &Search<'_>,
@@ -279,7 +284,8 @@ impl Pipeline {
                 continue;
             };
             let Some(upstream) = self.upstreams.get(name) else { continue };
-            // One that hangs keeps others' names from them only so long, however many ask.
+            // A server that hangs delays requests for others' names only so long, however many
+            // there are.
             let timeout = upstream.config().timeout;
             let until = search.patience(&upstream).min(server.connecting_since + timeout);
             if search.may_have(catalogue, name, server) && now < until {
@@ -289,7 +295,7 @@ impl Pipeline {
         pending
     }
 
-    /// What was read again has brought what was asked for.
+    /// Notes that a list that was read again has brought the item.
     fn note_found(&self, search: &Search<'_>, found: &Result<Route, CallError>) {
         let Ok(route) = found else { return };
         for (name, kind, since) in &search.awaited {
@@ -304,7 +310,7 @@ impl Pipeline {
 }
 
 impl Search<'_> {
-    /// The servers that what is asked for may belong to.
+    /// The servers that may have the item.
     fn candidates<'a>(&self, catalogue: &'a Catalogue) -> Vec<(&'a ServerName, &'a Server)> {
         let owner = self.server.as_ref().or_else(|| {
             self.asked.owner(catalogue).filter(|owner| self.scope.sees_server(owner))
@@ -314,15 +320,15 @@ impl Search<'_> {
         servers.filter(|(name, server)| self.may_have(catalogue, name, server)).collect()
     }
 
-    /// Whether the scope could see it at that server, if it is nobody else's.
+    /// True if the scope could see the item at that server, if no other server owns it.
     fn may_have(&self, catalogue: &Catalogue, name: &ServerName, server: &Server) -> bool {
         self.scope.sees_server(name)
             && server.has(self.asked.kind.capability())
             && self.may_use(catalogue, name)
     }
 
-    /// Whether the caller could use it if that server had it: what is hidden from it is as
-    /// unknown to it as what is not there.
+    /// True if the caller could use the item if that server had it: an item that is hidden from a
+    /// caller counts as unknown.
     fn may_use(&self, catalogue: &Catalogue, name: &ServerName) -> bool {
         if self.asked.kind != Kind::Tool {
             return true;
@@ -335,7 +341,7 @@ impl Search<'_> {
         sees(asked) || catalogue.owners.rests(name, asked).any(sees)
     }
 
-    /// Whether a list of that server which may bring what is asked for is to be read.
+    /// True if a list of that server which may bring the item is to be read.
     fn is_reading(&mut self, upstream: &Upstream, server: &Server) -> bool {
         let mut is_reading = false;
         for kind in lists_of(self.asked.kind).iter().copied() {
@@ -348,7 +354,7 @@ impl Search<'_> {
             };
             let since = match self.awaited.iter_mut().find(is_it) {
                 Some((_, _, since)) => {
-                    // What was read began before this request came, and may have missed it.
+                    // The reading began before this request came, and may have missed the item.
                     if since.is_some_and(|since| read >= Some(since)) {
                         *since = upstream.want_list(kind, read);
                     }
@@ -369,13 +375,13 @@ impl Search<'_> {
         allowed(upstream, self.timeout)
     }
 
-    /// When first contact is waited for no more.
+    /// The time at which the wait for first contact ends.
     fn patience(&self, upstream: &Upstream) -> Instant {
         self.began + self.allowed(upstream).time
     }
 }
 
-/// How long a call may take.
+/// The time that a call may take.
 fn allowed(upstream: &Upstream, wished: Option<Duration>) -> Allowed {
     let own = upstream.config().timeout;
     match wished.filter(|timeout| *timeout < own) {
@@ -384,7 +390,7 @@ fn allowed(upstream: &Upstream, wished: Option<Duration>) -> Allowed {
     }
 }
 
-/// The lists that may have something of that kind.
+/// The lists that may have an item of that kind.
 fn lists_of(kind: Kind) -> &'static [Kind] {
     match kind {
         Kind::Tool => &[Kind::Tool],
@@ -393,7 +399,8 @@ fn lists_of(kind: Kind) -> &'static [Kind] {
     }
 }
 
-/// Of a completion it is the reference that is wrong, and no resource that is missing.
+/// The error for a completion whose prompt or template is unknown: its reference is wrong, and no
+/// resource is missing.
 fn of_reference(call: &Call<'_>, error: CallError) -> CallError {
     if call.method == Method::CompletionComplete
         && let CallError::Unknown { kind: Kind::Resource | Kind::Template, name, .. } = &error
@@ -403,7 +410,7 @@ fn of_reference(call: &Call<'_>, error: CallError) -> CallError {
     error
 }
 
-/// Whether another look may find something else.
+/// True if another search may find something else.
 fn is_open(found: &Result<Route, CallError>) -> bool {
     match found {
         Ok(route) => route.claim != Claim::Owned,
@@ -411,13 +418,13 @@ fn is_open(found: &Result<Route, CallError>) -> bool {
     }
 }
 
-/// Whether nobody knows what a server has, and it may tell soon.
+/// True if a server's lists are not known, and may come soon.
 fn is_first_contact(server: &Server) -> bool {
     // Its lists may be those of an earlier process.
     server.health == Health::Connecting && !server.has_answered && !server.is_stale()
 }
 
-/// The servers that make what was found another's, or ambiguous, if they have it too.
+/// The servers that would own the found name, or make it ambiguous, if they had the item too.
 fn others<'a>(catalogue: &'a Catalogue, route: &Route) -> impl Iterator<Item = &'a ServerName> {
     let order = catalogue.order.as_slice();
     let is_it = |name: &ServerName| *name == route.server;
@@ -430,7 +437,7 @@ fn others<'a>(catalogue: &'a Catalogue, route: &Route) -> impl Iterator<Item = &
     order.iter().take(n).filter(move |name| !is_it(name))
 }
 
-/// Whether what was not found may be there soon.
+/// True if the missing item may be there soon.
 fn may_come(error: &CallError) -> bool {
     match error {
         CallError::Unknown { .. } => true,

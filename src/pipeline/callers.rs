@@ -1,5 +1,6 @@
-//! Who has calls in flight on the session with a server that clients share, so that what the
-//! server says there and names no call reaches nobody whom it is not about. Time is an argument.
+//! The principals that have calls in flight on the session with a server that clients share, so
+//! that a server's message that names no call reaches only clients whom it is about. Time is an
+//! argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -13,23 +14,23 @@ use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Wire;
 
-/// Whom a message may be about that names no call.
+/// The principal that a message may be about, if the message names no call.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) enum Whose {
-    /// This one alone has calls in flight.
+    /// Only this principal has calls in flight.
     Of(PrincipalId),
-    /// Nobody has. Lately this one had, or nobody had.
+    /// No principal has calls in flight. This one was the only one lately, or none was.
     OfNoCall(Option<PrincipalId>),
-    /// It may be about one of several, or about somebody who is not known.
+    /// The message may be about one of several principals, or about one that is unknown.
     Unknown,
 }
 
-/// How a call has ended.
+/// The end of a call.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum End {
-    /// Its server has answered.
+    /// The server has answered.
     Answered,
-    /// Its server may still be at it.
+    /// The server may still work on the call.
     Unanswered,
 }
 
@@ -41,23 +42,23 @@ pub(super) struct Callers {
 
 #[derive(Debug, Default)]
 struct OfServer {
-    /// Without a name: nobody can be told apart.
+    /// By principal; None stands for callers that cannot be told apart.
     callers: HashMap<Option<PrincipalId>, Uses>,
-    /// Until then somebody counts as a caller who is remembered no more.
+    /// The time until which a forgotten principal counts as a caller.
     forgotten_until: Option<Instant>,
-    /// Messages that reached nobody.
+    /// The number of messages that reached no client.
     unattributed: Arc<AtomicU64>,
 }
 
-/// How one principal uses a server's shared session.
+/// The use of a server's shared session by one principal.
 #[derive(Debug, Clone, Copy)]
 struct Uses {
     n_in_flight: usize,
-    /// When the first of those began.
+    /// The time at which the first of the calls in flight began.
     began: Instant,
-    /// When its last call ended, or began.
+    /// The time at which its last call ended, or began.
     last: Instant,
-    /// Until then the server may still be at a call that it has not answered.
+    /// The time until which the server may still work on a call that it has not answered.
     busy_until: Option<Instant>,
 }
 
@@ -66,7 +67,7 @@ impl Uses {
         self.n_in_flight > 0 || self.busy_until.is_some_and(|until| now < until)
     }
 
-    /// Whether what was said during its last call may only come now.
+    /// True if a message sent during its last call may only come now.
     fn is_late(&self, now: Instant) -> bool {
         now < self.last + LATE_MESSAGE_TIME
     }
@@ -76,7 +77,7 @@ impl Uses {
     }
 }
 
-/// A call while it is in flight.
+/// A guard of a call in flight.
 #[derive(Debug)]
 pub(super) struct InFlight<'a> {
     callers: &'a Callers,
@@ -90,7 +91,8 @@ impl Callers {
         self.servers.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A call begins. It ends with what is given, unanswered unless that says otherwise.
+    /// Notes the begin of a call. Dropping the guard ends the call, unanswered unless the guard
+    /// was told otherwise.
     pub(super) fn enter(
         &self,
         now: Instant,
@@ -117,22 +119,22 @@ impl Callers {
         }
     }
 
-    /// Whom a message may be about that comes now and names no call.
+    /// The principal that a message may be about that comes now and names no call.
     pub(super) fn whose(&self, now: Instant, server: &ServerName, wire: Wire) -> Whose {
         self.lock().get(server).map_or(Whose::OfNoCall(None), |it| it.whose(now, wire))
     }
 
-    /// Counts the messages of a server that reached nobody.
+    /// The counter of a server's messages that reached no client.
     pub(super) fn unattributed(&self, server: &ServerName) -> Arc<AtomicU64> {
         self.lock().entry(server.clone()).or_default().unattributed.clone()
     }
 
-    /// How many messages of a server reached nobody so far.
+    /// The number of a server's messages that reached no client so far.
     pub(super) fn n_unattributed(&self, server: &ServerName) -> u64 {
         self.lock().get(server).map_or(0, |it| it.unattributed.load(Ordering::Relaxed))
     }
 
-    /// Forgets a server that is no more.
+    /// Forgets a server that was removed.
     pub(super) fn forget(&self, server: &ServerName) {
         self.lock().remove(server);
     }
@@ -157,8 +159,9 @@ impl OfServer {
         uses.last = now;
     }
 
-    /// Forgets those who have not called lately, else the one who has not for longest. Those who
-    /// have calls in flight are never forgotten: their number is bounded by that of calls.
+    /// Forgets principals that have not called lately, else the one whose last call is longest
+    /// ago. A principal with calls in flight is never forgotten: their number is bounded by that
+    /// of calls.
     fn make_room(&mut self, now: Instant) {
         let is_done = |uses: &Uses| uses.n_in_flight == 0;
         self.callers.retain(|_, uses| !is_done(uses) || uses.is_recent(now));
@@ -175,7 +178,7 @@ impl OfServer {
 
     fn whose(&self, now: Instant, wire: Wire) -> Whose {
         let mut meant = self.callers.iter().filter(|(_, uses)| match wire {
-            // What comes behind an answer there was said after it.
+            // A message behind an answer on the answers' stream was sent after it.
             Wire::OfAnswers => uses.is_in_flight(now),
             Wire::Apart => self.may_be_meant_apart(now, uses),
         });
@@ -193,8 +196,8 @@ impl OfServer {
         }
     }
 
-    /// Whether what comes on another stream than answers may be about a caller: also where its
-    /// call has just ended, unless whoever else is meant has begun after that.
+    /// True if a message on another stream than the answers' may be about this caller: also where
+    /// its call has just ended, unless another caller has begun after that.
     fn may_be_meant_apart(&self, now: Instant, uses: &Uses) -> bool {
         if uses.is_in_flight(now) || !uses.is_late(now) {
             return uses.is_in_flight(now);
@@ -227,10 +230,10 @@ mod tests {
         ServerName::parse("s").unwrap()
     }
 
-    /// A call that has ended so at that time.
+    /// A call of `who` that ended at `now`.
     fn called(callers: &Callers, now: Instant, who: Option<PrincipalId>, end: End) {
         let mut call = callers.enter(now, &server(), who.clone());
-        // What is dropped below counts for nothing beside it.
+        // The guard that is dropped below then counts for another principal.
         call.principal = key("nobody");
         callers.leave(now, &server(), &who, end);
     }
@@ -273,13 +276,13 @@ mod tests {
         assert_eq!(whose(now + TICK, Wire::Apart), Whose::Unknown);
         assert_eq!(whose(now + TICK + LATE_MESSAGE_TIME, Wire::Apart), of_b);
         drop(b);
-        // Where nobody calls, it is whose call was the last one.
+        // Without calls in flight, the message is about the last caller.
         let now = now + LATELY_TIME;
         called(&callers, now, key("b"), End::Answered);
         called(&callers, now + TICK, key("a"), End::Answered);
         assert_eq!(whose(now + TICK, Wire::Apart), of_a);
         assert_eq!(whose(now + TICK, Wire::OfAnswers), Whose::Unknown);
-        // Who begins after that is meant.
+        // A principal that begins after that is meant.
         let b = callers.enter(now + 2 * TICK, &server(), key("b"));
         assert_eq!(whose(now + 2 * TICK, Wire::Apart), of_b);
         drop(b);

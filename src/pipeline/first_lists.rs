@@ -1,5 +1,5 @@
-//! At the start of the process, what tells of all servers waits for their first answers: most
-//! clients list once.
+//! At the start of the process, answers made of all servers' lists wait for the servers' first
+//! answers: most clients list once.
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
@@ -11,19 +11,19 @@ use crate::limits::REQUIRED_LISTS_TIMEOUT;
 use crate::protocol::server_name::ServerName;
 use crate::wait::{ClientWatch, Wait};
 
-/// Until when the first lists are waited for.
+/// The time until which the first lists are awaited.
 #[derive(Debug)]
 pub(super) struct FirstLists {
-    /// Of any server.
+    /// The time for any server.
     until: Instant,
-    /// Of one that is required and has neither answered nor failed.
+    /// The time for a required server that has neither answered nor failed.
     until_required: Instant,
-    /// Nobody waits any more.
+    /// True once no request waits for them any more.
     are_over: AtomicBool,
 }
 
 impl FirstLists {
-    /// They are waited for from now on.
+    /// Waits begin now and last for `patience`.
     pub(super) fn new(patience: Duration) -> FirstLists {
         let now = Instant::now();
         FirstLists {
@@ -33,7 +33,7 @@ impl FirstLists {
         }
     }
 
-    /// Until when that server is waited for, if it is.
+    /// The time until which that server is awaited; none if it is not.
     fn wanted(&self, server: &Server, is_required: bool) -> Option<Instant> {
         // Its lists may be those of an earlier process.
         if server.has_answered || server.is_stale() {
@@ -41,7 +41,7 @@ impl FirstLists {
         }
         match (&server.health, is_required) {
             (Health::Connecting, true) => Some(self.until_required),
-            // One that fails at first may be only a moment behind.
+            // A required server that fails at first may need only a moment more.
             (Health::Connecting, false) | (Health::Failed { .. }, true) => Some(self.until),
             (Health::Failed { .. }, false) | (Health::Well, _) => None,
         }
@@ -50,9 +50,8 @@ impl FirstLists {
 
 impl Pipeline {
     /// Waits until every server that the scope sees (only `server`, if one is named) has answered
-    /// or failed once, or has lists of before the start: `first_list_ms` from the start at most,
-    /// [`REQUIRED_LISTS_TIMEOUT`] for those that are required. The hang-up of `client` ends the
-    /// wait.
+    /// or failed once, or has stored lists: `first_list_ms` from the start at most,
+    /// [`REQUIRED_LISTS_TIMEOUT`] for required servers. The hang-up of `client` ends the wait.
     pub fn await_first_lists(
         &self,
         scope: &Scope,

@@ -1,4 +1,4 @@
-//! Links in results: a URI that a server gives comes back to that server.
+//! Links in results: changed so that a request for the URI comes back to the server that gave it.
 
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
@@ -15,12 +15,12 @@ use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 
 impl Pipeline {
-    /// A server's result, as whoever sees several servers is to be given it: each link in the
-    /// form that leads back to that server. `asked` and `own` are what was read, as the client and
-    /// as the server call it, in JSON. None where the result is as it should be.
+    /// A server's result for a client that sees several servers: each link has the form that
+    /// leads back to that server. `asked` and `own` are the requested name or URI, in the
+    /// client's and in the server's form, in JSON. None where the result needs no change.
     ///
     /// # Errors
-    /// The bytes that may be held leave no room for another form of it.
+    /// The budget of bytes has no room for the changed form.
     pub(super) fn led_back(
         &self,
         scope: &Scope,
@@ -64,13 +64,14 @@ impl Pipeline {
                         } else {
                             links::is_of_the_web(uri)
                         };
-                    // The other form is never wrong, only longer, unless a client fetches what is
-                    // there by itself.
+                    // The form with the server's NAME is never wrong, only longer, unless a
+                    // client fetches the URI by itself.
                     (!leads).then(|| of_server(server, uri))
                 };
                 links::in_result(result.get(), &mut instead)
             }
-            // What was read is what was asked for; any other URI in it stays the server's.
+            // The URI that was read is the requested one; any other URI in the contents stays the
+            // server's.
             Method::ResourcesRead if asked != own => {
                 let asked = serde_json::from_str::<String>(asked).ok()?;
                 let own = serde_json::from_str::<String>(own).ok()?;
@@ -103,7 +104,7 @@ impl Pipeline {
         scope.only.is_none() && self.servers(scope).len() > 1
     }
 
-    /// Whether a read of a server's URI comes to that server, or to nobody where a client fetches
+    /// True if a read of a server's URI comes to that server, or to none because a client fetches
     /// it by itself. Where the steps are too few, that is not known.
     fn leads_to(
         &self,

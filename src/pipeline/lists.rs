@@ -1,4 +1,4 @@
-//! What is offered, as far as a scope sees it: lists, capabilities, instructions, status.
+//! Lists, capabilities, instructions and status, as far as a scope sees them.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -28,46 +28,47 @@ use crate::wait::Wait;
 /// The items that a scope sees.
 #[derive(Debug)]
 pub struct ItemList {
-    /// What they are.
+    /// The items' kind.
     pub kind: Kind,
-    /// In that order.
+    /// The items, in this order.
     pub items: Vec<Arc<Item>>,
-    /// How they are sorted.
+    /// The order of the items.
     pub order: Order,
-    /// Under which names items are shown.
+    /// The names with which items are shown.
     pub names: Names,
-    /// How each server in scope is.
+    /// The state of each server in scope.
     pub servers: Vec<Listing>,
-    /// What the gateway of `--url` says of servers behind it that are not well: an array's text.
+    /// The report of the gateway of `--url` on servers behind it that are not well: an array's
+    /// text.
     pub unwell_behind: Option<String>,
 }
 
-/// How a list is sorted.
+/// The order of a list.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Order {
-    /// By the names that are shown: several servers are in scope.
+    /// Sorted by the names that are shown: several servers are in scope.
     ByName,
-    /// As the one server that is in scope has it.
+    /// The order of the one server that is in scope.
     OfServer,
 }
 
-/// How a server is, as far as its list tells.
+/// The state of a server, beside its list.
 #[derive(Debug)]
 pub struct Listing {
-    /// Its NAME.
+    /// The server's NAME.
     pub server: ServerName,
-    /// What replaces that in offered names.
+    /// The alias, which replaces NAME in offered names.
     pub alias: Option<String>,
-    /// How it is.
+    /// The server's state.
     pub health: Health,
-    /// What is listed of it is what an earlier process knew.
+    /// True if its listed items are those that an earlier process knew.
     pub is_stale: bool,
 }
 
 impl ItemList {
-    /// Where the items behind the one named `name` begin, which stood at `position`. That it is
-    /// gone, or that others have come or gone before it, shifts nothing where names are sorted;
-    /// else as little as can be.
+    /// The index of the first item behind the one with the name `name`, which stood at
+    /// `position`. If that item is gone, or others have come or gone before it, nothing shifts
+    /// where names are sorted; else as little as possible.
     pub fn behind(&self, name: &str, position: usize) -> usize {
         if self.order == Order::ByName {
             return self.items.partition_point(|item| self.name(item) <= name);
@@ -93,8 +94,8 @@ impl ItemList {
         }
     }
 
-    /// The page that begins at `from`: at most so many items, and at most [`PAGE_BYTES_MAX`] of
-    /// them unless it is one.
+    /// The page that begins at `from`: at most `items_max` items, and at most [`PAGE_BYTES_MAX`]
+    /// bytes unless it is one item.
     pub fn page(&self, from: usize, items_max: usize) -> &[Arc<Item>] {
         let rest = self.items.get(from..).unwrap_or_default();
         let mut bytes = 0;
@@ -106,7 +107,7 @@ impl ItemList {
         rest.get(..n_items).unwrap_or(rest)
     }
 
-    /// All pages, one after the other; one that is empty where there are no items.
+    /// All pages, one after the other; one empty page where there are no items.
     pub fn pages(&self, items_max: usize) -> impl Iterator<Item = &[Arc<Item>]> {
         let mut next = Some(0);
         std::iter::from_fn(move || {
@@ -119,7 +120,7 @@ impl ItemList {
 }
 
 impl Pipeline {
-    /// The items that the scope sees, of one server (the wish's) or of all.
+    /// The items that the scope sees, of one server (the one in `options`) or of all.
     ///
     /// # Errors
     /// The scope sees no such server.
@@ -145,7 +146,7 @@ impl Pipeline {
             (Order::ByName, catalogue.items(kind))
         };
         let seen = all.iter().filter(|item| wanted(&item.server) && sees(scope, item));
-        // Nobody must learn from names, URIs and links that there are servers besides.
+        // Names, URIs and links must not show that there are servers besides.
         let seen_servers = catalogue.servers.keys().filter(|it| scope.sees_server(it));
         let servers: Vec<ServerName> = seen_servers.cloned().collect();
         let sight = Sight { servers: &servers, sees: &|item| sees(scope, item) };
@@ -161,7 +162,7 @@ impl Pipeline {
             items.sort_by(|a, b| a.offered.cmp(&b.offered));
         }
         let names = if scope.only.is_some() { Names::Own } else { Names::Offered };
-        // How a server is, is no business of a key that may use none of its tools.
+        // The state of a server is not shown to a key that may use none of its tools.
         let offers_any = |name: &ServerName| kind != Kind::Tool || scope.uses_tools_of(name);
         let mut asked = catalogue.servers.keys().filter(|name| wanted(name));
         let unwell_behind = asked.find_map(|it| self.upstreams.get(it)?.unwell_behind());
@@ -179,11 +180,11 @@ impl Pipeline {
         Ok(ItemList { kind, items, order, names, servers, unwell_behind })
     }
 
-    /// The array of a page's items, in memory that all share who are given the same ones: as a
-    /// client of that revision is told of them, or else as they are.
+    /// The array of a page's items, in memory that clients with the same items share: for a
+    /// client of that revision, or else unchanged.
     ///
     /// # Errors
-    /// Too much is held at once.
+    /// Too many bytes are held at once.
     pub fn page_text(
         &self,
         scope: &Scope,
@@ -196,14 +197,14 @@ impl Pipeline {
         text.map_err(|Exhausted| CallError::Overloaded { what: BUFFERED_BYTES_FULL.to_owned() })
     }
 
-    /// Forgets pages that nobody has asked for lately.
+    /// Forgets pages that were not requested lately.
     pub fn forget_unused_pages(&self) {
         if let Some(then) = Instant::now().checked_sub(PAGES_KEPT_TIME) {
             self.catalogue.pages().forget_unused_since(then);
         }
     }
 
-    /// Whether there is a server of that name.
+    /// True if there is a server of that name.
     pub fn knows(&self, server: &ServerName) -> bool {
         self.upstreams.get(server).is_some()
     }
@@ -229,8 +230,8 @@ impl Pipeline {
         catalogue.servers.keys().filter(|server| scope.sees_server(server)).cloned().collect()
     }
 
-    /// What the servers in scope can do together for a client of that revision, an object's
-    /// text.
+    /// The capabilities of the servers in scope together for a client of that revision, an
+    /// object's text.
     pub fn capabilities(&self, scope: &Scope, revision: Revision) -> String {
         let catalogue = self.catalogue.current();
         let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
@@ -243,8 +244,8 @@ impl Pipeline {
         capabilities::merged(each.iter().map(String::as_str))
     }
 
-    /// How long a list of that kind is fresh, and who may share it, as the servers say that have
-    /// such a list. What a key sees is that key's alone.
+    /// The freshness of a list of that kind, from those of the servers that have such a list. A
+    /// list that a key sees is for that key alone.
     pub fn freshness(&self, scope: &Scope, options: CallOptions<'_>, kind: Kind) -> Freshness {
         let catalogue = self.catalogue_for(options);
         let capability = match kind {
@@ -263,7 +264,7 @@ impl Pipeline {
         freshness
     }
 
-    /// The tool that a call of that name means, if there is one.
+    /// The tool that a call of that name would reach, if there is one.
     pub fn tool(
         &self,
         scope: &Scope,
@@ -283,7 +284,7 @@ impl Pipeline {
         found.filter(|item| !item.is_withheld)
     }
 
-    /// What the result of a task is announced as.
+    /// The announced type of a task's result.
     pub fn task_output(&self, scope: &Scope, options: CallOptions<'_>, id: &str) -> Output {
         let asker = split_server(id).and_then(|(server, own)| {
             let server = self.server(scope, server).ok()?;
@@ -292,8 +293,8 @@ impl Pipeline {
         asker.map_or(Output::Object, |(asker, own)| asker.task_output(own.into_owned()))
     }
 
-    /// Whose a call is, and whether that server may ask something while it runs. None where that
-    /// is not known now, or not for good.
+    /// The server that a call would reach, and true if that server may ask questions while the
+    /// call runs. None where the server is not known now, or may still change.
     pub fn owner(
         &self,
         scope: &Scope,
@@ -303,7 +304,7 @@ impl Pipeline {
         Some(self.owned(self.route_for_good(scope, options, call)?))
     }
 
-    /// [`Pipeline::owner`], but it waits where a list may bring soon what is asked for.
+    /// [`Pipeline::owner`], but waits where a list may bring the item soon.
     ///
     /// # Errors
     /// As [`Pipeline::owner`], or the wait was ended.
@@ -317,37 +318,37 @@ impl Pipeline {
         Ok(self.owned(self.find(scope, options, call, wait)?))
     }
 
-    /// The call may be made on another thread than its request's, which is told of.
+    /// Notes the server in the request's log record: the call may be made on another thread.
     fn owned(&self, Route { server, told, .. }: Route) -> (ServerName, bool) {
         crate::telemetry::request::leads_to(server.as_str(), &told);
         let asks = self.asks_during_calls(&server);
         (server, asks)
     }
 
-    /// Whether a server can be called at present, for whoever does something costly before.
+    /// Checks that a server can be called at present, before the caller does something costly.
     ///
     /// # Errors
-    /// It is down.
+    /// The server is down.
     pub fn check(&self, server: &ServerName) -> Result<(), CallError> {
         self.upstream(server)?.check()
     }
 
-    /// Whether a server may ask something while a call runs, as far as is known.
+    /// True if a server may ask questions while a call runs, as far as is known.
     pub(super) fn asks_during_calls(&self, server: &ServerName) -> bool {
         let catalogue = self.catalogue.current();
         let said = catalogue.servers.get(server).and_then(|it| it.initialized.as_ref());
         said.is_none_or(|said| said.revision.asks_during_calls())
     }
 
-    /// Whether a server in scope has the extension of tasks.
+    /// True if a server in scope has the tasks extension.
     pub fn has_tasks_extension(&self, scope: &Scope) -> bool {
         let catalogue = self.catalogue.current();
         let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
         seen.any(|(_, server)| capabilities::have_tasks_extension(server.capabilities()))
     }
 
-    /// What the servers in scope say of how to use them: one server's as it is, several by name.
-    /// Besides, why a server offers nothing that has not answered.
+    /// The instructions of the servers in scope: unchanged for one server, by name for several.
+    /// They also say why a server that has not answered offers nothing.
     pub fn instructions(&self, scope: &Scope) -> Option<String> {
         let catalogue = self.catalogue.current();
         let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
@@ -371,7 +372,7 @@ impl Pipeline {
         (!parts.is_empty()).then(|| parts.join("\n\n"))
     }
 
-    /// What the only server in scope says of itself; none where there are several.
+    /// The introduction of the only server in scope; none where there are several.
     pub fn only_server_info(&self, scope: &Scope) -> Option<Raw> {
         let catalogue = self.catalogue.current();
         let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
@@ -391,7 +392,7 @@ impl Pipeline {
             .collect()
     }
 
-    /// What `/status` tells of each server that the scope sees.
+    /// The status of each server that the scope sees, for `/status`.
     pub fn status(&self, scope: &Scope) -> Vec<ServerStatus> {
         let catalogue = self.catalogue.current();
         let mut offered: HashMap<&ServerName, [usize; 4]> = HashMap::new();
@@ -422,12 +423,12 @@ impl Pipeline {
                     }
                 }
                 let n_of_views = left_out_items.len() - n_of_all;
-                // Whether a key would see a tool that is not offered, nobody can say.
+                // It is unknown if a key would see a tool that is not offered.
                 left_out_items
                     .retain(|(kind, _)| *kind != Kind::Tool || scope.sees_all_tools());
                 let status = upstream.status();
                 let target = &upstream.config().target;
-                // What a server that is well has failed at was somebody's call.
+                // A failure of a server that is well belongs to some client's call.
                 let failure =
                     status.last_failure.as_ref().filter(|_| status.state != State::Ready);
                 let advised =
@@ -464,7 +465,7 @@ impl Pipeline {
             .collect()
     }
 
-    /// Names that are refused to servers.
+    /// Names that were refused to servers.
     pub fn clashes(&self) -> Clashes {
         self.catalogue.current().clashes.clone()
     }
@@ -483,7 +484,7 @@ impl Pipeline {
     }
 }
 
-/// Why nothing is offered of a server that has not answered.
+/// The reason why nothing is offered of a server that has not answered.
 fn reason(name: &ServerName, server: &Server) -> Option<String> {
     if server.has_answered || server.is_stale() {
         return None;
@@ -517,38 +518,38 @@ impl Server {
     }
 }
 
-/// What `/status` tells of a server.
+/// The status of a server, for `/status`.
 #[derive(Debug)]
 pub struct ServerStatus {
-    /// Its NAME.
+    /// The server's NAME.
     pub server: ServerName,
-    /// For people.
+    /// The description, for people.
     pub description: Option<String>,
-    /// Whether `/readyz` waits for it.
+    /// True if `/readyz` waits for the server.
     pub required: bool,
-    /// In the order of [`Kind::ALL`].
+    /// The numbers of offered items, in the order of [`Kind::ALL`].
     offered: [usize; 4],
-    /// Items listed but not offered.
+    /// The number of listed items that are not offered.
     pub left_out: usize,
-    /// Those of them that can be named, and that the scope could see.
+    /// Items that are not offered, as far as they can be named and the scope could see them.
     pub left_out_items: Vec<(Kind, Malformed)>,
-    /// For how many kinds of clients its lists are known apart from what all see.
+    /// The number of views of its lists.
     pub n_views: usize,
-    /// What is listed of it is what an earlier process knew.
+    /// True if its listed items are those that an earlier process knew.
     pub is_stale: bool,
-    /// Its pins, where it has some: of the changed tools, those that the scope sees.
+    /// The pins, where the server has any: with the changed tools that the scope sees.
     pub pinned: Option<Pinned>,
-    /// Messages of it that named no call and reached nobody, because they may have been about
-    /// anybody's.
+    /// The number of messages that named no call and reached no client, because they may have
+    /// been about any client.
     pub n_unattributed: u64,
-    /// What its operator can do about its last failure, if it is not well.
+    /// Advice for the operator on its last failure, if the server is not well.
     pub advice: Option<String>,
-    /// How it is.
+    /// The upstream's state.
     pub upstream: Status,
 }
 
 impl ServerStatus {
-    /// How many items of a kind the scope sees of it.
+    /// The number of items of a kind that the scope sees of the server.
     pub fn offered(&self, kind: Kind) -> usize {
         let mut offered = Kind::ALL.into_iter().zip(self.offered);
         offered.find(|(of, _)| *of == kind).map_or(0, |(_, n)| n)

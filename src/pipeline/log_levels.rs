@@ -1,39 +1,41 @@
-//! The level of log messages on the session with a server that clients share: the lowest that any
-//! of them wants.
+//! The level of log messages on the session with a server that clients share: the lowest level
+//! that a client has set.
 //!
-//! One who wants more has it at once. Whether somebody still wants what one does not any more is
-//! found by a look at all sessions, and so is looked at once in a while only, however often clients
-//! change their minds or end.
+//! A lower level is set at once. A search of all sessions finds out if a level is still needed
+//! that one client no longer wants; it runs only once in a while, however often clients change
+//! their levels or end.
 
 use std::collections::HashMap;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::Instant;
 
+use super::send::route_to;
 use super::{Pipeline, server_events};
 use crate::access::policy::Scope;
 use crate::limits::LOG_LEVEL_LOOK_INTERVAL;
+use crate::protocol::call::Client;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::server_name::ServerName;
 use crate::upstream::Upstream;
 
-/// When all sessions were looked at for the sake of a server.
+/// The time at which all sessions were searched for each server.
 #[derive(Debug, Default)]
 pub(super) struct LogLevels(Mutex<HashMap<ServerName, Look>>);
 
 #[derive(Debug)]
 struct Look {
     at: Instant,
-    /// Something has changed since.
+    /// True if a level has changed since.
     is_due: bool,
 }
 
 impl LogLevels {
     fn lock(&self) -> MutexGuard<'_, HashMap<ServerName, Look>> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
+        // Between two changes there is no panic, so a poisoned value is whole.
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether the sessions may be looked at now for the sake of that server; else they will be.
+    /// True if the sessions may be searched now for that server; else they will be later.
     fn may_look(&self, server: &ServerName, now: Instant) -> bool {
         let mut looks = self.lock();
         match looks.get_mut(server) {
@@ -48,7 +50,7 @@ impl LogLevels {
         }
     }
 
-    /// The servers for the sake of which the sessions are to be looked at, and may be now.
+    /// The servers for which a search is due, and may run now.
     fn due(&self, now: Instant) -> Vec<ServerName> {
         let is_due = |look: &Look| {
             look.is_due && now.saturating_duration_since(look.at) >= LOG_LEVEL_LOOK_INTERVAL
@@ -65,9 +67,9 @@ impl LogLevels {
 impl Pipeline {
     /// A session has said its level: the servers in scope with which it shares a session are told
     /// the lowest that any of those wants who share it.
-    pub fn said_log_level(&self, scope: &Scope, level: LogLevel, can_be_asked: bool) {
+    pub fn said_log_level(&self, scope: &Scope, client: &Client, level: LogLevel) {
         for server in self.servers_with(scope, "logging") {
-            let Some(upstream) = self.sharing(&server, can_be_asked) else { continue };
+            let Some(upstream) = self.shared_with(&server, client) else { continue };
             match upstream.log_level() {
                 Some(known) if level < known => upstream.set_log_level(level.as_str()),
                 Some(known) if level == known => (),
@@ -77,21 +79,23 @@ impl Pipeline {
     }
 
     /// A session has begun that has not said its level: where others want little, it wants more.
-    pub fn log_level_unsaid(&self, scope: &Scope, can_be_asked: bool) {
+    pub fn log_level_unsaid(&self, scope: &Scope, client: &Client) {
         for server in self.servers(scope) {
-            let Some(upstream) = self.sharing(&server, can_be_asked) else { continue };
+            let Some(upstream) = self.shared_with(&server, client) else { continue };
             if upstream.log_level() > Some(LogLevel::USUAL) {
                 upstream.set_log_level(LogLevel::USUAL.as_str());
             }
         }
     }
 
-    /// The server, where such a client shares a session with it.
-    fn sharing(&self, server: &ServerName, can_be_asked: bool) -> Option<Arc<Upstream>> {
-        self.upstreams.get(server).filter(|it| !it.has_own_session(can_be_asked))
+    /// The server, where the client's calls go over the session that is shared.
+    fn shared_with(&self, server: &ServerName, client: &Client) -> Option<Arc<Upstream>> {
+        let is_shared = |it: &Arc<Upstream>| route_to(it, Some(client), None).is_shared();
+        self.upstreams.get(server).filter(is_shared)
     }
 
-    /// What those want who share a session with a server may have changed: soon it is told.
+    /// Notes that the levels of the clients that share a session may have changed: the server is
+    /// told soon.
     pub(super) fn look_at_log_level(&self, upstream: &Upstream) {
         if !self.log_levels.may_look(upstream.name(), Instant::now()) {
             return;
@@ -99,14 +103,14 @@ impl Pipeline {
         let known = upstream.log_level();
         let shared = server_events::shared(upstream.name(), Some(upstream));
         let lowest = self.sessions.lowest_log_level(&shared);
-        // What a server does that was told nothing is not known any more once it was told.
+        // A server's default level is unknown once it was told another one.
         let wanted = lowest.or_else(|| known.map(|_| LogLevel::USUAL));
         if let Some(wanted) = wanted.filter(|wanted| known != Some(*wanted)) {
             upstream.set_log_level(wanted.as_str());
         }
     }
 
-    /// Looks at what was put off.
+    /// Searches for the servers that are due.
     pub fn look_at_log_levels(&self) {
         for server in self.log_levels.due(Instant::now()) {
             match self.upstreams.get(&server) {

@@ -1,7 +1,7 @@
-//! The life of one call: may it? whose is it? send it. Read this first.
+//! The life of one call: check the quota, find the server, send. Read this first.
 //!
-//! The doors in `downstream` make a [`Call`] of what came in and bytes of what comes back; all
-//! else happens here, on the thread of the client's connection.
+//! The doors in `downstream` make a [`Call`] of a request and bytes of its result; all else
+//! happens here, on the thread of the client's connection.
 
 mod await_lists;
 mod callers;
@@ -12,6 +12,7 @@ mod log_levels;
 mod route;
 mod send;
 mod server_events;
+pub mod session_route;
 mod subscriptions;
 mod task_owners;
 mod tasks;
@@ -24,6 +25,7 @@ use std::time::{Duration, Instant};
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
 use crate::catalogue::{self, Catalogue};
+use crate::config::LogConfig;
 use crate::error::CallError;
 use crate::limits::{LIST_BYTES_MAX, UPSTREAM_LIST_PAGES_MAX, VIEWS_BYTES_MAX};
 use crate::protocol::call::{
@@ -34,7 +36,7 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::session::Sessions;
-use crate::telemetry::access::Body;
+use crate::telemetry::bodies::Body;
 use crate::telemetry::{self, Seldom, metrics};
 use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
@@ -42,19 +44,20 @@ use callers::Callers;
 use first_lists::FirstLists;
 use log_levels::LogLevels;
 use task_owners::TaskOwners;
+use views::view_of;
 
-/// What lists and `/status` tell of a server, for the doors.
+/// Values of lists and of `/status` for the doors.
 pub use crate::catalogue::pages::Names;
 pub use crate::catalogue::pins::command::{Changes, Texts as PinTexts, Unusable};
 pub use crate::catalogue::pins::{Review, Subject};
 pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
-/// What a door tells of one subscription.
+/// The options of one subscription for the doors.
 pub use crate::upstream::Subscribing;
 pub use crate::upstream::{FailureReport, State, Unread};
 pub use lists::{ItemList, Listing, ServerStatus};
 pub use server_events::ToSessions;
 
-/// What a call goes through.
+/// The path of every call: quotas, catalogue, upstreams.
 #[derive(Debug)]
 pub struct Pipeline {
     catalogue: catalogue::Shared,
@@ -64,19 +67,20 @@ pub struct Pipeline {
     callers: Arc<Callers>,
     sessions: Sessions,
     first_lists: FirstLists,
-    /// Lines of URIs that were not looked for among all templates.
+    /// Limits the log lines about URIs that were not looked up among all templates.
     cut_look_ups: Seldom,
     log_levels: LogLevels,
 }
 
-/// Whose it is what upstreams speak of.
+/// The owners of tasks, and the principals that call: they decide who is told of servers'
+/// messages.
 #[derive(Debug, Clone, Default)]
 pub struct Owners {
     tasks: Arc<TaskOwners>,
     callers: Arc<Callers>,
 }
 
-/// What a reload may change.
+/// Settings that a reload may change.
 #[derive(Debug)]
 struct Settings {
     /// Calls per minute by key name.
@@ -84,33 +88,42 @@ struct Settings {
     told: AccessLog,
 }
 
-/// What is logged of calls.
+/// The parts of calls that are logged.
 #[derive(Debug, Clone, Copy)]
 pub struct AccessLog {
-    /// The beginning of arguments and results; the log takes secrets out.
+    /// True if the beginning of arguments and results is logged; the log takes secrets out.
     pub bodies: bool,
 }
 
-/// How much of a body is logged, in characters.
+impl AccessLog {
+    /// Calls have lines as the configuration says, from here on.
+    pub fn of(log: LogConfig) -> AccessLog {
+        telemetry::access::tell_calls(log.access);
+        AccessLog { bodies: log.bodies }
+    }
+}
+
+/// The characters of a body that are logged.
 const LOGGED_BODY_CHARS: usize = 512;
 
-/// What a door adds to a call.
+/// A door's additions to a call.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallOptions<'a> {
     /// The server that the tool must belong to.
     pub server: Option<&'a str>,
-    /// A shorter time than the upstream's own.
+    /// The request's own time limit, shorter than the upstream's.
     pub timeout: Option<Duration>,
-    /// How much of that has passed.
+    /// The part of this time that has passed.
     pub waited: Duration,
     /// The client, where it has a session that an upstream could have one for.
     pub client: Option<&'a Client>,
-    /// What a request that is whole in itself says of its caller.
+    /// The caller as each stateless request tells of it.
     pub about: About<'a>,
-    /// Under what the lists are known that the client may see, where that is worked out once for
-    /// all of its requests.
+    /// The views whose lists the client may see, where they are computed once for all of its
+    /// requests.
     pub views: Option<[ViewId; 2]>,
-    /// The key has paid for the call: it is a further round, or [`Pipeline::pay`] came before.
+    /// True if the key has paid for the call: the call is a further round, or [`Pipeline::pay`]
+    /// came before.
     pub is_paid: bool,
 }
 
@@ -144,8 +157,8 @@ impl Pipeline {
         pipeline
     }
 
-    /// From here on these are the calls per minute by key name, and what is logged. What a key
-    /// has spent stays spent unless its number changes.
+    /// Sets the calls per minute by key name, and what is logged. Spent calls stay spent unless a
+    /// key's number changes.
     pub fn configure(
         &self,
         quotas: impl IntoIterator<Item = (Arc<str>, u32)>,
@@ -164,32 +177,31 @@ impl Pipeline {
         *self.settings.write().unwrap_or_else(PoisonError::into_inner) = settings;
     }
 
-    /// What is offered to whoever asks: every list and every name that is looked up for a client
-    /// comes from here.
+    /// The catalogue for a client: every list and every look-up of a name starts here.
     fn catalogue_for(&self, options: CallOptions<'_>) -> Arc<Catalogue> {
         let Some(client) = options.client else { return self.catalogue.current() };
         let ids = || options.views.unwrap_or_else(|| Viewer::ids_of(client, options.about));
         let is_served = |server: &ServerName| {
             let upstream = self.upstreams.get(server)?;
-            upstream.view_of(&Viewer::new(client, options.about, Some(ids())))
+            view_of(&upstream, &Viewer::new(client, options.about, Some(ids())))
         };
         self.catalogue.seen_by(ids, &is_served)
     }
 
-    /// How many requests wait for lists, and how many may at once.
+    /// The number of requests that wait for lists, and the most that may at once.
     pub fn list_waiters(&self) -> (usize, usize) {
         self.catalogue.waiting().counts()
     }
 
-    /// Bytes that lists hold, and so many that they may: those that only some clients see, and
-    /// those that all see, each as its server wrote it and as it is offered, in two forms at most.
+    /// The bytes that lists hold, and the most that they may: first views, then shared lists,
+    /// each item as its server wrote it and as it is offered, in two forms at most.
     pub fn list_bytes(&self) -> [(usize, usize); 2] {
         let held = self.catalogue.held_bytes();
         let n_lists = self.upstreams.all().len() * Kind::ALL.len();
         [(held.views, VIEWS_BYTES_MAX), (held.lists, 3 * n_lists * LIST_BYTES_MAX)]
     }
 
-    /// Ends every wait for lists: no work is begun any more.
+    /// Ends every wait for lists: no more work is begun.
     pub fn end_waits(&self) {
         self.catalogue.waiting().end(Interrupted::Stopping);
     }
@@ -198,11 +210,11 @@ impl Pipeline {
         self.settings.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    /// Takes from its key's calls for this minute what a call costs, before anything is looked for:
-    /// a name or URI that nobody has costs as much work, and more.
+    /// Takes a call's cost from its key's calls for this minute, before the name is looked up: an
+    /// unknown name or URI costs as much work, and more.
     ///
     /// # Errors
-    /// None is left.
+    /// No call is left.
     pub fn pay(
         &self,
         scope: &Scope,
@@ -217,7 +229,7 @@ impl Pipeline {
                 let asked = call.params.string("name").ok().flatten().unwrap_or_default();
                 let catalogue = self.catalogue.current();
                 let found = catalogue.find(Kind::Tool, &asked, |item| route::sees(scope, item));
-                // What nobody has is not told: it is the client's text.
+                // An unknown name is not noted: it is the client's text.
                 if let Some(item) = found {
                     telemetry::request::leads_to(item.server.as_str(), &item.qualified);
                 }
@@ -227,13 +239,14 @@ impl Pipeline {
 
     /// Makes a call.
     ///
-    /// 1. May it? The key's calls for this minute.
-    /// 2. Whose is it? One look-up in the catalogue, among what the scope sees. What is unknown is
-    ///    waited for where a list may bring it soon.
-    /// 3. Send it: the upstream's times, its own name for what is asked, and nothing else changed.
+    /// 1. Check the key's calls for this minute.
+    /// 2. Find the server: one look-up in the catalogue, among the items that the scope sees. For
+    ///    an unknown item the call waits where a list may bring it soon.
+    /// 3. Send: within the upstream's times, with its own name for the item, and nothing else
+    ///    changed.
     ///
     /// # Errors
-    /// Whatever kept the upstream from answering.
+    /// Any failure that kept the upstream from answering.
     pub fn call(
         &self,
         scope: &Scope,
@@ -252,7 +265,7 @@ impl Pipeline {
         let told = self.settings().told;
         if method == Method::ToolsCall && told.bodies {
             let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
-            telemetry::access::body(&route.told, Body::Arguments, &arguments);
+            telemetry::bodies::tell(&route.told, Body::Arguments, &arguments);
         }
         let asker = self.asker(scope, options, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
@@ -261,7 +274,7 @@ impl Pipeline {
         let mut params = call.params;
         params.set(route.key, route.value);
         let mut meta = call.meta;
-        let asking = telemetry::trace::ask_upstream(&mut meta);
+        let asking = telemetry::request::ask_upstream(&mut meta);
         let outgoing = Outgoing {
             method: method.as_str(),
             is_safe_to_repeat: method.is_safe_to_repeat(),
@@ -304,15 +317,15 @@ impl Pipeline {
             let (server, key) = (route.server.as_str(), scope.principal.name.as_deref());
             metrics::tools::count(server, own.trim_matches('"'), key, outcome);
             if let (true, Ok(Outcome::Complete(result))) = (told.bodies, &answer) {
-                telemetry::access::body(&route.told, Body::Result, &cut(result.get()));
+                telemetry::bodies::tell(&route.told, Body::Result, &cut(result.get()));
             }
         }
         answer
     }
 
-    /// Passes a request on whose method nobody here knows, where exactly one server is in scope.
-    /// None where that is not so, and for a key that may use only some tools: what such a method
-    /// does is as unknown here as which tool it is like.
+    /// Sends a request with an unknown method on, where exactly one server is in scope. None
+    /// where there is not one, and for a key that may use only some tools: it is unknown what the
+    /// method does, and so which tool it is like.
     pub fn forward_unknown(
         &self,
         scope: &Scope,
@@ -334,9 +347,9 @@ impl Pipeline {
         {
             return Some(Err(error));
         }
-        // Its metadata is among its parameters, which go on as they are.
+        // Its metadata is among its parameters, which are passed on unchanged.
         let mut meta = params.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
-        let asking = telemetry::trace::ask_upstream(&mut meta);
+        let asking = telemetry::request::ask_upstream(&mut meta);
         drop(meta);
         let outgoing = Outgoing {
             method,
@@ -388,10 +401,10 @@ impl Pipeline {
         Ok(tasks)
     }
 
-    /// Passes a client's notification on: one that is known to the servers where it has a
-    /// session of its own, one that nobody here knows to the only server in scope. The latter
-    /// costs a call, since what a server does for it is not known either; it is dropped where the
-    /// key has none left, or may use only some tools.
+    /// Passes a client's notification on: a known one to the servers where the client has a
+    /// session of its own, an unknown one to the only server in scope. The latter costs a call,
+    /// since the server's work for it is unknown; it is dropped where the key has no call left,
+    /// or may use only some tools.
     pub fn notify(&self, scope: &Scope, session: &str, method: &str, params: Option<&str>) {
         let is_known =
             [notification::ROOTS_LIST_CHANGED, notification::PROGRESS].contains(&method);
@@ -400,7 +413,8 @@ impl Pipeline {
         if !is_known && (!may_pass() || self.settings().spend(scope).is_err()) {
             return;
         }
-        // Where nobody else can come, one client's keep another's out all the same.
+        // Where only one principal can come, sessions still have shares, so that one client's
+        // messages cannot keep another's out.
         let whose = scope.charged.clone();
         let whose = whose.unwrap_or_else(|| PrincipalId::Session(session.into()));
         for upstream in servers.iter().filter_map(|server| self.upstreams.get(server)) {
@@ -410,43 +424,38 @@ impl Pipeline {
         }
     }
 
-    /// Whether a client's requests to that server go over a session of the client's own.
-    pub fn has_own_session(&self, server: &ServerName, can_be_asked: bool) -> bool {
-        self.upstreams.get(server).is_some_and(|it| it.has_own_session(can_be_asked))
-    }
-
     /// Ends what upstreams keep for a client whose session has ended.
     pub fn close_client(&self, session: &Arc<str>) {
         // Tasks of a key stay: another session of it may ask for them.
         self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));
         for upstream in self.upstreams.all().values() {
             upstream.close_client(session);
-            // It may have been the one that wanted most.
+            // Its level may have been the lowest.
             if upstream.log_level().is_some() {
                 self.look_at_log_level(upstream);
             }
         }
     }
 
-    /// Ends what one upstream keeps for a client that may see it no more.
+    /// Ends the client's session with one upstream that the client may see no more.
     pub fn close_client_at(&self, session: &str, server: &ServerName) {
         if let Some(upstream) = self.upstreams.get(server) {
             upstream.close_client(session);
         }
     }
 
-    /// Forgets the tasks of a key that has ended: another one may come under its name.
+    /// Forgets the tasks of a key that has ended: another key may get its name.
     pub fn forget_tasks_of(&self, key: &Arc<str>) {
         self.tasks.forget_all_of(&PrincipalId::Key(key.clone()));
     }
 
-    /// Forgets the tasks of a server that is no more, or another under its name.
+    /// Forgets the tasks of a server that was removed, or replaced under its name.
     pub fn forget_tasks(&self, server: &ServerName) {
         self.tasks.forget_all_at(server);
         self.callers.forget(server);
     }
 
-    /// Whether this key has so many calls a minute and no more.
+    /// True if the key has a bound on its calls per minute.
     pub fn is_metered(&self, scope: &Scope) -> bool {
         let name = scope.principal.name.as_ref();
         name.is_some_and(|name| self.settings().quotas.contains_key(name))
@@ -470,8 +479,9 @@ impl Settings {
     }
 }
 
-/// Whether a server does its own work for it. What is answered from what the gateway keeps, what
-/// only asks after a call that was paid for, and what is bounded otherwise costs none.
+/// True if a call of this method costs one of the key's calls, because a server works for it.
+/// Answers that the gateway keeps, polls of a call that was paid for, and methods with other
+/// bounds cost none.
 fn costs_a_call(method: Method) -> bool {
     match method {
         Method::ToolsCall
@@ -497,7 +507,7 @@ fn costs_a_call(method: Method) -> bool {
     }
 }
 
-/// An error's data that names what was asked for as the client wrote it.
+/// An error's data that names the item as the client wrote it.
 fn as_asked(data: Raw, key: &'static str, own: &str, asked: &str) -> Raw {
     match RawObject::parse(data.get()) {
         Ok(mut fields) if own != asked && fields.get(key) == Some(own) => {

@@ -1,4 +1,4 @@
-//! Whose is it? What a call asks for, found in the catalogue among what its scope sees.
+//! Finds the server of a call, in the catalogue among the items that the call's scope sees.
 
 use std::sync::Arc;
 
@@ -19,29 +19,29 @@ use crate::protocol::server_name::ServerName;
 use crate::telemetry;
 use crate::wait::Wait;
 
-/// Where a call goes, and which of its parameters changes on the way.
+/// The server of a call, and the parameter that changes on the way.
 #[derive(Debug)]
 pub(super) struct Route {
     pub(super) server: ServerName,
     /// The parameter.
     pub(super) key: &'static str,
-    /// Its new value's JSON text.
+    /// The parameter's new value, a JSON text.
     pub(super) value: String,
-    /// What logs call it.
+    /// The name in logs.
     pub(super) told: String,
-    /// Headers into which the tool wants parameters mirrored: name and value.
+    /// Headers that mirror parameters for the tool: name and value.
     pub(super) mirrored: Vec<(String, String)>,
     pub(super) claim: Claim,
 }
 
-/// Why what is asked for is its server's.
+/// The reason why the item belongs to its server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Claim {
-    /// It belongs to that server, whatever others list.
+    /// The name belongs to that server, whatever others list.
     Owned,
-    /// Nobody before that server in the configuration lists it.
+    /// The server is the first in the configuration that lists the item.
     First,
-    /// Nobody else has it.
+    /// No other server has the item.
     Only,
 }
 
@@ -49,7 +49,7 @@ impl Claim {
     fn of_item(catalogue: &Catalogue, item: &Item, asked: &str) -> Claim {
         let is_offered = |item: &Item| item.offered == asked;
         if is_offered(item) || item.alone.as_deref().is_some_and(is_offered) {
-            // A name that is not the server's own says whose it is.
+            // A name that is not the server's own contains its server.
             let is_owned = item.own != asked || catalogue.owners.of(asked).is_some();
             return if is_owned { Claim::Owned } else { Claim::First };
         }
@@ -67,17 +67,17 @@ impl Route {
     }
 }
 
-/// What a call asks for, as far as lists may have it.
+/// The item that a call asks for, if lists can have it.
 #[derive(Debug)]
 pub(super) struct Wanted {
-    /// A tool, a prompt, or a resource for what has a URI.
+    /// A tool or a prompt; or a resource, for anything with a URI.
     pub(super) kind: Kind,
-    /// As the client wrote it.
+    /// The name or URI as the client wrote it.
     pub(super) name: String,
 }
 
 impl Wanted {
-    /// None where it asks for nothing that is listed, or wrongly.
+    /// None where the call asks for no listed item, or names it wrongly.
     pub(super) fn of(call: &Call<'_>) -> Option<Wanted> {
         let named = |kind, params: &RawObject<'_>, key| {
             Some(Wanted { kind, name: text(params, key).ok()? })
@@ -114,7 +114,7 @@ impl Wanted {
 }
 
 impl Wanted {
-    /// Whose the name is, if it is one server's.
+    /// The server to which the name belongs, if it belongs to one.
     pub(super) fn owner<'a>(&self, catalogue: &'a Catalogue) -> Option<&'a ServerName> {
         match self.kind {
             Kind::Tool | Kind::Prompt => catalogue.owners.of(&self.name),
@@ -129,7 +129,7 @@ fn wrong(key: &str, what: &str) -> CallError {
     CallError::Invalid(format!("\"{key}\" {what}."))
 }
 
-/// A parameter that must be a string.
+/// Reads a parameter that must be a string.
 fn text(params: &RawObject<'_>, key: &str) -> Result<String, CallError> {
     match params.string(key) {
         Ok(Some(text)) => Ok(text),
@@ -139,11 +139,11 @@ fn text(params: &RawObject<'_>, key: &str) -> Result<String, CallError> {
 }
 
 impl Pipeline {
-    /// Finds out where a call goes, as far as is known now. What is not known may be listed for
-    /// its client alone, whose lists nobody has wanted yet.
+    /// Finds the server of a call. An unknown item may be in a view that only this client sees
+    /// and that was not read yet.
     ///
     /// # Errors
-    /// What it asks for is missing, ill-formed, or nothing that the scope sees.
+    /// The item's name is missing, ill-formed, or nothing that the scope sees.
     pub(super) fn route(
         &self,
         scope: &Scope,
@@ -166,8 +166,8 @@ impl Pipeline {
         }
     }
 
-    /// The only server that may have what a call asks for: its door's, the one that it says, or
-    /// whose name that is.
+    /// The only server that may have the item: that of the endpoint, the one that the request
+    /// names, or the one to which the name belongs.
     fn only(
         &self,
         scope: &Scope,
@@ -219,7 +219,7 @@ impl Pipeline {
                 let (server, own) = self.by_task(scope, options, &text(params, "taskId")?)?;
                 Ok(Route::to((server, own, Claim::Owned), "taskId"))
             }
-            // These are answered here and routed nowhere.
+            // The gateway answers these itself, and routes them nowhere.
             Method::Initialize
             | Method::Ping
             | Method::ToolsList
@@ -256,8 +256,8 @@ impl Pipeline {
         if let Err(what) = &item.mirrors
             && !self.asks_during_calls(&item.server)
         {
-            // Such a definition must be refused by clients (2026-07-28, basic/transports/
-            // streamable-http, Custom Headers from Tool Parameters).
+            // Clients must refuse such a definition (2026-07-28,
+            // basic/transports/streamable-http, Custom Headers from Tool Parameters).
             let what = format!("The tool {name:?} is defined wrongly: {what}.");
             return Err(CallError::Invalid(what));
         }
@@ -272,8 +272,8 @@ impl Pipeline {
         })
     }
 
-    /// The other gateway, where that is all there is behind this one: what it lists may be older
-    /// than what it has, and it knows names that it does not list.
+    /// The other gateway, where it is the only server: its list may be older than its items, and
+    /// it knows names that it does not list.
     fn judge_of_names(&self, scope: &Scope) -> Option<ServerName> {
         let catalogue = self.catalogue.current();
         let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
@@ -300,7 +300,7 @@ impl Pipeline {
                 let offered = (!is_own).then(|| catalogue.resolve(kind, asked, of_server));
                 match offered {
                     Some(found @ Resolution::Found(_)) => found,
-                    // At its own endpoint no other names than its own are suggested.
+                    // At a per-server endpoint only the server's own names are suggested.
                     Some(unknown) if scope.only.is_none() => unknown,
                     Some(_) | None => own,
                 }
@@ -322,7 +322,7 @@ impl Pipeline {
                 tell_whether_hidden(&catalogue, kind, server, asked);
                 let unreached = unreached(&catalogue, scope, server, asked);
                 Err(unreached.map_or(CallError::Unknown { kind, name, near }, |error| {
-                    // It is tried soon, because somebody wants it.
+                    // The server is tried soon, because a client needs it.
                     let owner = error.server().and_then(|server| self.upstreams.get(server));
                     owner.and_then(|upstream| upstream.knock()).unwrap_or(error)
                 }))
@@ -330,9 +330,9 @@ impl Pipeline {
         }
     }
 
-    /// Whose a URI is: marked as a server's; else of who lists it, of who has a template that
-    /// covers it, in the order of the configuration; else of the only server that has resources
-    /// at all.
+    /// The server of a URI: the one whose mark it has; else the one that lists it, or has a
+    /// template that covers it, in the order of the configuration; else the only server that has
+    /// resources at all.
     fn by_uri(
         &self,
         scope: &Scope,
@@ -358,7 +358,7 @@ impl Pipeline {
         found
     }
 
-    /// The same for no more than these steps.
+    /// As `by_uri`, with no more than these steps.
     pub(super) fn owner_by_uri(
         &self,
         scope: &Scope,
@@ -382,7 +382,7 @@ impl Pipeline {
         {
             return Ok(found);
         }
-        // Marked as one that the scope may not know of, it is as one of which there is no server.
+        // The mark of a server that the scope may not see counts as a mark of no server.
         let marked_as = split_server(uri)
             .and_then(|(server, rest)| Some((catalogue.owners.server(server)?, rest)))
             .filter(|(server, _)| scope.sees_server(server));
@@ -435,8 +435,8 @@ impl Pipeline {
         Ok(Route { server, key: "ref", value, told, mirrored: Vec::new(), claim })
     }
 
-    /// Others' tasks are unknown (2025-11-25, basic/utilities/tasks, Task Isolation and Access
-    /// Control), and look exactly so.
+    /// The server of a task. Others' tasks are unknown (2025-11-25, basic/utilities/tasks, Task
+    /// Isolation and Access Control), and the answer for them is the same as for none.
     fn by_task(
         &self,
         scope: &Scope,
@@ -456,7 +456,7 @@ impl Pipeline {
     /// The server of that name, if the scope sees it.
     ///
     /// # Errors
-    /// There is none, or the scope may not know of it: both look the same.
+    /// There is none, or the scope may not see it: both give the same error.
     pub fn server(&self, scope: &Scope, asked: &str) -> Result<ServerName, CallError> {
         let catalogue = self.catalogue.current();
         match catalogue.servers.get_key_value(asked) {
@@ -472,8 +472,8 @@ impl Pipeline {
     }
 }
 
-/// Tells the operator whether what is unknown to whoever asks is there for others. That costs the
-/// same look-up in both cases, and no look at all names, so that it takes nobody who asks longer.
+/// Logs if an item that is unknown to the caller exists for others. The look-up costs the same in
+/// both cases, and does not search all names, so that the time shows a caller nothing.
 fn tell_whether_hidden(
     catalogue: &Catalogue,
     kind: Kind,
@@ -487,7 +487,7 @@ fn tell_whether_hidden(
     telemetry::request::leads_nowhere(whose, asked);
 }
 
-/// The error of a call for what is not what was pinned; `own` is what its server calls it.
+/// The error of a call for an item that differs from its pin; `own` is the item's own name.
 fn not_as_pinned(
     catalogue: &Catalogue,
     server: &ServerName,
@@ -500,8 +500,8 @@ fn not_as_pinned(
     CallError::Withheld { server, kind, name: own, cause }
 }
 
-/// The failure of a server that has never answered, if what is asked for would be its: then
-/// nobody can say that there is no such thing.
+/// The failure of a server that has never answered, if the item would belong to it: then it is
+/// not known that there is no such item.
 fn unreached(
     catalogue: &Catalogue,
     scope: &Scope,
@@ -544,7 +544,7 @@ fn mirrored(item: &Item, params: &RawObject<'_>) -> Vec<(String, String)> {
     mirrors.iter().filter_map(value).collect()
 }
 
-/// Whether the scope sees an item. Only tools have policies of their own.
+/// True if the scope sees an item. Only tools have policies of their own.
 pub(super) fn sees(scope: &Scope, item: &Item) -> bool {
     match item.kind {
         Kind::Tool => scope.sees_tool(&item.server, &item.own, &item.qualified),

@@ -1,40 +1,61 @@
-//! Send it: over the session with the upstream that its client should have, within the
-//! upstream's times, for whoever it is that asks.
+//! Sends a call over the session with the upstream that its client should have, within the
+//! upstream's times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::callers::{Callers, End};
-use super::task_owners::{TaskKey, TaskOwners, Way};
+use super::session_route::{may_ask_in_session, route_session};
+use super::task_owners::{TaskKey, TaskOwners};
 use super::{CallOptions, Pipeline, tasks};
 use crate::access::policy::Scope;
 use crate::error::{Allowed, CallError};
 use crate::protocol::call::{
     CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
 };
-use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::for_revision::Output;
 use crate::protocol::jsonrpc::code;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionRoute;
 use crate::telemetry::outcome::CallOutcome;
 use crate::upstream::Upstream;
 use crate::wait::{RanOut, Wait};
 
-/// Who asks an upstream, and how.
+/// The principal, the session and the options with which a request goes to an upstream.
 pub(super) struct Asker<'a> {
     upstream: Arc<Upstream>,
     owners: &'a TaskOwners,
-    /// None where nobody can be told apart: REST without keys.
+    /// None where callers cannot be told apart: REST without keys.
     principal: Option<PrincipalId>,
-    /// The client whose own session the request goes through; the shared one without.
-    through: Option<&'a Client>,
+    /// Which session carries the request.
+    route: SessionRoute<'a>,
     options: CallOptions<'a>,
     callers: &'a Callers,
 }
 
+/// Which session with an upstream carries the calls of a client; see [`route_session`].
+pub(super) fn route_to<'a>(
+    upstream: &Upstream,
+    client: Option<&'a Client>,
+    log_level: Option<LogLevel>,
+) -> SessionRoute<'a> {
+    route_session(client, log_level, upstream.session_support(), upstream.config().session)
+}
+
 impl Pipeline {
+    /// Which session with that server carries the calls of a client that keeps a session; the
+    /// shared one where there is no such server.
+    pub fn session_route<'a>(
+        &self,
+        server: &ServerName,
+        client: Option<&'a Client>,
+    ) -> SessionRoute<'a> {
+        let upstream = self.upstreams.get(server);
+        upstream.map_or(SessionRoute::Shared, |upstream| route_to(&upstream, client, None))
+    }
+
     /// Whoever asks that server something.
     ///
     /// # Errors
@@ -51,78 +72,74 @@ impl Pipeline {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),
         };
-        // Log messages name no call, so that one which wants its own, and is whole in itself, goes
-        // over a session that carries no other.
-        let through = options.client.filter(|client| {
-            let wants_log = client.is_exclusive && options.about.log_level.is_some();
-            let is_own = can_be_asked(client.capabilities.get()) || wants_log;
-            upstream.config().session.is_own(is_own)
-        });
+        let route = route_to(&upstream, options.client, options.about.log_level);
         let (owners, callers) = (&*self.tasks, &*self.callers);
-        Ok(Asker { upstream, owners, principal, through, options, callers })
+        Ok(Asker { upstream, owners, principal, route, options, callers })
     }
 }
 
 impl Asker<'_> {
-    fn way(&self) -> Way {
-        if self.through.is_some() { Way::Own } else { Way::Shared }
-    }
-
     fn key(&self, id: String) -> TaskKey {
         TaskKey { server: self.upstream.name().clone(), id }
     }
 
-    /// Whether a task of that id, the server's own, is theirs. A task that nobody is known to
-    /// have begun is nobody's, on a session of their own too: that the server would give it
-    /// tells nothing, because it takes all sessions for the gateway's.
+    /// True if the task with the server's own id `id` belongs to the principal. A task whose
+    /// beginning is unknown belongs to none, even on a session of the client's own: that the
+    /// server would give it proves nothing, because all sessions come from one gateway.
     pub(super) fn owns(&self, id: String) -> bool {
         let key = self.key(id);
-        let owns = |principal| self.owners.owns(Instant::now(), principal, &key, self.way());
+        let owns =
+            |principal| self.owners.owns(Instant::now(), principal, &key, self.route.kind());
         self.principal.as_ref().is_some_and(owns)
     }
 
-    /// What the result of a task of that id, the server's own, is announced as.
+    /// The announced type of the result of the task with the server's own id `id`.
     pub(super) fn task_output(&self, id: String) -> Output {
         let key = self.key(id);
         let of = |principal| self.owners.output(Instant::now(), principal, &key);
         self.principal.as_ref().and_then(of).unwrap_or(Output::Object)
     }
 
-    /// Remembers that the task which a result speaks of is theirs, and what its own result is
-    /// announced as.
+    /// Binds the task that a result names to the principal, with the announced type of the task's
+    /// own result.
     pub(super) fn has_begun(&self, result: &Raw, output: Output) {
         if let (Some(principal), Some((id, ttl))) = (&self.principal, tasks::begun(result)) {
             let key = self.key(id);
-            self.owners.bind(Instant::now(), principal, key, self.way(), ttl, output);
+            self.owners.bind(Instant::now(), principal, key, self.route.kind(), ttl, output);
         }
     }
 
-    /// Whether a log message is said because others want it: on a shared session whose level was
-    /// set, the caller wants what is of its own level, or of the usual one.
+    /// True if a log message on a shared session was sent only because other clients want it: the
+    /// caller wants its own level, or the usual one.
     fn is_too_quiet(&self, level: Option<LogLevel>) -> bool {
         let wanted = self.options.about.log_level.unwrap_or(LogLevel::USUAL);
-        self.through.is_none()
+        self.route.is_shared()
             && self.upstream.log_level().is_some()
             && level.is_some_and(|level| level < wanted)
     }
 
-    /// Whether what is said of a task during their own call is for them. `begins`: one that is
-    /// not known yet may be what this call begins.
+    /// True if the caller may be told of a task during its own call. `begins`: an unknown task
+    /// may be the one that this call begins.
     fn may_hear(&self, id: String, begins: bool) -> bool {
         let (now, key) = (Instant::now(), self.key(id.clone()));
         let others = |it| self.owners.is_of_others(now, it, &key);
         self.owns(id) || (begins && !self.principal.as_ref().is_some_and(others))
     }
 
-    /// A call is over.
+    /// Counts a call that is over.
     pub(super) fn count(&self, outcome: CallOutcome, took: Duration) {
         self.upstream.counted().count(outcome, took);
+    }
+
+    fn may_ask_in_session(&self) -> bool {
+        let (client, sharing) = (self.options.client, self.upstream.config().session);
+        may_ask_in_session(client, self.route, self.upstream.session_support(), sharing)
     }
 
     /// Sends a request within the upstream's times.
     ///
     /// # Errors
-    /// Whatever kept the upstream from answering.
+    /// Any failure that kept the upstream from answering.
     pub(super) fn send(
         &self,
         outgoing: &Outgoing<'_>,
@@ -136,13 +153,11 @@ impl Asker<'_> {
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let sink = OfServer { asker: self, begins, inner: sink };
-        // Where nobody has a session of its own, every call is one of the shared session.
-        let is_shared = self.through.is_none() || self.upstream.refuses_sessions();
-        let mut in_flight = is_shared.then(|| {
+        let mut in_flight = self.route.is_shared().then(|| {
             let (now, server) = (Instant::now(), self.upstream.name());
             self.callers.enter(now, server, self.principal.clone())
         });
-        let mut outcome = self.upstream.request(self.through, outgoing, wait, &sink);
+        let mut outcome = self.upstream.request(self.route, outgoing, wait, &sink);
         if let (Some(in_flight), Ok(_)) = (&mut in_flight, &outcome) {
             in_flight.end = End::Answered;
         }
@@ -150,8 +165,7 @@ impl Asker<'_> {
         if let Ok(Outcome::Error { error, .. }) = &outcome
             && error.code == code::INTERNAL_ERROR
             && outgoing.is_safe_to_repeat
-            && self.through.is_none()
-            && self.options.client.is_some_and(|client| !client.is_exclusive)
+            && self.may_ask_in_session()
             && let Some(said) = self.upstream.ask_in_session(outgoing, wait, &sink)
         {
             outcome = Ok(said);
@@ -170,11 +184,11 @@ impl Asker<'_> {
     }
 }
 
-/// Gives what a server says during a call the names under which clients know it, and keeps back
-/// what is about others' tasks.
+/// Gives a server's messages during a call the names that clients know, and keeps back messages
+/// about others' tasks.
 struct OfServer<'a> {
     asker: &'a Asker<'a>,
-    /// The call asks for a task.
+    /// True if the call asks for a task.
     begins: bool,
     inner: &'a dyn CallSink,
 }

@@ -1,46 +1,46 @@
-//! What upstreams say and ask outside of calls, on its way to the sessions that should hear it.
+//! Messages and questions of upstreams outside of calls, on their way to sessions.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use super::callers::{Callers, Whose};
+use super::session_route::shared_by;
 use super::task_owners::{TaskKey, TaskOwners};
 use super::{Owners, tasks};
-use crate::config::SessionSharing;
 use crate::protocol::call::{Notice, Question};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::notification as names;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Audience, LogWish, Sessions, Shared};
+use crate::session::{Audience, LogWish, Sessions, Shared, SharedBy};
 use crate::telemetry::Seldom;
 use crate::upstream::{ServerEvents, Upstream, Upstreams, Wire};
 
-/// Hands on what upstreams say unasked.
+/// Passes messages that upstreams send outside of calls on to sessions.
 #[derive(Debug)]
 pub struct ToSessions {
     sessions: Sessions,
     tasks: Arc<TaskOwners>,
     callers: Arc<Callers>,
-    /// Known once they are started, which takes this. There are no sessions before.
+    /// Set once the upstreams are started, which need this value first. There are no sessions
+    /// before.
     upstreams: OnceLock<Weak<Upstreams>>,
-    /// Lines about what nobody could be told.
+    /// Limits the log lines about messages that no session could be told.
     untold: Seldom,
 }
 
 impl ToSessions {
-    /// To these sessions, what is about a task only to whose it is, and what is said on a shared
-    /// session only to the one of those who share it whom it can be about.
+    /// Passes on to `sessions`: a message about a task only to the task's owner, and a message on
+    /// a shared session only to the one client that it can be about.
     pub fn new(sessions: Sessions, owners: Owners) -> ToSessions {
         let Owners { tasks, callers } = owners;
         let untold = Seldom::default();
         ToSessions { sessions, tasks, callers, upstreams: OnceLock::new(), untold }
     }
 
-    /// The upstreams that speak through this, for how they are configured and what is found out
-    /// about them.
+    /// Sets the upstreams whose messages come here, for their configuration and their found eras.
     pub fn know(&self, upstreams: &Arc<Upstreams>) {
         self.upstreams.get_or_init(|| Arc::downgrade(upstreams));
     }
@@ -49,9 +49,10 @@ impl ToSessions {
         self.upstreams.get().and_then(Weak::upgrade)?.get(server)
     }
 
-    /// Who hears a notification, on the session of `client` or on the shared one; nobody, if it
-    /// is about a task of somebody else. A client's own session may be told of a task before
-    /// the call that begins it is answered; on the shared one it could be anybody's.
+    /// The sessions that are told of a notification, on the session of `client` or on the shared
+    /// one; none, if it is about another principal's task. A client's own session may be told of
+    /// a task before the call that begins it is answered; on the shared one the task could be any
+    /// client's.
     fn audience(
         &self,
         server: &ServerName,
@@ -93,14 +94,12 @@ impl ToSessions {
     }
 }
 
-/// The session with a server that clients share, and which clients those are.
+/// The session with a server that clients share, and the clients that share it.
 pub(super) fn shared(server: &ServerName, upstream: Option<&Upstream>) -> Shared {
-    let sharing = upstream.map_or(SessionSharing::Auto, |upstream| {
-        // With a server without sessions nobody has one of its own.
-        let refuses = upstream.refuses_sessions();
-        if refuses { SessionSharing::Shared } else { upstream.config().session }
-    });
-    Shared { server: server.clone(), sharing }
+    let unknown = SharedBy::ClientsThatCannotBeAsked;
+    let by =
+        upstream.map_or(unknown, |it| shared_by(it.session_support(), it.config().session));
+    Shared { server: server.clone(), by }
 }
 
 impl ServerEvents for ToSessions {
@@ -134,7 +133,7 @@ impl ServerEvents for ToSessions {
             Notice::Other { method, params } => {
                 (None, notification(&method, params.as_ref().map(Raw::get)))
             }
-            // Of a call that has ended.
+            // This is the progress of a call that has ended.
             Notice::Progress(_) => return,
         };
         if let Some(to) = self.audience(server, client, level, task, wire) {

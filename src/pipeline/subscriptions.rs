@@ -1,4 +1,4 @@
-//! Subscriptions to resources: whose resource it is, and who hears of it.
+//! Subscriptions to resources: the server of a resource, and the sessions that are subscribed.
 
 use std::sync::Arc;
 
@@ -6,19 +6,20 @@ use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{Call, Client, Outcome, PrincipalId};
+use crate::protocol::call::{Call, Outcome, PrincipalId};
 use crate::protocol::method::Method;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionRoute;
 use crate::protocol::subscriber::Subscriber;
 use crate::upstream::Subscribing;
 use crate::wait::Wait;
 
 impl Pipeline {
-    /// Whose a resource is that is subscribed to or no more, and that server's own URI for it; waits
-    /// where a list may bring it soon. Costs a call.
+    /// The server of a resource, and the server's own URI for it; waits where a list may bring it
+    /// soon. Costs a call.
     ///
     /// # Errors
-    /// The key has no call left, the URI is missing, or it is nothing that the scope sees.
+    /// The key has no call left, the URI is missing, or the scope sees no such resource.
     pub fn owner_of_uri(
         &self,
         scope: &Scope,
@@ -32,35 +33,36 @@ impl Pipeline {
         Ok((route.server, own))
     }
 
-    /// Subscribes somebody to a resource, or takes that back: over the client's own session with
+    /// Subscribes a session to a resource, or unsubscribes it: over the client's own session with
     /// the server, or over the shared one.
     ///
     /// # Errors
-    /// Whatever kept the upstream from answering, or the subscriber from subscribing.
+    /// Any failure that kept the upstream from answering, or the subscriber from subscribing.
     pub fn subscription(
         &self,
         server: &ServerName,
         uri: &str,
         method: Method,
         who: &dyn Subscribing,
-        through: Option<&Client>,
+        route: SessionRoute<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
         let upstream = self.upstream(server)?;
         let config = upstream.config();
         wait.set_timeout(config.timeout, config.timeout_max);
         if method == Method::ResourcesSubscribe {
-            upstream.subscribe(uri, who, through, wait)
+            upstream.subscribe(uri, who, route, wait)
         } else {
-            upstream.unsubscribe(uri, who, through, wait)
+            upstream.unsubscribe(uri, who, route, wait)
         }
     }
 
-    /// Takes back what a subscriber has left behind, unless `is_wanted` says that it is wanted
-    /// again; [`CONTROL_TIMEOUT`] at most. It is forgotten here whatever the upstream does.
+    /// Unsubscribes for a subscriber that has ended, unless `is_wanted` says that the
+    /// subscription is wanted again; takes [`CONTROL_TIMEOUT`] at most. The gateway forgets the
+    /// subscription even if the upstream fails.
     ///
     /// # Errors
-    /// Whatever kept the upstream from answering.
+    /// Any failure that kept the upstream from answering.
     pub fn take_back(
         &self,
         server: &ServerName,
@@ -73,10 +75,11 @@ impl Pipeline {
             let what = "no descriptor is left".to_owned();
             return Err(CallError::Overloaded { what });
         };
-        self.upstream(server)?.unsubscribe(uri, &Gone { subscriber, is_wanted }, None, &wait)
+        let who = Gone { subscriber, is_wanted };
+        self.upstream(server)?.unsubscribe(uri, &who, SessionRoute::Shared, &wait)
     }
 
-    /// Forgets what a subscriber that has ended had, without a word to the upstream.
+    /// Forgets a subscription of a subscriber that has ended, without a message to the upstream.
     pub fn forget_subscription(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
         if let Ok(upstream) = self.upstream(server) {
             upstream.forget_subscription(uri, subscriber);
@@ -84,7 +87,7 @@ impl Pipeline {
     }
 }
 
-/// A subscriber that has left something behind, which is to be taken back unless it came again.
+/// A subscriber that has ended, whose subscription is to be cancelled unless it is wanted again.
 struct Gone<'a> {
     subscriber: Subscriber,
     is_wanted: &'a dyn Fn() -> bool,

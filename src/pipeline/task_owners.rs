@@ -1,6 +1,6 @@
-//! Whose a task is. Servers see one gateway behind all its clients, so it is the gateway that
-//! binds tasks to whoever began them (2025-11-25, basic/utilities/tasks, Task Isolation and
-//! Access Control). Nothing of it outlives the process. Time is an argument.
+//! The owners of tasks. Servers see one gateway behind all its clients, so the gateway binds each
+//! task to the principal that began it (2025-11-25, basic/utilities/tasks, Task Isolation and
+//! Access Control). The bindings end with the process. Time is an argument.
 
 use std::collections::{HashMap, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -10,6 +10,7 @@ use crate::limits::{TASK_ID_BYTES_MAX, TASKS_MAX};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::for_revision::Output;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 
 /// A server's task by the server's own id.
 #[derive(Debug, Clone, PartialEq, Eq, Hash)]
@@ -18,23 +19,15 @@ pub(super) struct TaskKey {
     pub(super) id: String,
 }
 
-/// Over which session with its server a task is spoken of. Ids are unique in a session at
-/// least: the children of a server over stdio may all count from 1.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Way {
-    /// The one that clients share.
-    Shared,
-    /// One of the client's own.
-    Own,
-}
-
 #[derive(Debug)]
 struct Binding {
     principal: PrincipalId,
-    way: Way,
+    /// Over which session with its server the task is spoken of. Ids are unique in a session at
+    /// least: the children of a server over stdio may all count from 1.
+    session: SessionKind,
     /// When the server may delete the task; none if it keeps it.
     until: Option<Instant>,
-    /// What its result is announced as.
+    /// The announced type of the task's result.
     output: Output,
 }
 
@@ -44,8 +37,9 @@ impl Binding {
     }
 }
 
-/// The tasks that were begun through the gateway, and by whom. At the bound, what is over goes
-/// first, then the oldest of whoever has most, so that nobody can crowd out the others.
+/// The tasks that were begun through the gateway, and their principals. At the bound, expired
+/// tasks are forgotten first, then the oldest of the principal that has most, so that none can
+/// crowd out the others.
 #[derive(Debug)]
 pub(super) struct TaskOwners {
     tasks_max: usize,
@@ -55,9 +49,9 @@ pub(super) struct TaskOwners {
 #[derive(Debug, Default)]
 struct Known {
     by_task: HashMap<Arc<TaskKey>, Vec<Binding>>,
-    /// In the order in which they were begun.
+    /// The tasks of each principal, in the order in which they were begun.
     by_principal: HashMap<PrincipalId, VecDeque<Arc<TaskKey>>>,
-    /// How many bindings there are.
+    /// The number of bindings.
     count: usize,
 }
 
@@ -76,14 +70,14 @@ impl TaskOwners {
         self.known.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Binds a task that has begun. A task whose id is too long is not remembered, and so
-    /// unknown from there on.
+    /// Binds a task that has begun. A task whose id is too long is not remembered, and so unknown
+    /// from then on.
     pub(super) fn bind(
         &self,
         now: Instant,
         principal: &PrincipalId,
         key: TaskKey,
-        way: Way,
+        session: SessionKind,
         ttl: Option<Duration>,
         output: Output,
     ) {
@@ -93,37 +87,41 @@ impl TaskOwners {
         let until = ttl.and_then(|ttl| now.checked_add(ttl));
         let mut known = self.known();
         let key = Arc::new(key);
-        // A server that began to count anew has forgotten what it called so before.
+        // A server that counts anew has forgotten the task that had this id before.
         known.forget(&key, |old| {
-            old.principal == *principal || (way == Way::Shared && old.way == Way::Shared)
+            old.principal == *principal
+                || (session == SessionKind::Shared && old.session == SessionKind::Shared)
         });
         if known.count >= self.tasks_max {
             known.make_room(now);
         }
         known.count += 1;
         known.by_principal.entry(principal.clone()).or_default().push_back(key.clone());
-        let binding = Binding { principal: principal.clone(), way, until, output };
+        let binding = Binding { principal: principal.clone(), session, until, output };
         known.by_task.entry(key).or_default().push(binding);
     }
 
-    /// Whether a task that is asked for over such a session is this principal's.
+    /// True if a task that is named in such a session belongs to this principal.
     pub(super) fn owns(
         &self,
         now: Instant,
         principal: &PrincipalId,
         key: &TaskKey,
-        way: Way,
+        session: SessionKind,
     ) -> bool {
         let known = self.known();
         let mut bindings = known.of(now, key);
         // What others have under this id on the shared session is what the server would take
         // it for there.
-        let shadows =
-            |it: &Binding| way == Way::Shared && it.way == way && it.principal != *principal;
+        let shadows = |it: &Binding| {
+            session == SessionKind::Shared
+                && it.session == session
+                && it.principal != *principal
+        };
         bindings.clone().any(|it| it.principal == *principal) && !bindings.any(shadows)
     }
 
-    /// What the result of a task of this principal's is announced as.
+    /// The announced type of the result of a principal's task.
     pub(super) fn output(
         &self,
         now: Instant,
@@ -135,7 +133,7 @@ impl TaskOwners {
         Some(binding.output)
     }
 
-    /// Whether a task is others' and not this principal's.
+    /// True if a task belongs to other principals and not to this one.
     pub(super) fn is_of_others(
         &self,
         now: Instant,
@@ -147,14 +145,14 @@ impl TaskOwners {
         bindings.peek().is_some() && bindings.all(|it| it.principal != *principal)
     }
 
-    /// Whose a task is that the server speaks of on its shared session.
+    /// The owner of a task that the server names on its shared session.
     pub(super) fn of_shared(&self, now: Instant, key: &TaskKey) -> Option<PrincipalId> {
         let known = self.known();
-        let binding = known.of(now, key).find(|it| it.way == Way::Shared)?;
+        let binding = known.of(now, key).find(|it| it.session == SessionKind::Shared)?;
         Some(binding.principal.clone())
     }
 
-    /// Forgets the tasks of one that will not come again.
+    /// Forgets the tasks of a principal that will not come again.
     pub(super) fn forget_all_of(&self, principal: &PrincipalId) {
         let mut known = self.known();
         while let Some(key) = known.oldest_of(principal) {
@@ -162,7 +160,7 @@ impl TaskOwners {
         }
     }
 
-    /// Forgets the tasks of a server that is no more.
+    /// Forgets the tasks of a server that was removed.
     pub(super) fn forget_all_at(&self, server: &ServerName) {
         let mut known = self.known();
         let theirs = |key: &&Arc<TaskKey>| key.server == *server;
@@ -239,17 +237,17 @@ mod tests {
     fn the_tasks_of_a_server_that_is_no_more_are_forgotten() {
         let (owners, now, a) = (TaskOwners::default(), Instant::now(), named("a"));
         let other = TaskKey { server: ServerName::parse("t").unwrap(), id: "1".to_owned() };
-        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Object);
-        owners.bind(now, &a, other.clone(), Way::Shared, None, Output::Object);
+        owners.bind(now, &a, key("1"), SessionKind::Shared, None, Output::Object);
+        owners.bind(now, &a, other.clone(), SessionKind::Shared, None, Output::Object);
         owners.forget_all_at(&ServerName::parse("s").unwrap());
-        assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
-        assert!(owners.owns(now, &a, &other, Way::Shared));
+        assert!(!owners.owns(now, &a, &key("1"), SessionKind::Shared));
+        assert!(owners.owns(now, &a, &other, SessionKind::Shared));
     }
 
     #[test]
     fn the_result_of_a_task_is_announced_as_its_call_s() {
         let (owners, now, a) = (TaskOwners::default(), Instant::now(), named("a"));
-        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Any);
+        owners.bind(now, &a, key("1"), SessionKind::Shared, None, Output::Any);
         assert_eq!(owners.output(now, &a, &key("1")), Some(Output::Any));
         assert_eq!(owners.output(now, &named("b"), &key("1")), None);
     }
@@ -258,60 +256,60 @@ mod tests {
     fn a_task_is_its_principals_alone_until_its_time_is_over() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &a, key("1"), Way::Shared, Some(SECOND), Output::Object);
-        for way in [Way::Shared, Way::Own] {
-            assert!(owners.owns(now, &a, &key("1"), way));
-            assert!(!owners.owns(now, &b, &key("1"), way));
-            assert!(!owners.owns(now, &a, &key("2"), way));
-            assert!(!owners.owns(now + SECOND, &a, &key("1"), way));
+        owners.bind(now, &a, key("1"), SessionKind::Shared, Some(SECOND), Output::Object);
+        for session in [SessionKind::Shared, SessionKind::Own] {
+            assert!(owners.owns(now, &a, &key("1"), session));
+            assert!(!owners.owns(now, &b, &key("1"), session));
+            assert!(!owners.owns(now, &a, &key("2"), session));
+            assert!(!owners.owns(now + SECOND, &a, &key("1"), session));
         }
         let other = TaskKey { server: ServerName::parse("t").unwrap(), id: "1".to_owned() };
-        assert!(!owners.owns(now, &a, &other, Way::Shared));
+        assert!(!owners.owns(now, &a, &other, SessionKind::Shared));
         assert!(owners.is_of_others(now, &b, &key("1")));
         assert!(!owners.is_of_others(now, &a, &key("1")));
         assert!(!owners.is_of_others(now, &b, &key("2")));
         assert_eq!(owners.of_shared(now, &key("1")), Some(a.clone()));
         assert_eq!(owners.of_shared(now + SECOND, &key("1")), None);
-        // A session is nobody's key, whatever it is called.
+        // A session's id never counts as a key's name.
         let session = PrincipalId::Session("a".into());
-        assert!(!owners.owns(now, &session, &key("1"), Way::Shared));
+        assert!(!owners.owns(now, &session, &key("1"), SessionKind::Shared));
     }
 
     #[test]
     fn equal_ids_of_two_sessions_are_told_apart() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &a, key("1"), Way::Own, None, Output::Object);
-        owners.bind(now, &b, key("1"), Way::Own, None, Output::Object);
-        assert!(owners.owns(now, &a, &key("1"), Way::Own));
-        assert!(owners.owns(now, &b, &key("1"), Way::Own));
+        owners.bind(now, &a, key("1"), SessionKind::Own, None, Output::Object);
+        owners.bind(now, &b, key("1"), SessionKind::Own, None, Output::Object);
+        assert!(owners.owns(now, &a, &key("1"), SessionKind::Own));
+        assert!(owners.owns(now, &b, &key("1"), SessionKind::Own));
         assert_eq!(owners.of_shared(now, &key("1")), None);
         // On the shared session it means b's from here on.
-        owners.bind(now, &b, key("1"), Way::Shared, None, Output::Object);
-        assert!(owners.owns(now, &a, &key("1"), Way::Own));
-        assert!(!owners.owns(now, &a, &key("1"), Way::Shared));
-        assert!(owners.owns(now, &b, &key("1"), Way::Shared));
+        owners.bind(now, &b, key("1"), SessionKind::Shared, None, Output::Object);
+        assert!(owners.owns(now, &a, &key("1"), SessionKind::Own));
+        assert!(!owners.owns(now, &a, &key("1"), SessionKind::Shared));
+        assert!(owners.owns(now, &b, &key("1"), SessionKind::Shared));
         // And then a's, when the server counts anew.
-        owners.bind(now, &a, key("1"), Way::Shared, None, Output::Object);
-        assert!(owners.owns(now, &a, &key("1"), Way::Shared));
-        assert!(!owners.owns(now, &b, &key("1"), Way::Shared));
+        owners.bind(now, &a, key("1"), SessionKind::Shared, None, Output::Object);
+        assert!(owners.owns(now, &a, &key("1"), SessionKind::Shared));
+        assert!(!owners.owns(now, &b, &key("1"), SessionKind::Shared));
     }
 
     #[test]
     fn the_bound_costs_what_is_over_and_then_the_oldest_of_whoever_has_most() {
         let (owners, now) = (TaskOwners::bounded(4), Instant::now());
         let (a, b) = (named("a"), named("b"));
-        owners.bind(now, &b, key("b1"), Way::Shared, None, Output::Object);
-        owners.bind(now, &a, key("a1"), Way::Shared, None, Output::Object);
-        owners.bind(now, &a, key("a2"), Way::Shared, Some(SECOND), Output::Object);
-        owners.bind(now, &a, key("a3"), Way::Shared, None, Output::Object);
+        owners.bind(now, &b, key("b1"), SessionKind::Shared, None, Output::Object);
+        owners.bind(now, &a, key("a1"), SessionKind::Shared, None, Output::Object);
+        owners.bind(now, &a, key("a2"), SessionKind::Shared, Some(SECOND), Output::Object);
+        owners.bind(now, &a, key("a3"), SessionKind::Shared, None, Output::Object);
         let kept = |at: Instant| {
             let keys = [(&b, "b1"), (&a, "a1"), (&a, "a2"), (&a, "a3"), (&a, "a4"), (&a, "a5")];
-            keys.map(|(whose, id)| owners.owns(at, whose, &key(id), Way::Shared))
+            keys.map(|(whose, id)| owners.owns(at, whose, &key(id), SessionKind::Shared))
         };
-        owners.bind(now + SECOND, &a, key("a4"), Way::Shared, None, Output::Object);
+        owners.bind(now + SECOND, &a, key("a4"), SessionKind::Shared, None, Output::Object);
         assert_eq!(kept(now), [true, true, false, true, true, false]);
-        owners.bind(now + SECOND, &a, key("a5"), Way::Shared, None, Output::Object);
+        owners.bind(now + SECOND, &a, key("a5"), SessionKind::Shared, None, Output::Object);
         assert_eq!(kept(now), [true, false, false, true, true, true]);
         assert_eq!(owners.known().count, 4);
         owners.forget_all_of(&a);
@@ -325,17 +323,17 @@ mod tests {
     fn a_task_with_an_endless_id_is_not_remembered() {
         let (owners, now) = (TaskOwners::default(), Instant::now());
         let id = "x".repeat(TASK_ID_BYTES_MAX + 1);
-        owners.bind(now, &named("a"), key(&id), Way::Shared, None, Output::Object);
-        assert!(!owners.owns(now, &named("a"), &key(&id), Way::Shared));
+        owners.bind(now, &named("a"), key(&id), SessionKind::Shared, None, Output::Object);
+        assert!(!owners.owns(now, &named("a"), &key(&id), SessionKind::Shared));
         // A time beyond what a clock can hold is no end.
         owners.bind(
             now,
             &named("a"),
             key("1"),
-            Way::Shared,
+            SessionKind::Shared,
             Some(Duration::MAX),
             Output::Object,
         );
-        assert!(owners.owns(now, &named("a"), &key("1"), Way::Shared));
+        assert!(owners.owns(now, &named("a"), &key("1"), SessionKind::Shared));
     }
 }

@@ -1,4 +1,4 @@
-//! Tasks of 2025-11-25 (experimental): the ids that clients see carry their server.
+//! Tasks of 2025-11-25 (experimental): clients see task ids with the server's name.
 
 use std::time::Duration;
 
@@ -8,31 +8,32 @@ use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::{Raw, RawObject, elements, holds, string};
 use crate::protocol::server_name::ServerName;
 
-/// What relates a message to a task (2025-11-25, basic/utilities/tasks, Associating).
+/// The member that relates a message to a task (2025-11-25, basic/utilities/tasks, Associating).
 const RELATED_TASK: &str = "io.modelcontextprotocol/related-task";
 
-/// Whether the result of a call may name a task.
+/// True if the result of a call may name a task.
 pub(super) fn concerns(call: &Call<'_>) -> bool {
     let of_task =
         [Method::TasksGet, Method::TasksResult, Method::TasksCancel, Method::TasksUpdate];
     of_task.contains(&call.method) || call.params.get("task").is_some()
 }
 
-/// Whether a call asks that a task be begun.
+/// True if a call asks the server to begin a task.
 pub(super) fn begins(call: &Call<'_>) -> bool {
     call.method == Method::ToolsCall && call.params.get("task").is_some()
 }
 
-/// Whether a result is a task in place of what was asked for: servers with the extension of
+/// True if a result is a task in place of the usual result: servers with the extension of
 /// 2026-07-28 decide that themselves.
 pub(super) fn is_task(result: &Raw) -> bool {
-    // Other results have lost their type by now, so that a look at the text mostly tells.
+    // Other results have lost their `resultType` by now, so that a search of the text mostly
+    // decides.
     holds(result.get(), "\"resultType\"", "\"result".len())
         && RawObject::parse(result.get())
             .is_ok_and(|fields| fields.get("resultType") == Some("\"task\""))
 }
 
-/// The task that a result says has begun: the server's own id, and for how long the server
+/// The task that a result says has begun: the server's own id, and the time for which the server
 /// keeps it. In the extension of 2026-07-28 the result is the task.
 pub(super) fn begun(result: &Raw) -> Option<(String, Option<Duration>)> {
     let fields = RawObject::parse(result.get()).ok()?;
@@ -62,7 +63,7 @@ pub(super) fn told_of(notice: &Notice) -> Option<String> {
     RawObject::parse(meta.get(RELATED_TASK)?).ok()?.string("taskId").ok()?
 }
 
-/// A notification under the ids that clients see.
+/// A notification with the task ids that clients see.
 pub(super) fn owned_notice(server: &ServerName, notice: Notice) -> Notice {
     match notice {
         Notice::Log(params) => {
@@ -79,8 +80,8 @@ pub(super) fn owned_notice(server: &ServerName, notice: Notice) -> Notice {
     }
 }
 
-/// A question that names the task which it is about as its client knows it; the answer names it
-/// as the server does. Other ids of tasks in it are the client's own.
+/// A question that names its task as the client knows it; the answer names the task as the server
+/// does. Other ids of tasks in a question are the client's own.
 pub(super) fn owned_question(question: Question) -> Question {
     let Some(params) = question.params.as_ref().filter(|it| it.get().contains(RELATED_TASK))
     else {
@@ -99,9 +100,9 @@ pub(super) fn owned_question(question: Question) -> Question {
     Question { params, reply, ..question }
 }
 
-/// A message whose related task has another id, if it names one.
+/// A message with another id for its related task, if it names one.
 fn related(message: &Raw, rename: impl Fn(&str) -> Option<String>) -> Raw {
-    // Most name none, and are not taken apart for that.
+    // Most messages name no task, and are not parsed.
     if !message.get().contains(RELATED_TASK) {
         return message.clone();
     }
@@ -117,7 +118,7 @@ fn related(message: &Raw, rename: impl Fn(&str) -> Option<String>) -> Raw {
     renamed().unwrap_or_else(|| message.clone())
 }
 
-/// A result, or the parameters of a notification, whose task ids carry their server.
+/// A result, or the parameters of a notification, with task ids that contain the server's name.
 pub(super) fn owned(server: &ServerName, result: &Raw) -> Raw {
     let Ok(mut fields) = RawObject::parse(result.get()) else { return result.clone() };
     let own_id = with_server(server, &fields);
@@ -142,15 +143,15 @@ fn with_server(server: &ServerName, fields: &RawObject<'_>) -> Option<String> {
     Some(string(&of_server(server, &own)))
 }
 
-/// A task's object under the id that clients see.
+/// A task's object with the id that clients see.
 fn renamed(server: &ServerName, task: &str) -> Option<String> {
     let mut fields = RawObject::parse(task).ok()?;
     fields.set("taskId", with_server(server, &fields)?);
     Some(fields.to_text())
 }
 
-/// The tasks in one server's answer to `tasks/list` that are `theirs` by the server's own id,
-/// under the ids that clients see.
+/// The tasks in one server's answer to `tasks/list` for whose own ids `theirs` is true, with the
+/// ids that clients see.
 pub(super) fn owned_list(
     server: &ServerName,
     result: &Raw,

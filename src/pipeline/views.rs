@@ -1,21 +1,28 @@
-//! Lists that only the client which asks sees: they are read when it first wants them, and what
-//! all see is served where that takes too long.
+//! Views, the lists that only some clients see: a view is read when a client first needs it, and
+//! the shared lists are served where that takes too long.
 
 use std::sync::Arc;
 
+use super::send::route_to;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::Health;
 use crate::limits::VIEW_TIMEOUT;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::view::ViewId;
 use crate::upstream::{Upstream, Viewer};
 use crate::wait::Wait;
 
+/// The lists that a client sees of an upstream, where they may be others than all see.
+pub(super) fn view_of(upstream: &Upstream, viewer: &Viewer<'_>) -> Option<ViewId> {
+    upstream.view_of(viewer, route_to(upstream, Some(viewer.client()), None))
+}
+
 impl Pipeline {
-    /// Has the lists read that the client sees of the servers in scope, where they are not known
-    /// yet, and waits for them: [`VIEW_TIMEOUT`] at most, and no longer than on `wait`, the
-    /// request's own where it has one. The client is told when they come later.
-    /// Old ones are read again, which nobody waits for. Gives whether anything was waited for.
+    /// Has the client's views of the servers in scope read, where they are not known yet, and
+    /// waits for them: [`VIEW_TIMEOUT`] at most, and no longer than on `wait`, the request's own
+    /// where it has one. The client is notified when they come later. Old views are read again
+    /// without a wait. Returns true if there was a wait.
     pub(super) fn await_views(
         &self,
         scope: &Scope,
@@ -32,7 +39,7 @@ impl Pipeline {
             .upstreams
             .all()
             .values()
-            .filter(|it| is_meant(it.name()) && it.view_of(&viewer).is_some())
+            .filter(|it| is_meant(it.name()) && view_of(it, &viewer).is_some())
             .cloned()
             .collect();
         if self.coming(&seen, &viewer).is_empty() {
@@ -50,35 +57,36 @@ impl Pipeline {
                 return true;
             }
             if wait.until(None, None).is_err() {
-                coming.iter().for_each(|upstream| upstream.missed_view(&viewer));
+                coming.iter().for_each(|(upstream, id)| upstream.missed_view(*id));
                 return true;
             }
         }
     }
 
-    /// Those whose lists for the client are not known and may come soon.
+    /// The upstreams whose view is not known and may come soon.
     fn coming<'a>(
         &self,
         upstreams: &'a [Arc<Upstream>],
         viewer: &Viewer<'_>,
-    ) -> Vec<&'a Arc<Upstream>> {
+    ) -> Vec<(&'a Arc<Upstream>, ViewId)> {
         let shared = self.catalogue.current();
-        let is_coming = |upstream: &&Arc<Upstream>| {
+        let coming = |upstream: &'a Arc<Upstream>| {
             let name = upstream.name();
-            // One that is down, or has not answered yet, tells when it has.
+            // A server that is down, or has not answered yet, reports when it has.
             if shared.servers.get(name).is_none_or(|known| known.health != Health::Well) {
-                return false;
+                return None;
             }
-            let Some(id) = upstream.view_of(viewer) else { return false };
-            match self.catalogue.is_view_old(name, id) {
+            let id = view_of(upstream, viewer)?;
+            let is_coming = match self.catalogue.is_view_old(name, id) {
                 Some(false) => false,
                 Some(true) => {
-                    upstream.want_view(viewer);
+                    upstream.want_view(viewer, id);
                     false
                 }
-                None => upstream.want_view(viewer),
-            }
+                None => upstream.want_view(viewer, id),
+            };
+            is_coming.then_some((upstream, id))
         };
-        upstreams.iter().filter(is_coming).collect()
+        upstreams.iter().filter_map(coming).collect()
     }
 }

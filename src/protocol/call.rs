@@ -1,5 +1,5 @@
 //! The internal model: a call that is whole in itself, as the stateless revisions have it. A
-//! legacy session is a memory of what a modern request repeats.
+//! legacy session remembers what a modern request repeats.
 
 use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
@@ -15,17 +15,18 @@ use super::raw::{Raw, RawObject, push_string};
 use super::revision::Revision;
 use super::server_name::ServerName;
 
-/// Who calls, as far as the protocol knows: what a modern request carries in `_meta`, and what
-/// a legacy client said in `initialize`.
+/// The caller as the protocol knows it: a modern request carries this in `_meta`, and a legacy
+/// client sends it in `initialize`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Caller {
     /// The revision that the client speaks.
     pub revision: Revision,
     /// The client's capabilities, an object's text.
     pub capabilities: Raw,
-    /// The level from which it wants log messages of this call, where its request says so.
+    /// The level from which the caller wants log messages of this call, where its request names
+    /// one.
     pub log_level: Option<LogLevel>,
-    /// The name that it gives itself, for the log alone.
+    /// The name that the client gives itself, for the log alone.
     pub client: Option<Arc<str>>,
 }
 
@@ -44,9 +45,9 @@ impl Caller {
 /// One request of a client, whichever door and era it came through.
 #[derive(Debug)]
 pub struct Call<'a> {
-    /// Who calls.
+    /// The caller.
     pub caller: Arc<Caller>,
-    /// What is wanted.
+    /// The method that is called.
     pub method: Method,
     /// The parameters as the client wrote them, without `_meta`.
     pub params: RawObject<'a>,
@@ -56,31 +57,31 @@ pub struct Call<'a> {
     pub progress_token: Option<String>,
 }
 
-/// What came of a call. What failed before an upstream answered is a [`crate::error::CallError`].
+/// How a call ended. A failure before an upstream answered is a [`crate::error::CallError`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The result, an object's text.
     Complete(Raw),
     /// The upstream answered with an error of its own.
     Error {
-        /// Which one.
+        /// The server that answered.
         server: ServerName,
-        /// Its error object.
+        /// The error object.
         error: RpcError,
     },
-    /// The upstream wants something from the client first; the same call is then made again
-    /// with that (2026-07-28, basic/patterns/mrtr).
+    /// The upstream needs answers of the client first; the same call is then made again with them
+    /// (2026-07-28, basic/patterns/mrtr).
     InputRequired {
-        /// Which one.
+        /// The server that needs them.
         server: ServerName,
-        /// Requests by key, an object's text; none where a retry is all that is wanted.
+        /// Requests by key, an object's text; none where the server needs only a retry.
         requests: Option<Raw>,
-        /// What the retry must carry.
+        /// The state that the retry must carry.
         state: Option<String>,
     },
 }
 
-/// What a server offers in lists.
+/// A kind of item that a server offers in lists.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Kind {
     /// Called by name.
@@ -117,7 +118,7 @@ impl Kind {
         }
     }
 
-    /// One of them, for `/status`.
+    /// The singular, for `/status`.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Tool => "tool",
@@ -127,7 +128,7 @@ impl Kind {
         }
     }
 
-    /// One of them, for people.
+    /// The singular, for people.
     pub fn noun(self) -> &'static str {
         match self {
             Self::Tool => "tool",
@@ -137,7 +138,7 @@ impl Kind {
         }
     }
 
-    /// The member of an item by which it is asked for.
+    /// The member of an item that names it in requests.
     pub fn name_key(self) -> &'static str {
         match self {
             Self::Tool | Self::Prompt => "name",
@@ -146,7 +147,7 @@ impl Kind {
         }
     }
 
-    /// The capability that a server which has any declares.
+    /// The capability of servers that have items of this kind.
     pub fn capability(self) -> &'static str {
         match self {
             Self::Tool => "tools",
@@ -155,7 +156,7 @@ impl Kind {
         }
     }
 
-    /// What tells that the list has changed.
+    /// The notification that the list has changed.
     pub fn changed(self) -> &'static str {
         match self {
             Self::Tool => notification::TOOLS_LIST_CHANGED,
@@ -165,10 +166,10 @@ impl Kind {
     }
 }
 
-/// A notification that an upstream sends, during a call or unasked.
+/// A notification that an upstream sends, during a call or outside of one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
-    /// How far this call has come: the parameters of `notifications/progress`, whose token is
+    /// The call's progress: the parameters of `notifications/progress`, whose token is
     /// the gateway's own.
     Progress(Raw),
     /// The parameters of `notifications/message`.
@@ -177,43 +178,44 @@ pub enum Notice {
     ResourceUpdated(Raw),
     /// The upstream no longer wants an answer to a request of its own.
     Withdrawn {
-        /// Which one. Ids of different servers have nothing to do with each other.
+        /// The server that asked. Ids of different servers have nothing to do with each other.
         server: ServerName,
         /// The request's id.
         id: RequestId,
     },
     /// Any other notification, but for those of changed lists.
     Other {
-        /// Its method.
+        /// The notification's method.
         method: String,
-        /// Its parameters, an object's text.
+        /// The notification's parameters, an object's text.
         params: Option<Raw>,
     },
 }
 
-/// A request of an upstream to the client: sampling, elicitation, roots, or one that nobody
-/// here knows.
+/// A request of an upstream to the client: sampling, elicitation, roots, or one of a method that
+/// the gateway does not know.
 #[derive(Debug)]
 pub struct Question {
     /// The server that asks.
     pub server: ServerName,
-    /// The server's id for it.
+    /// The server's id for the request.
     pub id: RequestId,
-    /// Whether it came on the stream that answers a call: then it is that call's and ends with
-    /// it. What comes on a stream that all calls of a session share may be nobody's.
+    /// True if the question came on the stream that answers a call: then it belongs to that call
+    /// and ends with it. A question on a stream that all calls of a session share may belong to
+    /// none.
     pub is_of_call: bool,
-    /// Its method.
+    /// The request's method.
     pub method: String,
-    /// Its parameters, an object's text.
+    /// The request's parameters, an object's text.
     pub params: Option<Raw>,
-    /// Where the client's answer goes.
+    /// The place for the client's answer.
     pub reply: AnswerTo,
 }
 
 impl Question {
-    /// The question as a client of that revision knows it, if it has declared that it can be asked
-    /// this. Else it is answered: a client must not be asked what it did not declare (2025-11-25,
-    /// basic/lifecycle, Operation).
+    /// Returns the question as a client of that revision knows it, if the client has declared the
+    /// capability that it needs. Else answers it with an error: a client must not be asked what
+    /// it did not declare (2025-11-25, basic/lifecycle, Operation).
     pub fn if_served(mut self, client: Revision, capabilities: &str) -> Option<Question> {
         let Some(needed) = self.lacking(capabilities) else {
             let params = self.params.as_ref().map(Raw::get);
@@ -241,12 +243,12 @@ impl Question {
 }
 
 impl Question {
-    /// What it needs and a client with these capabilities has not declared.
+    /// The capability that the question needs and that is not among `capabilities`.
     pub fn lacking(&self, capabilities: &str) -> Option<&'static str> {
         lacking(capabilities, &self.method, self.params.as_ref().map(Raw::get))
     }
 
-    /// There is nobody who could be asked.
+    /// Answers with an error, because there is no client that could be asked.
     pub fn refuse(self) {
         let method: String = self.method.chars().take(100).collect();
         let what = format!("The gateway does not serve {method:?}.");
@@ -256,8 +258,8 @@ impl Question {
 
 type Answer = Result<Raw, RpcError>;
 
-/// The place for one answer to a [`Question`]. Giving it never waits. Dropped without an
-/// answer, it gives an error, so that no upstream waits for ever.
+/// The place for one answer to a [`Question`]. Sending the answer never waits. If the place is
+/// dropped without an answer, the server gets an error, so that no upstream waits for ever.
 pub struct AnswerTo(Option<Box<dyn FnOnce(Answer) + Send>>);
 
 impl AnswerTo {
@@ -266,7 +268,7 @@ impl AnswerTo {
         AnswerTo(Some(Box::new(give)))
     }
 
-    /// Gives the answer.
+    /// Sends the answer.
     pub fn send(mut self, answer: Answer) {
         if let Some(give) = self.0.take() {
             give(answer);
@@ -288,21 +290,22 @@ impl std::fmt::Debug for AnswerTo {
     }
 }
 
-/// Whose something is. What later requests refer to, as a task, is a key's, whichever session of
-/// it asks, and without keys a session's, because then nothing else tells clients apart. What is
-/// bounded is shared by keys, and without keys by addresses, because anybody opens sessions.
+/// The owner of something that lasts longer than a request, or that is bounded. A task, and all
+/// else that later requests refer to, belongs to a key, whichever session of the key asks;
+/// without keys it belongs to a session, because then nothing else tells clients apart. Bounds
+/// are shared by keys, and without keys by addresses, because anybody opens sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrincipalId {
     /// The key of that name.
     Key(Arc<str>),
     /// The session of that id.
     Session(Arc<str>),
-    /// Whoever comes from that address, of IPv6 from its network.
+    /// All clients of that address, for IPv6 of its network.
     Address(IpAddr),
 }
 
-/// So much of a session's id, which is random at its end, tells it from others: several tables
-/// are looked into for each call, and an id is long.
+/// The bytes of a session's id that are hashed, from its end, which is random: several tables are
+/// looked into for each call, and an id is long.
 const HASHED_ID_BYTES: usize = 16;
 
 impl Hash for PrincipalId {
@@ -320,13 +323,14 @@ impl Hash for PrincipalId {
 }
 
 impl PrincipalId {
-    /// Of a session that was opened with the key of that name, if with any.
+    /// The owner of a session: the key of that name if it was opened with a key, else the
+    /// session.
     pub fn new(key: Option<&Arc<str>>, session: &Arc<str>) -> PrincipalId {
         key.map_or_else(|| Self::Session(session.clone()), |key| Self::Key(key.clone()))
     }
 
-    /// Whoever comes from that address. One host of IPv6 has a whole network of 64 bits
-    /// (RFC 4291, section 2.5.1).
+    /// All clients of that address. One host of IPv6 has a whole network of 64 bits (RFC 4291,
+    /// section 2.5.1).
     pub fn of_address(address: IpAddr) -> PrincipalId {
         Self::Address(match address {
             IpAddr::V4(_) => address,
@@ -340,63 +344,67 @@ impl PrincipalId {
 /// The client whose own upstream session a request goes through.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Client {
-    /// The id of its session with the gateway, or what stands for a principal that has none.
+    /// The id of the client's session with the gateway, or a text in its place for a principal
+    /// that has none.
     pub session: Arc<str>,
-    /// Whether its own upstream sessions carry one call at a time: several requests of one
-    /// principal that are whole in themselves need not be of one client.
+    /// True if the client's own upstream sessions carry one call at a time: several requests of
+    /// one principal that are whole in themselves need not be of one client.
     pub is_exclusive: bool,
-    /// What it declared, and what is declared upstream for it: an object's text.
+    /// The capabilities that the client declared and that are declared upstream for it: an
+    /// object's text.
     pub capabilities: Raw,
+    /// True if it declares sampling, elicitation or roots: what servers ask clients for.
+    pub can_be_asked: bool,
     /// Whose share of what is bounded its upstream sessions take, as [`Outgoing::charged`].
     pub charged: Option<PrincipalId>,
 }
 
-/// What a call's thread hears while the call runs. The call's wait keeps its client's connection
-/// alive meanwhile, so nothing here is told of silence.
+/// The receiver of all that a server sends while a call runs, on the call's thread. The call's
+/// wait keeps the client's connection alive, so the sink is not told of silence.
 pub trait CallSink {
     /// A message for the caller of this call.
     fn notice(&self, notice: Notice);
     /// The upstream asks the client of this call something. The call goes on meanwhile.
     fn ask(&self, question: Question);
-    /// Whether a client waits for what is said during the call. Where none does, the call is
-    /// given only what names it.
+    /// True if a client waits for messages during the call. Where none does, the call is given
+    /// only the messages that name it.
     fn has_client(&self) -> bool {
         true
     }
 }
 
-/// A request on its way to an upstream. The link that sends it mints the id, which is the
+/// A request on its way to an upstream. The session that sends it mints its id, which is the
 /// progress token too.
 #[derive(Debug)]
 pub struct Outgoing<'a> {
-    /// The method; not always one that the gateway knows.
+    /// The method, which the gateway need not know.
     pub method: &'a str,
-    /// Whether sending it twice does no more than sending it once.
+    /// True if sending the request twice does no more than sending it once.
     pub is_safe_to_repeat: bool,
     /// Parameters without `_meta`.
     pub params: RawObject<'a>,
     /// `_meta` without a progress token.
     pub meta: Option<RawObject<'a>>,
-    /// Whether the caller wants progress.
+    /// True if the caller wants progress.
     pub wants_progress: bool,
-    /// What a request that is whole in itself says of its caller.
+    /// The caller, as a stateless request tells of it.
     pub about: About<'a>,
-    /// Whose share of what is bounded the request takes; none for the gateway's own, and where
-    /// nobody else can come.
+    /// The principal in whose share the request counts; none for the gateway's own requests, and
+    /// where no other principal can come.
     pub charged: Option<PrincipalId>,
-    /// Headers into which parameters are mirrored, where a request has headers: name behind
-    /// `Mcp-Param-`, and value.
+    /// Headers into which parameters are mirrored, where a request has headers: the name behind
+    /// `Mcp-Param-`, and the value.
     pub mirrored: Vec<(String, String)>,
 }
 
-/// What a request that is whole in itself says of its caller. A session says it once.
+/// The caller as each stateless request tells of it; a session tells it once.
 #[derive(Debug, Clone, Copy)]
 pub struct About<'a> {
-    /// What the caller can be asked, an object's text.
+    /// The caller's capabilities, an object's text.
     pub capabilities: &'a str,
     /// The level from which log messages of the call are wanted.
     pub log_level: Option<LogLevel>,
-    /// Whether the caller's session has told servers of sessions the level before.
+    /// True if the caller's session has told the level to servers that keep sessions.
     pub is_level_told: bool,
 }
 
@@ -407,7 +415,7 @@ impl Default for About<'_> {
 }
 
 impl<'a> Outgoing<'a> {
-    /// A request of the gateway's own: nobody's, and safe to repeat.
+    /// A request that the gateway makes for itself: it has no principal and is safe to repeat.
     pub fn own(method: Method, params: RawObject<'a>) -> Outgoing<'a> {
         Outgoing {
             method: method.as_str(),
@@ -421,7 +429,7 @@ impl<'a> Outgoing<'a> {
         }
     }
 
-    /// The message's text under `id`, whole in itself.
+    /// The message's text under `id`, whole in itself as stateless revisions have it.
     pub fn to_modern_message(&self, id: &RequestId) -> String {
         let mut meta = self.meta.clone().unwrap_or_default();
         if self.wants_progress {

@@ -1,13 +1,14 @@
-//! Capabilities as values: what several servers can do together, and what a client can.
+//! Capabilities of servers, of several together, and of clients.
 
 use serde_json::{Map, Value};
 
 use super::raw::RawObject;
 use super::revision::Revision;
 
-/// What servers can do together: every member that one of them has, and of members that
-/// several have everything that one of them has. Members that nobody here knows are left out,
-/// because what they mean for several servers is unknown; one server alone keeps all of its own.
+/// The capabilities of servers together: every member that one of them has, and of members that
+/// several have everything that one of them has. Members that the gateway does not know are left
+/// out, because their meaning for several servers is unknown; a server alone keeps all of its
+/// own.
 pub fn merged<'a>(servers: impl IntoIterator<Item = &'a str>) -> String {
     let mut all: Vec<Map<String, Value>> =
         servers.into_iter().filter_map(|text| serde_json::from_str(text).ok()).collect();
@@ -18,7 +19,7 @@ pub fn merged<'a>(servers: impl IntoIterator<Item = &'a str>) -> String {
     for capabilities in all {
         for (name, mut value) in capabilities {
             if name == EXTENSIONS {
-                // Of several servers' extensions only those that the gateway routes.
+                // Of several servers' extensions only the one that the gateway routes is kept.
                 let routed = value.as_object_mut().and_then(|all| all.remove(TASKS_EXTENSION));
                 let Some(tasks) = routed else { continue };
                 value = serde_json::json!({ TASKS_EXTENSION: tasks });
@@ -40,15 +41,15 @@ const EXTENSIONS: &str = "extensions";
 /// The extension that is routed by the server in a task's id.
 const TASKS_EXTENSION: &str = "io.modelcontextprotocol/tasks";
 
-/// Whether capabilities have the extension of tasks.
+/// True if the capabilities have the tasks extension.
 pub fn have_tasks_extension(capabilities: &str) -> bool {
     RawObject::parse(capabilities).is_ok_and(|fields| {
         fields.get(EXTENSIONS).is_some_and(|all| have(all, TASKS_EXTENSION))
     })
 }
 
-/// What is assumed of a server that has not answered yet: that it may have anything, and that
-/// its lists will change.
+/// The capabilities that are assumed of a server before it has answered: all of them, with
+/// changes of its lists.
 pub const NOT_YET_KNOWN: &str = r#"{"tools":{"listChanged":true},"prompts":{"listChanged":true},"resources":{"listChanged":true,"subscribe":true},"logging":{},"completions":{}}"#;
 
 fn add(into: &mut Value, value: Value) {
@@ -60,7 +61,7 @@ fn add(into: &mut Value, value: Value) {
         }
         (Value::Bool(into), Value::Bool(value)) => *into |= value,
         (Value::Null, value) => *into = value,
-        // Two that do not fit together: the first stands.
+        // Values of different types: the first stands.
         (Value::Bool(_) | Value::Number(_) | Value::String(_) | Value::Array(_), _)
         | (Value::Object(_), _) => (),
     }
@@ -71,17 +72,17 @@ pub fn without_tasks(capabilities: &str) -> String {
     without(capabilities, &["tasks"])
 }
 
-/// Whether capabilities have a member.
+/// True if the capabilities have the member `name`.
 pub fn have(capabilities: &str, name: &str) -> bool {
     RawObject::parse(capabilities).is_ok_and(|fields| fields.get(name).is_some())
 }
 
-/// Whether a server tells of changes of what a member names.
+/// True if the server notifies of changes to the list that the member names.
 pub fn tells_of(capabilities: &str, name: &str) -> bool {
     has_flag(capabilities, name, "listChanged")
 }
 
-/// Whether a server's resources can be subscribed to.
+/// True if the server's resources can be subscribed to.
 pub fn can_subscribe(capabilities: &str) -> bool {
     has_flag(capabilities, "resources", "subscribe")
 }
@@ -114,7 +115,7 @@ pub fn lacking(capabilities: &str, method: &str, params: Option<&str>) -> Option
     };
     let params = params.and_then(|params| RawObject::parse(params).ok());
     if needed == "sampling" {
-        // Tools are a part of it that is declared (2025-11-25, client/sampling, Capabilities).
+        // `tools` is a declared part of sampling (2025-11-25, client/sampling, Capabilities).
         let has = |key: &str| params.as_ref().is_some_and(|it| it.get(key).is_some());
         let lacks_tools = (has("tools") || has("toolChoice")) && !have(declared, "tools");
         return lacks_tools.then_some(needed);
@@ -130,20 +131,20 @@ pub fn lacking(capabilities: &str, method: &str, params: Option<&str>) -> Option
     (!is_served).then_some(needed)
 }
 
-/// A client's capabilities as a server of sessions knows them: without extensions, which are
+/// A client's capabilities for servers that keep sessions: without extensions, which are
 /// negotiated within one era only.
 pub fn of_client_for_legacy(capabilities: &str) -> String {
     without(capabilities, &[EXTENSIONS])
 }
 
-/// A client's capabilities as a server without sessions knows them: without the tasks of
-/// 2025-11-25, which are another thing there.
+/// A client's capabilities for servers without sessions: without the tasks of 2025-11-25, which
+/// mean another thing there.
 pub fn of_client_for_modern(capabilities: &str) -> String {
     without(capabilities, &["tasks", EXTENSIONS])
 }
 
-/// A server's capabilities as a client of that revision may have them: what is negotiated
-/// within one era only is left out across them.
+/// A server's capabilities for a client of that revision: across eras without those that are
+/// negotiated within one era only.
 pub fn of_server_for(capabilities: &str, server: Revision, client: Revision) -> String {
     if server.era() == client.era() {
         return capabilities.to_owned();
@@ -161,12 +162,12 @@ fn without(capabilities: &str, names: &[&str]) -> String {
     fields.to_text()
 }
 
-/// Whether capabilities have no member at all.
+/// True if the capabilities have no member.
 pub fn declare_nothing(capabilities: &str) -> bool {
     RawObject::parse(capabilities).is_ok_and(|fields| fields.is_empty())
 }
 
-/// Whether a client can be asked anything: sampling, elicitation or roots.
+/// True if the client declares sampling, elicitation or roots, so that it can be asked questions.
 pub fn can_be_asked(capabilities: &str) -> bool {
     ["sampling", "elicitation", "roots"].iter().any(|name| have(capabilities, name))
 }

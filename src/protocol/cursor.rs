@@ -1,18 +1,19 @@
-//! Where the next page of a list begins: opaque to clients, authenticated, and good for the
-//! list and the view that it was made for only (2025-11-25, server/utilities/pagination).
+//! Cursors of lists: opaque to clients, authenticated, and good only for the list and the view
+//! that they were made for (2025-11-25, server/utilities/pagination).
 
 use super::sealed::Sealer;
 
-/// Between the view and the name.
+/// Stands between the view, the position and the name.
 const SEPARATOR: char = '\n';
 
-/// The item behind which a page begins. Named and not only counted, so that items which come or
-/// go meanwhile shift nothing.
+/// The item behind which a page begins. It is named and not only counted, so that items which
+/// come or go meanwhile shift nothing.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// What it is called.
+    /// The item's name.
     pub name: String,
-    /// How many stand before it, for where it is gone from a list that is not sorted.
+    /// The number of items before it, for the case that it is gone from a list that is not
+    /// sorted.
     pub position: usize,
 }
 
@@ -22,8 +23,8 @@ pub fn seal(sealer: &Sealer, view: &str, place: &Place) -> String {
     sealer.seal(&format!("{view}{SEPARATOR}{position}{SEPARATOR}{name}"))
 }
 
-/// The item behind which the page begins; none if the cursor was made for another view, or by
-/// somebody else.
+/// The item behind which the page begins; none if the cursor was made for another view, or not by
+/// this gateway.
 pub fn open(sealer: &Sealer, view: &str, cursor: &str) -> Option<Place> {
     let text = sealer.open(cursor)?;
     let place = text.strip_prefix(view)?.strip_prefix(SEPARATOR)?;

@@ -1,7 +1,6 @@
-//! Results, questions and notifications of servers as a client of another revision may be given
-//! them. What differs, and what is made of each difference, is the table in
-//! [`super::revision_differences`]. What is as it should be is not taken apart: a look at the text
-//! decides. Pure.
+//! Results, questions and notifications of servers, changed for clients of another revision. The
+//! differences, and the change for each, are the table in [`super::revision_differences`]. A text
+//! that needs no change is not parsed: a search of the text decides. Pure.
 
 use serde_json::Value;
 
@@ -12,20 +11,21 @@ use super::raw::{Raw, RawObject, elements, string};
 use super::revision::Revision;
 use crate::limits::COMPLETION_VALUES_MAX;
 
-/// The structured result of a tool, as its definition announces it.
+/// The type of a tool's structured result, as the tool's definition announces it.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Output {
-    /// An object, or nothing is announced.
+    /// An object, or no announcement.
     Object,
-    /// Of any type: [`is_of_any_type`].
+    /// Any type: [`is_of_any_type`].
     Any,
-    /// Of any type, by a schema that cannot be wrapped: clients of revisions in which it is an
-    /// object's are told of none, and are given what they are given where nothing is announced.
+    /// Any type, by a schema that cannot be wrapped: clients of revisions in which structured
+    /// results are objects are given neither the schema nor the structured result, as for a tool
+    /// that announces none.
     Untold,
 }
 
 impl Output {
-    /// What a tool's definition announces.
+    /// The type that a tool's definition announces.
     pub fn of(tool: &str) -> Output {
         if !is_of_any_type(tool) {
             Output::Object
@@ -36,7 +36,7 @@ impl Output {
         }
     }
 
-    /// Whether a client of that revision is given a tool's definition as it is.
+    /// True if a client of that revision is given the tool's definition unchanged.
     pub fn is_as_told(self, client: Revision) -> bool {
         match self {
             Self::Object => true,
@@ -44,7 +44,7 @@ impl Output {
         }
     }
 
-    /// A tool's definition as a client of that revision may be given it; none if it is so.
+    /// A tool's definition for a client of that revision; none if it needs no change.
     pub fn told(self, client: Revision, tool: &str) -> Option<String> {
         match self {
             Self::Object => None,
@@ -55,19 +55,19 @@ impl Output {
     }
 }
 
-/// What becomes of a question to a client.
+/// How a question can be put to a client of another revision.
 #[derive(Debug, PartialEq)]
 pub enum Fit {
-    /// It is one of the client's revision.
+    /// Unchanged.
     AsItIs,
-    /// With these parameters it is.
+    /// With these parameters in place of its own.
     With(String),
-    /// It cannot be put in the client's revision.
+    /// Not at all: the client's revision cannot express it.
     Refused(RpcError),
 }
 
-/// The result of a tool's call; none if it is as it should be. What is asked for of the tool is
-/// asked only where it matters.
+/// The result of a tool's call; none if it needs no change. `output` is asked only where the type
+/// matters.
 pub fn call_result(
     client: Revision,
     output: impl FnOnce() -> Output,
@@ -75,7 +75,7 @@ pub fn call_result(
 ) -> Option<Raw> {
     let text = result.get();
     let is_structured = !client.has_any_output() && structures(text).next().is_some();
-    // Most are objects and announced as such.
+    // Most results are objects and announced as objects.
     let output = is_structured
         .then(output)
         .filter(|output| *output == Output::Any || structures(text).any(|first| first != b'{'));
@@ -95,14 +95,14 @@ pub fn call_result(
     is_changed.then(|| result.rewritten(fields.to_text()))
 }
 
-/// The first bytes of all that may be a structured result in a text, without taking it apart.
+/// The first byte of each value in a text that may be a structured result, found without parsing.
 fn structures(text: &str) -> impl Iterator<Item = u8> {
     text.split("\"structuredContent\"")
         .skip(1)
         .filter_map(|rest| rest.trim_start().strip_prefix(':')?.trim_start().bytes().next())
 }
 
-/// Wraps a structured result that is no object, or is announced as one of any type.
+/// Wraps a structured result that is no object, or that is announced as one of any type.
 fn structure(fields: &mut RawObject<'_>, output: Output) -> bool {
     let Some(value) = fields.get("structuredContent") else { return false };
     if output != Output::Any {
@@ -116,7 +116,7 @@ fn structure(fields: &mut RawObject<'_>, output: Output) -> bool {
     }
     let value = value.to_owned();
     fields.set("structuredContent", wrapped_value(&value));
-    // Such a client may know no structured results at all.
+    // Clients of these revisions may know no structured results at all.
     if !fields.get("content").is_some_and(|content| content.contains("\"text\"")) {
         with_text(fields, &value);
     }
@@ -135,7 +135,7 @@ fn text_block(text: &str) -> String {
     format!("{{\"type\":\"text\",\"text\":{}}}", string(text))
 }
 
-/// The result of a prompt; none if it is as it should be.
+/// The result of a prompt; none if it needs no change.
 pub fn prompt_result(client: Revision, result: &Raw) -> Option<Raw> {
     if !has_other_content(client, result.get()) {
         return None;
@@ -158,7 +158,7 @@ pub fn prompt_result(client: Revision, result: &Raw) -> Option<Raw> {
     is_changed.then(|| result.rewritten(fields.to_text()))
 }
 
-/// The result of a completion; none if it is as it should be.
+/// The result of a completion; none if it needs no change.
 pub fn completion_result(client: Revision, result: &Raw) -> Option<Raw> {
     if !client.bounds_completions() {
         return None;
@@ -178,13 +178,13 @@ pub fn completion_result(client: Revision, result: &Raw) -> Option<Raw> {
     Some(result.rewritten(fields.to_text()))
 }
 
-/// Whether a text may have content of a kind that the client's revision does not know.
+/// True if a text may have content of a kind that the client's revision does not know.
 fn has_other_content(client: Revision, text: &str) -> bool {
     !client.has_audio() && text.contains("\"audio\"")
         || !client.has_resource_links() && text.contains("\"resource_link\"")
 }
 
-/// A list of content; none if each is known.
+/// A list of content; none if the revision knows each kind in it.
 fn list(client: Revision, content: &str) -> Option<String> {
     let all = elements(content).ok()?;
     let mut is_changed = false;
@@ -199,8 +199,8 @@ fn list(client: Revision, content: &str) -> Option<String> {
     is_changed.then(|| format!("[{}]", mapped.join(",")))
 }
 
-/// A text in place of content of a kind that the client's revision does not know; none if it is
-/// known.
+/// A text block in place of content of a kind that the client's revision does not know; none if
+/// the revision knows it.
 fn block(client: Revision, content: &str) -> Option<String> {
     let fields = RawObject::parse(content).ok()?;
     let text = |key: &str| fields.string(key).ok().flatten();
@@ -266,7 +266,7 @@ fn elicitation(client: Revision, params: &str) -> Fit {
 }
 
 /// A form's schema as clients before 2025-11-25 know it: titled choices have their titles beside
-/// them, and of what may be left out several values are not asked for. None if it is one.
+/// them, and optional properties with several values are left out. None if it needs no change.
 ///
 /// # Errors
 /// The name of a property of which several values are required.
@@ -331,7 +331,8 @@ fn sampling(client: Revision, params: &str) -> Fit {
     if is_changed { Fit::With(fields.to_text()) } else { Fit::AsItIs }
 }
 
-/// Tools that a server offers to the model, in the client's revision; none if they are.
+/// Tools that a server offers to the model, for the client's revision; none if they need no
+/// change.
 fn told_tools(client: Revision, tools: &str) -> Option<String> {
     let mut is_changed = false;
     let mapped = elements(tools).ok()?.into_iter().map(|tool| {
@@ -343,10 +344,11 @@ fn told_tools(client: Revision, tools: &str) -> Option<String> {
     is_changed.then(|| format!("[{}]", mapped.join(",")))
 }
 
-/// A message for sampling, as one or several of the client's revision; none if it is one.
+/// A message for sampling, as one or several messages of the client's revision; none if it needs
+/// no change.
 ///
 /// # Errors
-/// It holds what the revision does not have.
+/// The message holds content that the revision does not have.
 fn sampling_message(
     client: Revision,
     message: &str,
@@ -385,7 +387,7 @@ fn sampling_message(
         fields.set("content", whole);
         return Ok(Some(vec![fields.to_text()]));
     }
-    // One message a block: their order, and who says them, are the same.
+    // Each block becomes a message: their order and role stay the same.
     let one = |content: String| {
         let mut fields = fields.clone();
         fields.set("content", content);
@@ -394,10 +396,11 @@ fn sampling_message(
     Ok(Some(mapped.into_iter().map(one).collect()))
 }
 
-/// Notifications of servers that only some revisions have; each has those of no revision here.
+/// Notifications of servers that only some revisions have. Notifications that no revision has are
+/// passed to clients of each.
 const OF_SOME: [&str; 2] = [notification::ELICITATION_COMPLETE, notification::TASKS_STATUS];
 
-/// Whether a client of that revision may be sent a notification of that method.
+/// True if a client of that revision may be sent a notification of that method.
 pub fn hears(client: Revision, method: &str) -> bool {
     match method {
         notification::ELICITATION_COMPLETE => client.has_elicitation_ids(),

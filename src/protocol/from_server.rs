@@ -1,14 +1,14 @@
-//! What a server may send, by all revisions together, and what of it can be understood. What the
-//! specification reserves and nobody here understands must not be handed on as something unknown:
-//! its reader could understand it, as being about a request of its own.
+//! Checks of notifications and questions of servers, for all revisions together. A message of a
+//! name that the specification reserves and that is not understood must not be passed on as an
+//! unknown one: its reader could take it as being about a request of its own.
 
 use super::capabilities::needed_for;
 use super::jsonrpc::RequestId;
 use super::method::{Method, notification};
 use super::raw::RawObject;
 
-/// Whether a notification of a server's is what its name says, or is none of the
-/// specification's.
+/// True if a server's notification has the parameters that its name demands, or a name that the
+/// specification does not know.
 pub fn is_understood(name: &str, params: Option<&str>) -> bool {
     let fields = || RawObject::parse(params?).ok();
     let id = |key: &str| fields().is_some_and(|it| id_of(&it, key).is_some());
@@ -20,22 +20,22 @@ pub fn is_understood(name: &str, params: Option<&str>) -> bool {
         | notification::SUBSCRIPTIONS_ACKNOWLEDGED => true,
         notification::PROGRESS => id("progressToken"),
         notification::CANCELLED => id("requestId"),
-        // It is about nothing that has an id, and one of an unknown level is better than none.
+        // A log message has no id, and one of an unknown level is better than none.
         notification::MESSAGE => params.is_some(),
         notification::RESOURCES_UPDATED => text("uri"),
         notification::TASKS_STATUS | notification::TASKS => text("taskId"),
         notification::ELICITATION_COMPLETE => text("elicitationId"),
-        // Those are for clients to send.
+        // These are for clients to send.
         notification::INITIALIZED | notification::ROOTS_LIST_CHANGED => false,
-        // A request is none without an id.
+        // A notification with a request's name is invalid.
         name => Method::parse(name).is_none() && needed_for(name).is_none(),
     }
 }
 
-/// Whether a server may ask a client this, or the specification knows nothing of it.
+/// True if a server may ask a client with this method, or the specification does not know it.
 pub fn may_be_asked(name: &str) -> bool {
     match Method::parse(name) {
-        // Of tasks that a client keeps (2025-11-25, basic/utilities/tasks).
+        // For tasks that a client keeps (2025-11-25, basic/utilities/tasks).
         Some(
             Method::Ping
             | Method::TasksGet

@@ -5,33 +5,33 @@ use std::borrow::Cow;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
-/// The session of a legacy Streamable HTTP request.
+/// The id of a legacy Streamable HTTP session.
 pub const SESSION_ID: &str = "Mcp-Session-Id";
-/// The revision in force.
+/// The protocol revision in force.
 pub const PROTOCOL_VERSION: &str = "MCP-Protocol-Version";
-/// The last event that a client has of the stream which it wants to resume.
+/// The id of the last event that a client has received of the stream which it wants to resume.
 pub const LAST_EVENT_ID: &str = "Last-Event-ID";
-/// Narrows one request or session to some servers.
+/// The servers to which a request or a session is narrowed.
 pub const SERVERS: &str = "x-mcp-servers";
-/// What a request is called in logs.
+/// The request's id for logs.
 pub const REQUEST_ID: &str = "X-Request-Id";
-/// What a request is part of (W3C Trace Context).
+/// The trace and the span to which a request belongs (W3C Trace Context).
 pub const TRACEPARENT: &str = "traceparent";
-/// What tracers add to that.
+/// Additions of tracing systems to `traceparent`.
 pub const TRACESTATE: &str = "tracestate";
-/// The media type of plain answers.
+/// The media type of plain responses.
 pub const JSON: &str = "application/json";
 /// The media type of streams.
 pub const EVENT_STREAM: &str = "text/event-stream";
 
 /// The method of a modern request, mirrored from its body.
 pub const METHOD: &str = "Mcp-Method";
-/// What a modern request is about, mirrored from its body.
+/// The name or URI that a modern request is about, mirrored from its body.
 pub const NAME: &str = "Mcp-Name";
-/// Fields that mirror what the body of a stateless request says.
+/// Headers that mirror values of the body of a stateless request.
 pub const MIRRORED: [&str; 3] = [PROTOCOL_VERSION, METHOD, NAME];
 
-/// Fields that may stand once in a request (RFC 9110, section 5.3): none of them is a list.
+/// Headers that may stand once in a request (RFC 9110, section 5.3): none of them is a list.
 const SINGLE: [&str; 10] = [
     SESSION_ID,
     PROTOCOL_VERSION,
@@ -45,7 +45,7 @@ const SINGLE: [&str; 10] = [
     "Content-Type",
 ];
 
-/// The first field that stands again though it may stand once, of a request's field names.
+/// The first header that stands again though it may stand once, of a request's field names.
 pub fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str> {
     let mut seen = [false; SINGLE.len()];
     for name in names {
@@ -59,13 +59,14 @@ pub fn repeated<'a>(names: impl Iterator<Item = &'a str>) -> Option<&'static str
     None
 }
 
-/// What the names of mirrored tool parameters begin with.
+/// The beginning of the names of headers that mirror tool parameters.
 pub const PARAM_PREFIX: &str = "Mcp-Param-";
-/// What an encoded value stands between (2026-07-28, basic/transports/streamable-http, Value
-/// Encoding).
+/// The beginning and the end of an encoded value (2026-07-28, basic/transports/streamable-http,
+/// Value Encoding).
 const SENTINEL: (&str, &str) = ("=?base64?", "?=");
 
-/// A value as a header carries it: as it is, or encoded where it could not stand so.
+/// A value as a header carries it: unchanged, or encoded where a header cannot carry it
+/// unchanged.
 pub fn encode_value(value: &str) -> Cow<'_, str> {
     let is_plain = value.bytes().all(|b| matches!(b, 0x20..=0x7e))
         && !value.is_empty()
@@ -90,12 +91,12 @@ pub fn decode_value(header: &str) -> Option<Cow<'_, str>> {
     }
 }
 
-/// Whether a `Content-Type` value declares JSON. Parameters are ignored.
+/// True if a `Content-Type` value declares JSON. Parameters are ignored.
 pub fn is_json(content_type: &str) -> bool {
     media_type(content_type).eq_ignore_ascii_case(JSON)
 }
 
-/// Whether a `Content-Type` value declares an event stream. Parameters are ignored.
+/// True if a `Content-Type` value declares an event stream. Parameters are ignored.
 pub fn is_event_stream(content_type: &str) -> bool {
     media_type(content_type).eq_ignore_ascii_case(EVENT_STREAM)
 }
@@ -104,7 +105,7 @@ fn media_type(value: &str) -> &str {
     value.split(';').next().unwrap_or("").trim()
 }
 
-/// Whether an `Accept` value admits `wanted` (`type/subtype`): by name, `type/*` or `*/*`, and
+/// True if an `Accept` value admits `wanted` (`type/subtype`): by name, `type/*` or `*/*`, and
 /// not by `q=0`. An absent header admits everything.
 pub fn accepts(accept: Option<&str>, wanted: &str) -> bool {
     let Some(accept) = accept else { return true };

@@ -10,30 +10,31 @@ use crate::limits::{
     ERROR_DATA_BYTES_MAX, ERROR_MESSAGE_BYTES_MAX, JSON_DEPTH_MAX, JSON_PIECE_BYTES,
 };
 
-/// Codes that JSON-RPC and MCP define.
+/// Error codes that JSON-RPC and MCP define.
 pub mod code {
     /// The text is no JSON.
     pub const PARSE_ERROR: i64 = -32700;
     /// The JSON is no request.
     pub const INVALID_REQUEST: i64 = -32600;
-    /// No such method here.
+    /// The gateway has no such method.
     pub const METHOD_NOT_FOUND: i64 = -32601;
-    /// Parameters are missing, wrong, or name what is not there.
+    /// Parameters are missing, wrong, or name something that does not exist.
     pub const INVALID_PARAMS: i64 = -32602;
-    /// The gateway or what is behind it failed.
+    /// The gateway or a server behind it failed.
     pub const INTERNAL_ERROR: i64 = -32603;
-    /// No such resource (2025-11-25, server/resources, Error Handling).
+    /// The resource does not exist (2025-11-25, server/resources, Error Handling).
     pub const RESOURCE_NOT_FOUND: i64 = -32002;
-    /// The request cannot be served at the HTTP level: no session, wrong header. As the official
-    /// SDKs' servers answer.
+    /// The request cannot be served at the HTTP level: it has no session or a wrong header. The
+    /// official SDKs' servers answer with this code.
     pub const BAD_REQUEST: i64 = -32000;
-    /// The session is unknown or has ended. As the official SDKs' servers answer.
+    /// The session is unknown or has ended. The official SDKs' servers answer with this code.
     pub const SESSION_NOT_FOUND: i64 = -32001;
     /// The user must be sent to a URL first (2025-11-25, client/elicitation).
     pub const URL_ELICITATION_REQUIRED: i64 = -32042;
-    /// A header does not say what the body says (2026-07-28, basic/index, Error Codes).
+    /// A header does not agree with the body (2026-07-28, basic/index, Error Codes).
     pub const HEADER_MISMATCH: i64 = -32020;
-    /// The client has not declared what the request needs (2026-07-28, basic/index, Error Codes).
+    /// The client has not declared a capability that the request needs (2026-07-28, basic/index,
+    /// Error Codes).
     pub const MISSING_CLIENT_CAPABILITY: i64 = -32021;
     /// The revision is not served (2026-07-28, basic/index, Error Codes).
     pub const UNSUPPORTED_PROTOCOL_VERSION: i64 = -32022;
@@ -46,7 +47,7 @@ pub struct RequestId(Arc<str>);
 impl RequestId {
     /// Reads an id from its JSON text (2025-11-25, basic, Requests: string or integer, not null).
     pub fn parse(json: &str) -> Option<RequestId> {
-        // Before anything is made of it: it may be as long as a body.
+        // This check comes before any copy, because the text may be as long as a body.
         if json.starts_with(['[', '{']) {
             return None;
         }
@@ -88,11 +89,11 @@ impl fmt::Debug for RequestId {
 /// An error object.
 #[derive(Debug, Clone, PartialEq)]
 pub struct RpcError {
-    /// See [`code`].
+    /// A code, of those in [`code`] or the server's own.
     pub code: i64,
     /// A sentence.
     pub message: String,
-    /// Whatever the server added.
+    /// The error's data, as the server wrote it.
     pub data: Option<Raw>,
 }
 
@@ -118,27 +119,27 @@ impl RpcError {
 /// One message, borrowed from its text.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Message<'a> {
-    /// Wants an answer.
+    /// A message that wants a response.
     Request {
         /// The sender's id for it.
         id: RequestId,
-        /// See [`super::method::Method`].
+        /// The method's name, see [`super::method::Method`].
         method: String,
         /// An object's text, if there is one.
         params: Option<Cow<'a, str>>,
     },
-    /// Wants none.
+    /// A message that wants no response.
     Notification {
-        /// See [`super::method::notification`].
+        /// The method's name, see [`super::method::notification`].
         method: String,
         /// An object's text, if there is one.
         params: Option<Cow<'a, str>>,
     },
-    /// Is one.
+    /// The response to a request.
     Response {
         /// The id of the request; none where the peer could not read it.
         id: Option<RequestId>,
-        /// The result's text, or the error.
+        /// The result's text, or the error object.
         outcome: Result<Cow<'a, str>, RpcError>,
     },
 }
@@ -146,9 +147,9 @@ pub enum Message<'a> {
 /// A text that is no message.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Malformed {
-    /// The id, where one could be read: the refusal carries it.
+    /// The message's id, where one could be read: the error response carries it.
     pub id: Option<RequestId>,
-    /// What to answer.
+    /// The error to answer with.
     pub error: RpcError,
 }
 
@@ -162,7 +163,7 @@ impl<'a> Message<'a> {
     /// Reads one message (not a batch).
     ///
     /// # Errors
-    /// What is wrong with the text, as the error to answer with.
+    /// The error to answer with, which says what is wrong with the text.
     pub fn parse(text: &'a str) -> Result<Message<'a>, Malformed> {
         Message::of(RawObject::parse(text).map_err(|error| {
             if error.is_data() {
@@ -175,10 +176,10 @@ impl<'a> Message<'a> {
         })?)
     }
 
-    /// Reads one message of which one level is read.
+    /// Reads one message whose members are already split.
     ///
     /// # Errors
-    /// What is wrong with it, as the error to answer with.
+    /// The error to answer with, which says what is wrong with the message.
     pub fn of(mut fields: RawObject<'a>) -> Result<Message<'a>, Malformed> {
         let invalid = |id, what: &str| Malformed::new(id, code::INVALID_REQUEST, what);
         let id_text = fields.remove("id");
@@ -230,11 +231,11 @@ impl<'a> Message<'a> {
     }
 }
 
-/// The messages of a batch, each still text. What follows the first element that cannot be a
-/// message, or the first of more than `most`, is not read.
+/// The messages of a batch, each still text. The text behind the first element that cannot be a
+/// message, or behind `most` messages, is not read.
 ///
 /// # Errors
-/// It is no batch of so many messages, or nobody waits for it any more.
+/// The text is no batch, or one of more messages, or no client waits for the answer any more.
 pub fn batch<'a>(text: &'a str, most: usize, go_on: GoOn<'_>) -> Result<Vec<&'a str>, NotRead> {
     let mut messages = Vec::new();
     let mut take = |message: &'a str| {
@@ -258,8 +259,9 @@ pub fn batch<'a>(text: &'a str, most: usize, go_on: GoOn<'_>) -> Result<Vec<&'a 
     Ok(messages)
 }
 
-/// An error is told to people, looked into and written anew on its way, so it is bounded as no
-/// result is. What is over a bound is not passed, and the message says so.
+/// Reads an error object. It is told to people, parsed and written anew on its way, so it has
+/// bounds that a result has not. A member over a bound is cut or left out, and the message says
+/// so.
 fn parse_error(text: &str) -> Option<RpcError> {
     let fields = RawObject::parse(text).ok()?;
     let code = serde_json::from_str(fields.get("code")?).ok()?;
@@ -308,7 +310,8 @@ fn message(id: Option<&RequestId>, method: &str, params: Option<&str>) -> String
     out
 }
 
-/// What stands around a result in a response, so that the result itself need not be copied.
+/// The text before and behind a result in a response, so that the result itself need not be
+/// copied.
 pub fn around_result(id: &RequestId) -> (String, &'static str) {
     (format!("{{\"jsonrpc\":\"2.0\",\"id\":{},\"result\":", id.as_json()), "}")
 }
@@ -321,7 +324,7 @@ pub fn response(id: &RequestId, result: &str) -> String {
     out
 }
 
-/// The text of an error response. Without an id where the request's could not be read: later
+/// The text of an error response. It has no id where the request's could not be read: later
 /// revisions' schemas have no `null` there.
 pub fn error_response(id: Option<&RequestId>, error: &RpcError) -> String {
     let id = id.map_or_else(String::new, |id| format!("\"id\":{},", id.as_json()));
@@ -384,7 +387,7 @@ mod tests {
             batch(text, 3, &|| true)
         }
         let what = |text: &str| format!("{:?}", three(text).unwrap_err());
-        // What follows is not even looked at: it is no JSON.
+        // The rest is not parsed: it is no JSON.
         assert!(what("[{},0,nonsense").contains("is no object"));
         assert!(what("[{},{},{},{},nonsense").contains("too many messages"));
         let deep = format!("{}{}", "[".repeat(200), "]".repeat(200));
@@ -392,7 +395,7 @@ mod tests {
         assert!(what("[{}").contains("EOF"));
         assert_eq!(three(r#" [{"a":1}, {} ,{}]"#).unwrap(), [r#"{"a":1}"#, "{}", "{}"]);
         assert!(three("[]").unwrap().is_empty());
-        // A large one is read alike, and as long as somebody waits.
+        // A large batch is read alike, as long as somebody waits.
         let zeros = "0,".repeat(JSON_PIECE_BYTES);
         assert!(what(&format!("[{{}},{zeros}0]")).contains("is no object"));
         let large = format!("[{{\"a\":[{zeros}0]}}]");

@@ -10,7 +10,7 @@ use super::revision::Revision;
 use super::server_introduction;
 use crate::limits::{CLIENT_NAME_CHARS_MAX, INTRODUCTION_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 
-/// What a client says in `initialize`.
+/// A client's `initialize` request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Initialize {
     /// The caller that the session remembers; its revision is the negotiated one.
@@ -20,7 +20,7 @@ pub struct Initialize {
 /// Reads the parameters of `initialize` (2025-11-25, basic/lifecycle, Initialization).
 ///
 /// # Errors
-/// What is missing or of the wrong type.
+/// A parameter is missing or of the wrong type.
 pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
     let wrong = |what: &str| RpcError::new(code::INVALID_PARAMS, what);
     let params = object(params)?;
@@ -42,7 +42,7 @@ pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
     };
     let capabilities = part("capabilities")?
         .ok_or_else(|| wrong("initialize: \"capabilities\" must be an object."))?;
-    // Who the client is changes nothing here, so it is only looked at.
+    // The client's identity changes nothing here, so it is only noted.
     let client = part("clientInfo")?.and_then(|info| client_name(info.get()));
     let revision = Revision::negotiate(&requested);
     Ok(Initialize { caller: Caller { revision, capabilities, log_level: None, client } })
@@ -54,7 +54,7 @@ pub(super) fn client_name(info: &str) -> Option<Arc<str>> {
     Some(name.chars().take(CLIENT_NAME_CHARS_MAX).collect::<String>().into())
 }
 
-/// What a server says in its answer to `initialize`.
+/// A server's answer to `initialize`.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Initialized {
     /// The revision in force from here on.
@@ -65,12 +65,12 @@ pub struct Initialized {
     pub server_info: Option<Raw>,
     /// The server's instructions.
     pub instructions: Option<String>,
-    /// What of this is not as the server wrote it, because it is over a bound.
+    /// Members that are not as the server wrote them, because they are over a bound.
     pub cut: Vec<&'static str>,
 }
 
-/// The result of `initialize` as the gateway gives it. `behind` is what the only server behind an
-/// endpoint says of itself.
+/// The result of `initialize` as the gateway gives it. `behind` is the introduction of the only
+/// server behind an endpoint.
 pub fn initialize_result(
     revision: Revision,
     capabilities: &str,
@@ -90,8 +90,8 @@ pub fn initialize_result(
     out
 }
 
-/// The gateway as clients of that revision know an implementation, with how the only server behind
-/// an endpoint wants to be shown.
+/// The gateway's `Implementation` for clients of that revision, with the title, icons and the
+/// like of the only server behind an endpoint.
 pub fn implementation(revision: Revision, behind: Option<&Raw>) -> String {
     let mut info = RawObject::default();
     info.set("name", "\"trunkline\"");
@@ -99,7 +99,7 @@ pub fn implementation(revision: Revision, behind: Option<&Raw>) -> String {
     let behind = behind.and_then(|behind| RawObject::parse(behind.get()).ok());
     for name in behind.iter().flat_map(|_| revision.shown_of_servers()) {
         let said = behind.as_ref().and_then(|behind| behind.get(name));
-        // What is no such thing would cost the whole answer.
+        // A member of a wrong type would cost the client the whole answer.
         let is_right = |text: &&str| match *name {
             "icons" => elements(text).is_ok_and(|icons| icons.iter().all(|icon| is_icon(icon))),
             _ => text.starts_with('"'),
@@ -128,7 +128,7 @@ pub fn initialize_params(revision: Revision, capabilities: &str) -> String {
 /// Reads the result of an upstream's `initialize`.
 ///
 /// # Errors
-/// What is missing, of the wrong type, or a revision that the gateway does not speak.
+/// A member is missing or of the wrong type, or the gateway does not speak the revision.
 pub fn read_initialize_result(result: &str) -> Result<Initialized, String> {
     let fields = RawObject::parse(result).map_err(|error| format!("no object: {error}"))?;
     let version = fields
@@ -144,7 +144,7 @@ pub fn read_initialize_result(result: &str) -> Result<Initialized, String> {
     Ok(server_introduction::read(revision, capabilities, info, fields.get("instructions")))
 }
 
-/// Reads a legacy request: all about the caller is in its session.
+/// Reads a legacy request, whose caller is known from its session.
 ///
 /// # Errors
 /// The parameters are no object, or `_meta` is none.
@@ -189,9 +189,9 @@ fn object(params: Option<&str>) -> Result<RawObject<'_>, RpcError> {
     )
 }
 
-/// An error of `resources/read` as its clients know it: that there is no such resource has a
-/// code of its own (2025-11-25, server/resources, Error Handling), which later revisions have
-/// given up (2026-07-28, server/resources, Error Handling).
+/// Gives an error of `resources/read` the code that its clients know: a resource that does not
+/// exist has a code of its own (2025-11-25, server/resources, Error Handling), which later
+/// revisions have given up (2026-07-28, server/resources, Error Handling).
 pub fn as_not_found(error: &mut RpcError) {
     let names_uri = |data: &Raw| {
         RawObject::parse(data.get()).is_ok_and(|fields| fields.get("uri").is_some())

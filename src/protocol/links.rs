@@ -5,10 +5,10 @@
 //! of a tool in `_meta.ui.resourceUri` (the extension MCP Apps), or flat in
 //! `_meta["ui/resourceUri"]` as its first drafts had it and its SDK still writes.
 //!
-//! Only the links are exchanged: every other byte stays what it is. Whether there are any is
-//! decided by a search for bytes, so that other results are not parsed. An escape such as
-//! `\u0072esource` hides a link from that search; no serializer escapes letters, and the link
-//! then stays as its server wrote it, which harms nobody else.
+//! Only the links are exchanged: every other byte stays as it is. A search for bytes decides if
+//! there are any, so that other results are not parsed. An escape such as `\u0072esource` hides a
+//! link from that search; no serializer escapes letters, and the link then stays as its server
+//! wrote it, which harms no other server.
 
 use std::ops::Range;
 
@@ -17,7 +17,7 @@ use super::raw::{RawObject, each_element, string};
 /// The member of `_meta` that the drafts of MCP Apps had.
 const FLAT_UI_KEY: &str = "ui/resourceUri";
 
-/// Whether a text may hold a link.
+/// True if a text may hold a link.
 pub fn may_hold(text: &str) -> bool {
     // One search that a processor does well, and the others only where it finds something.
     text.contains("resource")
@@ -26,18 +26,18 @@ pub fn may_hold(text: &str) -> bool {
             .any(|needle| text.contains(needle))
 }
 
-/// Whether the item of a list may hold a link.
+/// True if the item of a list may hold a link.
 pub fn may_hold_in_item(text: &str) -> bool {
     text.contains("esourceUri\"")
 }
 
-/// Whether a client fetches what is there by itself: such a scheme should be used only where it
+/// True if a client fetches the URI by itself: such a scheme should be used only where the client
 /// can (2025-11-25, server/resources, Common URI Schemes).
 pub fn is_of_the_web(uri: &str) -> bool {
     begins(uri, "https://") || begins(uri, "http://")
 }
 
-/// Whether a URI holds what it leads to (RFC 2397), so that nobody is asked for it.
+/// True if a URI holds the data itself (RFC 2397), so that no server is asked for it.
 pub fn is_data(uri: &str) -> bool {
     begins(uri, "data:")
 }
@@ -65,8 +65,8 @@ pub fn in_item(text: &str, instead: &mut dyn FnMut(&str) -> Option<String>) -> O
     links.spliced()
 }
 
-/// What reading a resource gave, with the URIs for which `instead` gives another one. None if it
-/// gives none.
+/// The result of `resources/read`, with the URIs for which `instead` gives another one. None if
+/// it gives none.
 pub fn in_contents(
     text: &str,
     instead: &mut dyn FnMut(&str) -> Option<String>,
@@ -81,7 +81,7 @@ pub fn in_contents(
     links.spliced()
 }
 
-/// The elements of what should be an array; none of anything else.
+/// Takes each element of an array; none of anything else.
 fn each_of<'a>(text: &'a str, take: &mut dyn FnMut(&'a str)) {
     each_element(text, take).ok();
 }
@@ -90,7 +90,7 @@ fn each_of<'a>(text: &'a str, take: &mut dyn FnMut(&'a str)) {
 struct Links<'a> {
     whole: &'a str,
     instead: &'a mut dyn FnMut(&str) -> Option<String>,
-    /// In order.
+    /// The replacements, in the order in which they are found.
     edits: Vec<(Range<usize>, String)>,
 }
 
@@ -118,7 +118,7 @@ impl<'a> Links<'a> {
         });
     }
 
-    /// One block, or a list of them.
+    /// Takes one content block, or a list of them.
     fn content(&mut self, text: Option<&str>) {
         match text {
             Some(block) if block.starts_with('{') => self.block(block),
@@ -164,7 +164,7 @@ impl<'a> Links<'a> {
         if self.edits.is_empty() {
             return None;
         }
-        // Members are looked at in the order of their names here, not of the text.
+        // The members are looked at in another order than they stand in the text.
         self.edits.sort_by_key(|(range, _)| range.start);
         let longer: usize = self.edits.iter().map(|(_, other)| other.len()).sum();
         let mut out = String::with_capacity(self.whole.len() + longer);

@@ -1,9 +1,9 @@
 //! Items of a server's lists as the schemas of all revisions want them. Pure.
 //!
 //! Towards clients the gateway is the server, and the official SDKs refuse a whole list for one
-//! item that does not satisfy their schema. So an optional member that is null, or that only
-//! describes and is of a wrong type, is dropped; an item that cannot be made valid without
-//! guessing is left out. What is valid stays the very same text.
+//! item that does not satisfy their schema. So an optional member that is null, or a describing
+//! one of a wrong type, is dropped; an item that cannot be made valid without guessing is left
+//! out. Valid text stays the very same.
 //!
 //! The members and their types are those of `Tool`, `Prompt`, `Resource` and `ResourceTemplate`
 //! in `schema.json` of the revisions 2024-11-05 to 2026-07-28, which agree wherever they have
@@ -20,8 +20,8 @@ use crate::limits::{LISTED_ITEM_BYTES_MAX, UNWELL_BEHIND_BYTES_MAX, UPSTREAM_TEX
 /// The key of `_meta` under which the gateway's lists name servers that are not well.
 pub const UPSTREAMS_META: &str = "trunkline/upstreams";
 
-/// What a page of a list, another gateway's, says of servers behind that one that are not well: an
-/// array's text.
+/// The report that a page of another gateway's list gives of servers behind that gateway that are
+/// not well: an array's text.
 pub fn unwell_behind(page: &RawObject<'_>) -> Option<String> {
     let meta = RawObject::parse(page.get("_meta")?).ok()?;
     let unwell = meta.get(UPSTREAMS_META)?;
@@ -31,34 +31,34 @@ pub fn unwell_behind(page: &RawObject<'_>) -> Option<String> {
 /// An item that can be listed.
 #[derive(Debug, PartialEq)]
 pub struct ListedItem {
-    /// The name or URI by which it is asked for.
+    /// The name or URI by which clients request the item.
     pub name: String,
-    /// Its object's text, where that is not the one that was read.
+    /// The item's text, where it had to be changed.
     pub mended: Option<String>,
 }
 
-/// An item that no client could be given.
+/// An item that cannot be given to clients.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Malformed {
-    /// The name or URI by which it would be asked for, if it has one.
+    /// The item's name or URI, if it has one.
     pub name: Option<String>,
-    /// What is wrong with it.
+    /// The reason.
     pub reason: String,
 }
 
-/// What an item turned out to be: its name, and its object as clients can be given it.
+/// An item as it was read: its name, and its object's text for clients.
 pub type ReadItem = Result<(String, Raw), Malformed>;
 
-/// What becomes of one member's value.
+/// The result of checking one member's value.
 #[derive(Debug, PartialEq)]
 pub(super) enum Fit {
-    /// It is what it should be.
+    /// The value is valid.
     AsItIs,
-    /// This stands in its place.
+    /// This text takes the value's place.
     Mended(String),
-    /// It says nothing that a client could use.
+    /// The member is left out: no client could use it.
     Dropped,
-    /// Nobody can say what was meant; the text says why.
+    /// The item cannot be given; the text says why.
     Unfit(String),
 }
 
@@ -75,7 +75,7 @@ enum Shape {
     Object,
     Members(&'static [Member]),
     List(&'static Shape),
-    /// Of a prompt: what cannot be read there cannot be given.
+    /// A prompt's arguments: a prompt that has an unreadable one is left out.
     Arguments,
     InputSchema,
     OutputSchema,
@@ -171,7 +171,7 @@ static ANNOTATIONS: [Member; 3] = [
 /// Reads one item of a list.
 ///
 /// # Errors
-/// It cannot be listed.
+/// The item cannot be listed.
 pub fn read(kind: Kind, text: &str) -> Result<ListedItem, Malformed> {
     let unreadable = |error: serde_json::Error| Malformed {
         name: None,
@@ -184,7 +184,7 @@ pub fn read(kind: Kind, text: &str) -> Result<ListedItem, Malformed> {
         let reason = format!("it has more than {LISTED_ITEM_BYTES_MAX} bytes");
         return Err(Malformed { name, reason });
     }
-    // Half a character in a name makes it one that could not be asked for.
+    // An unpaired surrogate in a name makes a name that no client could request.
     let Ok(Some(name)) = as_read.string(key) else {
         let reason = format!("its {key:?} is missing or no string");
         return Err(Malformed { name: None, reason });
@@ -210,7 +210,7 @@ pub fn read(kind: Kind, text: &str) -> Result<ListedItem, Malformed> {
     }
 }
 
-/// Items that are taken out of a list, so that the list can go.
+/// Items that are taken out of a list, so that the list's text can be dropped.
 #[derive(Debug, Default)]
 pub struct Taken {
     names: Vec<Result<String, Malformed>>,
@@ -218,7 +218,8 @@ pub struct Taken {
 }
 
 impl Taken {
-    /// Reads one more item. Of one that cannot be listed only so much is kept as people are told.
+    /// Reads one more item. Of an item that cannot be listed, only as much is kept as people are
+    /// told.
     pub fn take(&mut self, kind: Kind, text: &str) {
         let told = |text: String| start_of(&text, TOLD_BYTES_MAX).to_owned();
         self.names.push(match read(kind, text) {
@@ -243,7 +244,7 @@ impl Taken {
     }
 }
 
-/// Of the name of an item that cannot be listed, and of the reason.
+/// Bytes that are kept of the name of an item that cannot be listed, and of the reason.
 const TOLD_BYTES_MAX: usize = 4 * UPSTREAM_TEXT_CHARS_MAX;
 
 #[derive(Clone, Copy, PartialEq)]
@@ -315,7 +316,7 @@ impl Shape {
         }
     }
 
-    /// What a required member should be, for people.
+    /// The required type in words, for people.
     fn wanted(self) -> &'static str {
         match self {
             Shape::Text | Shape::OneOf(_) => "string",
@@ -330,7 +331,7 @@ impl Shape {
     }
 }
 
-/// Elements that are not what they should be are dropped alone.
+/// Elements that do not fit are dropped one by one.
 fn list(text: &str, of: Shape) -> Fit {
     let Ok(texts) = elements(text) else { return Fit::Dropped };
     let fits: Vec<(&str, Fit)> = texts.into_iter().map(|text| (text, of.fit(text))).collect();
@@ -350,15 +351,15 @@ fn number(text: &str) -> Option<f64> {
     serde_json::from_str(text).ok()
 }
 
-/// Whether a URI says what it is one of (RFC 3986, 3.1): a relative one is none. Blanks and
-/// characters beyond ASCII, which that RFC wants encoded, are refused by no client.
+/// True if a URI is absolute (RFC 3986, 3.1). Blanks and characters beyond ASCII, which that RFC
+/// wants encoded, are refused by no client.
 fn has_scheme(uri: &str) -> bool {
     let Some((scheme, _)) = uri.split_once(':') else { return false };
     scheme.starts_with(|c: char| c.is_ascii_alphabetic())
         && scheme.bytes().all(|b| b.is_ascii_alphanumeric() || b"+-.".contains(&b))
 }
 
-/// Whether each brace of a template has its other one (RFC 6570, 2).
+/// True if the braces of a URI template are paired (RFC 6570, 2).
 fn has_whole_expressions(template: &str) -> bool {
     let mut rest = template;
     while let Some((literal, after)) = rest.split_once('{') {
@@ -405,7 +406,7 @@ fn with_whole_characters(text: &str) -> Cow<'_, str> {
 mod tests {
     use super::*;
 
-    /// What is made of an item: its text, or why there is none.
+    /// The text of the item as it would be listed, or the reason why it would not.
     fn made(kind: Kind, text: &str) -> Result<String, String> {
         match read(kind, text) {
             Ok(item) => Ok(item.mended.unwrap_or_else(|| text.to_owned())),

@@ -1,4 +1,4 @@
-//! The schemas of a tool's arguments and of its structured result, as lists may give them. Pure.
+//! Schemas of a tool's arguments and of its structured result, made valid for lists. Pure.
 
 use std::borrow::Cow;
 
@@ -30,8 +30,8 @@ const SCHEMAS: [&str; 16] = [
 const SCHEMAS_BY_NAME: [&str; 5] =
     ["$defs", "definitions", "dependentSchemas", "patternProperties", "properties"];
 
-/// Further keywords for which null is no value. It is one for `default`, `const` and examples,
-/// and of an unknown keyword nobody here can say.
+/// Further keywords for which null is no value. Null is a value for `default`, `const` and
+/// examples, and may be one for an unknown keyword.
 const OTHERS: [&str; 34] = [
     "$anchor",
     "$comment",
@@ -74,7 +74,7 @@ pub(super) fn input(text: &str) -> Fit {
     let Ok(mut fields) = RawObject::parse(text) else { return Fit::Dropped };
     match fields.get("type") {
         Some("\"object\"") => (),
-        // Arguments are an object whatever else would do as well.
+        // Arguments are an object, whatever other types the schema allows.
         Some(others) if is_object_among(others) => fields.set("type", "\"object\""),
         None | Some("null") => fields.set("type", "\"object\""),
         Some(_) => return Fit::Unfit("is no schema of an object".to_owned()),
@@ -85,7 +85,7 @@ pub(super) fn input(text: &str) -> Fit {
     }
 }
 
-/// A tool's `outputSchema`. One that cannot be read is dropped: the tool is of use without it.
+/// A tool's `outputSchema`. An unreadable schema is dropped: the tool is of use without it.
 pub(super) fn output(text: &str) -> Fit {
     let Ok(mut fields) = RawObject::parse(text) else { return Fit::Dropped };
     match root(&mut fields) {
@@ -107,8 +107,8 @@ fn is_object_among(types: &str) -> bool {
     elements(types).is_ok_and(|types| types.contains(&"\"object\""))
 }
 
-/// What revisions up to 2025-11-25 want of a root: a text as `$schema`, names as `required`, and
-/// `properties` each of which is an object.
+/// Checks a schema's root as revisions up to 2025-11-25 demand it: `$schema` is a string,
+/// `required` holds names, and each of `properties` is an object.
 fn root(fields: &mut RawObject<'_>) -> Result<(), &'static str> {
     if fields.get("$schema").is_some_and(|text| !text.starts_with('"')) {
         fields.remove("$schema");
@@ -136,13 +136,14 @@ fn root(fields: &mut RawObject<'_>) -> Result<(), &'static str> {
     Ok(())
 }
 
-/// An object without members, as some languages' arrays are written.
+/// True for `null` and for an empty array, which some languages write for an object without
+/// members.
 fn is_nothing(text: &str) -> bool {
     text == "null" || elements(text).is_ok_and(|elements| elements.is_empty())
 }
 
-/// The object of properties where it has to be another one: a schema may be `true` or `false`,
-/// but not there in every revision.
+/// The `properties` with objects in place of `true` and `false`, which not every revision allows
+/// there; none if there are no such.
 fn properties(text: &str) -> Result<Option<String>, &'static str> {
     let properties = RawObject::parse(text)
         .map_err(|_| "has \"properties\" that are no acceptable object")?;
@@ -175,8 +176,8 @@ fn object<'a>(fields: impl Iterator<Item = (&'a str, Cow<'a, str>)>) -> String {
     out
 }
 
-/// The schema without keywords that are null, if it has some, in whatever depth: what writes one
-/// writes the others. Nothing else of it changes.
+/// The schema without keywords that are null, at any depth; none if it has none: a server that
+/// writes one null writes others. Nothing else of the schema changes.
 fn without_nulls(text: &str, levels: usize) -> Option<String> {
     if levels == 0 || !(text.contains("null") || text.contains("[]")) {
         return None;

@@ -1,5 +1,5 @@
-//! What a `subscriptions/listen` stream is for, and the messages that begin, mark and end it
-//! (2026-07-28, basic/patterns/subscriptions).
+//! The filter of a `subscriptions/listen` stream, and the messages that begin, mark and end the
+//! stream (2026-07-28, basic/patterns/subscriptions).
 
 use super::jsonrpc::{self, RequestId, RpcError, code};
 use super::method::notification;
@@ -7,8 +7,8 @@ use super::modern::{key, write_result};
 use super::raw::{RawObject, first_elements};
 use crate::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
 
-/// Which notifications a `subscriptions/listen` request wants, or gets (basic/patterns/
-/// subscriptions, Notification Filter).
+/// The notifications that a `subscriptions/listen` request asks for, or is granted
+/// (basic/patterns/subscriptions, Notification Filter).
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Filter {
     /// Changes of the list of tools.
@@ -17,7 +17,7 @@ pub struct Filter {
     pub prompts: bool,
     /// Changes of the lists of resources and templates.
     pub resources: bool,
-    /// Changes of these resources.
+    /// Updates of the resources with these URIs.
     pub uris: Vec<String>,
 }
 
@@ -25,7 +25,7 @@ impl Filter {
     /// Reads the `notifications` member of the parameters, or of the acknowledgement's.
     ///
     /// # Errors
-    /// It is missing, or of the wrong type.
+    /// The member is missing, or of the wrong type.
     pub fn read(params: &RawObject<'_>) -> Result<Filter, RpcError> {
         let wrong = |what: &str| {
             RpcError::new(code::INVALID_PARAMS, format!("\"params.notifications\" {what}."))
@@ -56,7 +56,7 @@ impl Filter {
         })
     }
 
-    /// The object's text. What is not wanted is left out.
+    /// The filter's text, without members that are off.
     pub fn to_text(&self) -> String {
         let mut fields = RawObject::default();
         for (key, wanted) in [
@@ -74,7 +74,7 @@ impl Filter {
         fields.to_text()
     }
 
-    /// Whether a notification of that method about a list is wanted.
+    /// True if the filter has a list's notification of that method.
     pub fn wants(&self, method: &str) -> bool {
         match method {
             notification::TOOLS_LIST_CHANGED => self.tools,

@@ -1,6 +1,6 @@
 //! Levels of log messages (2025-11-25, server/utilities/logging, Log Levels).
 
-/// Least important first.
+/// A level, the least important first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
 pub enum LogLevel {
     /// `debug`
@@ -34,7 +34,7 @@ impl LogLevel {
         Self::Emergency,
     ];
 
-    /// What a client wants that has not said, where somebody else has.
+    /// The level for a client that has set none, where another client has.
     pub const USUAL: LogLevel = LogLevel::Info;
 
     /// The word on the wire.

@@ -101,7 +101,7 @@ impl Method {
         Self::ALL.into_iter().find(|method| method.as_str() == name)
     }
 
-    /// Whether sending the request twice does no more than sending it once.
+    /// True if sending the request twice does no more than sending it once.
     pub fn is_safe_to_repeat(self) -> bool {
         match self {
             Self::Initialize
@@ -120,14 +120,14 @@ impl Method {
             | Self::TasksList
             | Self::ServerDiscover
             | Self::SubscriptionsListen => true,
-            // The result of a task may be given once only.
+            // A task's result may be given once only.
             Self::ToolsCall | Self::TasksResult | Self::TasksCancel | Self::TasksUpdate => {
                 false
             }
         }
     }
 
-    /// Whether the answer tells of all servers behind the gateway.
+    /// True if the answer is made of what all servers behind the gateway answer.
     pub fn tells_of_all(self) -> bool {
         match self {
             Self::Initialize
@@ -153,9 +153,9 @@ impl Method {
         }
     }
 
-    /// The parameter that names what a request of this method is about, and that stands in a
-    /// modern request's `Mcp-Name` header (2026-07-28, basic/transports/streamable-http,
-    /// Standard Request Headers).
+    /// The parameter that names the object of a request, and that stands in a modern request's
+    /// `Mcp-Name` header (2026-07-28, basic/transports/streamable-http, Standard Request
+    /// Headers).
     pub fn mirrored_name(self) -> Option<&'static str> {
         match self {
             Self::ToolsCall | Self::PromptsGet => Some("name"),
@@ -185,9 +185,9 @@ impl Method {
 pub mod notification {
     /// Client to server: the handshake is over.
     pub const INITIALIZED: &str = "notifications/initialized";
-    /// Either way: a request is no longer wanted.
+    /// Both directions: the sender no longer wants the answer to a request.
     pub const CANCELLED: &str = "notifications/cancelled";
-    /// Either way: how far a request has come.
+    /// Both directions: the progress of a request.
     pub const PROGRESS: &str = "notifications/progress";
     /// Server to client: a log message.
     pub const MESSAGE: &str = "notifications/message";
@@ -199,18 +199,18 @@ pub mod notification {
     pub const RESOURCES_LIST_CHANGED: &str = "notifications/resources/list_changed";
     /// Server to client: a resource that was subscribed to has changed.
     pub const RESOURCES_UPDATED: &str = "notifications/resources/updated";
-    /// Either way: how a task has come on.
+    /// Both directions: the status of a task.
     pub const TASKS_STATUS: &str = "notifications/tasks/status";
-    /// The same, in the extension of tasks for revisions without sessions.
+    /// The status of a task in the tasks extension of revisions without sessions.
     pub const TASKS: &str = "notifications/tasks";
-    /// Server to client: what a URL was opened for is over.
+    /// Server to client: the interaction at an elicitation's URL is over.
     pub const ELICITATION_COMPLETE: &str = "notifications/elicitation/complete";
     /// Client to server: the roots have changed.
     pub const ROOTS_LIST_CHANGED: &str = "notifications/roots/list_changed";
     /// Server to client: a subscription has begun.
     pub const SUBSCRIPTIONS_ACKNOWLEDGED: &str = "notifications/subscriptions/acknowledged";
 
-    /// Every one, of all revisions.
+    /// Every notification of all revisions.
     pub const ALL: [&str; 13] = [
         INITIALIZED,
         CANCELLED,

@@ -25,10 +25,10 @@ pub struct Mirror {
 /// The annotations of a tool, from its object's text.
 ///
 /// # Errors
-/// One of them is not as it must be, which makes the tool's definition invalid; the text says
-/// why.
+/// An annotation breaks the specification's rules, which makes the tool's definition invalid; the
+/// text says why.
 pub fn annotations(tool: &str) -> Result<Vec<Mirror>, String> {
-    // Most tools have none, and a look at the text tells.
+    // Most tools have no annotation, and a search of the text shows that.
     if !may_hold(tool) {
         return Ok(Vec::new());
     }
@@ -55,7 +55,7 @@ pub fn annotations(tool: &str) -> Result<Vec<Mirror>, String> {
     Ok(found)
 }
 
-/// Whether an annotation may stand in a text, under its name or with characters of it escaped.
+/// True if an annotation may stand in a text, under its name or with characters of it escaped.
 fn may_hold(text: &str) -> bool {
     text.contains(ANNOTATION) || text.contains("\\u")
 }
@@ -64,12 +64,12 @@ fn is_object(text: &str) -> bool {
     text.starts_with('{')
 }
 
-/// One level of an object: schemas stay text, since of a long one little is looked at.
+/// One level of an object: schemas stay text, since little of a long one is parsed.
 fn object(text: &str) -> Result<RawObject<'_>, String> {
     RawObject::parse(text).map_err(|error| error.to_string())
 }
 
-/// Looks at one schema whose place is reached by `properties` alone.
+/// Collects the annotations of one schema, whose place is reached by `properties` alone.
 fn walk(
     schema: &RawObject<'_>,
     path: &mut Vec<String>,
@@ -77,7 +77,7 @@ fn walk(
 ) -> Result<(), String> {
     for (keyword, value) in schema.iter() {
         match keyword {
-            // Where none stands below it, nothing is to be looked at.
+            // A value without an annotation needs no parsing.
             _ if !may_hold(value) => (),
             "properties" if is_object(value) => {
                 for (name, property) in object(value)?.iter() {
@@ -104,7 +104,7 @@ fn walk(
     Ok(())
 }
 
-/// Whether an annotation stands in a value; what cannot be looked through counts as having one.
+/// True if an annotation stands in a value, or the value cannot be searched.
 fn has_annotation(value: &str) -> bool {
     if !may_hold(value) {
         return false;
@@ -139,17 +139,17 @@ fn mirror(header: &str, property: &RawObject<'_>, path: &[String]) -> Result<Mir
     Ok(Mirror { header: name, path: path.to_vec() })
 }
 
-/// RFC 9110, section 5.6.2.
+/// True for a token's characters (RFC 9110, section 5.6.2).
 fn is_token(byte: u8) -> bool {
     byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte)
 }
 
 impl Mirror {
-    /// Reads the parameter out of the arguments' text; `null` where it is not there, or is
-    /// nothing that can be mirrored. Only what stands on the way to it is looked at.
+    /// Reads the parameter out of the arguments' text; `null` where the parameter is missing, or
+    /// has a value that cannot be mirrored. Only the values on its path are parsed.
     ///
     /// # Errors
-    /// A key on the way stands twice, so that another reader could see another value, or the
+    /// A key on the path stands twice, so that another reader could see another value, or the
     /// value cannot be read.
     pub fn read(&self, arguments: &str) -> Result<Value, serde_json::Error> {
         let mut text = Cow::Borrowed(arguments);
@@ -166,8 +166,8 @@ impl Mirror {
         if text.starts_with(['{', '[']) { Ok(Value::Null) } else { serde_json::from_str(&text) }
     }
 
-    /// A parameter's value as a header has it before it is encoded. None where there is none,
-    /// or one that cannot be mirrored.
+    /// A parameter's value as a header has it before it is encoded. None where there is none, or
+    /// a value that cannot be mirrored.
     pub fn text_of(value: &Value) -> Option<String> {
         match value {
             Value::String(text) => Some(text.clone()),
@@ -180,8 +180,8 @@ impl Mirror {
         }
     }
 
-    /// Whether a header's decoded value says what the parameter's value says; numbers are
-    /// compared as numbers.
+    /// True if a header's decoded value equals the parameter's value; numbers are compared as
+    /// numbers.
     pub fn agree(header: &str, value: &Value) -> bool {
         let Some(text) = Mirror::text_of(value) else { return false };
         text == header
@@ -191,7 +191,7 @@ impl Mirror {
     }
 }
 
-/// A number that is whole and within the safe range.
+/// The integer that a number is, within the safe range.
 fn whole(number: f64) -> Option<i64> {
     let integer: i64 = format!("{number:.0}").parse().ok()?;
     (number.fract() == 0.0 && integer.abs() <= SAFE_INTEGER_MAX).then_some(integer)
@@ -237,7 +237,7 @@ mod tests {
         ] {
             assert!(zone.read(ambiguous).is_err(), "{ambiguous}");
         }
-        // What is no part of the way is the server's to judge.
+        // The server judges values beside the path.
         let beside = r#"{"x":1e999999,"y":{"a":1,"a":2},"where":{"zone":1}}"#;
         assert_eq!(zone.read(beside).unwrap(), json!(1));
     }

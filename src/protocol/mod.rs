@@ -32,6 +32,7 @@ pub mod sealed;
 pub mod server_capabilities;
 pub mod server_introduction;
 pub mod server_name;
+pub mod session_route;
 pub mod sse;
 pub mod subscriber;
 pub mod view;

@@ -17,23 +17,23 @@ use crate::limits::{INPUT_REQUEST_BYTES_MAX, INTRODUCTION_BYTES_MAX, REQUEST_STA
 pub mod key {
     /// The revision that a request is written in.
     pub const PROTOCOL_VERSION: &str = "io.modelcontextprotocol/protocolVersion";
-    /// Who the client is.
+    /// The client's name and version.
     pub const CLIENT_INFO: &str = "io.modelcontextprotocol/clientInfo";
-    /// What the client can be asked.
+    /// The client's capabilities.
     pub const CLIENT_CAPABILITIES: &str = "io.modelcontextprotocol/clientCapabilities";
     /// The level from which log messages of a request are wanted.
     pub const LOG_LEVEL: &str = "io.modelcontextprotocol/logLevel";
-    /// The `subscriptions/listen` request that a notification belongs to.
+    /// The id of the `subscriptions/listen` request that a notification belongs to.
     pub const SUBSCRIPTION_ID: &str = "io.modelcontextprotocol/subscriptionId";
-    /// Who the server is.
+    /// The server's name and version.
     pub const SERVER_INFO: &str = "io.modelcontextprotocol/serverInfo";
 }
 
-/// The member that tells what kind of result a result is.
+/// The member with the type of a result.
 const RESULT_TYPE: &str = "resultType";
-/// The member that tells how long a result is fresh, in milliseconds.
+/// The member with the time for which a result is fresh, in milliseconds.
 const TTL: &str = "ttlMs";
-/// The member that tells who may share a result.
+/// The member that says who may share a result.
 const CACHE_SCOPE: &str = "cacheScope";
 
 /// The gateway as a client or a server, an `Implementation`'s text.
@@ -41,15 +41,15 @@ fn implementation() -> String {
     format!("{{\"name\":\"trunkline\",\"version\":\"{}\"}}", env!("CARGO_PKG_VERSION"))
 }
 
-/// The revision that a message's parameters say it is written in, if they do: then the message
-/// is a modern one (basic/versioning, Compatibility Matrix).
+/// The revision that a message's parameters declare; such a message is a modern one
+/// (basic/versioning, Compatibility Matrix).
 pub fn declared_version(params: Option<&str>) -> Option<String> {
     let fields = RawObject::parse(params?).ok()?;
     let meta = RawObject::parse(fields.get("_meta")?).ok()?;
     meta.string(key::PROTOCOL_VERSION).ok().flatten()
 }
 
-/// Whether a body may say of itself that it is a stateless request; a look at the text tells.
+/// True if a body may declare that it is a stateless request, by a search of the text.
 pub fn may_declare_version(body: &[u8]) -> bool {
     let slash = key::PROTOCOL_VERSION.find('/').unwrap_or_default();
     std::str::from_utf8(body).is_ok_and(|text| holds(text, key::PROTOCOL_VERSION, slash))
@@ -63,32 +63,32 @@ pub fn client_name(params: Option<&str>) -> Option<Arc<str>> {
     legacy::client_name(info.or_else(|| fields.get("clientInfo"))?)
 }
 
-/// A modern request's parameters, taken apart.
+/// A modern request's parameters, split into their parts.
 #[derive(Debug)]
 pub struct Envelope<'a> {
-    /// What `_meta` says of the caller.
+    /// The caller that `_meta` describes.
     pub caller: Arc<Caller>,
     /// The parameters without `_meta`.
     pub params: RawObject<'a>,
-    /// `_meta` without what is the protocol's own.
+    /// `_meta` without the protocol's own keys.
     pub meta: Option<RawObject<'a>>,
     /// The token's JSON text, if the client wants progress.
     pub progress_token: Option<String>,
 }
 
 impl<'a> Envelope<'a> {
-    /// The call that it is about.
+    /// The call of this request.
     pub fn into_call(self, method: Method) -> Call<'a> {
         let Envelope { caller, params, meta, progress_token } = self;
         Call { caller, method, params, meta, progress_token }
     }
 }
 
-/// Reads a modern request: all about the caller is in its `_meta`.
+/// Reads a modern request, whose `_meta` describes the caller.
 ///
 /// # Errors
-/// The parameters or their `_meta` lack what every request must carry, or the revision is not
-/// one that is served so.
+/// The parameters or their `_meta` lack a member that every request must carry, or the revision
+/// is not served without a session.
 pub fn read_envelope(params: Option<&str>) -> Result<Envelope<'_>, RpcError> {
     let wrong = |what: &str| RpcError::new(code::INVALID_PARAMS, what);
     let lacks = || {
@@ -139,7 +139,8 @@ fn read_level(text: &str) -> Option<LogLevel> {
     LogLevel::parse(&serde_json::from_str::<String>(text).ok()?)
 }
 
-/// The members of `_meta` that a request of the gateway carries, besides what its client gave.
+/// Adds the members of `_meta` that a request of the gateway carries, besides those of its
+/// client.
 pub fn write_meta(meta: &mut RawObject<'_>, capabilities: &str, log_level: Option<LogLevel>) {
     meta.set(key::PROTOCOL_VERSION, string(Revision::LATEST_MODERN.as_str()));
     meta.set(key::CLIENT_INFO, implementation());
@@ -149,7 +150,8 @@ pub fn write_meta(meta: &mut RawObject<'_>, capabilities: &str, log_level: Optio
     }
 }
 
-/// The revision is not served in this way (basic/versioning, Protocol Version Negotiation).
+/// The error for a revision that is not served in this way (basic/versioning, Protocol Version
+/// Negotiation).
 pub fn unsupported_version(requested: &str) -> RpcError {
     let requested: String = requested.chars().take(40).collect();
     let supported: Vec<&str> = Revision::ALL.into_iter().map(Revision::as_str).collect();
@@ -161,7 +163,7 @@ pub fn unsupported_version(requested: &str) -> RpcError {
     }
 }
 
-/// A request needs what its client has not declared; `capabilities` are the names of that.
+/// The error for a request that needs `capabilities` which the client has not declared.
 pub fn missing_capability<'a>(capabilities: impl IntoIterator<Item = &'a str>) -> RpcError {
     let required: serde_json::Map<_, _> =
         capabilities.into_iter().map(|name| (name.to_owned(), serde_json::json!({}))).collect();
@@ -175,46 +177,47 @@ pub fn missing_capability<'a>(capabilities: impl IntoIterator<Item = &'a str>) -
     }
 }
 
-/// A header does not say what the body says (basic/transports/streamable-http, Server
-/// Validation).
+/// The error for a header that does not agree with the body (basic/transports/streamable-http,
+/// Server Validation).
 pub fn header_mismatch(what: impl Into<String>) -> RpcError {
     RpcError::new(code::HEADER_MISMATCH, format!("Header mismatch: {}", what.into()))
 }
 
-/// An error as a modern client may be given it: without codes of earlier revisions, which must
-/// not be emitted any more (basic/index, Error Codes).
+/// An error for a modern client: without codes of earlier revisions, which must not be emitted
+/// any more (basic/index, Error Codes).
 pub fn error_for(mut error: RpcError) -> RpcError {
     error.code = match error.code {
         code::RESOURCE_NOT_FOUND => code::INVALID_PARAMS,
-        // Mirrored headers are the gateway's affair towards its upstreams, not the client's.
+        // Mirrored headers are between the gateway and its upstreams; the client cannot mend
+        // them.
         code::URL_ELICITATION_REQUIRED | code::HEADER_MISMATCH => code::INTERNAL_ERROR,
         other => other,
     };
     error
 }
 
-/// Whether an error is one that only a modern server gives (basic/versioning, Backward
+/// True for an error code that only a modern server gives (basic/versioning, Backward
 /// Compatibility).
 pub fn is_modern_error(code: i64) -> bool {
     [code::HEADER_MISMATCH, code::MISSING_CLIENT_CAPABILITY, code::UNSUPPORTED_PROTOCOL_VERSION]
         .contains(&code)
 }
 
-/// How long a result is fresh and who may share it (server/utilities/caching). Ordered so that
-/// the stricter of two is the smaller.
+/// The time for which a result is fresh, and who may share it (server/utilities/caching). In this
+/// order the stricter of two is the smaller.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Freshness {
-    /// In milliseconds; 0 is stale at once.
+    /// The time in milliseconds; 0 is stale at once.
     pub ttl_ms: u64,
-    /// Whether it is for this caller alone.
+    /// True if the result is for this caller alone.
     pub is_private: bool,
 }
 
 impl Freshness {
-    /// Of what says nothing of it.
+    /// The freshness of a result that does not tell it.
     pub const UNKNOWN: Freshness = Freshness { ttl_ms: 0, is_private: true };
 
-    /// What holds for both together.
+    /// The freshness of a result made of both.
     pub fn and(self, other: Freshness) -> Freshness {
         Freshness {
             ttl_ms: self.ttl_ms.min(other.ttl_ms),
@@ -222,8 +225,8 @@ impl Freshness {
         }
     }
 
-    /// What a result says of itself, if it says anything. What it does not say is as strict as
-    /// can be; a negative time is none.
+    /// The freshness that a result tells, if it tells any. A missing member counts as the
+    /// strictest value; a negative time as 0.
     pub fn of(fields: &RawObject<'_>) -> Option<Freshness> {
         let (ttl, scope) = (fields.get(TTL), fields.get(CACHE_SCOPE));
         (ttl.is_some() || scope.is_some()).then(|| Freshness {
@@ -236,14 +239,13 @@ impl Freshness {
 /// A modern server's result in terms of the internal model.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Read {
-    /// It is whole: without its type and its server's name. What it says of its freshness is
-    /// still in it.
+    /// The whole result, without its type and its server's name. Its freshness is still in it.
     Complete(Raw),
-    /// More is wanted from the client first (basic/patterns/mrtr).
+    /// The server needs input of the client first (basic/patterns/mrtr).
     InputRequired {
-        /// Requests by key, an object's text; none where a retry is all that is wanted.
+        /// Requests by key, an object's text; none where the server needs only a retry.
         requests: Option<Raw>,
-        /// What the retry must carry.
+        /// The state that the retry must carry.
         state: Option<String>,
     },
 }
@@ -251,7 +253,7 @@ pub enum Read {
 /// Reads a modern server's result.
 ///
 /// # Errors
-/// It is no result of that revision; the text says why.
+/// The text is no result of that revision; the error says why.
 pub fn read_result(result: &Raw) -> Result<Read, String> {
     let mut fields =
         RawObject::parse(result.get()).map_err(|error| format!("it is no object: {error}"))?;
@@ -299,18 +301,19 @@ pub fn read_result(result: &Raw) -> Result<Read, String> {
             }
             Ok(Read::Complete(result.rewritten(fields.to_text())))
         }
-        // An extension's: only those who know it have asked for it.
+        // The result has an extension's type: only a client that knows the extension has asked
+        // for it.
         Some(_) => Ok(Read::Complete(result.clone())),
     }
 }
 
-/// A result as a modern client wants it. `freshness` is added where the result says nothing of
-/// it, and only where its method's results must say it.
+/// A result for a modern client. `freshness` is added where the result does not tell its own, and
+/// only for methods whose results must tell it.
 pub fn write_result(result: &str, freshness: Option<Freshness>) -> String {
     write_result_of(implementation(), result, freshness)
 }
 
-/// The same of a server that is shown so.
+/// A result for a modern client, from a server that is described by `info`.
 pub fn write_result_of(info: String, result: &str, freshness: Option<Freshness>) -> String {
     let Ok(mut fields) = RawObject::parse(result) else { return result.to_owned() };
     let meta = fields.get("_meta").and_then(|meta| RawObject::parse(meta).ok());
@@ -330,7 +333,7 @@ pub fn write_result_of(info: String, result: &str, freshness: Option<Freshness>)
     fields.to_text()
 }
 
-/// A result as a legacy client knows it: without what it says of its freshness.
+/// A result for a legacy client: without its freshness.
 pub fn without_freshness(result: &Raw) -> Raw {
     match RawObject::parse(result.get()) {
         Ok(mut fields) => {
@@ -377,7 +380,7 @@ pub fn discover_result(capabilities: &str, instructions: Option<&str>) -> String
 /// the gateway speaks.
 ///
 /// # Errors
-/// It is no such answer; the text says why.
+/// The text is no such answer; the error says why.
 pub fn read_discover_result(result: &str) -> Result<Option<Initialized>, String> {
     let fields = RawObject::parse(result).map_err(|error| format!("no object: {error}"))?;
     let versions = fields.get("supportedVersions").ok_or("\"supportedVersions\" is missing")?;

@@ -5,14 +5,14 @@ use serde_json::{Map, Value};
 
 use super::raw::RawObject;
 
-/// The member that stands around what is no object.
+/// The member that holds a wrapped value.
 const WRAPPER: &str = "result";
-/// Where the schema stands in the one that is made of it.
+/// The place of the original schema within the wrapping one.
 const PLACE: &str = "#/properties/result";
 
-/// Keywords whose value is no schema: what looks like a reference in it is a value.
+/// Keywords whose value is no schema: a member that looks like a reference is a value there.
 const VALUES: [&str; 4] = ["const", "default", "enum", "examples"];
-/// Keywords whose value is schemas by name: what looks like a keyword in it is a name.
+/// Keywords whose value is schemas by name: a member that looks like a keyword is a name there.
 const BY_NAME: [&str; 6] = [
     "$defs",
     "definitions",
@@ -22,10 +22,10 @@ const BY_NAME: [&str; 6] = [
     "properties",
 ];
 
-/// Whether a tool's structured result need not be an object: its `outputSchema` has another
-/// type than that, or none.
+/// True if a tool's structured result need not be an object: its `outputSchema` has another type,
+/// or none.
 pub fn is_of_any_type(tool: &str) -> bool {
-    // Most tools that have a schema have an object's, and some have none.
+    // Most tools have an object's schema or none, which the text shows.
     tool.contains("\"outputSchema\"")
         && RawObject::parse(tool).is_ok_and(|tool| {
             tool.get("outputSchema").is_some_and(|schema| {
@@ -42,8 +42,8 @@ pub fn without_schema(tool: &str) -> Option<String> {
     Some(fields.to_text())
 }
 
-/// A tool's definition whose `outputSchema` is an object's; none if it cannot be read, or holds a
-/// number that is out of range.
+/// A tool's definition with its `outputSchema` wrapped as an object's; none if it cannot be read,
+/// or holds a number that is out of range.
 pub fn wrapped_tool(tool: &str) -> Option<String> {
     let mut fields = RawObject::parse(tool).ok()?;
     let schema: Map<String, Value> = serde_json::from_str(fields.get("outputSchema")?).ok()?;
@@ -52,14 +52,14 @@ pub fn wrapped_tool(tool: &str) -> Option<String> {
     Some(fields.to_text())
 }
 
-/// The value as the wrapped schema wants it.
+/// A structured result that satisfies the wrapped schema.
 pub fn wrapped_value(value: &str) -> String {
     format!("{{\"{WRAPPER}\":{value}}}")
 }
 
 fn wrapped_schema(mut schema: Map<String, Value>) -> Value {
     let mut whole = Map::new();
-    // It is the whole document's.
+    // The dialect is that of the whole document.
     if let Some(dialect) = schema.get("$schema").filter(|it| it.is_string()) {
         whole.insert("$schema".to_owned(), dialect.clone());
     }
@@ -70,14 +70,14 @@ fn wrapped_schema(mut schema: Map<String, Value>) -> Value {
     Value::Object(whole)
 }
 
-/// Makes references into the schema's own document lead to where it stands now. Below an `$id`
-/// they lead from there, as before (JSON Schema 2020-12, core, 8.2.1).
+/// Changes references into the schema's own document so that they lead to its new place. Below an
+/// `$id` references start from there, as before (JSON Schema 2020-12, core, 8.2.1).
 fn moved(schema: &mut Map<String, Value>) {
     let has_base = |id: &Value| !id.as_str().is_some_and(|id| id.starts_with('#'));
     if schema.get("$id").is_some_and(has_base) {
         return;
     }
-    // In the dialect that has it, it leads to the document's root, which is another one now.
+    // `$recursiveRef` leads to the document's root, which is another schema now.
     if schema.get("$recursiveRef").and_then(Value::as_str) == Some("#") {
         schema.remove("$recursiveRef");
         schema.entry("$ref").or_insert_with(|| "#".into());

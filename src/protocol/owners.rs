@@ -1,4 +1,5 @@
-//! Whose a name is, by the configuration alone: whoever is up, and whatever anybody lists. Pure.
+//! The server that owns a name, by the configuration alone, whatever servers are up or list.
+//! Pure.
 //!
 //! A name that begins with a server's NAME or alias and the separator belongs to that server; of
 //! several such beginnings the longest decides. A name that ends as the hash forms of a server
@@ -13,31 +14,31 @@ use super::server_name::ServerName;
 pub const ENDING_CHARS: usize = 1 + 2 * PART_CHARS;
 /// Characters of each half of an ending.
 const PART_CHARS: usize = 4;
-/// What endings are made of.
+/// Characters of endings.
 const DIGITS: [u8; 36] = *b"0123456789abcdefghijklmnopqrstuvwxyz";
 
 /// The names of all servers of the configuration, the disabled ones too.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct Owners {
-    /// Sorted by text, in which no two are equal.
+    /// Sorted by text; all differ.
     beginnings: Vec<Beginning>,
-    /// By the server's own half of an ending.
+    /// The server of each first half of an ending.
     by_mark: BTreeMap<String, ServerName>,
     marks: BTreeMap<ServerName, String>,
 }
 
-/// What names of a server begin with.
+/// A beginning of names that belong to a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 struct Beginning {
     /// A NAME or an alias, and the separator.
     text: String,
     server: ServerName,
     of: NameOf,
-    /// The longest other one that this one begins with, by its index.
+    /// The index of the longest other beginning with which this text begins.
     within: Option<usize>,
 }
 
-/// What a name in front is. Keys, paths and headers know no aliases.
+/// The kind of a beginning. Keys, paths and headers know no aliases.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum NameOf {
     Server,
@@ -45,7 +46,7 @@ enum NameOf {
 }
 
 impl Owners {
-    /// Servers by NAME, each with its alias if it has one. No two are equal.
+    /// From the servers' NAMEs, each with its alias if it has one; all differ.
     pub fn new<'a>(
         separator: &str,
         servers: impl IntoIterator<Item = (&'a ServerName, Option<&'a str>)>,
@@ -78,25 +79,25 @@ impl Owners {
         self.marks.keys()
     }
 
-    /// What every full name of that server begins with: its NAME and the separator.
+    /// The beginning of all full names of that server: its NAME and the separator.
     pub fn beginning(&self, server: &ServerName) -> Option<&str> {
         let is_its = |it: &&Beginning| it.of == NameOf::Server && it.server == *server;
         self.beginnings.iter().find(is_its).map(|it| it.text.as_str())
     }
 
-    /// Whose a name is; nobody's where every server may have it.
+    /// The server that owns a name; none where every server may list it.
     pub fn of(&self, name: &str) -> Option<&ServerName> {
         self.ended(name).or_else(|| Some(self.begun(name)?.0))
     }
 
-    /// Whose a name is that `server` must not have as it is, although it lists it.
+    /// The owner of a name that `server` lists and must not have unchanged.
     pub fn other(&self, server: &ServerName, name: &str) -> Option<&ServerName> {
         let begins = self.begun(name).map(|(server, _)| server);
         let mut owners = [begins, self.ended(name)].into_iter().flatten();
         owners.find(|owner| *owner != server)
     }
 
-    /// What `server` may call what others call `name`, where that is its full name: what stands
+    /// The names under which `server` may know its item with the full name `name`: the texts
     /// behind the alias, and behind the NAME.
     pub fn rests<'n>(
         &self,
@@ -110,31 +111,31 @@ impl Owners {
     }
 
     /// The server whose NAME or alias, with the separator, a text begins with, the longest of
-    /// several; and what stands behind that.
+    /// several; and the rest of the text.
     fn begun<'n>(&self, text: &'n str) -> Option<(&ServerName, &'n str)> {
         self.beginnings_of(text).next().map(|(it, rest)| (&it.server, rest))
     }
 
-    /// The same by NAME alone.
+    /// As `begun`, by NAME alone.
     pub fn begun_by_name<'n>(&self, text: &'n str) -> Option<(&ServerName, &'n str)> {
         let mut all = self.beginnings_of(text).filter(|(it, _)| it.of == NameOf::Server);
         all.next().map(|(it, rest)| (&it.server, rest))
     }
 
-    /// All that a text begins with, the longest first, with what stands behind each.
+    /// All beginnings of a text, the longest first, each with the rest of the text.
     fn beginnings_of<'o, 'n>(
         &'o self,
         text: &'n str,
     ) -> impl Iterator<Item = (&'o Beginning, &'n str)> {
-        // All that stands between a text and what it begins with begins with that too, so that
-        // the last one before the text is, or is within, the longest.
+        // A text between a beginning and `text` in the order begins with that beginning too, so
+        // that the last one before `text` is, or is within, the longest.
         let before = self.beginnings.partition_point(|it| it.text.as_str() <= text);
         let last = before.checked_sub(1).and_then(|at| self.beginnings.get(at));
         let all = std::iter::successors(last, |it| self.beginnings.get(it.within?));
         all.filter_map(move |it| Some((it, text.strip_prefix(it.text.as_str())?)))
     }
 
-    /// The server whose hash forms end so.
+    /// The server whose hash forms have the ending of `name`.
     fn ended(&self, name: &str) -> Option<&ServerName> {
         let ending = name.get(name.len().checked_sub(ENDING_CHARS)?..)?;
         let halves = ending.strip_prefix('_')?;
@@ -144,7 +145,8 @@ impl Owners {
         self.by_mark.get(halves.get(..PART_CHARS)?)
     }
 
-    /// The ending of the hash form of what `server` calls `own`; with a `salt` a further one.
+    /// The ending of the hash form of the item that `server` calls `own`; a `salt` gives another
+    /// one.
     pub fn ending(&self, server: &ServerName, own: &str, salt: u64) -> String {
         let name = server.as_str().as_bytes();
         let mark = self.marks.get(server).cloned().unwrap_or_else(|| digits(&[name], 0));
@@ -152,8 +154,8 @@ impl Owners {
     }
 }
 
-/// Finds within which other one each stands. In their order those that one begins with are open,
-/// each within the one before, when it comes.
+/// Finds for each beginning the one that it is within. In sorted order, `open` holds the
+/// beginnings of the text before, each within the one below it.
 fn nested(texts: BTreeMap<String, (ServerName, NameOf)>) -> Vec<Beginning> {
     let mut open: Vec<(usize, String)> = Vec::new();
     let mut beginnings = Vec::with_capacity(texts.len());
@@ -168,7 +170,7 @@ fn nested(texts: BTreeMap<String, (ServerName, NameOf)>) -> Vec<Beginning> {
     beginnings
 }
 
-/// Half an ending, out of a hash.
+/// Half an ending, from a hash.
 fn digits(parts: &[&[u8]], salt: u64) -> String {
     let mut context = ring::digest::Context::new(&ring::digest::SHA256);
     for part in parts {
@@ -235,7 +237,7 @@ mod tests {
 
     #[test]
     fn it_is_what_looking_at_each_name_would_find() {
-        // All names of up to three parts out of few, so that they are within each other.
+        // All names of up to three parts of these, so that some begin with others.
         let parts = ["a", "b", "a-a", "-", "a-"];
         let mut names = std::collections::BTreeSet::new();
         for one in parts {

@@ -1,8 +1,8 @@
 //! Texts side by side in few large pieces of memory. Pure.
 //!
-//! A list is thousands of texts of some hundred bytes. On their own they lie among what else is
-//! allocated meanwhile, and where that stays, their memory stays with the process when they have
-//! gone. A large piece is mapped by itself, and goes back to the system with its last text.
+//! A list is thousands of texts of some hundred bytes. Allocated one by one they lie between
+//! other allocations, and where those stay, the memory of dropped texts stays with the process
+//! too. A large piece is mapped by itself, and goes back to the system with its last text.
 
 use std::collections::HashMap;
 use std::ops::Range;
@@ -11,12 +11,12 @@ use std::sync::Arc;
 use super::raw::Raw;
 use crate::limits::PIECE_BYTES;
 
-/// Texts that are put side by side.
+/// Texts that are put side by side in large pieces.
 #[derive(Debug, Default)]
 pub struct Packing {
     full: Vec<Arc<String>>,
     open: String,
-    /// Of each text, its piece and where it is in that.
+    /// Each text's piece and its range in the piece.
     places: Vec<(usize, Range<usize>)>,
 }
 
@@ -24,7 +24,7 @@ impl Packing {
     /// Takes one more text, which must be one valid JSON value.
     pub fn push(&mut self, text: &str) {
         if !self.open.is_empty() && self.open.len() + text.len() > PIECE_BYTES {
-            // Lists that have filled one piece fill the next.
+            // A list that has filled one piece fills the next.
             let full = std::mem::replace(&mut self.open, String::with_capacity(PIECE_BYTES));
             self.full.push(Arc::new(full));
         }
@@ -46,7 +46,7 @@ impl Packing {
     }
 }
 
-/// How much of each piece some texts use.
+/// The bytes of each piece that some texts use.
 #[derive(Debug, Default)]
 pub struct Usage(HashMap<usize, Used>);
 
@@ -57,7 +57,7 @@ struct Used {
 }
 
 impl Usage {
-    /// Of these texts, none of which stands twice.
+    /// The usage by these texts, which all differ.
     pub fn of<'a>(texts: impl Iterator<Item = &'a Raw>) -> Usage {
         let mut usage = Usage::default();
         for text in texts {
@@ -68,7 +68,8 @@ impl Usage {
         usage
     }
 
-    /// Whether less than half of its piece is used, so that to hold it costs more than a copy.
+    /// True if less than half of the text's piece is used, so that keeping it costs more than a
+    /// copy.
     pub fn is_sparse(&self, text: &Raw) -> bool {
         self.0.get(&text.piece().0).is_some_and(|used| 2 * used.bytes < used.of)
     }
@@ -79,8 +80,8 @@ impl Usage {
     }
 }
 
-/// Moves the texts together that hold pieces of which they use little, so that all together hold
-/// no more than twice what they have.
+/// Moves texts together whose pieces are little used, so that all pieces hold no more than twice
+/// the bytes of their texts.
 pub fn compact<T>(items: &mut [(T, Raw)]) {
     let usage = Usage::of(items.iter().map(|(_, text)| text));
     let mut sparse: Vec<&mut Raw> =
@@ -111,7 +112,7 @@ mod tests {
         let usage = Usage::of(raws.iter());
         assert_eq!(usage.0.len(), 12, "nine are in a piece");
         assert_eq!(usage.held_bytes(), texts.iter().map(String::len).sum::<usize>());
-        // One that is larger than a piece has one of its own.
+        // A text that is larger than a piece has its own.
         let large = format!("\"{}\"", "x".repeat(2 * PIECE_BYTES));
         let raws = packed(&["1".to_owned(), large, "2".to_owned()]);
         assert_eq!(Usage::of(raws.iter()).0.len(), 3);

@@ -1,5 +1,5 @@
-//! Known quirks of clients, a row each: what is seen, who does it, and what is made of it. Where
-//! `strict_clients` is set, none of them is tolerated.
+//! Known quirks of clients, a row each: what is seen, which clients have it, and how the gateway
+//! reads it. Where `strict_clients` is set, no quirk is tolerated.
 //!
 //! | quirk | what is seen | who does it | what is made of it |
 //! |---|---|---|---|
@@ -16,10 +16,11 @@
 //! | `null_id` | a notification with `id: null` | the same | it is a notification |
 //! | `null_in_response` | `error: null` beside a result, `result: null` beside an error, or an optional member of a result that is null (`content` of an elicitation that was declined, `stopReason`, a root's `name`) | the same | it is not there |
 //!
-//! What could be read in two ways stays refused: a header with two values, a revision that nobody
-//! knows, a stateless request without the header, a key that stands twice (also with a null).
-//! Nulls that have a meaning (below `arguments`, in parameters and results of methods that are not
-//! known, but for `_meta`) are left alone, and so is `null` for what a request must have (`name`, `uri`, `level`).
+//! Ambiguous messages stay refused: a header with two values, a revision that nobody knows, a
+//! stateless request without the header, a key that stands twice (also with a null). Nulls that
+//! have a meaning (below `arguments`, in parameters and results of methods that are not known,
+//! but for `_meta`) are left alone, and so is `null` for what a request must have (`name`, `uri`,
+//! `level`).
 
 use super::method::{Method, notification};
 use super::modern::key;
@@ -27,7 +28,7 @@ use super::raw::{RawObject, elements, first_elements, is_deeper_than};
 use super::revision::{Era, Revision};
 use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 
-/// A known quirk; the module's table says what each is.
+/// A known quirk; the module's table describes each.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Quirk {
     /// `revision_header_not_of_body`
@@ -57,7 +58,7 @@ pub enum Quirk {
 }
 
 impl Quirk {
-    /// All of them, in the order of the table.
+    /// Every quirk, in the order of the table.
     pub const ALL: [Quirk; 12] = [
         Self::HeaderNotOfBody,
         Self::HeaderRepeated,
@@ -91,7 +92,7 @@ impl Quirk {
         }
     }
 
-    /// What the client does, and what is made of it: a sentence without its subject.
+    /// The client's behaviour and the gateway's reading of it: a sentence without its subject.
     pub fn told(self) -> &'static str {
         match self {
             Self::HeaderNotOfBody => {
@@ -121,16 +122,16 @@ impl Quirk {
     }
 }
 
-/// Whether quirks of clients are tolerated.
+/// The quirks of clients that are tolerated.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Tolerance {
-    /// Those of the table.
+    /// The quirks of the table.
     Known,
     /// None.
     Nothing,
 }
 
-/// The one value that a field has, however often it stands, alone or in a list; none where it
+/// The one value that a header has, however often it stands, alone or in a list; none where it
 /// stands once and is no list, or has several values.
 pub fn repeated_value<'a>(values: impl Iterator<Item = &'a str>) -> Option<&'a str> {
     let mut all = values.flat_map(|value| value.split(',')).map(str::trim);
@@ -145,8 +146,8 @@ pub fn repeated_value<'a>(values: impl Iterator<Item = &'a str>) -> Option<&'a s
     (is_repeated && Revision::parse(first).is_some()).then_some(first)
 }
 
-/// The quirk of a stateless request whose header names `said` and whose body `declared`; none
-/// where they differ in another way.
+/// The quirk of a stateless request whose header names the revision `said` and whose body
+/// declares `declared`; none where they differ in another way.
 pub fn of_stateless_header(said: &str, declared: &str) -> Option<Quirk> {
     let era = |text: &str| Revision::parse(text).map(Revision::era);
     (era(said) == Some(Era::Legacy) && era(declared) == Some(Era::Modern))
@@ -161,10 +162,10 @@ pub fn of_session_header(said: Revision) -> Quirk {
     }
 }
 
-/// A body without its nulls for absent members, and which there were. None where there are none,
-/// or where it is nothing that can be read in one way.
+/// A body without its nulls for absent members, and the quirks found. None where there are no
+/// such nulls, or where the body is ambiguous or no JSON.
 pub fn without_nulls(body: &str) -> Option<(String, Vec<Quirk>)> {
-    // Most bodies have no null, and a look at the text tells.
+    // Most bodies have no null, which a search of the text shows.
     if !body.contains("null") || is_deeper_than(body, JSON_DEPTH_MAX) {
         return None;
     }
@@ -185,8 +186,8 @@ pub fn without_nulls(body: &str) -> Option<(String, Vec<Quirk>)> {
     (!found.is_empty()).then_some((mended, found))
 }
 
-/// Parameters that requests and notifications of the specification may have and need not, beside
-/// `_meta`: none of them can be null (the revisions' schemas).
+/// Optional parameters of the specification's requests and notifications, beside `_meta`: none of
+/// them can be null (the revisions' schemas).
 const OPTIONAL: [(&str, Quirk); 8] = [
     ("cursor", Quirk::NullCursor),
     ("arguments", Quirk::NullArguments),
@@ -197,20 +198,20 @@ const OPTIONAL: [(&str, Quirk); 8] = [
     ("reason", Quirk::NullMember),
     ("total", Quirk::NullMember),
 ];
-/// Members of `_meta` that may be left out.
+/// Optional members of `_meta`.
 const OPTIONAL_IN_META: [(&str, Quirk); 3] = [
     ("progressToken", Quirk::NullMeta),
     (key::CLIENT_INFO, Quirk::NullMeta),
     (key::LOG_LEVEL, Quirk::NullMeta),
 ];
-/// Members of results to servers that may be left out.
+/// Optional members of results to servers.
 const OPTIONAL_IN_RESULT: [(&str, Quirk); 3] = [
     ("_meta", Quirk::NullInResponse),
     ("content", Quirk::NullInResponse),
     ("stopReason", Quirk::NullInResponse),
 ];
 
-/// One message without its nulls; none where nothing was found.
+/// One message without its nulls; none where it has none.
 fn message(text: &str, found: &mut Vec<Quirk>) -> Option<String> {
     let mut fields = RawObject::parse(text).ok()?;
     let before = found.len();
@@ -222,7 +223,7 @@ fn message(text: &str, found: &mut Vec<Quirk>) -> Option<String> {
             remove(&mut fields, &[("params", Quirk::NullParams)], found);
             let is_known = Method::parse(&method).is_some()
                 || notification::ALL.contains(&method.as_str());
-            // What else a method that is not known has may be null and mean it.
+            // A null in other parameters of an unknown method may have a meaning.
             let change = if is_known { params } else { of_all_methods };
             within(&mut fields, "params", found, change);
         }
@@ -241,7 +242,7 @@ fn message(text: &str, found: &mut Vec<Quirk>) -> Option<String> {
     (found.len() > before).then(|| fields.to_text())
 }
 
-/// What every request and notification may have.
+/// Removes the nulls that any request or notification may have.
 fn of_all_methods(params: &mut RawObject<'_>, found: &mut Vec<Quirk>) {
     remove(params, &[("_meta", Quirk::NullMeta)], found);
     within(params, "_meta", found, |meta, found| {
@@ -259,11 +260,11 @@ fn params(params: &mut RawObject<'_>, found: &mut Vec<Quirk>) {
     within(params, "capabilities", found, capabilities);
 }
 
-/// Capabilities are objects, and so are their members, down to flags.
+/// Removes nulls of capabilities, which are objects, as are their members, down to flags.
 fn capabilities(declared: &mut RawObject<'_>, found: &mut Vec<Quirk>) {
     let names: Vec<String> = declared.iter().map(|(name, _)| name.to_owned()).collect();
     for name in names {
-        // What is in these is whoever's they are.
+        // The contents of these members have no common schema.
         if name == "experimental" || name == "extensions" {
             continue;
         }
@@ -290,7 +291,7 @@ fn capabilities(declared: &mut RawObject<'_>, found: &mut Vec<Quirk>) {
     }
 }
 
-/// What a client lists as its roots.
+/// Removes nulls of the roots that a client lists.
 fn roots(result: &mut RawObject<'_>, found: &mut Vec<Quirk>) {
     let Some(text) = result.get("roots").filter(|text| text.contains("null")) else { return };
     let Ok(elements) = elements(text) else { return };
@@ -315,7 +316,7 @@ fn remove(fields: &mut RawObject<'_>, optional: &[(&str, Quirk)], found: &mut Ve
     }
 }
 
-/// Changes the object that is a member.
+/// Changes the object that is the member `name`.
 fn within(
     fields: &mut RawObject<'_>,
     name: &'static str,

@@ -1,4 +1,4 @@
-//! JSON text that is passed on, not rebuilt.
+//! JSON values as text that is passed on without being rebuilt.
 
 use std::any::Any;
 use std::borrow::Cow;
@@ -18,14 +18,15 @@ use crate::limits::{JSON_ARRAY_ELEMENTS_MAX, JSON_OBJECT_KEYS_MAX};
 pub struct Raw {
     buffer: Arc<String>,
     range: Range<usize>,
-    /// Goes with the last value that shares the buffer.
+    /// Is dropped with the last value that shares it.
     keeper: Option<Keeper>,
 }
 
-/// Bytes around a value that may be held with it: those of its message are fewer.
+/// The most bytes around a value that are held with it: a message has fewer.
 const HELD_AROUND_BYTES_MAX: usize = 4096;
 
-/// What somebody wants to hear the end of: it is dropped when what it was given to is.
+/// A guard that is dropped with the last value it was given to, so that its giver learns of the
+/// end.
 pub type Keeper = Arc<dyn Any + Send + Sync>;
 
 impl Raw {
@@ -52,19 +53,18 @@ impl Raw {
         self.keeper.clone_from(keeper);
     }
 
-    /// What goes with its memory.
+    /// The guard that lives as long as this value.
     pub fn keeper(&self) -> Option<&Keeper> {
         self.keeper.as_ref()
     }
 
-    /// A text made of this value, which is about as large: what is kept with this one is kept
-    /// with that.
+    /// A text made of this value and about as large, with the same keeper.
     pub fn rewritten(&self, text: String) -> Raw {
         Raw { keeper: self.keeper.clone(), ..Raw::from_valid(text) }
     }
 
-    /// The same value for whoever counts it otherwise. It is copied out of a text that is much
-    /// larger, which would be held with it.
+    /// The value without its keeper, for an owner that counts its bytes otherwise. It is copied
+    /// out of a text that is much larger, which would be held with it.
     pub fn without_keeper(&self) -> Raw {
         if self.buffer.len() > self.range.len() + HELD_AROUND_BYTES_MAX {
             return Raw::from_valid(self.get().to_owned());
@@ -72,12 +72,12 @@ impl Raw {
         Raw { keeper: None, ..self.clone() }
     }
 
-    /// Bytes of the text; none where it is the very memory of the other one.
+    /// Bytes of the text; 0 where both share one buffer.
     pub fn len_beside(&self, other: &Raw) -> usize {
         if Arc::ptr_eq(&self.buffer, &other.buffer) { 0 } else { self.range.len() }
     }
 
-    /// The piece of memory that is held with it: where it is, and how many bytes it has.
+    /// The piece of memory that is held with the value: its address, and its size in bytes.
     pub fn piece(&self) -> (usize, usize) {
         (Arc::as_ptr(&self.buffer).addr(), self.buffer.len())
     }
@@ -88,9 +88,9 @@ impl Raw {
     }
 }
 
-/// Whether a text holds another one, which is looked at only where its byte `rare` stands, an ASCII
-/// character that few texts have. For short texts that are looked into for each call, where to
-/// prepare a search costs more than the search.
+/// True if `text` holds `wanted`, which is compared only where its byte number `rare` stands, an
+/// ASCII character that few texts have. For short texts that are searched for each call, where
+/// preparing a search costs more than the search.
 pub fn holds(text: &str, wanted: &str, rare: usize) -> bool {
     let Some(byte) = wanted.as_bytes().get(rare) else { return false };
     text.match_indices(char::from(*byte)).any(|(at, _)| {
@@ -113,9 +113,9 @@ impl PartialEq for Raw {
     }
 }
 
-/// A JSON object whose values are still text. Keeps the order of its keys and everything that
-/// nobody here knows; refuses a key that stands twice, because two readers could then see two
-/// different messages.
+/// A JSON object whose values are still text. Keeps the order of its keys and all unknown
+/// members; refuses a key that stands twice, because two readers could then see two different
+/// messages.
 #[derive(Debug, Clone, Default, PartialEq)]
 pub struct RawObject<'a> {
     fields: Vec<(Cow<'a, str>, Cow<'a, str>)>,
@@ -142,7 +142,7 @@ impl<'a> RawObject<'a> {
     /// A field that must be a string, if it is there.
     ///
     /// # Errors
-    /// The field is something else.
+    /// The field is no string.
     pub fn string(&self, key: &str) -> Result<Option<String>, serde_json::Error> {
         self.get(key).map(serde_json::from_str).transpose()
     }
@@ -156,20 +156,20 @@ impl<'a> RawObject<'a> {
         }
     }
 
-    /// Replaces the value of a field that is there.
+    /// Replaces a field's value, if the field exists.
     pub fn replace(&mut self, key: &str, value: impl Into<Cow<'a, str>>) {
         if let Some((_, old)) = self.fields.iter_mut().find(|(name, _)| name == key) {
             *old = value.into();
         }
     }
 
-    /// Takes a field out; what follows moves up.
+    /// Takes a field out; the fields behind it move up.
     pub fn remove(&mut self, key: &str) -> Option<Cow<'a, str>> {
         let at = self.fields.iter().position(|(name, _)| name == key)?;
         Some(self.fields.remove(at).1)
     }
 
-    /// Whether there is no field.
+    /// True if there is no field.
     pub fn is_empty(&self) -> bool {
         self.fields.is_empty()
     }
@@ -225,7 +225,7 @@ struct Fields;
 /// Bytes of a key that an error names.
 const KEY_TOLD_BYTES_MAX: usize = 200;
 
-/// Up to so many fields, a new key is compared with each.
+/// With at most so many fields, a new key is compared with each.
 const FEW_FIELDS: usize = 16;
 
 impl<'de> Visitor<'de> for Fields {
@@ -248,8 +248,8 @@ impl<'de> Visitor<'de> for Fields {
 /// The fields of an object that is being read.
 pub(super) struct FieldList<'a> {
     fields: Vec<(Cow<'a, str>, Cow<'a, str>)>,
-    /// Comparing with each key before is quickest for the few that messages have; an object made
-    /// to have a hundred thousand must not cost their square.
+    /// The keys, once there are many. Comparing with each key before is quickest for the few that
+    /// messages have; an object made to have a hundred thousand must not cost their square.
     many: HashSet<Cow<'a, str>>,
 }
 
@@ -263,7 +263,7 @@ impl<'a> FieldList<'a> {
     /// Adds a field.
     ///
     /// # Errors
-    /// Its key stands twice, or there are too many.
+    /// The key stands twice, or there are too many fields.
     pub(super) fn add(&mut self, key: Cow<'a, str>, value: &'a str) -> Result<(), String> {
         let FieldList { fields, many } = self;
         if fields.len() == JSON_OBJECT_KEYS_MAX {
@@ -285,7 +285,7 @@ impl<'a> FieldList<'a> {
         Ok(())
     }
 
-    /// All of them.
+    /// The object with all fields.
     pub(super) fn into_object(self) -> RawObject<'a> {
         RawObject { fields: self.fields }
     }
@@ -328,10 +328,10 @@ pub fn elements(text: &str) -> Result<Vec<&str>, serde_json::Error> {
     Ok(elements)
 }
 
-/// Gives the elements of a JSON array one by one, each still text: none is remembered.
+/// Gives the elements of a JSON array one by one, each still text; none is kept.
 ///
 /// # Errors
-/// `text` is no JSON array; what stands before it ceases to be one was given.
+/// `text` is no JSON array; the elements before the fault were given.
 pub fn each_element<'a>(
     text: &'a str,
     take: &mut dyn FnMut(&'a str),
@@ -342,7 +342,7 @@ pub fn each_element<'a>(
     })
 }
 
-/// The same until `take` refuses one and says why; what follows is not read.
+/// As [`each_element`], until `take` refuses an element with a reason; the rest is not read.
 ///
 /// # Errors
 /// As [`each_element`], or an element was refused.
@@ -377,8 +377,8 @@ pub fn start_of(text: &str, bytes_max: usize) -> &str {
     text.get(..end).unwrap_or_default()
 }
 
-/// The first elements of a JSON array, at most `most` of them, each still text. What follows is
-/// read without being remembered: an array of a million zeros costs no more than its text.
+/// The first elements of a JSON array, at most `most` of them, each still text. The others are
+/// read without being kept: an array of a million zeros costs no more than its text.
 ///
 /// # Errors
 /// `text` is no JSON array.
@@ -407,8 +407,8 @@ pub fn first_elements(text: &str, most: usize) -> Result<Vec<&str>, serde_json::
     Ok(elements)
 }
 
-/// Whether `text` nests deeper than `levels`. Reads brackets outside of strings only, so it
-/// costs one pass and no stack; whether the text is JSON is for the parser to say.
+/// True if `text` nests deeper than `levels`. Counts brackets outside of strings only, so it
+/// costs one pass and no stack; the parser finds out if the text is JSON.
 pub fn is_deeper_than(text: &str, levels: usize) -> bool {
     let (mut depth, mut in_string, mut escaped) = (0_usize, false, false);
     for byte in text.bytes() {
@@ -436,8 +436,8 @@ pub fn is_deeper_than(text: &str, levels: usize) -> bool {
     false
 }
 
-/// `text` without line ends. In valid JSON they stand between values only, so a blank does as
-/// well; a line of stdio and a line of SSE may not hold them.
+/// `text` with a blank for each line end. In valid JSON line ends stand between values only; a
+/// line of stdio and a line of SSE may not hold them.
 pub fn on_one_line(text: &str) -> Cow<'_, str> {
     if text.bytes().any(|b| b == b'\n' || b == b'\r') {
         Cow::Owned(text.replace(['\n', '\r'], " "))
@@ -477,7 +477,7 @@ mod tests {
 
     #[test]
     fn many_fields_cost_no_more_than_their_number() {
-        // One less than there may be, so that what is refused is the key that stands twice.
+        // One field fewer than allowed, so that the second key is refused for standing twice.
         let last = JSON_OBJECT_KEYS_MAX - 2;
         let fields: Vec<String> = (0..=last).map(|n| format!("\"{n}\":0")).collect();
         let text = format!("{{{}}}", fields.join(","));
@@ -534,7 +534,7 @@ mod tests {
     fn an_array_of_too_many_elements_is_refused_where_it_has_one_too_many() {
         let zeros = |n: usize| format!("[{}0", "0,".repeat(n - 1));
         assert!(elements(&format!("{}]", zeros(JSON_ARRAY_ELEMENTS_MAX))).is_ok());
-        // What follows is not read: it would be refused for another reason.
+        // The rest is not read: it would be refused for another reason.
         let many = format!("{}, nonsense", zeros(JSON_ARRAY_ELEMENTS_MAX + 1));
         assert!(elements(&many).unwrap_err().to_string().contains("too many elements"));
     }

@@ -1,8 +1,8 @@
-//! The protocol's revisions. The only file in which their dates appear.
+//! The protocol's revisions. No other file contains their dates.
 
 use std::fmt;
 
-/// The specification's two eras: revisions that have sessions, and those that have none.
+/// The specification's two eras: revisions with sessions, and revisions without.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Era {
     /// Up to 2025-11-25: `initialize` opens a session.
@@ -20,7 +20,7 @@ impl Era {
         }
     }
 
-    /// The one that it is not.
+    /// The other era.
     pub fn other(self) -> Era {
         match self {
             Self::Legacy => Self::Modern,
@@ -29,8 +29,8 @@ impl Era {
     }
 }
 
-/// A revision of the specification. They have no order: what differs between them is asked for
-/// by name.
+/// A revision of the specification. Revisions have no order in code: each difference has a method
+/// of its own name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
 pub enum Revision {
     /// 2024-11-05: HTTP+SSE.
@@ -56,14 +56,14 @@ impl Revision {
     ];
     /// The newest revision without sessions.
     pub const LATEST_MODERN: Revision = Self::V2026_07_28;
-    /// What `initialize` is answered with when the client asks for a revision that is unknown
-    /// or has no `initialize` (2025-11-25, basic/lifecycle, Version Negotiation).
+    /// The answer to an `initialize` of a client that asks for a revision that is unknown or has
+    /// no `initialize` (2025-11-25, basic/lifecycle, Version Negotiation).
     pub const LATEST_LEGACY: Revision = Self::V2025_11_25;
-    /// What a Streamable HTTP request without `MCP-Protocol-Version` and without another way to
-    /// tell is taken for (2025-11-25, basic/transports, Protocol Version Header).
+    /// The revision that is assumed for a Streamable HTTP request without `MCP-Protocol-Version`
+    /// and without another way to tell (2025-11-25, basic/transports, Protocol Version Header).
     pub const ASSUMED: Revision = Self::V2025_03_26;
 
-    /// The date that stands on the wire.
+    /// The date on the wire.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::V2024_11_05 => "2024-11-05",
@@ -79,7 +79,7 @@ impl Revision {
         Self::ALL.into_iter().find(|revision| revision.as_str() == text)
     }
 
-    /// Which era the revision belongs to.
+    /// The revision's era.
     pub fn era(self) -> Era {
         match self {
             Self::V2024_11_05 | Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 => {
@@ -94,12 +94,12 @@ impl Revision {
         Self::parse(text).filter(|revision| revision.era() == Era::Legacy)
     }
 
-    /// The revision that a server answers a client's `initialize` with.
+    /// The revision with which a server answers a client's `initialize`.
     pub fn negotiate(requested: &str) -> Revision {
         Self::parse_legacy(requested).unwrap_or(Self::LATEST_LEGACY)
     }
 
-    /// How a server is shown to people, beside its name and version: members of `serverInfo`
+    /// Members of `serverInfo` that show a server to people, beside its name and version
     /// (2025-06-18, changelog, 8; 2025-11-25, changelog, Minor changes).
     pub fn shown_of_servers(self) -> &'static [&'static str] {
         match self {
@@ -111,7 +111,7 @@ impl Revision {
         }
     }
 
-    /// Whether one POST may hold an array of messages (2025-03-26, basic/transports).
+    /// True if one POST may hold an array of messages (2025-03-26, basic/transports).
     pub fn allows_batches(self) -> bool {
         match self {
             Self::V2025_03_26 => true,
@@ -121,8 +121,9 @@ impl Revision {
         }
     }
 
-    /// Whether a stream begins with an event that carries an id and no message (2025-11-25,
-    /// basic/transports, Sending Messages). Older clients take it for a broken message.
+    /// True if a stream begins with an event that carries an id and no message (2025-11-25,
+    /// basic/transports, Sending Messages). Older clients take such an event for a broken
+    /// message.
     pub fn primes_streams(self) -> bool {
         match self {
             Self::V2025_11_25 => true,
@@ -132,19 +133,19 @@ impl Revision {
         }
     }
 
-    /// Whether there are tasks (2025-11-25, basic/utilities/tasks).
+    /// True if the revision has tasks (2025-11-25, basic/utilities/tasks).
     pub fn has_tasks(self) -> bool {
         match self {
             Self::V2025_11_25 => true,
             Self::V2024_11_05
             | Self::V2025_03_26
             | Self::V2025_06_18
-            // There they are an extension, and another thing.
+            // In 2026-07-28 tasks are an extension, with other messages.
             | Self::V2026_07_28 => false,
         }
     }
 
-    /// Whether content may be audio (2025-03-26, changelog).
+    /// True if content may be audio (2025-03-26, changelog).
     pub fn has_audio(self) -> bool {
         match self {
             Self::V2025_03_26 | Self::V2025_06_18 | Self::V2025_11_25 | Self::V2026_07_28 => {
@@ -154,7 +155,7 @@ impl Revision {
         }
     }
 
-    /// Whether content may be a link to a resource (2025-06-18, changelog).
+    /// True if content may be a link to a resource (2025-06-18, changelog).
     pub fn has_resource_links(self) -> bool {
         match self {
             Self::V2025_06_18 | Self::V2025_11_25 | Self::V2026_07_28 => true,
@@ -162,7 +163,7 @@ impl Revision {
         }
     }
 
-    /// Whether structured content may be any value, and its schema any schema (2026-07-28,
+    /// True if structured content may be any value, and its schema any schema (2026-07-28,
     /// changelog); else both are an object's.
     pub fn has_any_output(self) -> bool {
         match self {
@@ -173,7 +174,7 @@ impl Revision {
         }
     }
 
-    /// Whether an elicitation of a URL has an id under which its end is told (2025-11-25,
+    /// True if an elicitation of a URL has an id under which its end is told (2025-11-25,
     /// client/elicitation); the next revision has given that up.
     pub fn has_elicitation_ids(self) -> bool {
         match self {
@@ -184,7 +185,7 @@ impl Revision {
         }
     }
 
-    /// Whether a form may offer titled choices, and several of them at once, and a message for
+    /// True if a form may offer titled choices, and several of them at once, and a message for
     /// sampling may hold several blocks (2025-11-25, changelog).
     pub fn has_choices_and_blocks(self) -> bool {
         match self {
@@ -193,7 +194,7 @@ impl Revision {
         }
     }
 
-    /// Whether a completion may give so many values only (2026-07-28, schema).
+    /// True if the number of a completion's values is bounded (2026-07-28, schema).
     pub fn bounds_completions(self) -> bool {
         match self {
             Self::V2026_07_28 => true,
@@ -203,13 +204,13 @@ impl Revision {
         }
     }
 
-    /// Whether its servers send requests to clients while a call runs; else they answer the call
-    /// with what they want (2026-07-28, basic/patterns/mrtr).
+    /// True if servers send requests to clients while a call runs; else they answer the call with
+    /// `input_required` (2026-07-28, basic/patterns/mrtr).
     pub fn asks_during_calls(self) -> bool {
         self.era() == Era::Legacy
     }
 
-    /// Whether requests after `initialize` carry `MCP-Protocol-Version`.
+    /// True if requests after `initialize` carry `MCP-Protocol-Version`.
     pub fn has_version_header(self) -> bool {
         match self {
             Self::V2025_06_18 | Self::V2025_11_25 | Self::V2026_07_28 => true,

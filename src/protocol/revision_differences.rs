@@ -1,8 +1,9 @@
-//! What is legal in one revision of the protocol and not in another, and what the gateway makes of
-//! it where a client and a server speak different ones. Made from the changelogs and from
+//! Differences between the protocol's revisions, and the gateway's translation of each where a
+//! client and a server speak different revisions. The table is made from the changelogs and from
 //! comparing the definitions of all `schema.json`, revision by revision. "Older" and "newer" are
-//! seen from the revision that is named. The last column names the tests that hold a row. No schema forbids members that it does not know
-//! (`additionalProperties` is nowhere false), so a member that only says more passes unchanged.
+//! seen from the revision that is named. The last column names the tests that hold a row. No
+//! schema forbids unknown members (`additionalProperties` is nowhere false), so a member that
+//! only adds information passes unchanged.
 //!
 //! Tools, results and content:
 //!
@@ -69,12 +70,14 @@
 //! | up to 2025-11-25 | `requestId` of a cancellation may be left out in 2025-11-25 | the gateway's own always has it | `a_withdrawn_question_is_withdrawn_from_the_client` |
 //!
 //! Transports: `MCP-Protocol-Version` from 2025-06-18, `Mcp-Method`, `Mcp-Name` and `Mcp-Param-*`
-//! in 2026-07-28, `Mcp-Session-Id` up to 2025-11-25; the doors and the links hold to each. What
-//! `schema.json` of 2025-11-25 has as integers (`minimum`, `default` of a number) are numbers: its
-//! successor says that this was the generator's mistake.
+//! in 2026-07-28, `Mcp-Session-Id` up to 2025-11-25; the gateway keeps to each, towards clients
+//! and towards servers. Members that `schema.json` of 2025-11-25 has as integers (`minimum`,
+//! `default` of a number) are numbers: the next revision says that this was the generator's
+//! mistake.
 //!
-//! What a revision has is asked of [`super::revision::Revision`] by name; [`super::for_revision`]
-//! adapts what passes through, [`super::output_schema`] schemas, the two eras' readers the rest.
+//! [`super::revision::Revision`] has a method for each feature of a revision;
+//! [`super::for_revision`] adapts messages, [`super::output_schema`] schemas, and the two eras'
+//! readers adapt the rest.
 
 #[cfg(test)]
 mod tests {

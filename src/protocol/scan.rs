@@ -1,30 +1,30 @@
-//! JSON texts that are large, read in pieces: whoever waits for one is asked between two pieces
-//! whether to go on, so that a deadline holds while it is read. What is JSON here is what
-//! `serde_json` takes for it, which reads all that is small.
+//! A reader of large JSON texts in pieces: between two pieces it asks `GoOn` if the text is still
+//! needed, so that a deadline holds during the reading. It accepts the same JSON as `serde_json`,
+//! which reads all smaller texts.
 
 use std::borrow::Cow;
 
 use super::raw::{FieldList, RawObject};
 use crate::limits::{JSON_DEPTH_MAX, JSON_PIECE_BYTES};
 
-/// Whether to go on reading.
+/// Returns true while the reading shall go on.
 pub type GoOn<'a> = &'a dyn Fn() -> bool;
 
-/// Why a text was not read.
+/// The reason why a text was not read.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum NotRead {
-    /// Nobody waits for it any more.
+    /// The text is not needed any more.
     Stopped,
-    /// It is nested deeper than [`JSON_DEPTH_MAX`] levels.
+    /// The text is nested deeper than [`JSON_DEPTH_MAX`] levels.
     TooDeep,
-    /// What is wrong with it.
+    /// The text is invalid, for this reason.
     Wrong(String),
 }
 
 /// Reads one level of an object of any size, as [`RawObject::parse`] does.
 ///
 /// # Errors
-/// It is no acceptable object, or nobody waits for it any more.
+/// The text is no acceptable object, or it is not needed any more.
 pub fn object<'a>(text: &'a str, go_on: GoOn<'_>) -> Result<RawObject<'a>, NotRead> {
     let mut scan = Scan::new(text, go_on);
     let mut fields = FieldList::default();
@@ -51,11 +51,11 @@ pub fn object<'a>(text: &'a str, go_on: GoOn<'_>) -> Result<RawObject<'a>, NotRe
     Ok(fields.into_object())
 }
 
-/// Gives the elements of an array of any size one by one, until `take` refuses one and says why.
+/// Gives the elements of an array of any size one by one, until `take` refuses one with a reason.
 /// None is nested deeper than [`JSON_DEPTH_MAX`] levels.
 ///
 /// # Errors
-/// It is no array, an element was refused, or nobody waits for it any more.
+/// The text is no array, an element was refused, or it is not needed any more.
 pub fn each_element<'a>(
     text: &'a str,
     go_on: GoOn<'_>,
@@ -77,13 +77,13 @@ pub fn each_element<'a>(
     scan.end()
 }
 
-/// Where the reading of a text has come to.
+/// The position of the reader in a text.
 struct Scan<'a, 'g> {
     text: &'a str,
     at: usize,
     /// Levels that are open around the value that is read.
     depth: usize,
-    /// Where whoever waits is asked again.
+    /// The position at which `go_on` is asked again.
     ask_at: usize,
     go_on: GoOn<'g>,
 }
@@ -101,7 +101,7 @@ impl<'a> Scan<'a, '_> {
         self.text.as_bytes().get(self.at).copied()
     }
 
-    /// The bytes of the piece that is read: after them it is asked whether to go on.
+    /// The rest of the present piece; at its end `go_on` is asked.
     fn piece(&mut self) -> Result<&'a [u8], NotRead> {
         if self.at >= self.ask_at {
             if !(self.go_on)() {
@@ -119,7 +119,7 @@ impl<'a> Scan<'a, '_> {
         is_there
     }
 
-    /// Passes over bytes that `are` of a kind.
+    /// Passes over bytes for which `are` is true.
     fn pass(&mut self, are: impl Fn(u8) -> bool) -> Result<usize, NotRead> {
         let begun = self.at;
         loop {
@@ -142,7 +142,7 @@ impl<'a> Scan<'a, '_> {
         Ok((key, self.value()?))
     }
 
-    /// A key, and what stands between it and its value.
+    /// A key, and the colon behind it.
     fn key(&mut self) -> Result<&'a str, NotRead> {
         self.blanks()?;
         let begun = self.at;
@@ -159,7 +159,7 @@ impl<'a> Scan<'a, '_> {
         Ok(key)
     }
 
-    /// Behind a value: whether another one follows.
+    /// Called behind a value: true if another one follows.
     fn goes_on_to(&mut self, end: u8) -> Result<bool, NotRead> {
         self.blanks()?;
         if self.takes(b',') {
@@ -180,13 +180,13 @@ impl<'a> Scan<'a, '_> {
     /// One value, as text.
     fn value(&mut self) -> Result<&'a str, NotRead> {
         let begun = self.at;
-        // What must close the levels that are open in it.
+        // The bytes that close the levels which are open in the value.
         let mut open: Vec<u8> = Vec::new();
         loop {
             if self.begins_level(&mut open)? {
                 continue;
             }
-            // A value has ended, and with it whatever ends behind it.
+            // A value has ended, and with it all levels that end behind it.
             loop {
                 let Some(end) = open.last().copied() else {
                     return Ok(self.text.get(begun..self.at).unwrap_or_default());
@@ -200,8 +200,8 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    /// Reads what stands here: true where it is the beginning of a level with something in it,
-    /// false where it is a whole value.
+    /// Reads the beginning of a value: returns true at the beginning of a level that is not
+    /// empty, false behind a whole value.
     fn begins_level(&mut self, open: &mut Vec<u8>) -> Result<bool, NotRead> {
         let Some(byte) = self.peek() else { return Err(self.wrong("a value is expected")) };
         self.at += 1;
@@ -227,7 +227,7 @@ impl<'a> Scan<'a, '_> {
         Ok(true)
     }
 
-    /// Comes to the next value of a level that ends so.
+    /// Goes to the next value of a level that the byte `end` closes.
     fn begin_next(&mut self, end: u8) -> Result<(), NotRead> {
         if end == b'}' { self.key().map(drop) } else { self.blanks() }
     }
@@ -240,7 +240,7 @@ impl<'a> Scan<'a, '_> {
         Ok(())
     }
 
-    /// The rest of a string, behind its first quotation mark.
+    /// Reads the rest of a string, behind its first quotation mark.
     fn string(&mut self) -> Result<(), NotRead> {
         loop {
             self.pass(|byte| byte >= 0x20 && byte != b'"' && byte != b'\\')?;
@@ -268,7 +268,7 @@ impl<'a> Scan<'a, '_> {
         }
     }
 
-    /// The rest of a number, behind its first byte.
+    /// Reads the rest of a number, behind its first byte.
     fn number(&mut self, first: u8) -> Result<(), NotRead> {
         let is_digit = |byte: u8| byte.is_ascii_digit();
         let first = if first == b'-' {
@@ -311,7 +311,7 @@ mod tests {
 
     const ON: GoOn<'_> = &|| true;
 
-    /// That a text is read as `serde_json` reads it, whatever it is.
+    /// Checks that a text is read as `serde_json` reads it.
     #[track_caller]
     fn check(text: &str) {
         let (mine, theirs) = (object(text, ON), RawObject::parse(text));
@@ -366,7 +366,7 @@ mod tests {
     #[test]
     fn what_is_json_here_is_json_there() {
         TEXTS.iter().for_each(|text| check(text));
-        // Cut at every byte, and with every byte another one.
+        // The texts cut at every byte, and with another byte in each place.
         for text in TEXTS {
             for (at, _) in text.char_indices() {
                 check(&text[..at]);

@@ -1,18 +1,18 @@
-//! Texts that only this gateway can have written, and only it can read: clients carry them and
-//! learn nothing from them, but how long they are.
+//! Sealed texts, which only this gateway can write and read: clients carry them and learn only
+//! their length.
 
 use base64::Engine as _;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, NONCE_LEN, Nonce, UnboundKey};
 use ring::hmac;
 
-/// Seals texts and opens them again. What was sealed for one purpose opens for no other. The same
-/// text is sealed alike each time.
+/// Seals texts and opens them again. A text that was sealed for one purpose opens for no other.
+/// The same text is sealed alike each time.
 pub struct Sealer {
-    /// None would be a key of a wrong length, which a digest never is.
+    /// None only for a key of a wrong length, which a digest never is.
     sealing: Option<LessSafeKey>,
-    /// Makes the nonce of a text from the text: two texts have the same one, and so a nonce is
-    /// used twice, as seldom as a keyed hash cut to its length has the same value twice.
+    /// Makes the nonce of a text from the text: two texts share a nonce as seldom as a keyed hash
+    /// cut to the nonce's length has the same value twice.
     nonces: hmac::Key,
 }
 
@@ -43,7 +43,7 @@ impl Sealer {
             .sealing
             .as_ref()
             .map(|sealing| sealing.seal_in_place_append_tag(unique, Aad::empty(), &mut sealed));
-        // Never: it fails for texts of more than 256 GiB.
+        // This does not happen: sealing fails only for texts of more than 256 GiB.
         if !matches!(done, Some(Ok(()))) {
             return String::new();
         }

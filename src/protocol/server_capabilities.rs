@@ -1,8 +1,8 @@
-//! Pure: what a server declares that it can do, as the schema of every revision has it. Clients
-//! on the official SDKs give up a connection whose `capabilities` have a member of a wrong type,
-//! and with several servers behind one endpoint that would be the connection to all of them.
+//! Pure: a server's capabilities, made valid by the schemas of all revisions. Clients on the
+//! official SDKs give up a connection whose `capabilities` have a member of a wrong type, and
+//! with several servers behind one endpoint that connection would be the one to all of them.
 //!
-//! | what a server writes | what is made of it |
+//! | a server writes | the gateway reads |
 //! |---|---|
 //! | an object for a capability | it stays; of its members only those that fit stay |
 //! | `true`, `[]` (an empty object of PHP), or an array (of tools, for instance) for a capability | `{}`: it is declared |
@@ -10,11 +10,11 @@
 //! | a flag (`listChanged`, `subscribe`) that is no boolean | the flag is not there |
 //! | `capabilities` that are no object | nothing is declared |
 //!
-//! What fits passes byte for byte.
+//! Valid text passes byte for byte.
 
 use super::raw::{Raw, RawObject};
 
-/// What a member must be, and what its own members must be.
+/// The type of a member and of its own members.
 #[derive(Debug, Clone, Copy)]
 enum Shape {
     /// `true` or `false`.
@@ -47,13 +47,13 @@ const CAPABILITIES: Shape = Shape::Object(&[
     ),
 ]);
 
-/// What a server says in `initialize` or `server/discover`, as the schema has it.
+/// The capabilities of a server's answer to `initialize` or `server/discover`, made valid.
 pub fn read(capabilities: Option<&str>) -> Raw {
     let text = capabilities.unwrap_or("{}");
     Raw::from_valid(mended(text).unwrap_or_else(|| text.to_owned()))
 }
 
-/// A server's capabilities as the schema has them; none where they are so already.
+/// A server's capabilities made valid; none where they are valid already.
 pub fn mended(capabilities: &str) -> Option<String> {
     match fitting(capabilities, CAPABILITIES) {
         Fit::As => None,

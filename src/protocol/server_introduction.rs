@@ -1,10 +1,10 @@
-//! Pure: what a server says of itself, within bounds. It is kept as long as the server is well,
-//! merged with what others say and given to everybody who asks, so that it costs far more than
-//! its bytes; no server needs more than a few kilobytes for it.
+//! Pure: a server's introduction of itself, cut to bounds. It is kept as long as the server is
+//! well, merged with other servers' and given to every client that asks, so that it costs far
+//! more than its bytes; no server needs more than a few kilobytes for it.
 //!
-//! | over its bound | what is kept |
+//! | over its bound | the kept part |
 //! |---|---|
-//! | `serverInfo` | what is left without its largest members (icons, as a rule) |
+//! | `serverInfo` | the other members without the largest ones (icons, as a rule) |
 //! | `capabilities` | each capability, the largest without their largest members |
 //! | `instructions` | the beginning, and a note that says so |
 
@@ -19,7 +19,7 @@ use crate::limits::{
     SERVER_INFO_BYTES_MAX,
 };
 
-/// Makes one of the texts of its members, as the server wrote them.
+/// Makes an introduction of the texts of its members, as the server wrote them.
 pub fn read(
     revision: Revision,
     capabilities: Option<&str>,
@@ -54,10 +54,11 @@ pub fn read(
     Initialized { revision, capabilities, server_info, instructions, cut }
 }
 
-/// Room for the note, so that what was cut is not cut again where it is read from a file.
+/// Bytes for the note, so that a cut text is not cut again where it is read from a file.
 const NOTE_BYTES: usize = 128;
 
-/// A server that is said to have tools must go on to be said so, however much it says of them.
+/// Keeps every capability's name: a server that has tools must go on to be listed with tools,
+/// however long its description of them is.
 fn bounded_capabilities(text: &str) -> String {
     let max = SERVER_CAPABILITIES_BYTES_MAX;
     if text.len() <= max {
@@ -87,7 +88,7 @@ fn text_of_none() -> String {
     "{}".to_owned()
 }
 
-/// An object's text without so many of its largest members that it has at most `bytes_max`.
+/// An object's text without its largest members, so that it has at most `bytes_max` bytes.
 fn without_largest(text: &str, bytes_max: usize) -> String {
     if text.len() <= bytes_max {
         return text.to_owned();
@@ -109,8 +110,8 @@ fn without_largest(text: &str, bytes_max: usize) -> String {
     kept.to_text()
 }
 
-/// At most so much is written for a member beside its name, of which each byte may be written
-/// as an escape.
+/// The most bytes that a member takes in the text: each byte of its name may be written as an
+/// escape.
 fn member_bytes(name: &str, value: &str) -> usize {
     6 * name.len() + value.len() + 4
 }

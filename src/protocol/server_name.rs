@@ -8,12 +8,12 @@ use crate::limits::SERVER_NAME_BYTES_MAX;
 #[derive(Debug, Clone, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ServerName(std::sync::Arc<str>);
 
-/// Names that paths of the gateway's own begin with.
+/// Names with which the gateway's own paths begin.
 const RESERVED: [&str; 4] = ["tools", "sse", "messages", "mcp"];
 
 impl ServerName {
-    /// The only way to make one: letters, digits, `_` and `-`, never empty, not reserved,
-    /// [`SERVER_NAME_BYTES_MAX`] at most.
+    /// Returns the name, if the text is one: letters, digits, `_` and `-`, never empty, not
+    /// reserved, [`SERVER_NAME_BYTES_MAX`] bytes at most.
     pub fn parse(text: &str) -> Option<ServerName> {
         let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         let reserved = RESERVED.iter().any(|name| name.eq_ignore_ascii_case(text));
@@ -22,8 +22,8 @@ impl ServerName {
         valid.then(|| ServerName(text.into()))
     }
 
-    /// A name that looks like a text which is none, as other hosts' files have them: every
-    /// character that must not be in one is `_`.
+    /// A valid name made from a text of another host's file: every character that a name may not
+    /// have becomes `_`.
     pub fn like(text: &str) -> Option<ServerName> {
         let ok = |c: char| c.is_ascii_alphanumeric() || c == '-' || c == '_';
         let plain: String = text.trim().chars().map(|c| if ok(c) { c } else { '_' }).collect();

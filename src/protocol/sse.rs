@@ -20,7 +20,7 @@ pub struct Event {
     pub retry_ms: Option<u64>,
 }
 
-/// Why a stream cannot be read on.
+/// The reason why a stream cannot be read on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum DecodeError {
     /// An event, or a line of one, is larger than the bound given.
@@ -56,10 +56,10 @@ impl Decoder {
     }
 
     /// Takes the next piece and hands every event that it completes to `give`. Events without
-    /// data are given too where they carry an `id` or a `retry`: both are of use by themselves.
+    /// data are given too where they carry an `id` or a `retry`, which have a use of their own.
     ///
     /// # Errors
-    /// The stream cannot be read on; what was complete before has been given.
+    /// The stream cannot be read on; the events that were complete before have been given.
     pub fn feed(
         &mut self,
         mut piece: &[u8],
@@ -87,7 +87,7 @@ impl Decoder {
         Ok(())
     }
 
-    /// Bytes of the event that is not complete yet.
+    /// Bytes that are held of the event that is not complete yet.
     pub fn held_bytes(&self) -> usize {
         self.line.len() + self.event.data.len()
     }
@@ -136,7 +136,7 @@ impl Decoder {
                 self.has_any = true;
             }
             "retry" if value.bytes().all(|b| b.is_ascii_digit()) => {
-                // Nothing, or a time beyond any number, is none.
+                // An empty value, or a time beyond any number, counts as absent.
                 if let Ok(ms) = value.parse() {
                     self.event.retry_ms = Some(ms);
                     self.has_any = true;
@@ -151,8 +151,8 @@ impl Decoder {
 /// A comment line that keeps a silent stream alive.
 pub const HEARTBEAT: &[u8] = b":\n\n";
 
-/// What stands before the data of an event; `name` empty means `message`, written out because
-/// some clients want it.
+/// The text before the data of an event; an empty `name` means `message`, which is written out
+/// because some clients demand it.
 pub fn before_data(name: &str) -> String {
     let name = if name.is_empty() { "message" } else { name };
     format!("event: {name}\ndata: ")
@@ -163,12 +163,12 @@ pub fn id_line(id: &str) -> String {
     format!("id: {id}\n")
 }
 
-/// An event that carries no message: an id to resume from, and how long to wait before that.
+/// An event that carries no message: an id to resume from, and the time to wait before that.
 pub fn priming(id: &str, retry: Duration) -> String {
     format!("id: {id}\nretry: {}\ndata: \n\n", retry.as_millis())
 }
 
-/// What stands after the data of an event.
+/// The text behind the data of an event.
 pub const AFTER_DATA: &str = "\n\n";
 
 /// The data of an event that [`message`] has written, or of the beginning of one.
@@ -178,14 +178,15 @@ pub fn data_of(event: &[u8]) -> &[u8] {
     data.strip_suffix(AFTER_DATA.as_bytes()).unwrap_or(data)
 }
 
-/// An event whose data is a JSON text, or one without line ends. It stands on one line, whatever
-/// whoever wrote the text put between its values: a line end would end the data, and what follows
-/// would be read as fields of its sender's choice.
+/// An event whose data is a JSON text, or a text without line ends. The data stands on one line,
+/// with blanks for line ends between values: a line end would end the data, and the rest would be
+/// read as fields of the sender's choice.
 pub fn event(name: &str, data: &str) -> String {
     message(name, ["", data, ""]).concat()
 }
 
-/// The same of a JSON text in three pieces, each on one line: what is written one after the other.
+/// As [`event`], of a JSON text in three pieces, each on one line: the pieces to write one after
+/// the other.
 pub fn message<'a>(name: &str, [before, data, after]: [&'a str; 3]) -> [Cow<'a, str>; 5] {
     let [before, data, after] = [before, data, after].map(on_one_line);
     [before_data(name).into(), before, data, after, AFTER_DATA.into()]

@@ -1,5 +1,5 @@
-//! Whose lists a client sees: what it declares may change what a server lists for it, and clients
-//! that declare the same see the same.
+//! Views: a server may list different items for clients with different capabilities, and clients
+//! that declare the same see the same lists.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
@@ -9,18 +9,19 @@ use serde_json::Value;
 
 use super::call::Kind;
 
-/// A digest of what is declared to a server. The order of members does not matter, and neither
-/// does who declares it.
+/// A digest of the capabilities that are declared to a server. Neither the order of members
+/// matters nor which client declares them.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
 pub struct ViewId([u8; 16]);
 
 impl ViewId {
-    /// What is declared once, when a session is opened: capabilities, an object's text.
+    /// The view of capabilities that are declared once, when a session is opened: an object's
+    /// text.
     pub fn of_session(capabilities: &str) -> ViewId {
         ViewId::of(b"session", capabilities)
     }
 
-    /// What every request declares, where there are no sessions.
+    /// The view of capabilities that every request declares, where there are no sessions.
     pub fn of_request(capabilities: &str) -> ViewId {
         ViewId::of(b"request", capabilities)
     }
@@ -36,42 +37,44 @@ impl ViewId {
             Err(_) => context.update(capabilities.as_bytes()),
         }
         let mut id = [0; 16];
-        // Half of it tells them apart as surely.
+        // Half of the digest distinguishes views as surely.
         id.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
         ViewId(id)
     }
 }
 
-/// Why clients are to be told of lists that were read for them, besides that they have seen others.
+/// Reasons to notify clients of lists that were read for them, besides a difference from lists
+/// that they have seen.
 #[derive(Debug, Default, PartialEq)]
 pub struct Untold {
-    /// Somebody was served without them.
+    /// True if a client was served without these lists.
     pub is_missed: bool,
-    /// What their server said has changed: news, where nobody knows what was seen before.
+    /// The kinds of lists that the server has announced as changed, for clients of which it is
+    /// unknown what they have seen.
     pub announced: Vec<Kind>,
 }
 
-/// When somebody looked at a view last, for all who keep something of it.
+/// The time of a view's last use, shared by all who keep a part of the view.
 #[derive(Debug)]
 pub struct LastUse {
     since: Instant,
-    /// So many microseconds after that.
+    /// Microseconds from `since` to the last use.
     us: AtomicU64,
 }
 
 impl LastUse {
-    /// It was used then.
+    /// A first use at `now`.
     pub fn new(now: Instant) -> LastUse {
         LastUse { since: now, us: AtomicU64::new(0) }
     }
 
-    /// It was used then, too.
+    /// Notes a use at `now`.
     pub fn note(&self, now: Instant) {
         let us = now.saturating_duration_since(self.since).as_micros();
         self.us.fetch_max(u64::try_from(us).unwrap_or(u64::MAX), Ordering::Relaxed);
     }
 
-    /// When it was used last.
+    /// The time of the last use.
     pub fn at(&self) -> Instant {
         let after = Duration::from_micros(self.us.load(Ordering::Relaxed));
         self.since.checked_add(after).unwrap_or(self.since)

@@ -1,10 +1,9 @@
-//! Who hears what belongs to no call.
+//! The audience of a message that belongs to no call.
 
 use std::sync::Arc;
 use std::sync::atomic::AtomicU64;
 
 use super::SessionId;
-use crate::config::SessionSharing;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::server_name::ServerName;
@@ -13,44 +12,57 @@ use crate::protocol::view::ViewId;
 /// The session with a server that clients share.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Shared {
-    /// Which server.
+    /// The server.
     pub server: ServerName,
     /// Which clients those are.
-    pub sharing: SessionSharing,
+    pub by: SharedBy,
 }
 
-/// Who wants a log message.
+/// Which of the clients that keep sessions share the one with a server.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SharedBy {
+    /// All of them.
+    EveryClient,
+    /// Those that declare neither sampling nor elicitation nor roots.
+    ClientsThatCannotBeAsked,
+    /// None: each has its own.
+    NoClient,
+}
+
+/// The level of a log message, by which sessions take it or not.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct LogWish {
-    /// Its level; none for what is no log message.
+    /// The message's level; none for a message that is no log message.
     pub level: Option<LogLevel>,
-    /// From which level those want it that have not said; none if they take what comes.
+    /// The level that is assumed for sessions whose client has set none; without it they take
+    /// every message.
     pub unsaid: Option<LogLevel>,
 }
 
-/// Who hears a message that belongs to no call.
+/// The sessions that are told of a message that belongs to no call.
 #[derive(Debug, Clone)]
 pub enum Audience {
-    /// Every session that hears of the server.
+    /// Every session that may see the server.
     Hearing(ServerName),
-    /// Those of them that see these lists of it.
+    /// Sessions that may see the server, and whose lists of it are those of this view.
     Seeing(ServerName, ViewId),
-    /// Those of them that have no session of their own with it, want such a log message, and are
-    /// this principal's.
+    /// Sessions of this principal that may see the server, have no session of their own with it,
+    /// and want such a log message.
     Of(Shared, LogWish, PrincipalId),
-    /// The same of whose all of them are, for what is about no call. Nobody, and that is
-    /// counted, where they are several principals', or somebody else may be meant who called.
+    /// As `Of`, for the one principal to which all of these sessions belong, with a message that
+    /// names no call. If they belong to several principals, or to another than the one that
+    /// called lately, no session is told, and the message is counted.
     Only {
-        /// Who share it.
+        /// The session that clients share.
         shared: Shared,
-        /// Which of them want it.
+        /// The log message's level.
         log: LogWish,
-        /// The only one who called lately, if anybody did.
+        /// The only principal that has called lately, if any has.
         caller: Option<PrincipalId>,
-        /// Messages that reached nobody.
+        /// The number of messages that no session was told.
         unattributed: Arc<AtomicU64>,
     },
-    /// One session, where it still hears of the server.
+    /// One session, if it may still see the server.
     One(SessionId, ServerName),
 }
 
@@ -100,14 +112,15 @@ mod tests {
         }
         let sink = Arc::new(Sink::default());
         assert!(table.attach("here", 1, sink.clone()));
-        let (sharing, unattributed) = (SessionSharing::Auto, Arc::new(AtomicU64::new(0)));
+        let (by, unattributed) =
+            (SharedBy::ClientsThatCannotBeAsked, Arc::new(AtomicU64::new(0)));
         let to = Audience::Only {
-            shared: Shared { server, sharing },
+            shared: Shared { server, by },
             log: LogWish { level: None, unsaid: None },
             caller: None,
             unattributed: unattributed.clone(),
         };
-        // Of the one that was there a moment ago it may be.
+        // The message may be about the session that was present a moment ago.
         table.tell(&to, "{}", begun + ABSENT_SESSION_TIME - Duration::from_secs(1));
         assert_eq!((*sink.0.lock().unwrap(), unattributed.load(Ordering::Relaxed)), (0, 1));
         table.tell(&to, "{}", begun + ABSENT_SESSION_TIME + Duration::from_secs(1));

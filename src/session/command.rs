@@ -1,21 +1,19 @@
-//! What the session thread is told.
+//! The commands to the session thread.
 
 use std::sync::Arc;
 
 use crossbeam_channel::Sender;
 
-use super::questions::table::Tie;
 use super::{
-    Audience, Bearer, EventSink, Opened, Owner, Pending, Rescope, Session, SessionId, Transport,
+    Audience, Bearer, EventSink, Opened, Owner, Rescope, Session, SessionId, Transport,
 };
 use crate::protocol::call::{Caller, Question};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::state::Written;
-use crate::wait::Wait;
 
-/// What the session thread is told. A variant that has an answer carries the place for it.
+/// A command to the session thread. A variant with a reply carries the place for it.
 pub(super) enum Command {
     Open {
         door: Transport,
@@ -44,7 +42,7 @@ pub(super) enum Command {
         id: SessionId,
         reply: Option<Reply<Option<Written>>>,
     },
-    /// None if the id is not that of a session which could be revived.
+    /// Replies none if the id is not that of a session which could be revived.
     Forget {
         id: SessionId,
         principal: Option<Arc<str>>,
@@ -60,31 +58,9 @@ pub(super) enum Command {
         own: Option<SessionId>,
         params: Raw,
     },
-    Ask {
-        id: SessionId,
-        question: Question,
-        wait: Arc<Wait>,
-        tie: Arc<Tie>,
-        reply: Reply<Option<u64>>,
-    },
     AskUnasked {
         id: SessionId,
         question: Question,
-    },
-    Answered {
-        id: SessionId,
-        question: u64,
-        reply: Reply<Option<Pending>>,
-    },
-    /// Questions of a call that has ended.
-    GivenUp {
-        id: SessionId,
-    },
-    Withdraw {
-        id: SessionId,
-        server: ServerName,
-        upstream_id: RequestId,
-        reply: Reply<Option<u64>>,
     },
     WithdrawUnasked {
         id: SessionId,
@@ -105,12 +81,12 @@ impl std::fmt::Debug for Command {
     }
 }
 
-/// The place for one answer. Consumed by sending, so nobody answers twice.
+/// The place for one reply. It is consumed by sending, so that there is one reply at most.
 pub(super) struct Reply<T>(pub(super) Sender<T>);
 
 impl<T> Reply<T> {
     pub(super) fn send(self, value: T) {
-        // The asker may have given up; then nobody wants the answer.
+        // The asking thread may have given up; then the reply is not needed.
         self.0.try_send(value).ok();
     }
 }

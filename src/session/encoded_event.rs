@@ -1,5 +1,5 @@
-//! One encoded event, as queues and logs hold it: what it says is held once, however many hold it,
-//! and counts against the budget, or with what logs hold, for as long as one of them does.
+//! An encoded event in queues and logs: its text is held once, however many hold it, and counts
+//! against the budget, or with the logs' bytes, for as long as one of them does.
 
 use std::borrow::Cow;
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,18 +9,18 @@ use crate::limits::RESULT_BYTES_COUNTED_FROM;
 use crate::protocol::raw::{Raw, on_one_line};
 use crate::protocol::sse;
 
-/// An encoded event. Cheap to clone: all clones share what it says.
+/// An encoded event. Cheap to clone: all clones share its text.
 #[derive(Debug, Clone)]
 pub struct EncodedEvent {
-    /// The line with its id in one stream; none where it has none.
+    /// The line with the event's id in one stream; none for an event without an id.
     id: Option<Arc<str>>,
     said: Said,
     bytes: usize,
-    /// Where it counts among what logs hold; none where no log has had it.
+    /// The place that counts it among the logs' bytes; none for an event that no log has had.
     _place: Option<Arc<Place>>,
 }
 
-/// A text, and how it counts where logs hold it.
+/// A text, and its count among the logs' bytes.
 #[derive(Debug)]
 struct Text {
     bytes: Arc<[u8]>,
@@ -35,7 +35,7 @@ enum Said {
     Several(Arc<[EncodedEvent]>),
 }
 
-/// A message around a value that is large, and is held as it came.
+/// A message around a large value, which is held without a copy.
 #[derive(Debug)]
 struct Large {
     before: String,
@@ -44,8 +44,8 @@ struct Large {
 }
 
 impl EncodedEvent {
-    /// An event whose data is a message: a value, and what stands around it. What is counted
-    /// where it came from is not copied.
+    /// An event whose data is a message: a value, and the text before and behind it. A large
+    /// value is not copied: it is counted where it came from.
     pub fn message(before: &str, value: &Raw, after: &str) -> EncodedEvent {
         let line = on_one_line(value.get());
         let (before, after) = (
@@ -80,14 +80,14 @@ impl EncodedEvent {
         EncodedEvent { id: None, said: Said::Several(events.into()), bytes, _place: None }
     }
 
-    /// The same event with its id in one stream, as [`sse::id_line`] writes it.
+    /// The event with its id in one stream, as [`sse::id_line`] writes it.
     pub(super) fn with_id(&self, line: &str) -> EncodedEvent {
         let bytes = self.bytes + line.len();
         EncodedEvent { id: Some(line.into()), said: self.said.clone(), bytes, _place: None }
     }
 
-    /// The same event for a log, which has a bound of its own: it counts there, and against the
-    /// budget no more.
+    /// The event for a log, which has a bound of its own: the event counts there, and no more
+    /// against the budget.
     pub(super) fn for_log(&self) -> EncodedEvent {
         let said = match &self.said {
             Said::Large(large) => Said::Large(Arc::new(Large {
@@ -100,12 +100,12 @@ impl EncodedEvent {
         EncodedEvent { said, ..self.clone() }
     }
 
-    /// Bytes of what it says, which others may hold too, without its id.
+    /// Bytes of the text without the id; others may hold the same text.
     pub(super) fn said_bytes(&self) -> usize {
         self.bytes - self.id.as_ref().map_or(0, |line| line.len())
     }
 
-    /// How it counts where logs hold it: as for the others that hold the same, or `new`.
+    /// The count among the logs' bytes: that of the others that hold the same text, or `new`.
     pub(super) fn counted(&self, new: impl FnOnce() -> Arc<Counted>) -> Arc<Counted> {
         let Said::Text(text) = &self.said else { return new() };
         let mut counted = text.counted.lock().unwrap_or_else(PoisonError::into_inner);
@@ -116,29 +116,29 @@ impl EncodedEvent {
         })
     }
 
-    /// Whether a log holds what it says.
+    /// True if a log holds the text.
     pub(super) fn is_counted(&self) -> bool {
         let Said::Text(text) = &self.said else { return false };
         let counted = text.counted.lock().unwrap_or_else(PoisonError::into_inner);
         counted.strong_count() > 0
     }
 
-    /// The same event as a log holds it.
+    /// The event with the place that counts it in a log.
     pub(super) fn in_place(self, place: Place) -> EncodedEvent {
         EncodedEvent { _place: Some(Arc::new(place)), ..self }
     }
 
-    /// Bytes of all that is written of it.
+    /// Bytes that are written of the event.
     pub fn len(&self) -> usize {
         self.bytes
     }
 
-    /// Whether nothing is written of it.
+    /// True if no bytes are written of the event.
     pub fn is_empty(&self) -> bool {
         self.bytes == 0
     }
 
-    /// Adds what is to be written, in its order.
+    /// Adds the pieces to be written, in order.
     pub fn add_to<'a>(&'a self, pieces: &mut Vec<&'a [u8]>) {
         let mut add = |text: &'a [u8]| {
             if !text.is_empty() {
@@ -156,7 +156,7 @@ impl EncodedEvent {
         }
     }
 
-    /// Adds its messages, a line each, for a transport of lines.
+    /// Adds the event's messages, a line each, for a transport of lines.
     pub fn add_lines_to<'a>(&'a self, pieces: &mut Vec<&'a [u8]>) {
         match &self.said {
             Said::Text(text) => pieces.push(sse::data_of(&text.bytes)),
@@ -173,7 +173,7 @@ impl EncodedEvent {
         pieces.push(b"\n");
     }
 
-    /// All of it as one text.
+    /// The whole event as one text.
     #[cfg(test)]
     pub(crate) fn to_text(&self) -> String {
         let mut pieces = Vec::new();
@@ -259,7 +259,7 @@ mod tests {
         drop(queued);
         assert!(share.upgrade().is_none(), "the log counts for itself");
         assert!(logged.len() > RESULT_BYTES_COUNTED_FROM);
-        // What is small is copied out of whatever large text it came in.
+        // A small value is copied out of the large text that it came in.
         let (value, share) = counted(10);
         let event = EncodedEvent::message("", &value, "");
         drop(value);

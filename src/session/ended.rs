@@ -1,5 +1,5 @@
-//! What is left of sessions that have ended: at upstreams, and of their tokens, which must revive
-//! nothing, after a restart either.
+//! The remains of ended sessions: at upstreams, and their tokens, which must revive no session,
+//! after a restart either.
 
 use std::collections::{HashSet, VecDeque};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -14,32 +14,33 @@ use crate::shares::Shares;
 use crate::state::{Id, Writer, Written};
 use crate::turns::Turns;
 
-/// What a session has left behind, or at servers that it may see no more.
+/// The subscriptions and upstream sessions of an ended session, or of an open one at servers that
+/// it may see no more.
 #[derive(Debug)]
 pub struct Ended {
-    /// Its id.
+    /// The session's id.
     pub session: SessionId,
-    /// Who it was to upstreams.
+    /// The session's identity at upstreams.
     pub subscriber: Subscriber,
-    /// Servers and their own URIs that it was subscribed to.
+    /// The server and the server's own URI of each resource that the session was subscribed to.
     pub subscriptions: Vec<(ServerName, String)>,
-    /// Where the session itself has not ended.
+    /// Set where the session itself has not ended.
     pub narrowed: Option<Narrowed>,
-    /// Whose it was.
+    /// The principal in whose share the session counted.
     pub charged: Option<PrincipalId>,
-    /// Its place among those that are tidied up after, where it has one.
+    /// The place among those that `tidy` works on, where it has one.
     pub place: Option<Box<TidyPlace>>,
 }
 
-/// What ended sessions have left behind and nobody has taken yet, in turns of their principals.
+/// The remains of ended sessions that `tidy` has not taken yet, in turns of their principals.
 #[derive(Debug)]
 pub(super) struct LeftBehind {
     left: Turns<PrincipalId, Ended>,
-    /// Those that are being tidied up after, and whose they were: none of them has all places.
+    /// The number of places that each principal has at `tidy`; none has all of them.
     taken: Arc<Mutex<Shares<PrincipalId>>>,
 }
 
-/// A place among those that are being tidied up after; dropping it gives it back.
+/// A place among those that `tidy` works on; dropping it gives it back.
 #[derive(Debug)]
 pub struct TidyPlace {
     taken: Arc<Mutex<Shares<PrincipalId>>>,
@@ -53,7 +54,7 @@ impl Drop for TidyPlace {
 }
 
 fn locked(taken: &Mutex<Shares<PrincipalId>>) -> MutexGuard<'_, Shares<PrincipalId>> {
-    // Nothing between two changes can panic, so a poisoned value is whole.
+    // Between two changes there is no panic, so a poisoned value is whole.
     taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -71,8 +72,8 @@ impl LeftBehind {
         self.left.len()
     }
 
-    /// Gives all away that find a place, and says whose each was. False where `give` has handed
-    /// one back.
+    /// Gives all remains away that find a place, and tells `given` the principal of each. False
+    /// where `give` has handed one back.
     pub(super) fn hand_over(
         &mut self,
         give: &impl Fn(Ended) -> Result<(), Ended>,
@@ -98,7 +99,7 @@ impl LeftBehind {
     }
 }
 
-/// A session that goes on without servers of which it has heard.
+/// A session that goes on without servers that it could see.
 #[derive(Debug)]
 pub struct Narrowed {
     pub(super) session: Arc<Session>,
@@ -106,33 +107,33 @@ pub struct Narrowed {
 }
 
 impl Narrowed {
-    /// The servers, but for those that it may see again meanwhile.
+    /// The servers, without those that the session may see again meanwhile.
     pub fn servers(&self) -> impl Iterator<Item = &ServerName> {
         self.servers.iter().filter(|server| !self.session.hears_of(server))
     }
 }
 
 impl Ended {
-    /// Whether the session goes on and has subscribed again meanwhile.
+    /// True if the session goes on and has subscribed again meanwhile.
     pub fn is_wanted(&self, server: &ServerName, uri: &str) -> bool {
         let narrowed = self.narrowed.as_ref();
         narrowed.is_some_and(|narrowed| narrowed.session.is_subscribed(server, uri))
     }
 }
 
-/// The ids of sessions of earlier processes that were ended, then or in this one. Those of this
-/// process are only written: it knows its sessions by itself.
+/// The ids of ended sessions that earlier processes had opened. Ids of this process's sessions
+/// are only written: the session table knows those itself.
 #[derive(Debug)]
 pub(super) struct EndedIds {
     known: HashSet<u128>,
-    /// Oldest first.
+    /// The ids, the oldest first.
     order: VecDeque<u128>,
     writer: Option<Writer>,
 }
 
 impl EndedIds {
-    /// With those that earlier processes have written. Without a writer they are remembered as
-    /// long as this process lives.
+    /// Starts with the ids that earlier processes have written. Without a writer, new ids are
+    /// remembered as long as this process lives.
     pub(super) fn new(ids: &[Id], writer: Option<Writer>) -> EndedIds {
         let mut ended = EndedIds { known: HashSet::new(), order: VecDeque::new(), writer };
         for id in ids {
@@ -141,12 +142,12 @@ impl EndedIds {
         ended
     }
 
-    /// Whether a session of another process has ended.
+    /// True if the session, of another process, has ended.
     pub(super) fn has(&self, claims: &Claims) -> bool {
         number(claims).is_none_or(|number| self.known.contains(&number))
     }
 
-    /// A session has ended. Gives when that is on the disk, if it comes there.
+    /// Notes the end of a session. Returns a signal of the write to disk, if there is one.
     pub(super) fn add(&mut self, claims: &Claims, boot: &str) -> Option<Written> {
         let number = number(claims)?;
         if claims.boot != boot && !self.remember(number) {
@@ -206,7 +207,7 @@ mod tests {
             tidied.borrow().last().map(|last| last.session.to_string()),
             Some("victim".into())
         );
-        // Each that is done with lets another one in, and none is lost that is handed back.
+        // Each finished entry lets another one in, and an entry that is handed back is not lost.
         tidied.borrow_mut().truncate(10);
         assert!(!left.hand_over(&Err, |_| panic!("none was given")));
         assert!(left.hand_over(&give, |_| ()));

@@ -1,27 +1,28 @@
-//! The last events of one stream, for `Last-Event-ID` (2025-11-25, basic/transports,
-//! Resumability and Redelivery). Pure.
+//! Pure: the last events of one stream, for `Last-Event-ID` (2025-11-25, basic/transports,
+//! Resumability and Redelivery).
 
 use std::collections::VecDeque;
 use std::fmt;
 
 use super::EncodedEvent;
 
-/// How a stream began: that decides what an id is worth whose stream is forgotten.
+/// The request that began a stream: it decides what a client gets whose stream is forgotten.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Origin {
-    /// The answer to a POST; ends with its response.
+    /// A POST; the stream ends with its response.
     Post,
-    /// A GET: messages that belong to no request, for as long as the session lives.
+    /// A GET: the stream has messages that belong to no request, for as long as the session
+    /// lives.
     Get,
 }
 
-/// Names one stream: how it began and a random number, so that neither another session nor the
-/// same session in another process has it.
+/// The name of a stream: its origin and a random number, so that neither another session nor the
+/// same session in another process has the same name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct StreamId {
-    /// How it began.
+    /// The request that began the stream.
     pub origin: Origin,
-    /// Random.
+    /// A random number.
     pub number: u64,
 }
 
@@ -35,12 +36,12 @@ impl fmt::Display for StreamId {
     }
 }
 
-/// An event's id as it stands on the wire: `{stream}-{sequence}`.
+/// An event's id on the wire: `{stream}-{sequence}`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct EventId {
-    /// The stream that it belongs to.
+    /// The event's stream.
     pub stream: StreamId,
-    /// Its place in that stream.
+    /// The event's number in that stream.
     pub sequence: u64,
 }
 
@@ -56,7 +57,7 @@ impl EventId {
         let number = u64::from_str_radix(number, 16).ok()?;
         let sequence = sequence.parse().ok()?;
         let id = EventId { stream: StreamId { origin, number }, sequence };
-        // Only the one spelling that is written here.
+        // Only the spelling of `Display` is accepted.
         (id.to_string() == text).then_some(id)
     }
 }
@@ -67,7 +68,7 @@ impl fmt::Display for EventId {
     }
 }
 
-/// What one log holds at most.
+/// The bounds of one log.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Bounds {
     /// Events.
@@ -76,14 +77,14 @@ pub struct Bounds {
     pub bytes: usize,
 }
 
-/// The last events of one stream. Every event has a number, whether it is kept or not; the
-/// first one's is 1, so that 0 stands for the beginning.
+/// The last events of one stream. Every event has a number, even if it is not kept; the first
+/// event's is 1, and 0 stands for the beginning.
 #[derive(Debug)]
 pub(super) struct EventLog {
     bounds: Bounds,
     next: u64,
     bytes: usize,
-    /// Oldest first.
+    /// The kept events, the oldest first.
     events: VecDeque<(u64, EncodedEvent)>,
 }
 
@@ -100,12 +101,12 @@ impl EventLog {
         self.next
     }
 
-    /// Whether an event of so many bytes can be kept at all.
+    /// True if an event of so many bytes can be kept at all.
     pub(super) fn fits(&self, bytes: usize) -> bool {
         self.bounds.events > 0 && bytes <= self.bounds.bytes
     }
 
-    /// Numbers an event and keeps it, if it fits; the oldest go for it.
+    /// Numbers an event and keeps it, if it fits; the oldest events are dropped for it.
     pub(super) fn push(&mut self, event: EncodedEvent) -> u64 {
         let number = self.skip();
         if !self.fits(event.len()) {
@@ -123,7 +124,7 @@ impl EventLog {
         number
     }
 
-    /// Drops the oldest event that is kept. False if none is.
+    /// Drops the oldest event. False if the log is empty.
     pub(super) fn drop_oldest(&mut self) -> bool {
         let Some((_, oldest)) = self.events.pop_front() else { return false };
         self.bytes -= oldest.len();
@@ -137,24 +138,24 @@ impl EventLog {
         number
     }
 
-    /// What is kept of the events after that number, in their order.
+    /// The kept events after that number, in order.
     pub(super) fn after(&self, number: u64) -> impl Iterator<Item = &EncodedEvent> {
         self.events.iter().filter(move |(kept, _)| *kept > number).map(|(_, event)| event)
     }
 
-    /// How many events after that number are not kept.
+    /// The number of events after that number that are not kept.
     pub(super) fn lost_after(&self, number: u64) -> u64 {
         let sent = self.next.saturating_sub(1).saturating_sub(number);
         let kept = u64::try_from(self.after(number).count()).unwrap_or(u64::MAX);
         sent.saturating_sub(kept)
     }
 
-    /// Whether the last event of all is kept.
+    /// True if the last event of all is kept.
     pub(super) fn keeps_last(&self) -> bool {
         self.events.back().is_some_and(|(number, _)| number + 1 == self.next)
     }
 
-    /// Bytes of what is kept.
+    /// Bytes of the kept events.
     pub(super) fn bytes(&self) -> usize {
         self.bytes
     }

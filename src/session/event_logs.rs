@@ -1,5 +1,5 @@
-//! What the logs of all streams hold, by principal. Each byte is counted once, however many logs
-//! and queues hold it, and for as long as one of them does.
+//! The bytes that the logs of all streams hold, by principal. Each byte is counted once, however
+//! many logs and queues hold it, and for as long as one of them does.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -11,25 +11,25 @@ use crate::limits::EVENT_LOGS_BYTES_MAX;
 use crate::protocol::call::PrincipalId;
 use crate::shares::Shares;
 
-/// What every log is made with, and how much all of them hold. Cheap to clone.
+/// The bounds of every log, and the bytes that all logs hold. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct EventLogs {
     pub(super) bounds: Bounds,
-    /// Locked behind a stream's state and behind [`Counted::by`], never before them: no event may
-    /// be dropped meanwhile.
+    /// This lock is taken behind a stream's state and behind [`Counted::by`], never before them:
+    /// no event may be dropped while it is held.
     held: Arc<Mutex<Holding>>,
 }
 
-/// What all logs hold, by principal.
+/// The bytes of all logs, by principal.
 #[derive(Debug)]
 struct Holding {
     bytes: Shares<PrincipalId>,
-    /// The logs that hold anything, by when they began to.
+    /// The logs that hold events, in the order in which they began to.
     logs: HashMap<PrincipalId, BTreeMap<u64, Weak<Mutex<State>>>>,
     last_turn: u64,
 }
 
-/// What an event says, as it counts while logs hold it.
+/// The count of an event's text while logs hold it.
 #[derive(Debug)]
 pub(super) struct Counted {
     held: Arc<Mutex<Holding>>,
@@ -39,27 +39,28 @@ pub(super) struct Counted {
 
 #[derive(Debug, Default)]
 struct Holders {
-    /// The one that it counts for; none where nobody holds it.
+    /// The principal in whose share the text counts; none where no log holds it.
     payer: Option<PrincipalId>,
     places: HashMap<PrincipalId, usize>,
 }
 
-/// An event's place in one log, which it keeps while a queue has it after the log has dropped it.
+/// An event's place in one log. A queue that has the event keeps the place after the log has
+/// dropped it.
 #[derive(Debug)]
 pub(super) struct Place {
     counted: Arc<Counted>,
     holder: PrincipalId,
-    /// Bytes of the event that are of this log alone.
+    /// Bytes of the event that only this log holds.
     own_bytes: usize,
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing between two changes can panic, so a poisoned value is whole.
+    // Between two changes there is no panic, so a poisoned value is whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl Counted {
-    /// A place of a log of `holder`'s. None where there is no room.
+    /// A place in a log of `holder`. None where there is no room.
     fn place(self: &Arc<Counted>, holder: &PrincipalId, own_bytes: usize) -> Option<Place> {
         let mut by = locked(&self.by);
         let said_bytes = if by.payer.is_none() { self.bytes } else { 0 };
@@ -85,7 +86,7 @@ impl Drop for Place {
         }
         by.places.remove(holder);
         if by.payer.as_ref() == Some(holder) {
-            // It counts for somebody who still holds it.
+            // The text counts for a principal that still holds it.
             by.payer = by.places.keys().next().cloned();
             holding.bytes.give_back(holder, counted.bytes);
             if let Some(payer) = &by.payer {
@@ -97,19 +98,19 @@ impl Drop for Place {
 }
 
 impl EventLogs {
-    /// Logs of these bounds.
+    /// Logs with these bounds.
     pub fn new(bounds: Bounds) -> EventLogs {
         let bytes = Shares::new(EVENT_LOGS_BYTES_MAX);
         let held = Arc::new(Mutex::new(Holding { bytes, logs: HashMap::new(), last_turn: 0 }));
         EventLogs { bounds, held }
     }
 
-    /// Whether nothing can be kept, so that events need no ids.
+    /// True if no event can be kept, so that events need no ids.
     pub fn are_off(&self) -> bool {
         self.bounds.events == 0 || self.bounds.bytes == 0
     }
 
-    /// Bytes that all logs hold, and queues of what logs held.
+    /// Bytes of the events in all logs, and of those in queues that were in logs.
     pub fn held_bytes(&self) -> usize {
         locked(&self.held).bytes.taken()
     }
@@ -119,8 +120,8 @@ impl EventLogs {
         !locked(&self.held).logs.is_empty()
     }
 
-    /// Drops the oldest events of whoever holds most, until a principal may keep so many bytes
-    /// more; its own where it would hold most. No stream may be locked meanwhile.
+    /// Drops the oldest events of the principal that holds most, until `who` may keep so many
+    /// bytes more; those of `who` where it would hold most. The caller holds no stream's lock.
     pub(super) fn make_room(&self, who: &PrincipalId, bytes: usize) {
         loop {
             let oldest = {
@@ -135,12 +136,12 @@ impl EventLogs {
         }
     }
 
-    /// Whether there is room for so many bytes.
+    /// True if there is room for so many bytes.
     pub(super) fn have_room(&self, bytes: usize) -> bool {
         locked(&self.held).bytes.may_take_of(None, bytes).is_ok()
     }
 
-    /// The event as a log of `holder`'s may keep it. None where there is no room.
+    /// The event with its place in a log of `holder`. None where there is no room.
     pub(super) fn keep(
         &self,
         holder: &PrincipalId,
@@ -156,7 +157,7 @@ impl EventLogs {
         Some(event.in_place(place))
     }
 
-    /// A log holds anything, or nothing any more.
+    /// Enters the log in the list of logs that hold events, or takes it out when it is empty.
     pub(super) fn enlist(&self, state: &mut State) {
         let mut holding = locked(&self.held);
         let holding = &mut *holding;

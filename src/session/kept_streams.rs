@@ -13,7 +13,7 @@ use crate::protocol::call::PrincipalId;
 #[derive(Debug, Default)]
 struct List {
     ended: bool,
-    /// In the order in which they began or were resumed.
+    /// The streams in the order in which they began or were resumed.
     streams: Vec<Arc<Resumable>>,
 }
 
@@ -22,13 +22,13 @@ impl List {
         self.streams.retain(|other| !Arc::ptr_eq(other, stream));
     }
 
-    /// Adds the newest stream. What is least likely to be missed goes for it, the oldest of
-    /// its sort first.
+    /// Adds the newest stream. If there are too many, the stream that is least likely to be
+    /// missed is forgotten, the oldest of its kind first.
     fn add(&mut self, stream: Arc<Resumable>) {
         while self.streams.len() >= RESUMABLE_STREAMS_MAX {
             let ranked = self.streams.iter().min_by_key(|stream| rank(stream)).cloned();
             let Some(least) = ranked else { break };
-            // A call goes on without it; a listener would wait for ever.
+            // A call goes on without its stream; a listening client would wait for ever.
             if least.id().origin == Origin::Get {
                 least.close();
             }
@@ -38,8 +38,8 @@ impl List {
     }
 }
 
-/// How much a stream would be missed: one that is complete least, then a listener that has
-/// gone, then a call in flight (which merely cannot be resumed then), then a live listener.
+/// How much a stream would be missed: a complete one least, then a GET whose client has gone,
+/// then a call in flight (which merely cannot be resumed then), then a GET with a client.
 fn rank(stream: &Resumable) -> u8 {
     match stream.id().origin {
         _ if stream.is_complete() => 0,
@@ -49,27 +49,27 @@ fn rank(stream: &Resumable) -> u8 {
     }
 }
 
-/// The streams that a session remembers. Locks are taken in this order: the list's, a stream's,
-/// a sink's own. None of them is held while a socket is written, since sinks only queue.
+/// The streams that a session remembers. Locks are taken in this order: the list's, a stream's, a
+/// sink's. None of them is held while a socket is written, since sinks only queue.
 #[derive(Debug)]
 pub struct KeptStreams {
-    /// Whose share of all logs they take.
+    /// The principal in whose share of all logs the streams count.
     holder: PrincipalId,
     list: Mutex<List>,
 }
 
 impl KeptStreams {
-    /// None yet, of this principal's.
+    /// No streams yet, for this principal.
     pub(super) fn of(holder: PrincipalId) -> KeptStreams {
         KeptStreams { holder, list: Mutex::default() }
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
+        // Between two changes there is no panic, so a poisoned value is whole.
         self.list.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Begins a stream. None if nothing is kept, and events then have no ids.
+    /// Begins a stream. None if no events are kept; then events have no ids.
     pub fn begin(&self, origin: Origin, logs: &EventLogs) -> Option<Arc<Resumable>> {
         if logs.are_off() {
             return None;
@@ -88,13 +88,12 @@ impl KeptStreams {
         Some(stream)
     }
 
-    /// The stream of that id, if this session has it and remembers it.
+    /// The stream of that id, if it belongs to this session and is remembered.
     pub fn find(&self, id: StreamId) -> Option<Arc<Resumable>> {
         self.list().streams.iter().find(|stream| stream.id() == id).cloned()
     }
 
-    /// A stream that is resumed is the newest from here on. It may have been forgotten since it
-    /// was found.
+    /// Makes a resumed stream the newest. The list may have forgotten it since it was found.
     pub fn renew(&self, stream: &Arc<Resumable>) {
         let mut list = self.list();
         list.remove(stream);
@@ -105,13 +104,14 @@ impl KeptStreams {
         }
     }
 
-    /// Forgets a stream that nobody can resume with any use.
+    /// Forgets a stream that no client has a use for.
     pub fn forget(&self, stream: &Arc<Resumable>) {
         self.list().remove(stream);
     }
 
-    /// Sends one encoded event on the newest stream of a GET that is live. If none is, who
-    /// resumes the newest will be given it. False if there has been none.
+    /// Sends one encoded event on the newest GET stream with a client. If there is none, the
+    /// event is kept for the client that resumes the newest. False if there has been no GET
+    /// stream.
     pub(super) fn tell(&self, event: &EncodedEvent) -> bool {
         let stream = {
             let list = self.list();
@@ -122,24 +122,25 @@ impl KeptStreams {
         stream.map(|stream| stream.push(event, None)).is_some()
     }
 
-    /// Ends the streams of GETs. They are kept.
+    /// Ends the connections of GET streams; the streams are kept.
     pub(super) fn close_listeners(&self) {
         let list = self.list();
         let listeners = list.streams.iter().filter(|s| s.id().origin == Origin::Get);
         listeners.for_each(|stream| stream.close());
     }
 
-    /// Whether a client is connected to any of them, besides by a POST that is being answered.
+    /// True if a client is connected to one of the streams, other than by a POST that is being
+    /// answered.
     pub(super) fn any_open(&self) -> bool {
         self.list().streams.iter().any(|stream| stream.has_open_sink())
     }
 
-    /// Forgets what has been complete for long.
+    /// Forgets streams that have been complete for long.
     pub(super) fn sweep(&self, now: Instant) {
         self.list().streams.retain(|stream| !stream.is_over(now));
     }
 
-    /// The session has ended: so do they.
+    /// Ends all streams with their session.
     pub(super) fn end(&self) {
         let streams = {
             let mut list = self.list();

@@ -1,5 +1,5 @@
-//! What a process that another one follows does with the streams of its sessions: their clients
-//! open them again, and find the other one. And how their calls end when the process does.
+//! The end of sessions' streams and calls when the process ends, or when another one takes its
+//! place: clients then open their streams again, and reach the other process.
 
 use std::sync::PoisonError;
 
@@ -7,9 +7,9 @@ use super::{Session, Sessions};
 use crate::wait::Interrupted;
 
 impl Sessions {
-    /// Ends the streams of all sessions that have no call in flight: what a call says may go on
-    /// its session's stream. Over HTTP+SSE that ends the session, whose messages would go to
-    /// the other process; over Streamable HTTP the session goes on there.
+    /// Ends the streams of all sessions that have no call in flight: messages of a call may use
+    /// its session's stream. Over HTTP+SSE that ends the session, whose messages would go to the
+    /// other process; over Streamable HTTP the session goes on there.
     pub fn close_idle_streams(&self) {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let idle: Vec<_> = view.values().filter(|it| !it.has_calls()).cloned().collect();
@@ -17,8 +17,8 @@ impl Sessions {
         idle.iter().for_each(|session| session.close_streams());
     }
 
-    /// Ends every call of every session, because the process stops. Those at a server end with it;
-    /// a call whose client is asked something is at none.
+    /// Ends every call of every session, because the process stops. The server connections of
+    /// other calls are cut elsewhere; a call that waits for an answer of its client has none.
     pub fn interrupt_calls(&self) {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let sessions: Vec<_> = view.values().cloned().collect();

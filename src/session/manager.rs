@@ -8,12 +8,12 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounde
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::ended::EndedIds;
-use super::questions::table::{self, Open, Questions, Tie};
+use super::questions::expiry;
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{
-    Bearer, Command, Ended, Opened, Owner, Pending, Rescope, Session, SessionId, Sessions,
-    Transport, View,
+    Bearer, Command, Ended, Opened, Owner, Rescope, Session, SessionId, Sessions, Transport,
+    View,
 };
 use crate::error::CallError;
 use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
@@ -24,26 +24,25 @@ use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::state::{Id, Writer, Written};
 use crate::thread::{self, StopReason};
-use crate::wait::Held;
 
-/// What the session thread is started with.
+/// The settings and channels of the session thread.
 #[derive(Debug)]
 pub struct SessionsConfig {
-    /// Signs session ids.
+    /// The key that signs session ids.
     pub key: [u8; 32],
-    /// Sessions open at once.
+    /// The most sessions that are open at once.
     pub sessions: usize,
-    /// Sessions open at once under one key.
+    /// The most sessions that are open at once under one key.
     pub sessions_per_key: usize,
-    /// A session unused for so long ends.
+    /// The time without use after which a session ends.
     pub idle: Duration,
-    /// An upstream's request to a client stays open for so long.
+    /// The time for which an upstream's question to a client stays open.
     pub parked: Duration,
-    /// Hears what sessions leave behind when they end.
+    /// Receives the remains of sessions that have ended.
     pub left: Sender<Ended>,
-    /// Sessions that were ended before this process, oldest first.
+    /// The ids of sessions that were ended before this process, the oldest first.
     pub ended: Vec<Id>,
-    /// Keeps the ids of those that end from here on.
+    /// Writes the ids of sessions that end from here on.
     pub writer: Option<Writer>,
 }
 
@@ -57,9 +56,10 @@ pub fn start(
 ) -> io::Result<(Sessions, thread::Joined)> {
     let (inbox, commands) = bounded(SESSION_INBOX_COMMANDS_MAX);
     let view = View::default();
+    let parked = config.parked;
     let manager = Manager::new(config, view.clone())?;
     let joined = thread::spawn_owner("sessions", stop, move || manager.run(&commands))?;
-    let sessions = Sessions { inbox, view };
+    let sessions = Sessions { inbox, view, parked };
     if sessions.is_alive() {
         Ok((sessions, joined))
     } else {
@@ -69,7 +69,6 @@ pub fn start(
 
 struct Manager {
     table: Table,
-    questions: Questions,
     parked: Duration,
     left: Sender<Ended>,
     view: View,
@@ -77,7 +76,7 @@ struct Manager {
     random: SystemRandom,
     boot: String,
     ended: EndedIds,
-    /// The last change of what sessions may see.
+    /// The last change of the servers that sessions may see.
     rescoped: Option<Rescope>,
     /// A fault that a test asks for; see [`fault`].
     fault: Option<String>,
@@ -93,7 +92,6 @@ impl Manager {
         };
         Ok(Manager {
             table: Table::new(bounds),
-            questions: Questions::default(),
             parked: config.parked,
             left: config.left,
             view,
@@ -115,15 +113,15 @@ impl Manager {
                 Err(RecvTimeoutError::Timeout) => (),
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            // Also when the inbox is never empty: a busy one must not starve the sweep.
+            // This also runs when the inbox is never empty: a busy inbox must not starve the
+            // sweep.
             if swept.elapsed() >= SESSION_SWEEP_INTERVAL {
                 swept = Instant::now();
-                // Unpublished first, as in a close.
+                // The session is unpublished first, as in `close`.
                 for id in self.table.over(swept) {
                     self.unpublish(&id);
                     self.end(&id);
                 }
-                self.questions.sweep(swept);
                 self.hand_over();
             }
         }
@@ -157,22 +155,13 @@ impl Manager {
             Command::Updated { server, own, params } => {
                 self.table.updated(&server, own.as_ref(), &params);
             }
-            Command::Ask { id, question, wait, tie, reply } => {
-                // Longer than the question lives, so that its end is told before the call's.
-                let held = wait.hold(self.parked + 3 * SESSION_SWEEP_INTERVAL);
-                reply.send(self.ask(&id, question, Some((held, tie))));
-            }
             Command::AskUnasked { id, question } => self.ask_on_stream(&id, question),
-            Command::Answered { id, question, reply } => {
-                reply.send(self.questions.take(&id, question));
-            }
-            Command::GivenUp { id } => self.questions.close_given_up(&id),
-            Command::Withdraw { id, server, upstream_id, reply } => {
-                reply.send(self.questions.withdraw(&id, &server, &upstream_id));
-            }
             Command::WithdrawUnasked { id, server, upstream_id } => {
-                if let Some(question) = self.questions.withdraw(&id, &server, &upstream_id) {
-                    self.table.send(&id, &withdrawal(&RequestId::from(question)));
+                let session = self.table.session(&id);
+                if let Some(question) =
+                    session.and_then(|it| it.withdraw(&server, &upstream_id))
+                {
+                    self.table.send(&id, &withdrawal(&question));
                 }
             }
             Command::Rescope(rescope) => {
@@ -195,7 +184,7 @@ impl Manager {
                 let claims = self.claims(hex(&random), &owner, caller);
                 self.signer.sign(&claims).into()
             }
-            // A session that cannot outlive its stream has an id that carries nothing.
+            // A session that cannot outlive its stream has an id that carries no claims.
             (
                 Transport::HttpSse
                 | Transport::StreamableHttp
@@ -228,7 +217,7 @@ impl Manager {
         caller: Option<Caller>,
     ) -> Opened {
         let full = |what: &str| CallError::Overloaded { what: what.to_owned() };
-        // The request may have been admitted before the last change, which it did not see.
+        // The request may have been admitted before the last change of admissions.
         let owner = match &self.rescoped {
             Some(rescope) => rescope.late(owner),
             None => Some(owner),
@@ -249,7 +238,7 @@ impl Manager {
         Ok(session)
     }
 
-    /// A session that an earlier process opened lives on under the same id. One of this
+    /// Revives a session that an earlier process opened, under the same id. A session of this
     /// process that is not in the table has ended.
     fn revive(
         &mut self,
@@ -280,7 +269,7 @@ impl Manager {
         self.add(id, Transport::StreamableHttp, owner, Some(caller)).ok()
     }
 
-    /// What an id of an earlier process carries, unless its session has ended.
+    /// The claims of an earlier process's session id, unless that session has ended.
     fn revivable(&self, id: &str, principal: Option<&str>) -> Option<Claims> {
         let claims = self.signer.read(id, now_seconds())?;
         let is_theirs = claims.principal.as_deref() == principal;
@@ -288,8 +277,8 @@ impl Manager {
         (is_theirs && may_live).then_some(claims)
     }
 
-    /// Ends a session of an earlier process that this one has not revived: there may be no room
-    /// to do so.
+    /// Ends a session of an earlier process that this one has not revived, maybe for want of
+    /// room.
     fn forget(
         &mut self,
         id: &SessionId,
@@ -300,70 +289,51 @@ impl Manager {
         (claims.only.as_ref() == only).then(|| self.close(id))
     }
 
-    /// Opens a question; with what ties it to its call, if it belongs to one.
-    fn ask(
-        &mut self,
-        id: &SessionId,
-        question: Question,
-        of_call: Option<(Held, Arc<Tie>)>,
-    ) -> Option<u64> {
-        if !self.table.has(id) {
-            return None;
-        }
-        let (held, tie) = of_call.unzip();
-        let Question { server, id: upstream_id, method, reply, .. } = question;
-        let expires = table::expiry(Instant::now(), self.parked);
-        let pending = Pending { server: server.clone(), method, reply, held };
-        let open = Open::new(expires, server, upstream_id, pending);
-        let open = match tie {
-            Some(tie) => open.tied(tie),
-            None => open,
-        };
-        self.questions.ask(id, open)
-    }
-
+    /// Asks a client something that belongs to no call. A question that is dropped here answers
+    /// itself with an error.
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
-        // Dropped, it answers with an error.
-        if !self.table.hears(id, &question.server) {
+        let Some(session) = self.table.session(id).cloned() else { return };
+        // A client can be asked nothing before it has introduced itself.
+        let caller = session.caller().unwrap_or_else(|| Arc::new(Caller::plain()));
+        if !session.hears_of(&question.server) {
             return;
         }
-        let caller = self.table.caller(id);
         let capabilities = caller.capabilities.get();
         let Some(question) = question.if_served(caller.revision, capabilities) else { return };
         let (method, params) = (question.method.clone(), question.params.clone());
-        let Some(number) = self.ask(id, question, None) else { return };
+        let expires = expiry(Instant::now(), self.parked);
+        let Some(number) = session.questions.open(question, expires, None) else { return };
         let params = params.as_ref().map(Raw::get);
         let message = request(&RequestId::from(number), &method, params);
         if !self.table.send(id, &message) {
-            // Nobody to ask: what is dropped here answers with an error.
-            drop(self.questions.take(id, number));
+            // There is no stream, so nobody can be asked.
+            drop(session.questions.take(number));
         }
     }
 
-    /// Ends a session that nobody can find any more.
+    /// Ends a session that is no longer in the view.
     fn end(&mut self, id: &SessionId) {
-        self.questions.end(id);
         if self.table.close(id) && self.hand_over() == 1 {
             log::warn!(target: "sessions", "too many sessions end at once: what they left at upstreams stays for now");
         }
     }
 
-    /// Gives what ended sessions have left behind to whoever takes it back; how many must wait
-    /// until the next sweep.
+    /// Gives the remains of ended sessions to `tidy`; returns how many must wait until the next
+    /// sweep.
     fn hand_over(&mut self) -> usize {
         self.table.hand_over(|ended| match self.left.try_send(ended) {
             Err(TrySendError::Full(ended)) => Err(ended),
-            // Nobody takes anything back once the upstreams have gone.
+            // After the end of the upstreams, no one takes remains.
             Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
         })
     }
 
-    /// Ends a session for good. One that was idle for too long is not ended so: after a restart,
-    /// which forgets how long that was, its token is good until it expires.
+    /// Ends a session for good. A session that was idle for too long is not ended so: after a
+    /// restart, which forgets how long that was, its token is good until it expires.
     fn close(&mut self, id: &SessionId) -> Option<Written> {
         let claims = self.signer.read(id, now_seconds());
         let written = claims.and_then(|claims| self.ended.add(&claims, &self.boot));
-        // Unpublished first: whoever finds the session in the view finds it alive.
+        // The session is unpublished first: a session that is found in the view is alive.
         self.unpublish(id);
         self.end(id);
         written
@@ -378,7 +348,7 @@ impl Manager {
     }
 }
 
-/// What tells a client that a question need not be answered.
+/// The notification to a client that a question need not be answered.
 pub fn withdrawal(question: &RequestId) -> String {
     let params = format!("{{\"requestId\":{}}}", question.as_json());
     notification(CANCELLED, Some(&params))

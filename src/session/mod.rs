@@ -1,6 +1,6 @@
-//! What session-keeping clients are remembered by. One thread owns every session and alone
-//! changes them, by messages; what every request needs is read in a view that this thread
-//! publishes. It holds senders, not sockets.
+//! Sessions of clients: the session thread owns every session and alone changes them, by
+//! messages; requests read the sessions in a view that this thread publishes. The thread holds
+//! senders, not sockets.
 
 mod audience;
 mod command;
@@ -26,7 +26,6 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
-use crate::config::SessionSharing;
 use crate::error::CallError;
 use crate::limits::{
     ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
@@ -37,13 +36,14 @@ use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::subscriber::Subscriber;
 use crate::protocol::view::ViewId;
 use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
 
-pub use audience::{Audience, LogWish, Shared};
+pub use audience::{Audience, LogWish, Shared, SharedBy};
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
@@ -53,50 +53,52 @@ pub use manager::{SessionsConfig, start, withdrawal};
 pub use questions::{CallQuestions, Pending};
 pub use rescope::{Rescope, Rescoped, Sees};
 pub use resumable::{Delivery, Resumable};
-pub use subscriptions::Over;
 pub use transport::{
     Bearer, Counts, EventSink, Listening, Owner, Refused, SessionId, Transport,
 };
 
+use questions::OpenQuestions;
 use subscriptions::Subscriptions;
 
-/// One session, as the view shows it. Only its time of last use, its calls in flight, its
-/// subscriptions and its resumable streams are changed by others than the session thread.
+/// One session, as the view shows it. Other threads than the session thread change only its time
+/// of last use, its calls in flight, its subscriptions and its resumable streams.
 pub struct Session {
-    /// Its id.
+    /// The session's id.
     pub id: SessionId,
-    /// How it was opened.
+    /// The transport over which the session was opened.
     pub door: Transport,
-    /// Whose it is.
+    /// The session's owner.
     pub owner: Owner,
-    /// Who it is to upstreams, where it subscribes to resources.
+    /// The identity under which the session subscribes to resources at upstreams.
     pub subscriber: Subscriber,
-    /// Its streams over Streamable HTTP, for clients that resume them.
+    /// The streams over Streamable HTTP, kept for clients that resume them.
     pub kept: KeptStreams,
-    /// The servers whose changes it hears of.
+    /// The servers whose changes the client is told of.
     visible_servers: RwLock<Arc<[ServerName]>>,
     charged: RwLock<Option<PrincipalId>>,
     caller: OnceLock<Arc<Caller>>,
-    /// What a stateless client listens to.
+    /// The filter of a stateless client's `subscriptions/listen` stream.
     listening: OnceLock<Listening>,
-    /// What [`Session::can_be_asked`] has found.
+    /// The result of [`Session::can_be_asked`], once it is known.
     asked: OnceLock<bool>,
-    /// What [`Session::stateless_capabilities`] has found.
+    /// The result of [`Session::stateless_capabilities`], once it is known.
     stateless: OnceLock<String>,
-    /// What [`Session::views`] has found.
+    /// The result of [`Session::views`], once it is known.
     views: OnceLock<[ViewId; 2]>,
-    /// The stream of a session that lives as long as it.
+    /// The stream of a session that lives as long as its stream.
     stream: OnceLock<Arc<dyn EventSink>>,
-    /// The number given last by [`Session::next_stream`].
+    /// The last number given by [`Session::next_stream`].
     last_stream: AtomicU64,
     opened: Instant,
     last_used_ms: AtomicU64,
     ended: AtomicBool,
-    /// The level from which log messages are wanted: its place among [`LogLevel::ALL`], plus
-    /// one; 0 while the client has not said.
+    /// The level from which the client wants log messages: its place among [`LogLevel::ALL`],
+    /// plus one; 0 while the client has set none.
     log_level: AtomicU8,
     subscriptions: Subscriptions,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
+    /// What servers have asked its client and wait for.
+    questions: OpenQuestions,
 }
 
 impl std::fmt::Debug for Session {
@@ -106,39 +108,39 @@ impl std::fmt::Debug for Session {
 }
 
 impl Session {
-    /// What `initialize` said; none before it.
+    /// The caller that `initialize` described; none before it.
     pub fn caller(&self) -> Option<Arc<Caller>> {
         self.caller.get().cloned()
     }
 
-    /// From here on, what its stream is for is known.
+    /// Sets the filter of the session's stream.
     pub fn listen(&self, listening: Listening) {
-        // It is given once, by whoever opened the session.
+        // The filter is set once, by the request that opened the session.
         drop(self.listening.set(listening));
     }
 
-    /// Whether the client declares anything that servers could ask it for.
+    /// True if the client declares a capability by which servers may ask it questions.
     pub fn can_be_asked(&self) -> bool {
         let Some(caller) = self.caller.get() else { return false };
         *self.asked.get_or_init(|| can_be_asked(caller.capabilities.get()))
     }
 
-    /// What the client has declared, as servers without sessions know it, an object's text; none
-    /// before `initialize`.
+    /// The client's capabilities for servers without sessions, an object's text; empty before
+    /// `initialize`.
     pub fn stateless_capabilities(&self) -> &str {
         let Some(caller) = self.caller.get() else { return "{}" };
         self.stateless.get_or_init(|| of_client_for_modern(caller.capabilities.get()))
     }
 
-    /// Whether that is how it sees some server's lists, which depends on what its client declares.
+    /// True if the client sees the lists of this view, which depends on its capabilities.
     fn sees(&self, view: ViewId) -> bool {
         let caller = self.caller.get();
         caller.is_some_and(|it| self.door.is_for_any_request(it.capabilities.get()))
             || self.views().is_some_and(|views| views.contains(&view))
     }
 
-    /// Under what the lists are known that its client may see: on a session that declares the
-    /// same, and in answer to requests that do. None before `initialize`.
+    /// The views whose lists the client may see: on sessions that declare its capabilities, and
+    /// in answer to requests that declare them. None before `initialize`.
     pub fn views(&self) -> Option<[ViewId; 2]> {
         let caller = self.caller.get()?;
         let views = self.views.get_or_init(|| match self.door {
@@ -154,15 +156,14 @@ impl Session {
         Some(*views)
     }
 
-    /// Whether its client has a session of its own with a server that shares sessions so; then
-    /// it hears nothing of what is said on the shared one.
-    fn has_own(&self, sharing: SessionSharing) -> bool {
-        match self.door {
-            Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
-                sharing.is_own(self.can_be_asked())
-            }
+    /// True if its client is one of those who share the session with a server: it hears nothing
+    /// of what is said there otherwise.
+    fn shares(&self, by: SharedBy) -> bool {
+        match (self.door, by) {
             // It stands for subscriptions alone, which are the shared session's.
-            Transport::Listen => false,
+            (Transport::Listen, _) | (_, SharedBy::EveryClient) => true,
+            (_, SharedBy::ClientsThatCannotBeAsked) => !self.can_be_asked(),
+            (_, SharedBy::NoClient) => false,
         }
     }
 
@@ -178,37 +179,38 @@ impl Session {
         *self.visible_servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
     }
 
-    /// Whose it is, for what outlives one request.
+    /// The principal to which things that outlast a request belong.
     pub fn principal_id(&self) -> PrincipalId {
         PrincipalId::new(self.owner.principal.as_ref(), &self.id)
     }
 
-    /// A number for a stream that is about to be opened: of two, the newer one has the higher
-    /// number, whichever is attached first. Taken before the client can know that the stream is
-    /// open.
+    /// A number for a stream that is about to be opened: of two streams, the newer one has the
+    /// higher number, whichever is attached first. It is taken before the client can know that
+    /// the stream is open.
     pub fn next_stream(&self) -> u64 {
         self.last_stream.fetch_add(1, Ordering::Relaxed) + 1
     }
 
-    /// The stream of a session that lives as long as it, once that is attached.
+    /// The stream of a session that lives as long as its stream, once it is attached.
     pub fn stream(&self) -> Option<&Arc<dyn EventSink>> {
         self.stream.get()
     }
 
-    /// Wants log messages from this level on.
+    /// Sets the level from which the client wants log messages.
     pub fn set_log_level(&self, level: LogLevel) {
         let place = LogLevel::ALL.iter().position(|it| *it == level);
         let number = place.and_then(|place| u8::try_from(place + 1).ok()).unwrap_or_default();
         self.log_level.store(number, Ordering::Relaxed);
     }
 
-    /// The level from which log messages are wanted, if the client has said.
+    /// The level from which the client wants log messages, if it has set one.
     pub fn log_level(&self) -> Option<LogLevel> {
         let number = usize::from(self.log_level.load(Ordering::Relaxed));
         LogLevel::ALL.get(number.checked_sub(1)?).copied()
     }
 
-    /// Whether a log message is wanted. A client that has not said takes what it gets.
+    /// True if the client wants such a log message. A client that has set no level takes every
+    /// one.
     pub fn wants_log(&self, level: Option<LogLevel>) -> bool {
         match (self.log_level(), level) {
             (Some(wanted), Some(level)) => level >= wanted,
@@ -216,7 +218,7 @@ impl Session {
         }
     }
 
-    /// The same on a session with a server that others share.
+    /// As `wants_log`, on a session with a server that clients share.
     fn wants(&self, log: LogWish) -> bool {
         match (self.log_level().or(log.unsaid), log.level) {
             (Some(wanted), Some(level)) => level >= wanted,
@@ -224,23 +226,23 @@ impl Session {
         }
     }
 
-    /// Notes a subscription; once is enough. What goes over a shared session is among what the
-    /// session leaves behind when it ends.
+    /// Notes a subscription; a second one to the same resource changes nothing. Subscriptions
+    /// over a shared session are among the session's remains when it ends.
     ///
     /// # Errors
-    /// There are too many, the session has ended, or it does not hear of the server.
+    /// There are too many, the session has ended, or it may not see the server.
     pub fn subscribe(
         &self,
         server: &ServerName,
         own: &str,
         asked: &str,
-        over: Over,
+        over: SessionKind,
     ) -> Result<(), Refused> {
         let resource = (server.clone(), own.to_owned());
         self.subscriptions.add(resource, asked, over, |server| self.hears_of(server))
     }
 
-    /// Whether the session is subscribed to a resource.
+    /// True if the session is subscribed to the resource.
     pub fn is_subscribed(&self, server: &ServerName, own: &str) -> bool {
         self.subscriptions.has(&(server.clone(), own.to_owned()))
     }
@@ -256,7 +258,7 @@ impl Session {
         self.last_used_ms.fetch_max(ms, Ordering::Relaxed);
     }
 
-    /// Enters a call, so that the client can cancel it. It leaves when the guard is dropped.
+    /// Enters a call, so that the client can cancel it. Dropping the guard removes the call.
     ///
     /// # Errors
     /// The id is in use, or too many calls are in flight.
@@ -280,7 +282,7 @@ impl Session {
         Ok(CallInSession { session: self.clone(), id: id.clone() })
     }
 
-    /// Cancels the call of that id. False if there is none: it may just have ended.
+    /// Cancels the call of that id. False if there is none: the call may just have ended.
     pub fn cancel(&self, id: &RequestId) -> bool {
         self.touch();
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
@@ -288,6 +290,7 @@ impl Session {
     }
 
     fn end(&self) {
+        self.questions.end();
         let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
         self.ended.store(true, Ordering::Release);
         for wait in calls.values() {
@@ -309,7 +312,7 @@ impl Session {
     }
 }
 
-/// A call while it is in flight.
+/// A guard of a call in flight.
 #[derive(Debug)]
 pub struct CallInSession {
     session: Arc<Session>,
@@ -327,11 +330,13 @@ impl Drop for CallInSession {
 
 type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
 
-/// The handle: the only way to the session thread. Cheap to clone.
+/// The handle of the session thread, and the only way to it. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct Sessions {
     inbox: Sender<Command>,
     view: View,
+    /// A question to a client stays open for so long.
+    parked: Duration,
 }
 
 type Opened = Result<Arc<Session>, CallError>;
@@ -346,7 +351,7 @@ impl Sessions {
     }
 
     /// The session of that id if it is open and belongs to `bearer`. A valid id that an earlier
-    /// process issued is revived; it then hears of those servers that `may_hear` gives.
+    /// process issued is revived; its session may then see the servers that `may_hear` gives.
     pub fn find(
         &self,
         id: &str,
@@ -357,7 +362,7 @@ impl Sessions {
         let known = self.view.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
         let session = match known {
             Some(session) => session,
-            // Only tokens have a dot, so that a random text costs the thread nothing.
+            // Only tokens have a dot, so that a random text costs the session thread nothing.
             None if door == Transport::StreamableHttp && id.contains('.') => {
                 let id = SessionId::from(id);
                 let (bearer, may_hear) = (bearer.clone(), may_hear());
@@ -369,8 +374,8 @@ impl Sessions {
         theirs.then_some(session)
     }
 
-    /// Remembers what an HTTP+SSE client said in `initialize`. False if the session is gone or
-    /// has been introduced before.
+    /// Stores the caller that an HTTP+SSE client's `initialize` described. False if the session
+    /// is gone or has a caller already.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -393,8 +398,9 @@ impl Sessions {
         self.ask(|reply| Command::Attach { id, number, stream, reply })
     }
 
-    /// Ends a session: its calls are cancelled and its streams closed. It has ended when this
-    /// returns, and with a directory for it, that is on the disk, unless that is slow.
+    /// Ends a session: its calls are cancelled and its streams closed. The session has ended when
+    /// this returns, and its end is on the disk if there is a state directory, unless the disk is
+    /// slow.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -407,8 +413,9 @@ impl Sessions {
         Ok(())
     }
 
-    /// Like [`Sessions::close`], for a session of an earlier process that cannot be revived
-    /// because there is no room for it. False if the id is not that of one, or not theirs.
+    /// As [`Sessions::close`], for a session of an earlier process that cannot be revived because
+    /// there is no room for it. False if the id is not that of such a session, or it belongs to
+    /// others.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -429,8 +436,8 @@ impl Sessions {
         Ok(forgotten.is_some())
     }
 
-    /// Like [`Sessions::close`], but returns at once: for the end of a stream, which is told
-    /// by a thread that may not wait. If the inbox is full, a sweep ends the session.
+    /// As [`Sessions::close`], but returns at once: for the end of a stream, which a thread
+    /// notices that may not wait. If the inbox is full, a sweep ends the session.
     pub fn close_soon(&self, id: &SessionId) {
         self.tell(Command::Close { id: id.clone(), reply: None }).ok();
     }
@@ -443,9 +450,9 @@ impl Sessions {
         self.tell_unasked(Command::Tell { to, message })
     }
 
-    /// Tells those who are subscribed that a resource has changed: the parameters of
-    /// `notifications/resources/updated` as the server wrote them. `own`: it was said on the
-    /// session with the server that is this one's own, and not on the shared one.
+    /// Tells subscribed sessions that a resource has changed: `params` are those of
+    /// `notifications/resources/updated` as the server wrote them. `own` is the session whose own
+    /// session with the server carried the notification; none for the shared one.
     ///
     /// # Errors
     /// The inbox is full.
@@ -458,68 +465,51 @@ impl Sessions {
         self.tell_unasked(Command::Updated { server, own, params })
     }
 
-    /// The questions to the client of a session in one call, none yet. `wait` is that call's.
+    /// The questions of one call to the client of a session, none at first. `wait` is the call's.
     pub fn questions<'a>(
-        &'a self,
-        id: &'a SessionId,
+        &self,
+        session: &'a Session,
         wait: &'a Arc<Wait>,
     ) -> CallQuestions<'a> {
-        CallQuestions::new(self, id, wait)
+        CallQuestions::new(session, wait, self.parked)
     }
 
-    /// Asks the client of a session something that belongs to no call, on its newest stream.
-    /// Without one the upstream is told that nobody can be asked. Never waits.
+    /// Asks the client of a session a question that belongs to no call, on its newest stream. If
+    /// there is no stream, the upstream gets an error. Never waits.
     pub fn ask_unasked(&self, id: &SessionId, question: Question) {
-        // Dropped by a full inbox, the question answers itself with an error.
+        // If the inbox is full, the dropped question answers itself with an error.
         self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
     }
 
-    /// Closes a question for the client's answer: where the answer goes.
-    pub fn answered(&self, id: &SessionId, question: &RequestId) -> Option<Pending> {
-        let (id, question) = (id.clone(), question.as_u64()?);
-        self.ask(|reply| Command::Answered { id, question, reply }).ok()?
-    }
-
-    /// Closes a question that its server no longer asks; gives the id that the client sees.
-    pub fn withdraw(
-        &self,
-        id: &SessionId,
-        server: ServerName,
-        upstream_id: RequestId,
-    ) -> Option<RequestId> {
-        let id = id.clone();
-        let withdraw = |reply| Command::Withdraw { id, server, upstream_id, reply };
-        Some(RequestId::from(self.ask(withdraw).ok()??))
-    }
-
-    /// Like [`Sessions::withdraw`], and tells the client on its newest stream. Never waits.
+    /// Like [`Session::withdraw`], and tells the client on its newest stream. Never waits.
     pub fn withdraw_unasked(&self, id: &SessionId, server: ServerName, upstream_id: RequestId) {
         self.tell(Command::WithdrawUnasked { id: id.clone(), server, upstream_id }).ok();
     }
 
-    /// Whether the client of a session wants a log message.
+    /// True if the client of a session wants such a log message.
     pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         view.get(id).is_some_and(|session| session.wants_log(level))
     }
 
-    /// Whose a session is that is open.
+    /// The principal of an open session.
     pub fn principal_id(&self, id: &str) -> Option<PrincipalId> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         view.get(id).map(|session| session.principal_id())
     }
 
-    /// The least important level that any of those who share a session with a server wants log
-    /// messages from, whether or not it has said; none where none of them has.
+    /// The least important level from which a client that shares a session with a server wants
+    /// log messages; clients that have set none count with the usual one. None where no client
+    /// has set one.
     pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let sharing = view.values().filter(|session| match session.door {
             Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
                 session.caller.get().is_some()
                     && session.hears_of(&shared.server)
-                    && !session.has_own(shared.sharing)
+                    && session.shares(shared.by)
             }
-            // Nobody is told of log messages there.
+            // Such a stream carries no log messages.
             Transport::Listen => false,
         });
         let wanted: Vec<Option<LogLevel>> = sharing.map(|it| it.log_level()).collect();
@@ -528,8 +518,8 @@ impl Sessions {
         each.min().filter(|_| has_said)
     }
 
-    /// Lets every session hear of what `rescope` says of its owner, and ends those of which it
-    /// says nothing. Holds for those, too, that open with an older admission later.
+    /// Gives every session the servers that `rescope` gives for its owner, and ends sessions for
+    /// which it gives none. It holds also for sessions that open later with an older admission.
     ///
     /// # Errors
     /// The inbox stays full.
@@ -547,18 +537,18 @@ impl Sessions {
         self.tell(Command::EndListening).ok();
     }
 
-    /// Ends the session thread after what it was told before, whoever still holds a handle.
+    /// Ends the session thread after the commands before, while handles may still exist.
     pub fn stop(&self) {
         // A full inbox belongs to a thread that has died, or will end with the process.
         self.tell(Command::Stop).ok();
     }
 
-    /// Whether the session thread answers.
+    /// True if the session thread answers.
     pub fn is_alive(&self) -> bool {
         self.ask(|reply| Command::Alive { reply }).is_ok()
     }
 
-    /// How many sessions are open.
+    /// The numbers of open sessions.
     pub fn counts(&self) -> Counts {
         let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
         let count = |door| view.values().filter(|session| session.door == door).count();
@@ -579,7 +569,7 @@ impl Sessions {
         })
     }
 
-    /// What a server says takes no place from what clients want.
+    /// Sends a command that a server caused; such commands leave room in the inbox for clients'.
     fn tell_unasked(&self, command: Command) -> Result<(), CallError> {
         if self.inbox.len() >= SESSION_INBOX_UNASKED_MAX {
             return Err(overloaded());

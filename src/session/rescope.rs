@@ -1,4 +1,4 @@
-//! What sessions may see after a change of who is admitted, or of the servers.
+//! Changes of what sessions may see, after a change of the keys, or of the servers.
 
 use std::collections::hash_map;
 use std::sync::PoisonError;
@@ -9,15 +9,15 @@ use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::server_name::ServerName;
 
-/// What sessions may see from an admission on.
+/// The servers that sessions may see, from an admission on.
 pub struct Rescope {
-    /// Which admission that is, counted from 0.
+    /// The number of that admission, counted from 0.
     pub admission: u64,
-    /// What one session may see.
+    /// Returns what one session may see.
     pub sees: Box<Sees>,
 }
 
-/// What a session of that owner may see; none where it must end.
+/// Returns what a session of that owner may see; none where it must end.
 pub type Sees = dyn Fn(&Owner) -> Option<Rescoped> + Send;
 
 impl std::fmt::Debug for Rescope {
@@ -26,32 +26,32 @@ impl std::fmt::Debug for Rescope {
     }
 }
 
-/// What one session may see.
+/// The rights of one session after a change.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Rescoped {
-    /// The servers that it hears of.
+    /// The servers that the session may see.
     pub servers: Vec<ServerName>,
-    /// Whether its lists may differ even where the servers do not.
+    /// True if its lists may differ even where the servers do not.
     pub differs: bool,
-    /// Whose share of what is bounded it takes from then on.
+    /// The principal in whose share the session counts from then on.
     pub charged: Option<PrincipalId>,
 }
 
 impl Session {
-    /// Whose share of what is bounded it takes; none where nobody else can come.
+    /// The principal in whose share the session counts; none where no other principal can come.
     pub fn charged(&self) -> Option<PrincipalId> {
         self.charged.read().unwrap_or_else(PoisonError::into_inner).clone()
     }
 }
 
 impl Rescope {
-    /// Whose a session is that opens now, though the request for it was admitted earlier. None
-    /// where it may not open any more.
+    /// The owner of a session that opens now with an earlier admission's rights, changed to the
+    /// present rights. None where the session may not open any more.
     pub(super) fn late(&self, owner: Owner) -> Option<Owner> {
         if owner.admission >= self.admission {
             return Some(owner);
         }
-        // Which keys have ended in between is not known here: this knows the last change.
+        // Only the last change is known here, not which keys have ended before it.
         if owner.admission + 1 < self.admission {
             return None;
         }
@@ -62,9 +62,9 @@ impl Rescope {
 }
 
 impl Table {
-    /// Lets every session hear of what `rescope` says, and tells those whose lists may differ
-    /// now. What they had at servers of which they hear no more is left behind. The sessions of
-    /// which `rescope` says nothing.
+    /// Gives every session the rights that `rescope` gives, and notifies clients whose lists may
+    /// differ now. The subscriptions and upstream sessions at servers that they may see no more
+    /// are kept for `tidy`. Returns the sessions for which `rescope` gives none.
     pub(super) fn rescope(&mut self, rescope: &Rescope) -> Vec<SessionId> {
         let mut ends = Vec::new();
         let mut told = Vec::new();
@@ -102,7 +102,7 @@ impl Table {
         ends
     }
 
-    /// The place of a session is somebody's from here on, however much that has.
+    /// Moves a session's place into another principal's share, even if that is used up.
     fn charge(&mut self, session: &Session, whose: Option<PrincipalId>) {
         let before = session.charged();
         if before == whose {
@@ -117,8 +117,8 @@ impl Table {
         *session.charged.write().unwrap_or_else(PoisonError::into_inner) = whose;
     }
 
-    /// Keeps what a session has left at servers until somebody takes it: one entry a session,
-    /// so that there are never more than sessions.
+    /// Keeps the remains of a session at servers for `tidy`: one entry a session, so that there
+    /// are never more entries than sessions.
     fn leave(&mut self, ended: Ended) {
         match self.narrowed.entry(ended.session.clone()) {
             hash_map::Entry::Vacant(entry) => drop(entry.insert(ended)),
@@ -128,7 +128,7 @@ impl Table {
 }
 
 impl Ended {
-    /// What the same session has left before or after.
+    /// Adds what the same session has left before or after.
     pub(super) fn add(&mut self, other: Ended) {
         for resource in other.subscriptions {
             if !self.subscriptions.contains(&resource) {
@@ -151,10 +151,11 @@ mod tests {
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
-    use super::super::{Audience, EncodedEvent, EventSink, Over, Refused, Transport};
+    use super::super::{Audience, EncodedEvent, EventSink, Refused, Transport};
     use super::*;
     use crate::protocol::call::Caller;
     use crate::protocol::raw::Raw;
+    use crate::protocol::session_route::SessionKind;
 
     #[derive(Default)]
     struct Sink(Mutex<Vec<String>>);
@@ -186,7 +187,7 @@ mod tests {
         }
     }
 
-    /// One session, `x`, that hears of `a` and `b`, and its stream.
+    /// A table with one session, `x`, that may see `a` and `b`, and the session's stream.
     fn table() -> (Table, Arc<Session>, Arc<Sink>) {
         let idle = Duration::from_secs(60);
         let mut table = Table::new(Bounds { sessions: 3, sessions_per_key: 3, idle });
@@ -210,10 +211,10 @@ mod tests {
     #[test]
     fn nothing_of_a_server_that_was_lost_reaches_the_client() {
         let (mut table, session, sink) = table();
-        for (uri, over) in [("s:", Over::Shared), ("o:", Over::Own)] {
+        for (uri, over) in [("s:", SessionKind::Shared), ("o:", SessionKind::Own)] {
             session.subscribe(&name("a"), uri, uri, over).unwrap();
         }
-        session.subscribe(&name("b"), "s:", "s:", Over::Shared).unwrap();
+        session.subscribe(&name("b"), "s:", "s:", SessionKind::Shared).unwrap();
         let say = |table: &mut Table| {
             let x = "x".into();
             for server in ["a", "b"].map(name) {
@@ -234,7 +235,7 @@ mod tests {
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
         assert!(!table.hears("x", &name("a")));
         // A request that was admitted before cannot bring it back.
-        let late = session.subscribe(&name("a"), "s:", "s:", Over::Shared);
+        let late = session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared);
         assert_eq!(late, Err(Refused::NotHeard));
     }
 
@@ -264,11 +265,11 @@ mod tests {
     fn what_was_lost_is_left_behind_once_unless_it_is_wanted_again() {
         let (mut table, session, _) = table();
         let (a, s) = (name("a"), "s:".to_owned());
-        session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
-        session.subscribe(&a, "o:", "o:", Over::Own).unwrap();
+        session.subscribe(&a, "s:", "s:", SessionKind::Shared).unwrap();
+        session.subscribe(&a, "o:", "o:", SessionKind::Own).unwrap();
         table.rescope(&to(&["b"], false));
         table.rescope(&to(&["b"], false));
-        // Nobody takes it for now.
+        // `tidy` takes nothing for now.
         assert_eq!(table.hand_over(Err), 1);
         let left = Mutex::new(Vec::new());
         let take = |ended| {
@@ -283,15 +284,15 @@ mod tests {
         assert_eq!(narrowed.servers().collect::<Vec<_>>(), [&a]);
         assert!(!ended.is_wanted(&a, &s));
         table.rescope(&to(&["a", "b"], false));
-        session.subscribe(&a, "s:", "s:", Over::Shared).unwrap();
+        session.subscribe(&a, "s:", "s:", SessionKind::Shared).unwrap();
         assert!(ended.is_wanted(&a, &s) && narrowed.servers().next().is_none());
     }
 
     #[test]
     fn a_session_that_ends_leaves_what_it_had_lost_too() {
         let (mut table, session, _) = table();
-        session.subscribe(&name("a"), "s:", "s:", Over::Shared).unwrap();
-        session.subscribe(&name("b"), "t:", "t:", Over::Shared).unwrap();
+        session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared).unwrap();
+        session.subscribe(&name("b"), "t:", "t:", SessionKind::Shared).unwrap();
         table.rescope(&to(&["b"], false));
         assert!(table.close("x"));
         let take = |ended: Ended| {

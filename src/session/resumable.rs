@@ -1,5 +1,6 @@
-//! One stream of a session that its client may resume after its connection broke (2025-11-25,
-//! basic/transports, Resumability and Redelivery): what it was sent, and where it is live.
+//! A stream of a session that its client may resume after its connection broke (2025-11-25,
+//! basic/transports, Resumability and Redelivery): its kept events, and the connection that it is
+//! live on.
 
 use std::io;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -12,39 +13,40 @@ use crate::limits::RESUMABLE_STREAM_LIFE;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::sse;
 
-/// Who writes what is pushed.
+/// The writer of the events that are pushed.
 enum Live {
-    /// The thread of the POST that began the stream, to its own connection.
+    /// The thread of the POST that began the stream writes to its own connection.
     Answer,
-    /// Whoever holds this stream's socket.
+    /// The sink writes to a connection that another thread holds.
     Sink(Arc<dyn EventSink>),
-    /// Nobody: the client has gone, or has not come.
+    /// There is no writer: the client has gone, or has not come.
     Nobody,
 }
 
-/// What becomes of an event that was pushed.
+/// The way of an event that was pushed.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Delivery {
-    /// The POST's thread writes it, behind this line.
+    /// The POST's thread writes the event, behind this line.
     Own(String),
-    /// It has been queued for another connection, or waits for one.
+    /// The event was queued for another connection, or waits for one.
     Elsewhere,
 }
 
 pub(super) struct State {
     pub(super) log: EventLog,
-    /// Whose share of all logs it takes, and its turn among them while it holds anything.
+    /// The principal in whose share of all logs the events count, and the log's turn among that
+    /// principal's logs while it holds events.
     pub(super) holder: PrincipalId,
     pub(super) turn: Option<u64>,
     pub(super) own: Weak<Mutex<State>>,
     live: Live,
-    /// When the last event of a POST's stream was pushed.
+    /// The time at which the last event of a POST's stream was pushed.
     completed: Option<Instant>,
-    /// Its session has ended.
+    /// True once the session has ended.
     closed: bool,
 }
 
-/// One resumable stream. Nothing waits while it is locked: sinks only queue.
+/// One resumable stream. Its lock is never held across a wait: sinks only queue.
 pub struct Resumable {
     id: StreamId,
     logs: EventLogs,
@@ -85,11 +87,11 @@ impl Resumable {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
+        // Between two changes there is no panic, so a poisoned value is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Its id.
+    /// The stream's id.
     pub fn id(&self) -> StreamId {
         self.id
     }
@@ -98,14 +100,15 @@ impl Resumable {
         EventId { stream: self.id, sequence }
     }
 
-    /// The event that a stream begins with: an id to resume from before anything has come
+    /// The event with which a stream begins: an id to resume from before any message has come
     /// (2025-11-25, basic/transports, Sending Messages).
     pub fn priming(&self, retry: Duration) -> String {
         sse::priming(&self.event_id(EventLog::BEGINNING).to_string(), retry)
     }
 
-    /// Numbers an event, keeps it and queues it where the stream is live. One that is too large to
-    /// be kept is delivered live only; who resumes is given what `stand_in` encodes.
+    /// Numbers an event, keeps it and queues it where the stream is live. An event that is too
+    /// large to be kept is delivered live only; a client that resumes gets the event of
+    /// `stand_in`.
     pub fn push(
         &self,
         event: &EncodedEvent,
@@ -146,8 +149,8 @@ impl Resumable {
         self.state()
     }
 
-    /// The event as this log may keep it; none where it is too large, or others have taken the
-    /// room.
+    /// The event with its place in this log; none where it is too large, or other logs have taken
+    /// the room.
     fn kept(&self, state: &State, event: &EncodedEvent) -> Option<EncodedEvent> {
         let fits = state.log.fits(event.len());
         fits.then(|| self.logs.keep(&state.holder, event)).flatten()
@@ -161,8 +164,8 @@ impl Resumable {
         self.logs.enlist(state);
     }
 
-    /// Ends the connection on which the stream is live: another one takes it over, and what
-    /// comes meanwhile waits for that one.
+    /// Ends the connection on which the stream is live: another one takes it over, and gets the
+    /// events that come meanwhile.
     pub fn detach(&self) {
         let live = std::mem::replace(&mut self.state().live, Live::Nobody);
         if let Live::Sink(sink) = live {
@@ -170,12 +173,13 @@ impl Resumable {
         }
     }
 
-    /// Makes the stream live on a new connection, which is given what came after `sequence`;
-    /// the one before it ends. A stream that is complete, or whose session has ended, ends
-    /// after that.
+    /// Makes the stream live on a new connection, which gets the events after `sequence`; the
+    /// connection before it ends. If the stream is complete, or its session has ended, the new
+    /// connection ends after those events.
     pub fn attach(&self, sink: Arc<dyn EventSink>, first: &[u8], sequence: u64) {
         let mut state = self.state();
-        // All at once: behind a first event that waits there is little room in a queue.
+        // The events are queued all at once: behind a first event that waits there is little room
+        // in a queue.
         let mut replay = vec![EncodedEvent::from(first)];
         replay.extend(state.log.after(sequence).cloned());
         let lost = state.log.lost_after(sequence);
@@ -195,12 +199,12 @@ impl Resumable {
         }
     }
 
-    /// Whether the POST's own connection is still the one that counts.
+    /// True if the POST's own connection still carries the stream.
     pub fn is_own(&self) -> bool {
         matches!(self.state().live, Live::Answer)
     }
 
-    /// The POST's own connection has broken.
+    /// Notes that the POST's own connection has broken.
     pub fn lost(&self) {
         let mut state = self.state();
         if matches!(state.live, Live::Answer) {
@@ -208,8 +212,8 @@ impl Resumable {
         }
     }
 
-    /// Its response has been pushed: nothing more comes. False if who resumes would wait for
-    /// it in vain, because it is not kept.
+    /// Notes that the response has been pushed, after which no event comes. False if a client
+    /// that resumes would wait for the response in vain, because it is not kept.
     pub fn complete(&self) -> bool {
         let mut state = self.state();
         state.completed = Some(Instant::now());
@@ -222,7 +226,7 @@ impl Resumable {
         is_kept
     }
 
-    /// Its session has ended, or has no room for it.
+    /// Closes the stream because its session has ended, or has no room for it.
     pub(super) fn close(&self) {
         let mut state = self.state();
         state.closed = true;
@@ -233,17 +237,17 @@ impl Resumable {
         }
     }
 
-    /// Whether the response was pushed.
+    /// True if the response was pushed.
     pub(super) fn is_complete(&self) -> bool {
         self.state().completed.is_some()
     }
 
-    /// Whether a connection in the hub of streams is open for it.
+    /// True if a connection in the hub of streams is open for the stream.
     pub(super) fn has_open_sink(&self) -> bool {
         matches!(&self.state().live, Live::Sink(sink) if sink.is_open())
     }
 
-    /// Whether it has been complete for so long that nobody will come for it.
+    /// True if the stream has been complete for so long that no client will resume it.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         let completed = self.state().completed;
         completed.is_some_and(|at| now.saturating_duration_since(at) >= RESUMABLE_STREAM_LIFE)
@@ -258,7 +262,7 @@ impl Drop for Resumable {
     }
 }
 
-/// A number that no other stream has.
+/// A random number for a new stream.
 ///
 /// # Errors
 /// The system gives no randomness.
@@ -277,7 +281,7 @@ pub(super) mod tests {
     use crate::session::event_log::{Bounds, Origin};
     use std::sync::atomic::{AtomicBool, Ordering};
 
-    /// A connection that takes everything.
+    /// A connection that takes every event.
     #[derive(Default)]
     pub(in crate::session) struct Sink {
         gone: AtomicBool,
@@ -289,7 +293,7 @@ pub(super) mod tests {
             self.gone.store(true, Ordering::Relaxed);
         }
 
-        /// What came, without ids.
+        /// The received text, without ids.
         pub(in crate::session) fn text(&self) -> String {
             let text = String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap();
             let lines = text.lines().filter(|line| !line.starts_with("id: "));
@@ -442,7 +446,7 @@ pub(super) mod tests {
         assert_eq!(logs.held_bytes(), event.len() + ids(1));
         drop(fourth);
         assert_eq!(logs.held_bytes(), 0);
-        // It can be said again.
+        // The event can be sent again.
         let again = answering(&logs);
         again.push(&event, None);
         assert_eq!(logs.held_bytes(), event.len() + ids(1));
@@ -463,7 +467,7 @@ pub(super) mod tests {
         assert!(sink.text().starts_with("the oldest|"), "twenty times it would be too much");
     }
 
-    /// A connection that is given everything and writes nothing.
+    /// A connection that takes every event and writes none.
     #[derive(Default)]
     struct Queue(Mutex<Vec<EncodedEvent>>);
 

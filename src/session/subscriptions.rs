@@ -1,4 +1,4 @@
-//! What a session is subscribed to.
+//! The resources to which a session is subscribed.
 
 use std::collections::HashMap;
 use std::sync::{Mutex, MutexGuard, PoisonError};
@@ -6,29 +6,22 @@ use std::sync::{Mutex, MutexGuard, PoisonError};
 use super::Refused;
 use crate::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 
 /// A server, and its own URI of a resource.
 pub(super) type Resource = (ServerName, String);
 
-/// Over which session with the server a subscription goes.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Over {
-    /// The one that clients share.
-    Shared,
-    /// The client's own, with which it ends.
-    Own,
-}
-
-/// The resources, each with the URI that the client wrote. None once the session has ended:
+/// The resources, each with the URI that the client wrote, and the session with the server over
+/// which the subscription goes: with one of the client's own it ends. None once the session has ended:
 /// under one lock it is either collected at the end or refused.
-pub(super) struct Subscriptions(Mutex<Option<HashMap<Resource, (String, Over)>>>);
+pub(super) struct Subscriptions(Mutex<Option<HashMap<Resource, (String, SessionKind)>>>);
 
 impl Subscriptions {
     pub(super) fn new() -> Subscriptions {
         Subscriptions(Mutex::new(Some(HashMap::new())))
     }
 
-    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Resource, (String, Over)>>> {
+    fn lock(&self) -> MutexGuard<'_, Option<HashMap<Resource, (String, SessionKind)>>> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -36,13 +29,13 @@ impl Subscriptions {
         &self,
         resource: Resource,
         asked: &str,
-        over: Over,
+        over: SessionKind,
         is_heard: impl Fn(&ServerName) -> bool,
     ) -> Result<(), Refused> {
         let mut resources = self.lock();
         let resources = resources.as_mut().ok_or(Refused::Ended)?;
-        // Under the lock, so that whoever takes subscriptions away after the right to hear
-        // misses none.
+        // This check holds the lock, so that a change of rights, which then takes subscriptions
+        // away, misses none.
         if !is_heard(&resource.0) {
             return Err(Refused::NotHeard);
         }
@@ -59,7 +52,7 @@ impl Subscriptions {
     }
 
     /// The URI under which the client subscribed, if it has over such a session.
-    pub(super) fn asked(&self, resource: &Resource, over: Over) -> Option<String> {
+    pub(super) fn asked(&self, resource: &Resource, over: SessionKind) -> Option<String> {
         let resources = self.lock();
         let (asked, mine) = resources.as_ref()?.get(resource)?;
         (*mine == over).then(|| asked.clone())
@@ -69,21 +62,21 @@ impl Subscriptions {
         self.lock().as_mut().is_some_and(|resources| resources.remove(resource).is_some())
     }
 
-    /// Takes away what is of servers that are not heard of. Gives what is left behind on shared
-    /// sessions.
+    /// Removes subscriptions at servers that the session may not see. Returns those that it had
+    /// on shared sessions.
     pub(super) fn narrow(&self, is_heard: impl Fn(&ServerName) -> bool) -> Vec<Resource> {
         let mut resources = self.lock();
         let Some(resources) = resources.as_mut() else { return Vec::new() };
         let gone = resources.extract_if(|(server, _), _| !is_heard(server));
-        let shared = gone.filter(|(_, (_, over))| *over == Over::Shared);
+        let shared = gone.filter(|(_, (_, over))| *over == SessionKind::Shared);
         shared.map(|(resource, _)| resource).collect()
     }
 
-    /// Takes everything; nothing can be added from here on. Gives what is left behind on shared
-    /// sessions.
+    /// Removes all subscriptions; none can be added from here on. Returns those that it had on
+    /// shared sessions.
     pub(super) fn end(&self) -> Vec<Resource> {
         let all = self.lock().take().unwrap_or_default();
-        let shared = all.into_iter().filter(|(_, (_, over))| *over == Over::Shared);
+        let shared = all.into_iter().filter(|(_, (_, over))| *over == SessionKind::Shared);
         shared.map(|(resource, _)| resource).collect()
     }
 }
@@ -99,15 +92,15 @@ mod tests {
     #[test]
     fn what_comes_after_the_end_is_refused() {
         let subscriptions = Subscriptions::new();
-        subscriptions.add(resource("x:"), "x:", Over::Shared, |_| true).unwrap();
-        subscriptions.add(resource("o:"), "o:", Over::Own, |_| true).unwrap();
-        assert_eq!(subscriptions.asked(&resource("o:"), Over::Shared), None);
+        subscriptions.add(resource("x:"), "x:", SessionKind::Shared, |_| true).unwrap();
+        subscriptions.add(resource("o:"), "o:", SessionKind::Own, |_| true).unwrap();
+        assert_eq!(subscriptions.asked(&resource("o:"), SessionKind::Shared), None);
         assert_eq!(subscriptions.end(), [resource("x:")]);
         assert_eq!(
-            subscriptions.add(resource("y:"), "y:", Over::Shared, |_| true),
+            subscriptions.add(resource("y:"), "y:", SessionKind::Shared, |_| true),
             Err(Refused::Ended)
         );
-        assert_eq!(subscriptions.asked(&resource("x:"), Over::Shared), None);
+        assert_eq!(subscriptions.asked(&resource("x:"), SessionKind::Shared), None);
         assert!(!subscriptions.remove(&resource("x:")));
         assert!(subscriptions.end().is_empty());
     }
@@ -116,12 +109,14 @@ mod tests {
     fn at_the_bound_what_is_there_can_be_added_again() {
         let subscriptions = Subscriptions::new();
         for n in 0..SUBSCRIPTIONS_PER_SESSION_MAX {
-            subscriptions.add(resource(&format!("x:{n}")), "x:", Over::Own, |_| true).unwrap();
+            subscriptions
+                .add(resource(&format!("x:{n}")), "x:", SessionKind::Own, |_| true)
+                .unwrap();
         }
         assert_eq!(
-            subscriptions.add(resource("y:"), "y:", Over::Own, |_| true),
+            subscriptions.add(resource("y:"), "y:", SessionKind::Own, |_| true),
             Err(Refused::TooMany)
         );
-        subscriptions.add(resource("x:0"), "x:", Over::Own, |_| true).unwrap();
+        subscriptions.add(resource("x:0"), "x:", SessionKind::Own, |_| true).unwrap();
     }
 }

@@ -1,4 +1,5 @@
-//! The sessions and their rules: bounds, idle time, who hears what. Pure: time is an argument.
+//! Pure: the table of sessions and its rules: bounds, idle time, audiences. Pure: time is an
+//! argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -6,9 +7,10 @@ use std::sync::{Arc, Mutex, OnceLock, RwLock};
 use std::time::{Duration, Instant};
 
 use super::ended::LeftBehind;
+use super::questions::OpenQuestions;
 use super::{
-    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Over, Owner, Session, SessionId,
-    Shared, Subscriptions, Transport,
+    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Shared,
+    Subscriptions, Transport,
 };
 use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
 use crate::protocol::call::{Caller, PrincipalId};
@@ -18,6 +20,7 @@ use crate::protocol::listening::{acknowledged, subscription_ended, with_subscrip
 use crate::protocol::method::notification::RESOURCES_UPDATED;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
@@ -30,33 +33,35 @@ pub(super) struct Bounds {
     pub(super) idle: Duration,
 }
 
-/// Which bound a new session would break.
+/// The bound that a new session would break.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Full {
     Sessions,
     SessionsPerKey,
-    /// The principal's share of all sessions, which is so many now.
+    /// The principal's share of all sessions, which is this many now.
     Share(usize),
 }
 
 struct Entry {
     session: Arc<Session>,
-    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept.
-    /// By the number of each (`Session::next_stream`), so the oldest first.
+    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept. They
+    /// are ordered by number (`Session::next_stream`), so the oldest is first.
     streams: BTreeMap<u64, Arc<dyn EventSink>>,
 }
 
 impl Entry {
-    /// Whether its client may be there still: one that went without ending its session leaves
-    /// it behind, and must not keep from others what is said of nobody in particular.
+    /// True if the session's client may still be there: a client that went without ending its
+    /// session leaves it behind, and such a session must not keep messages that name no call from
+    /// other clients.
     fn is_present(&self, now: Instant) -> bool {
         self.streams.values().any(|stream| stream.is_open())
             || self.session.kept.any_open()
             || now.saturating_duration_since(self.session.last_used()) < ABSENT_SESSION_TIME
     }
 
-    /// Sends a message that belongs to no call. Who listens without a session hears only what
-    /// it listens to, marked as its subscription's (2026-07-28, basic/patterns/subscriptions).
+    /// Sends a message that belongs to no call. A `subscriptions/listen` stream gets only
+    /// messages that pass its filter, marked with its subscription (2026-07-28,
+    /// basic/patterns/subscriptions).
     fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
         if self.session.door != Transport::Listen {
             let caller = self.session.caller();
@@ -76,7 +81,7 @@ impl Entry {
     }
 
     /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
-    /// the newest, one that can be resumed before one that cannot. False where there is none.
+    /// the newest, a resumable one before others. False where there is none.
     fn send(&mut self, event: &EncodedEvent) -> bool {
         if self.session.kept.tell(event) {
             return true;
@@ -96,12 +101,13 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
-    /// Whose each session is, and each that has ended and of which something is left.
+    /// The places of each principal: of its sessions, and of the ended sessions whose remains
+    /// wait.
     pub(super) shares: Shares<PrincipalId>,
-    /// What ended sessions have left behind and nobody has taken yet. Each counts as a session,
-    /// so both together are bounded by `limits.sessions`.
+    /// The remains of ended sessions that `tidy` has not taken yet. Each counts as a session, so
+    /// both together are bounded by `limits.sessions`.
     left: LeftBehind,
-    /// What open sessions have left at servers that they may see no more, and nobody has taken
+    /// The remains of open sessions at servers that they may see no more, not taken by `tidy`
     /// yet: one entry a session.
     pub(super) narrowed: HashMap<SessionId, Ended>,
 }
@@ -125,7 +131,8 @@ impl Table {
     ) -> Result<Arc<Session>, Full> {
         let visible_servers = owner.visible_servers.clone();
         let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
-        // Without keys nobody can be told apart, so the bound on all sessions is the only one.
+        // Without keys no client can be told from another, so the bound on all sessions is the
+        // only one.
         if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
@@ -160,6 +167,7 @@ impl Table {
             log_level: AtomicU8::new(0),
             subscriptions: Subscriptions::new(),
             calls: Mutex::default(),
+            questions: OpenQuestions::new(),
         });
         self.entries.insert(id, Entry { session: session.clone(), streams: BTreeMap::new() });
         Ok(session)
@@ -182,21 +190,22 @@ impl Table {
         }
         entry.streams.retain(|_, stream| stream.is_open());
         entry.streams.insert(number, stream);
-        // A client that asks again and again has lost the first ones, or wants to cost much.
+        // A client that opens stream after stream has lost the first ones, or wants to cost much.
         while entry.streams.len() > SESSION_STREAMS_MAX {
             let Some((_, oldest)) = entry.streams.pop_first() else { break };
             oldest.close();
         }
         if let Some(listening) = entry.session.listening.get() {
-            // By the thread that tells everything else, so that nothing comes before it and
-            // nothing is missed after it (2026-07-28, basic/patterns/subscriptions).
+            // This thread sends the acknowledgement, because it sends all other messages: so no
+            // message comes before it, and none is missed after it (2026-07-28,
+            // basic/patterns/subscriptions).
             let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
             entry.send(&first.into());
         }
         true
     }
 
-    /// Ends a session, and keeps what it leaves behind. False if there is none of that id.
+    /// Ends a session, and keeps its remains. False if there is none of that id.
     pub(super) fn close(&mut self, id: &str) -> bool {
         let Some(entry) = self.entries.remove(id) else { return false };
         if let Some(held) = self.per_key.get_mut(&entry.session.owner.principal) {
@@ -224,8 +233,8 @@ impl Table {
         true
     }
 
-    /// Gives away what sessions have left behind, ended ones first, in turns of their principals,
-    /// until somebody cannot take it and `give` hands it back. How many are kept.
+    /// Gives away the remains of sessions, those of ended ones first, in turns of their
+    /// principals, until `give` hands one back. Returns how many are kept.
     pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
         let shares = &mut self.shares;
         if !self.left.hand_over(&give, |charged| shares.give_back_of(charged, 1)) {
@@ -262,7 +271,7 @@ impl Table {
             session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
-            visible_servers(session, &shared.server) && !session.has_own(shared.sharing)
+            visible_servers(session, &shared.server) && session.shares(shared.by)
         };
         match to {
             Audience::One(id, server) => {
@@ -316,9 +325,9 @@ impl Table {
         }
     }
 
-    /// Tells those who are subscribed that a resource has changed, each under the URI that it
-    /// subscribed to: all over the shared session, or the one whose own session it was said on.
-    /// Only those who may still see the server.
+    /// Tells subscribed sessions that a resource has changed, each under the URI with which it
+    /// subscribed: all that subscribed over the shared session, or the one whose own session
+    /// carried the notification. Only sessions that may still see the server are told.
     pub(super) fn updated(
         &mut self,
         server: &ServerName,
@@ -328,7 +337,7 @@ impl Table {
         let Ok(fields) = RawObject::parse(params.get()) else { return };
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
-        let over = if own.is_some() { Over::Own } else { Over::Shared };
+        let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
         // What is the same for many is written once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
@@ -348,7 +357,7 @@ impl Table {
         }
     }
 
-    /// Ends the streams of those who listen without a session, after their response.
+    /// Ends `subscriptions/listen` streams, after their response.
     pub(super) fn end_listening(&mut self) {
         for entry in self.entries.values_mut() {
             let Some(id) = entry.session.listening.get().map(|it| it.id.clone()) else {
@@ -368,29 +377,25 @@ impl Table {
         self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
     }
 
-    /// Whether there is a session of that id that hears of the server.
+    /// True if there is a session of that id that may see the server.
     pub(super) fn hears(&self, id: &str, server: &ServerName) -> bool {
         self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
     }
 
-    /// Who a session's client is; one that can be asked nothing before it has said so.
-    pub(super) fn caller(&self, id: &str) -> Arc<Caller> {
-        let caller = self.entries.get(id).and_then(|entry| entry.session.caller());
-        caller.unwrap_or_else(|| Arc::new(Caller::plain()))
+    /// The session of that id.
+    pub(super) fn session(&self, id: &str) -> Option<&Arc<Session>> {
+        self.entries.get(id).map(|entry| &entry.session)
     }
 
-    /// Whether there is a session of that id.
-    pub(super) fn has(&self, id: &str) -> bool {
-        self.entries.contains_key(id)
-    }
-
-    /// The sessions that should end: idle ones, and those whose stream, with which they live, has ended.
+    /// The sessions that should end: idle ones, and those whose stream, with which they live, has
+    /// ended. Closes the questions of the others that have waited for too long.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
         for (id, entry) in &mut self.entries {
             entry.streams.retain(|_, stream| stream.is_open());
             entry.session.kept.sweep(now);
+            entry.session.questions.sweep(now);
             let streamless = entry.streams.is_empty() && !entry.session.kept.any_open();
             let unused = now.saturating_duration_since(entry.session.last_used()) >= idle;
             let ended = match entry.session.door {
@@ -437,7 +442,7 @@ mod tests {
         Table::new(Bounds { sessions: 3, sessions_per_key: 2, idle: Duration::from_secs(60) })
     }
 
-    /// Ends what should end, as the session thread does; how many that were.
+    /// Ends sessions as the session thread's sweep does; returns how many.
     fn sweep(table: &mut Table, now: Instant) -> usize {
         let over = table.over(now);
         over.iter().for_each(|id| assert!(table.close(id)));
@@ -537,9 +542,12 @@ mod tests {
         let mut table = table();
         let session = open(&mut table, Instant::now(), "x", "k").unwrap();
         let server = ServerName::parse("a").unwrap();
-        session.subscribe(&server, "x:", "x:", Over::Shared).unwrap();
+        session.subscribe(&server, "x:", "x:", SessionKind::Shared).unwrap();
         assert!(table.close("x"));
-        assert_eq!(session.subscribe(&server, "y:", "y:", Over::Shared), Err(Refused::Ended));
+        assert_eq!(
+            session.subscribe(&server, "y:", "y:", SessionKind::Shared),
+            Err(Refused::Ended)
+        );
         assert!(!session.is_subscribed(&server, "x:"));
         let left = |ended: Ended| {
             assert_eq!(ended.subscriptions, [(server.clone(), "x:".to_owned())]);
@@ -559,7 +567,7 @@ mod tests {
         table.attach("x", 1, second.clone());
         table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}", Instant::now());
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}", Instant::now());
-        // The newest, although its number came first.
+        // The newest stream got the event, although its number came first.
         assert_eq!(first.events.lock().unwrap().len(), 1);
         assert_eq!(second.events.lock().unwrap().len(), 0);
     }

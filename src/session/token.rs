@@ -1,5 +1,5 @@
-//! Session ids that say by themselves what they stand for, to nobody but the gateway: a sealed
-//! token. Pure.
+//! Pure: session ids that carry their session's properties as a sealed token, which only the
+//! gateway can read.
 
 use serde::{Deserialize, Serialize};
 
@@ -10,16 +10,16 @@ use crate::protocol::revision::Revision;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 
-/// What a token carries.
+/// The claims of a token.
 #[derive(Debug, Clone, PartialEq)]
 pub(crate) struct Claims {
-    /// Random; what makes the session's id unique.
+    /// A random text, which makes the session's id unique.
     pub(crate) id: String,
     /// The process that issued the token.
     pub(crate) boot: String,
     /// The name of the key that opened the session.
     pub(crate) principal: Option<String>,
-    /// The revision agreed on.
+    /// The negotiated revision.
     pub(crate) revision: Revision,
     /// The client's capabilities; none if they were too large to carry.
     pub(crate) capabilities: Option<String>,
@@ -32,8 +32,8 @@ pub(crate) struct Claims {
 }
 
 impl Claims {
-    /// The caller that the session remembered, as far as a token carries it; none where the
-    /// capabilities were too large.
+    /// The caller of the session, as far as a token carries it; none where the capabilities were
+    /// too large.
     pub(crate) fn caller(&self) -> Option<Caller> {
         let capabilities = self.capabilities.clone()?;
         RawObject::parse(&capabilities).ok()?;
@@ -46,7 +46,7 @@ impl Claims {
     }
 }
 
-/// The claims as they stand in the token: short keys, because every request carries them.
+/// The claims as the token encodes them: with short keys, because every request carries them.
 #[derive(Serialize, Deserialize)]
 struct Wire {
     i: String,
@@ -93,7 +93,7 @@ impl Signer {
         self.0.seal(&serde_json::to_string(&wire).unwrap_or_default())
     }
 
-    /// What a token carries, if this key signed it and it has not expired.
+    /// The claims of a token, if this key signed it and it has not expired.
     pub(crate) fn read(&self, token: &str, now_seconds: u64) -> Option<Claims> {
         let wire: Wire = serde_json::from_str(&self.0.open(token)?).ok()?;
         let names = |list: Vec<String>| -> Option<Vec<ServerName>> {

@@ -1,4 +1,4 @@
-//! How sessions are opened and whose they are: values.
+//! Values of a session's opening: its transport, its owner, and refusals.
 
 use std::sync::Arc;
 
@@ -12,17 +12,17 @@ use crate::protocol::server_name::ServerName;
 /// A session's id as clients carry it.
 pub type SessionId = Arc<str>;
 
-/// Where a session's messages go: an open stream, whose socket is somebody else's.
+/// The receiving end of a session's messages: an open stream, whose socket another thread owns.
 pub trait EventSink: Send + Sync {
     /// Queues one encoded event. False once the stream has ended.
     fn send(&self, event: EncodedEvent) -> bool;
-    /// Ends the stream after what is queued.
+    /// Ends the stream after the queued events.
     fn close(&self);
-    /// Whether the client is still there.
+    /// True if the client is still there.
     fn is_open(&self) -> bool;
 }
 
-/// Which transport a session was opened over.
+/// The transport over which a session was opened.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Transport {
     /// HTTP+SSE: the session lives as long as its stream.
@@ -31,13 +31,13 @@ pub enum Transport {
     StreamableHttp,
     /// Lines of standard input and output: the session lives as long as they do.
     Stdio,
-    /// A stateless client's `subscriptions/listen`: what stands for the stream lives as long as
-    /// that, and no client knows its id.
+    /// A stateless client's `subscriptions/listen`: the session lives as long as the stream, and
+    /// no client knows its id.
     Listen,
 }
 
 impl Transport {
-    /// Whether a client that declares this may stand for requests that declare anything. Each
+    /// True if a client with these capabilities may stand for requests that declare others. Each
     /// stateless request declares for itself, and a client that speaks for several, as a gateway
     /// does, has one stream for all of them.
     pub(super) fn is_for_any_request(self, capabilities: &str) -> bool {
@@ -48,45 +48,46 @@ impl Transport {
     }
 }
 
-/// What a `subscriptions/listen` stream is for.
+/// A `subscriptions/listen` stream.
 #[derive(Debug, Clone)]
 pub struct Listening {
     /// The id of the request that opened it.
     pub id: RequestId,
-    /// What its client is told.
+    /// The notifications that the client gets.
     pub filter: Filter,
 }
 
-/// Whom a session belongs to and what it may see; fixed when it opens, but for what it hears of
-/// after a reload.
+/// A session's owner and rights; fixed when it opens, but for the visible servers, which a reload
+/// may change.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Owner {
-    /// The name of the key that opened it.
+    /// The name of the key that opened the session.
     pub principal: Option<Arc<str>>,
     /// The one server of a per-server endpoint.
     pub only: Option<ServerName>,
     /// The servers of the narrowing header.
     pub narrowed: Option<Arc<[ServerName]>>,
-    /// The servers whose changes it hears of at first.
+    /// The servers that the session may see at first.
     pub visible_servers: Arc<[ServerName]>,
-    /// Which admission, counted from 0, that is of: a later one may say otherwise.
+    /// The number of the admission, counted from 0, that gave these rights: a later one may
+    /// change them.
     pub admission: u64,
-    /// Whose share of what is bounded it takes; none where nobody else can come.
+    /// The principal in whose share the session counts; none where no other principal can come.
     pub charged: Option<PrincipalId>,
 }
 
-/// Who asks for a session by its id.
+/// The sender of a request that names a session by its id.
 #[derive(Debug, Clone)]
 pub struct Bearer {
     /// The name of the key that came with the id.
     pub principal: Option<Arc<str>>,
-    /// Which admission let it in.
+    /// The number of the admission that let the request in.
     pub admission: u64,
     /// As [`Owner::charged`], for a session that is revived.
     pub charged: Option<PrincipalId>,
 }
 
-/// Why a session does not take a call or a subscription.
+/// The reason why a session does not take a call or a subscription.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Refused {
     /// A call with this id is in flight already.
@@ -95,11 +96,11 @@ pub enum Refused {
     TooMany,
     /// The session has ended.
     Ended,
-    /// The session does not hear of the server: not any more, or not yet.
+    /// The session may not see the server: not any more, or not yet.
     NotHeard,
 }
 
-/// How many sessions are open.
+/// The numbers of open sessions.
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub struct Counts {
     /// Over HTTP+SSE.

@@ -1,4 +1,4 @@
-//! Pure: what stands in a file of `state_dir`: one line that says what it is, then its body.
+//! Pure: the form of a file in `state_dir`: one line that describes it, then its body.
 //!
 //! ```text
 //! trunkline NAME VERSION SHA256 LENGTH
@@ -9,18 +9,18 @@ use std::fmt;
 
 use ring::digest::{SHA256, digest};
 
-/// Why a file cannot be used.
+/// The reason why a file cannot be used.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Unusable {
-    /// It does not begin as a file of this program does.
+    /// The file does not begin as a file of this program does.
     Foreign,
-    /// It is another kind of file of this program, or of another version.
+    /// The file is another kind of file of this program, or of another version.
     Other(String),
-    /// Its body is not the one that was written.
+    /// The body is not the one that was written.
     Corrupt,
-    /// It has more bytes than such a file may have.
+    /// The file has more bytes than such a file may have.
     TooLarge(u64),
-    /// It is a folder, a link or something else.
+    /// The file is a folder, a link or something else.
     NoFile,
 }
 
@@ -36,16 +36,16 @@ impl fmt::Display for Unusable {
     }
 }
 
-/// Characters of a foreign file's beginning that stand in a warning.
+/// The most characters of a foreign file's beginning in a warning.
 const TOLD_CHARS_MAX: usize = 60;
 const PROGRAM: &str = "trunkline";
 
-/// What is in a file: its name and the version of its form.
+/// The kind of a file: its name and the version of its form.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Form {
-    /// One word.
+    /// The name of the kind, one word.
     pub name: &'static str,
-    /// Counts up with each change that an older program could not read.
+    /// The version, which grows with each change that an older program could not read.
     pub version: u32,
 }
 
@@ -63,7 +63,7 @@ impl Form {
     /// The body of a file.
     ///
     /// # Errors
-    /// The file is another one, or was damaged.
+    /// The file is of another kind or version, or was damaged.
     pub fn body(self, file: &[u8]) -> Result<&[u8], Unusable> {
         let end = file.iter().position(|byte| *byte == b'\n').ok_or(Unusable::Foreign)?;
         let (head, rest) = file.split_at(end);

@@ -1,12 +1,12 @@
-//! Ids that are kept until they expire: a file to which lines are appended, and which is written
-//! anew without those that have expired when it has grown long.
+//! A file of ids that are kept until they expire: lines are appended to it, and when it has grown
+//! long it is written anew without the expired ones.
 //!
 //! ```text
 //! trunkline ended-sessions 1
 //! EXPIRES ID CHECK
 //! ```
 //!
-//! Each line carries its own check, so that a damaged one costs no other.
+//! Each line has its own check, so that a damaged line costs no other.
 
 use std::fs::{File, OpenOptions};
 use std::io::{self, Write as _};
@@ -22,12 +22,12 @@ const HEAD: &str = "trunkline ended-sessions 1";
 /// Characters of a line's check.
 const CHECK_CHARS: usize = 8;
 
-/// An id, and when it stops mattering.
+/// An id, and the time at which it expires.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub struct Id {
     /// A random number.
     pub number: u128,
-    /// Seconds since the epoch.
+    /// The time in seconds since the epoch.
     pub expires: u64,
 }
 
@@ -44,20 +44,20 @@ impl Id {
         let (number, _) = rest.split_once(' ')?;
         let number = u128::from_str_radix(number, 16).ok()?;
         let id = Id { number, expires: expires.parse().ok()? };
-        // Only the one spelling that is written here, with its check.
+        // Only the spelling that `line` writes is accepted, with its check.
         (id.line().trim_end() == line).then_some(id)
     }
 }
 
-/// What stands in the file.
+/// The content of the file.
 struct Read {
     ids: Vec<Id>,
     n_lines: usize,
-    /// Lines that are not as they were written.
+    /// The number of lines that are damaged.
     n_damaged: usize,
 }
 
-/// Reads the lines. None if the file is another one.
+/// Reads the lines. None if the file is of another kind.
 fn parse(text: &str, now: u64) -> Option<Read> {
     let rest = text.strip_prefix(HEAD)?.strip_prefix('\n')?;
     let lines: Vec<&str> =
@@ -65,7 +65,7 @@ fn parse(text: &str, now: u64) -> Option<Read> {
     let all: Vec<Id> = lines.iter().copied().filter_map(Id::parse).collect();
     let n_damaged = lines.len() - all.len();
     let mut ids: Vec<Id> = all.into_iter().filter(|id| id.expires > now).collect();
-    // The oldest stand first.
+    // The oldest ids stand first.
     ids.drain(..ids.len().saturating_sub(ENDED_IDS_MAX));
     Some(Read { ids, n_lines: lines.len(), n_damaged })
 }
@@ -77,7 +77,7 @@ fn whole(ids: &[Id]) -> String {
 }
 
 impl StateDir {
-    /// The ids that have not expired, oldest first, [`ENDED_IDS_MAX`] at most.
+    /// The ids that have not expired, the oldest first, [`ENDED_IDS_MAX`] at most.
     pub fn ids(&self) -> Vec<Id> {
         self.read_ids().unwrap_or_else(|error| {
             log::warn!(target: "state", "{NAME} cannot be read: {error}");
@@ -85,11 +85,11 @@ impl StateDir {
         })
     }
 
-    /// Like [`StateDir::ids`]; fails where the disk refuses, since those ids may be read later.
+    /// As [`StateDir::ids`]; fails where the disk refuses, since those ids may be read later.
     fn read_ids(&self) -> io::Result<Vec<Id>> {
         let bytes = match self.bytes_of(NAME) {
             Ok(None) => return Ok(Vec::new()),
-            // A full disk left it so: nothing was ever written to it.
+            // A full disk has left an empty file: nothing was ever written to it.
             Ok(Some(bytes)) if bytes.is_empty() => return Ok(Vec::new()),
             Ok(Some(bytes)) => bytes,
             Err(Failure::Unusable(why)) => {
@@ -106,7 +106,7 @@ impl StateDir {
             let why = format!("damaged lines: {}; the others hold", read.n_damaged);
             self.set_aside(NAME, &why);
         }
-        // Whatever is not wanted goes, also the half of a line that the next would continue.
+        // The rewrite drops unwanted lines, also half a line that the next append would continue.
         if (read.ids.len() < read.n_lines || !bytes.ends_with(b"\n"))
             && let Err(error) = self.replace(NAME, whole(&read.ids).as_bytes())
         {
@@ -116,19 +116,19 @@ impl StateDir {
     }
 }
 
-/// The file as it is appended to, by one thread.
+/// The file of ids, to which one thread appends.
 #[derive(Debug)]
 pub(super) struct IdFile {
-    /// Lines of which it consists at least.
+    /// The number of lines, at least.
     n_lines: usize,
-    /// What was written last may have no end.
+    /// True if the last line may have no end.
     is_torn: bool,
 }
 
 impl Default for IdFile {
     fn default() -> IdFile {
-        // What an earlier process wrote last may be half a line, and its mend at the start may
-        // have failed.
+        // The last line of an earlier process may be half a line, and the rewrite at the start
+        // may have failed.
         IdFile { n_lines: 0, is_torn: true }
     }
 }
@@ -141,8 +141,8 @@ impl IdFile {
                     directory.replace(NAME, whole(&known).as_bytes())?;
                     known.len()
                 }
-                // What cannot be read is not written over; tried again as many lines later as
-                // there are ids.
+                // A file that cannot be read is not written over; the next attempt comes after as
+                // many lines as there may be ids.
                 Err(error) => {
                     log::warn!(target: "state", "{NAME} cannot be read to be shortened: {error}");
                     STATE_ID_LINES_MAX - ENDED_IDS_MAX
@@ -161,7 +161,7 @@ impl IdFile {
         text.extend(ids.iter().map(|id| id.line()));
         let was_torn = std::mem::replace(&mut self.is_torn, true);
         if let Err(error) = file.write_all(text.as_bytes()) {
-            // Of a line that did not fit, nothing stays.
+            // No part stays of a line that did not fit.
             self.is_torn = file.set_len(before).is_err() || was_torn;
             return Err(error);
         }
@@ -250,7 +250,7 @@ mod tests {
         let path = directory.path.join(NAME);
         let text = std::fs::read_to_string(&path).unwrap();
         std::fs::write(&path, &text[..text.len() - 20]).unwrap();
-        // The start could not mend it.
+        // The rewrite at the start has failed.
         IdFile::default().append(&directory, &IDS[2..]).unwrap();
         assert_eq!(directory.ids(), [IDS[0], IDS[2]]);
         std::fs::remove_dir_all(&directory.path).unwrap();

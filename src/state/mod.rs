@@ -1,6 +1,6 @@
-//! What outlives the process: files in `state_dir`. Each is written whole beside the old one and
-//! renamed over it, says what it is, and carries a checksum; one that cannot be used is set aside,
-//! and the gateway starts without it. What these files hold is known to those who ask for them.
+//! Files in `state_dir`, which outlive the process. Each is written whole beside the old one and
+//! renamed over it, names its kind, and has a checksum; an unusable file is set aside, and the
+//! gateway starts without it. The users of these files know their content.
 
 pub mod framed;
 mod ids;
@@ -25,44 +25,45 @@ use framed::{Form, Unusable};
 pub use ids::Id;
 pub use writer::{LISTS, Writer, Written, start};
 
-/// Nobody else's business.
+/// Only the owner may read and write the files.
 const FILE_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
-/// The bits by which others could change what is in a directory.
+/// The permissions by which others could change files in a directory.
 const WRITABLE_BY_OTHERS: u32 = 0o022;
 
 const LOCK: &str = "lock";
 const SESSION_KEY: &str = "session-key";
 const SESSION_KEY_FORM: Form = Form { name: "session-key", version: 1 };
-/// Ends the name of a file that was set aside, before the time.
+/// The ending of the name of a file that was set aside, before the time.
 const ASIDE: &str = ".corrupt-";
 const TEMPORARY: &str = ".tmp";
 
-/// The directory, which is this process's alone while this lives.
+/// The directory, which belongs to this process alone while this value lives.
 #[derive(Debug)]
 pub struct StateDir {
     path: PathBuf,
-    /// Locked; the system lets go of it when the process ends, however it ends.
+    /// The locked file; the system unlocks it when the process ends in any way.
     lock: Mutex<Option<File>>,
-    /// It is another gateway's: nothing in it is written, removed or set aside.
+    /// True if the directory belongs to another gateway: nothing in it is written, removed or set
+    /// aside.
     is_read_only: bool,
-    /// Has every read refused, as a disk may do for a while.
+    /// True if every read is refused, as a disk may do for a while.
     #[cfg(test)]
     pub(crate) refuses_reads: std::sync::atomic::AtomicBool,
 }
 
 impl StateDir {
-    /// Opens the directory, and makes it where there is none.
+    /// Opens the directory, and creates it where there is none.
     ///
     /// # Errors
-    /// Another gateway has it, or it cannot be made or read. That its disk cannot be written to
-    /// is a warning: what is there is used.
+    /// Another gateway uses it, or it cannot be created or read. A disk that cannot be written to
+    /// is only a warning: the existing files are used.
     pub fn open(path: &Path) -> io::Result<StateDir> {
         StateDir::open_after(path, None)
     }
 
     /// As [`StateDir::open`], after another process that has handed its lock over: the lock
-    /// belongs to both until that one has ended.
+    /// belongs to both until that process has ended.
     ///
     /// # Errors
     /// As [`StateDir::open`].
@@ -111,7 +112,7 @@ impl StateDir {
         Ok(directory)
     }
 
-    /// The lock, to be handed to another process.
+    /// The lock, for another process.
     ///
     /// # Errors
     /// The system gives no descriptor.
@@ -119,27 +120,27 @@ impl StateDir {
         self.held().as_ref().map(|lock| lock.try_clone().map(OwnedFd::from)).transpose()
     }
 
-    /// Another process has the lock from here on. This one still writes what it has to.
+    /// Gives the lock up to another process. This process still writes its last files.
     pub fn give_lock_up(&self) {
         self.held().take();
     }
 
     fn held(&self) -> MutexGuard<'_, Option<File>> {
-        // Nothing between two changes can panic.
+        // Between two changes there is no panic.
         self.lock.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A directory that somebody else may have: for reading, and for what is written for that one
-    /// to take. Nothing in it is set aside or removed.
+    /// A directory that another gateway may use: for reading, and for writing files that the
+    /// other gateway takes. Nothing in it is set aside or removed.
     pub fn of_another(path: &Path) -> StateDir {
         StateDir::of(path.to_path_buf(), None)
     }
 
-    /// As [`StateDir::open`], for a gateway that is one client's: where another gateway has the
-    /// directory, what that one keeps is read, and nothing is written.
+    /// As [`StateDir::open`], for a gateway with one client: where another gateway uses the
+    /// directory, its files are read, and nothing is written.
     ///
     /// # Errors
-    /// It cannot be made or read.
+    /// The directory cannot be created or read.
     pub fn open_or_read(path: &Path) -> io::Result<StateDir> {
         match StateDir::open(path) {
             Err(error) if error.kind() == ErrorKind::ResourceBusy => {
@@ -149,7 +150,7 @@ impl StateDir {
         }
     }
 
-    /// A directory of which nothing is written, removed or set aside.
+    /// A directory in which nothing is written, removed or set aside.
     pub fn read_only(path: &Path) -> StateDir {
         StateDir { is_read_only: true, ..StateDir::of_another(path) }
     }
@@ -164,7 +165,7 @@ impl StateDir {
         }
     }
 
-    /// The key that session ids are made with: the one of the first start.
+    /// The key with which session ids are made: that of the first start.
     ///
     /// # Errors
     /// The system gives no randomness.
@@ -178,7 +179,7 @@ impl StateDir {
         SystemRandom::new()
             .fill(&mut key)
             .map_err(|_| io::Error::other("the system gives no randomness"))?;
-        // One that is there and cannot be read may be readable at the next start.
+        // A key that exists and cannot be read may be readable at the next start.
         if !self.path.join(SESSION_KEY).exists()
             && let Err(error) = self.replace(SESSION_KEY, &SESSION_KEY_FORM.frame(&key))
         {
@@ -190,7 +191,7 @@ impl StateDir {
         Ok(key)
     }
 
-    /// Takes a file from everybody else, with a warning, if others had any right to it.
+    /// Takes others' permissions to a file away, with a warning, if there were any.
     fn tighten(&self, name: &str) {
         if self.is_read_only {
             return;
@@ -214,8 +215,8 @@ impl StateDir {
         }
     }
 
-    /// The body of a file. None where there is no such file, or none that can be used: that one
-    /// is set aside, with a warning.
+    /// The body of a file. None where there is no such file, or an unusable one: that is set
+    /// aside, with a warning.
     pub fn read(&self, name: &str, form: Form) -> Option<Vec<u8>> {
         self.read_now(name, form).unwrap_or_else(|error| {
             log::warn!(target: "state", "{name} cannot be read: {error}");
@@ -223,7 +224,7 @@ impl StateDir {
         })
     }
 
-    /// Like [`StateDir::read`], for whom it matters whether a file may be readable later.
+    /// As [`StateDir::read`], for callers that can read a file later.
     ///
     /// # Errors
     /// The disk refuses.
@@ -238,10 +239,10 @@ impl StateDir {
         }
     }
 
-    /// Like [`StateDir::read`], and leaves a file that cannot be used where it is.
+    /// As [`StateDir::read`], and leaves an unusable file where it is.
     ///
     /// # Errors
-    /// Why the file cannot be used or read.
+    /// The reason why the file cannot be used or read.
     pub fn look_at(&self, name: &str, form: Form) -> Result<Option<Vec<u8>>, String> {
         self.try_read(name, form).map_err(|failure| match failure {
             Failure::Unusable(why) => why.to_string(),
@@ -261,7 +262,7 @@ impl StateDir {
             Err(error) if error.kind() == ErrorKind::NotFound => return Ok(None),
             Err(error) => return Err(error.into()),
         };
-        // Looked at before it is opened: to open a pipe could wait for ever.
+        // The type is checked before the file is opened: opening a pipe could wait for ever.
         if !what.is_file() {
             return Err(Unusable::NoFile.into());
         }
@@ -281,7 +282,7 @@ impl StateDir {
     ///
     /// # Errors
     /// The disk is full, or refuses for another reason; or the file has more bytes than are ever
-    /// read. The old file stands.
+    /// read. The old file stays.
     pub fn replace(&self, name: &str, file: &[u8]) -> io::Result<()> {
         if u64::try_from(file.len()).is_ok_and(|n| n > STATE_FILE_BYTES_MAX) {
             let what = format!("it has more than {STATE_FILE_BYTES_MAX} bytes");
@@ -293,27 +294,29 @@ impl StateDir {
         let temporary = self.path.join(format!(".{name}.{}{TEMPORARY}", std::process::id()));
         let written = self.put(&temporary, name, file);
         if written.is_err() {
-            // What is half written is of no use.
+            // A half written file is of no use.
             std::fs::remove_file(&temporary).ok();
         }
         written
     }
 
     fn put(&self, temporary: &Path, name: &str, bytes: &[u8]) -> io::Result<()> {
-        // What an earlier process has left. A new file follows no link that somebody put there.
+        // Removes an earlier process's file. The new file is created, so that it follows no
+        // planted link.
         std::fs::remove_file(temporary).ok();
         let mut options = OpenOptions::new();
         let mut file = options.write(true).create_new(true).mode(FILE_MODE).open(temporary)?;
         file.write_all(bytes)?;
         self.give(&file)?;
-        // Before it has its name, so that no crash gives the name to an empty file.
+        // The data is synced before the file gets its name, so that no crash gives the name to an
+        // empty file.
         file.sync_all()?;
         std::fs::rename(temporary, self.path.join(name))?;
         File::open(&self.path)?.sync_all()
     }
 
-    /// Gives a file to whom the directory belongs, where root writes for the gateway of another
-    /// user: that one could not read it.
+    /// Gives a file to the directory's owner, where root writes for the gateway of another user,
+    /// which could not read it.
     fn give(&self, file: &File) -> io::Result<()> {
         let (directory, made) = (std::fs::metadata(&self.path)?, file.metadata()?);
         if made.uid() == 0 && directory.uid() != 0 {
@@ -322,7 +325,7 @@ impl StateDir {
         Ok(())
     }
 
-    /// Removes a file, if it is there.
+    /// Removes a file, if it exists.
     ///
     /// # Errors
     /// The disk refuses.
@@ -336,7 +339,7 @@ impl StateDir {
         }
     }
 
-    /// When a file was written last, if it is there.
+    /// The time at which a file was written last, if it exists.
     pub fn changed_at(&self, name: &str) -> Option<SystemTime> {
         self.path.join(name).metadata().ok()?.modified().ok()
     }
@@ -347,7 +350,7 @@ impl StateDir {
         entries.filter_map(|entry| entry.file_name().into_string().ok()).collect()
     }
 
-    /// Removes the files that nobody wants any more.
+    /// Removes the files for which `is_unwanted` is true.
     pub fn remove_where(&self, is_unwanted: impl Fn(&str) -> bool) {
         for name in self.names().iter().filter(|name| is_unwanted(name)) {
             if let Err(error) = self.remove(name) {
@@ -356,15 +359,15 @@ impl StateDir {
         }
     }
 
-    /// Keeps a file that cannot be used under another name, for somebody to look at. The oldest
-    /// of those go.
+    /// Keeps an unusable file under another name, for the operator. The oldest of such files are
+    /// removed.
     pub fn set_aside(&self, name: &str, why: &str) {
         if self.is_read_only {
             log::warn!(target: "state", "{name} cannot be used: {why}");
             return;
         }
         let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default();
-        // Of equal length for centuries, so that they sort by time.
+        // The time has equal length for centuries, so that the names sort by time.
         let aside = format!("{name}{ASIDE}{:019}", now.as_nanos());
         let lost = consequence(name);
         match std::fs::rename(self.path.join(name), self.path.join(&aside)) {
@@ -383,7 +386,7 @@ impl StateDir {
         let n_over = kept.len().saturating_sub(STATE_SET_ASIDE_MAX);
         for (_, name) in kept.iter().take(n_over) {
             let path = self.path.join(name);
-            // A folder that has something in it stays: it is nothing of ours.
+            // A folder with content stays: it is not the gateway's.
             if std::fs::remove_file(&path).is_err() && std::fs::remove_dir(&path).is_err() {
                 log::warn!(target: "state", "{name} cannot be removed");
             }
@@ -408,7 +411,7 @@ impl From<io::Error> for Failure {
     }
 }
 
-/// What the loss of a file means, where its name does not say it.
+/// The consequence of a file's loss, where its name does not show it.
 fn consequence(name: &str) -> &'static str {
     match name {
         SESSION_KEY => "; all sessions of before are lost",
@@ -419,7 +422,7 @@ fn consequence(name: &str) -> &'static str {
     }
 }
 
-/// The error with what was being done; what says enough by its kind stays as it is.
+/// The error with the action that failed; an error whose kind says enough stays unchanged.
 fn failed(what: &str, error: io::Error) -> io::Error {
     if matches!(error.kind(), ErrorKind::AlreadyExists | ErrorKind::NotADirectory) {
         return error;
@@ -427,7 +430,7 @@ fn failed(what: &str, error: io::Error) -> io::Error {
     io::Error::new(error.kind(), format!("{what}: {error}"))
 }
 
-/// Whether the disk is full or cannot be written to: no reason not to serve.
+/// True if the disk is full or cannot be written to, which is no reason not to serve.
 fn is_of_the_disk(error: &io::Error) -> bool {
     matches!(
         error.kind(),
@@ -446,7 +449,7 @@ fn lock(path: &Path) -> io::Result<File> {
     let told = |error| failed(&format!("{LOCK} in it cannot be opened for writing"), error);
     let file = match options.write(true).create(true).truncate(false).mode(FILE_MODE).open(path)
     {
-        // One that was made before can be locked all the same.
+        // A file that was created before can be locked all the same.
         Err(error) if is_of_the_disk(&error) => File::open(path).map_err(|_| told(error))?,
         opened => opened.map_err(told)?,
     };

@@ -1,22 +1,22 @@
-//! Pure: how often one file may be written. A server whose lists change every second must not
-//! wear out the disk, and one that changes once must not wait.
+//! Pure: the pace at which one file may be written. A server whose lists change every second must
+//! not wear out the disk, and one that changes once must not wait.
 
 use std::time::{Duration, Instant};
 
 use crate::limits::{STATE_RETRY_INTERVAL, STATE_WRITE_DELAY, STATE_WRITE_INTERVAL_MAX};
 
-/// Of one file, from its first write on.
+/// The pace of one file, from its first write on.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct Pace {
-    /// Between the last write and the next.
+    /// The time between the last write and the next.
     interval: Duration,
     written: Instant,
-    /// The disk refused the last time.
+    /// The time at which the disk refused, if it did the last time.
     refused: Option<Instant>,
 }
 
 impl Pace {
-    /// When a file that waits since then is to be written.
+    /// The time at which a file that waits since `since` is to be written.
     pub(super) fn due(known: Option<&Pace>, since: Instant) -> Instant {
         // Several changes in a row become one file.
         let gathered = since + STATE_WRITE_DELAY;
@@ -25,8 +25,8 @@ impl Pace {
         gathered.max(pace.written + pace.interval).max(retry.unwrap_or(gathered))
     }
 
-    /// After a write: twice the time for one that goes on changing, half for each longest
-    /// interval that it has been quiet.
+    /// The pace after a write: twice the interval for a file that goes on changing, half of it
+    /// for each longest interval without a change.
     pub(super) fn after_write(known: Option<&Pace>, now: Instant) -> Pace {
         let interval = known.map_or(STATE_WRITE_DELAY, |pace| {
             match pace.quiet_for(now) {
@@ -38,19 +38,19 @@ impl Pace {
         Pace { interval, written: now, refused: None }
     }
 
-    /// After a write that the disk refused.
+    /// The pace after a write that the disk refused.
     pub(super) fn after_refusal(known: Option<&Pace>, now: Instant) -> Pace {
         let interval = known.map_or(STATE_WRITE_DELAY, |pace| pace.interval);
         let written = known.map_or(now, |pace| pace.written);
         Pace { interval, written, refused: Some(now) }
     }
 
-    /// Whether the disk refused the last time.
+    /// True if the disk refused the last time.
     pub(super) fn is_failing(&self) -> bool {
         self.refused.is_some()
     }
 
-    /// Whether a file that nobody knows would be treated as this one.
+    /// True if a file without a known pace would be treated alike.
     pub(super) fn is_over(&self, now: Instant) -> bool {
         let n = self.quiet_for(now);
         !self.is_failing()
@@ -58,7 +58,7 @@ impl Pace {
             && self.interval / 2_u32.saturating_pow(n) < STATE_WRITE_DELAY
     }
 
-    /// Whole longest intervals since it was due, beyond the one that it had to wait.
+    /// The number of whole longest intervals since the file was due.
     fn quiet_for(&self, now: Instant) -> u32 {
         let quiet = now.saturating_duration_since(self.written + self.interval).as_secs();
         let max = STATE_WRITE_INTERVAL_MAX.as_secs().max(1);
@@ -70,7 +70,7 @@ impl Pace {
 mod tests {
     use super::*;
 
-    /// Writes of a file that changes every so often, over so long.
+    /// The number of writes of a file that changes each `every`, over the time `over`.
     fn n_writes(every: Duration, over: Duration) -> u32 {
         let start = Instant::now();
         let (mut pace, mut n) = (None::<Pace>, 0);

@@ -1,4 +1,4 @@
-//! Tests of the directory.
+//! Tests of the state directory.
 
 use super::*;
 use std::sync::Arc;
@@ -6,7 +6,7 @@ use std::time::Duration;
 
 const FORM: Form = Form { name: "test", version: 1 };
 
-/// A directory of its own that goes with the test.
+/// A directory that is removed with the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -114,7 +114,7 @@ fn ids_are_kept_in_many_lines_and_over_a_restart() {
     writer.keep(Id { number: 99, expires: 1 }).wait(Duration::from_secs(20));
     writer.replace("f", FORM.frame(b"old"));
     writer.replace("f", FORM.frame(b"new"));
-    // Its end comes after what it was given.
+    // The thread ends after the writes that it was given.
     drop(writer);
     drop(joined);
     assert_eq!(directory.read("f", FORM).as_deref(), Some(&b"new"[..]));
@@ -161,14 +161,14 @@ fn one_file_that_fails_holds_up_no_other() {
     let place = Place::new("one-fails");
     let directory = Arc::new(StateDir::open(&place.0).unwrap());
     let (writer, joined) = start(directory.clone()).unwrap();
-    // First by its name, and longer than a file's name may be.
+    // This name sorts first, and is longer than a file's name may be.
     writer.replace(&"a".repeat(300), FORM.frame(b"x"));
     for body in [b"1", b"2", b"3"] {
         writer.replace("f", FORM.frame(body));
         let wanted = FORM.frame(body);
         let start = std::time::Instant::now();
         while std::fs::read(place.0.join("f")).ok().as_ref() != Some(&wanted) {
-            // The other one is tried again after 30 s.
+            // The other file is tried again after 30 s.
             assert!(start.elapsed() < Duration::from_secs(20), "{body:?}");
             std::thread::sleep(Duration::from_millis(20));
         }
@@ -190,7 +190,7 @@ fn what_changes_all_the_time_is_written_ever_more_rarely_and_whole_at_the_end() 
         n += 1;
         last = n;
         writer.replace("f", FORM.frame(n.to_string().as_bytes()));
-        // Ended ids are not held up.
+        // Ended ids are not delayed by files.
         writer.keep(Id { number: n.into(), expires: u64::MAX }).wait(Duration::from_secs(20));
         assert_eq!(directory.ids().len(), usize::try_from(n).unwrap());
         let now = directory.read("f", FORM);
@@ -199,7 +199,8 @@ fn what_changes_all_the_time_is_written_ever_more_rarely_and_whole_at_the_end() 
         }
         std::thread::sleep(Duration::from_millis(20));
     }
-    // 250 ms, then 500, 1000, 2000 after the one before; without that, sixteen.
+    // The writes come after 250 ms, then 500, 1000, 2000 after the one before; without the pace
+    // there would be sixteen.
     assert!(seen.len() <= 7, "{seen:?}");
     drop(writer);
     drop(joined);

@@ -1,5 +1,6 @@
-//! The thread that writes: nobody else waits for the disk. What it has to write is kept by file,
-//! the newest only, so that no queue can grow; how often one is written is its own (`pace.rs`).
+//! The thread that writes to the disk, so that no other thread waits for it. It keeps only the
+//! newest content of each file, so that no queue can grow; each file has its own pace
+//! (`pace.rs`).
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
@@ -15,26 +16,27 @@ use crate::limits::{ENDED_IDS_MAX, STATE_LAST_WRITES_TIMEOUT, STATE_RETRY_INTERV
 use crate::telemetry::metrics::state_writes;
 use crate::thread;
 
-/// With what the names of the files of lists begin.
+/// The beginning of the names of files with lists.
 pub const LISTS: &str = "catalogue.";
 
-/// What waits to be written.
+/// The writes that wait.
 #[derive(Debug, Default)]
 struct Pending {
     files: BTreeMap<String, Waiting>,
     ids: Vec<Id>,
-    /// Who waits for those ids. Told when they are on the disk, or by being let go of.
+    /// Waits for those ids. Each is told, by a message or by being dropped, when they are on the
+    /// disk.
     waiting: Vec<Sender<()>>,
 }
 
 /// A file that waits to be written.
 #[derive(Debug)]
 struct Waiting {
-    /// The whole of it; nothing for one that is to go.
+    /// The whole file; none for a file that is to be removed.
     file: Option<Vec<u8>>,
-    /// Files that are of no use once this one is on the disk.
+    /// Files that are superfluous once this one is on the disk.
     then_remove: Vec<String>,
-    /// Since when the one on the disk is not the newest.
+    /// The time since when the file on the disk is outdated.
     since: Instant,
 }
 
@@ -52,7 +54,7 @@ impl Pending {
         }
     }
 
-    /// Takes back what was not written, unless there is a newer one.
+    /// Takes back a file that was not written, unless there is a newer one.
     fn put_back(&mut self, name: String, old: Waiting) {
         match self.files.get_mut(&name) {
             Some(newer) => newer.then_remove.extend(old.then_remove),
@@ -63,20 +65,20 @@ impl Pending {
     }
 }
 
-/// The way to have something written. The thread ends, after what it was given, when the last of
-/// these is gone.
+/// A handle of the writing thread. The thread ends, after the writes that it was given, when the
+/// last handle is gone.
 #[derive(Debug, Clone)]
 pub struct Writer {
     pending: Arc<Mutex<Pending>>,
     wake: Sender<()>,
 }
 
-/// When something is on the disk.
+/// A signal that an id is on the disk.
 #[derive(Debug)]
 pub struct Written(Receiver<()>);
 
 impl Written {
-    /// Waits until it is written, or cannot be, `limit` at most.
+    /// Waits until the id is written, or cannot be, `limit` at most.
     pub fn wait(&self, limit: Duration) {
         self.0.recv_timeout(limit).ok();
     }
@@ -85,7 +87,7 @@ impl Written {
 /// Starts the thread.
 ///
 /// # Errors
-/// The system refuses it.
+/// The system refuses the thread.
 pub fn start(directory: Arc<StateDir>) -> io::Result<(Writer, thread::Joined)> {
     let (wake, woken) = bounded(1);
     let pending = Arc::<Mutex<Pending>>::default();
@@ -102,24 +104,24 @@ pub fn start(directory: Arc<StateDir>) -> io::Result<(Writer, thread::Joined)> {
 }
 
 impl Writer {
-    /// Has a file written soon, in place of what it was to hold before.
+    /// Queues a file's new content, in place of content that still waits.
     pub fn replace(&self, name: &str, file: Vec<u8>) {
         self.replace_then_remove(name, file, Vec::new());
     }
 
-    /// Like [`Writer::replace`]; what the new file makes superfluous is removed after it.
+    /// As [`Writer::replace`]; the files `then_remove` are removed after it.
     pub fn replace_then_remove(&self, name: &str, file: Vec<u8>, then_remove: Vec<String>) {
         locked(&self.pending).put(name, Some(file), then_remove);
         self.wake.try_send(()).ok();
     }
 
-    /// Has a file removed soon.
+    /// Queues the removal of a file.
     pub fn remove(&self, name: &str) {
         locked(&self.pending).put(name, None, Vec::new());
         self.wake.try_send(()).ok();
     }
 
-    /// Has an id kept at once.
+    /// Queues an id, which is written at once.
     pub fn keep(&self, id: Id) -> Written {
         let (written, hears) = bounded(1);
         {
@@ -135,7 +137,7 @@ impl Writer {
 }
 
 fn locked(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
-    // Nothing between two changes can panic, so a poisoned value is whole.
+    // Between two changes there is no panic, so a poisoned value is whole.
     pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
@@ -145,9 +147,9 @@ struct Writing {
     ids: IdFile,
     /// Ids that the disk refused.
     unwritten: Vec<Id>,
-    /// When it did.
+    /// The time of that refusal.
     ids_refused: Option<Instant>,
-    /// Of files that were written, or refused, not long ago.
+    /// The paces of files that were written, or refused, not long ago.
     paces: HashMap<String, Pace>,
 }
 
@@ -165,14 +167,14 @@ impl Writing {
             }
             for name in self.due(Instant::now(), is_over) {
                 self.write_file(name);
-                // Somebody waits for those, and a large file takes its time.
+                // A session's end waits for ids, and a large file takes its time.
                 self.write_ids(false);
             }
         }
     }
 
-    /// Writes what waits at the end, as long as there is time: servers may be thousands, and each
-    /// file is synced. What is kept of lists is read again anyway, so it comes last.
+    /// Writes all waiting files at the end, as long as there is time: servers may be thousands,
+    /// and each file is synced. Lists come last, since they are read again anyway.
     fn write_last(&mut self, until: Instant) {
         let (lists, others): (Vec<String>, Vec<String>) =
             self.due(Instant::now(), true).into_iter().partition(|it| it.starts_with(LISTS));
@@ -202,7 +204,7 @@ impl Writing {
         self.ids_refused.map(|at| at + STATE_RETRY_INTERVAL)
     }
 
-    /// The files whose time has come; at the end all of them.
+    /// The files that are due; at the end all of them.
     fn due(&self, now: Instant, is_over: bool) -> Vec<String> {
         let pending = locked(&self.pending);
         let is_due = |name: &str, file: &Waiting| {
@@ -217,7 +219,7 @@ impl Writing {
             let mut pending = locked(&self.pending);
             (std::mem::take(&mut pending.ids), std::mem::take(&mut pending.waiting))
         };
-        // A disk that refused is tried again with the next one, and when it is due.
+        // A disk that refused is tried again with the next id, and when it is due.
         let is_due = is_over || self.ids_due().is_some_and(|due| due <= Instant::now());
         if new.is_empty() && !is_due {
             return;
@@ -263,7 +265,7 @@ impl Writing {
     }
 }
 
-/// Says once that a file cannot be written, and once that it can again.
+/// Logs once that a file cannot be written, and once that it can again.
 fn tell(name: &str, result: &io::Result<()>, was_failing: bool) {
     if result.is_err() {
         state_writes::count_failed();

@@ -1,21 +1,22 @@
-//! The line of a request: as fields of a JSON object, or as people read it. What is turned away has
-//! a line too, a few a second for each peer, key and reason, and stands among the last ones for
+//! The log line of a request, as fields of a JSON object or as text. A refused request has a line
+//! too, a few a second for each peer, key and reason, and is kept among the last ones for
 //! `/status`.
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{LazyLock, Mutex, PoisonError};
-use std::time::{Instant, SystemTime};
+use std::time::{Duration, Instant, SystemTime};
 
 use ::log::Level;
 
-use super::activity::{self, Activity};
+use super::activity;
 use super::ids::RequestName;
 use super::log::{self, Fields};
 use super::outcome::CallOutcome;
+use super::record::{Record, Refused, ToldRequest, peer_text};
 use super::rejected::{self, Reason};
-use super::request::{self, Record};
+
 use super::window::Window;
 use crate::limits::{
     ACCESS_ERROR_CHARS_MAX, REFUSAL_KINDS_MAX, REFUSAL_LINES_ALIKE_MAX, REFUSAL_LINES_MAX,
@@ -24,59 +25,27 @@ use crate::limits::{
 use crate::telemetry::redact;
 
 const TARGET: &str = "access";
-/// Refused requests that `/status` tells of.
+/// The most refused requests that `/status` shows.
 const RECENT_REFUSALS_MAX: usize = 64;
 
-/// Whether a call has a line.
+/// True if calls have log lines.
 static CALLS: AtomicBool = AtomicBool::new(false);
 
-/// From here on calls have lines, or none.
+/// Sets if calls have log lines from here on.
 pub fn tell_calls(wanted: bool) {
     CALLS.store(wanted, Ordering::Relaxed);
-}
-
-/// Who is at the other end, as lines tell it.
-pub(super) fn peer_text(peer: Option<IpAddr>) -> String {
-    peer.map_or_else(|| "unix".to_owned(), |ip| ip.to_string())
-}
-
-/// What was turned away, for `/status`.
-#[derive(Debug, Clone)]
-pub struct Refusal {
-    /// When.
-    pub at: SystemTime,
-    /// Who sent it.
-    pub peer: String,
-    /// Whose key it had; empty without one.
-    pub key: String,
-    /// What the request is called.
-    pub id: String,
-    /// The tool that it asked for, or empty.
-    pub tool: String,
-    /// Why.
-    pub reason: &'static str,
-    /// The reason that its client was told, which may say less.
-    pub reason_told: &'static str,
-    /// The status of the answer.
-    pub status: u16,
-    /// The HTTP method and path; empty where they were not read.
-    pub target: String,
-    /// What the client was told.
-    pub message: String,
-    /// How many more of its peer, key and reason there were since the last one that stands here.
-    pub left_out: u64,
 }
 
 /// What is alike: whose it is, as the configuration names the key (empty without one), and why it
 /// was turned away. One address may be a whole team's.
 type Kind = (Option<IpAddr>, String, &'static str);
 
-/// What was turned away last, and how much of it is told.
+/// The last refusals, and the bounds on their lines.
 #[derive(Debug)]
 struct Refusals {
     kinds: HashMap<Kind, Window>,
     all: Window,
-    recent: VecDeque<Refusal>,
+    recent: VecDeque<ToldRequest>,
 }
 
 static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(|| {
@@ -85,7 +54,7 @@ static REFUSALS: LazyLock<Mutex<Refusals>> = LazyLock::new(|| {
 });
 
 impl Refusals {
-    /// How many more like it were left out, if one of now is told.
+    /// The number of refusals alike that were left out, if this one is logged.
     fn turn(&mut self, kind: Kind, now: Instant) -> Option<u64> {
         if self.kinds.len() >= REFUSAL_KINDS_MAX && !self.kinds.contains_key(&kind) {
             let is_recent =
@@ -104,7 +73,7 @@ impl Refusals {
         Some(left_out)
     }
 
-    fn keep(&mut self, refusal: Refusal) {
+    fn keep(&mut self, refusal: ToldRequest) {
         if self.recent.len() >= RECENT_REFUSALS_MAX {
             self.recent.pop_front();
         }
@@ -117,12 +86,12 @@ fn refusals() -> std::sync::MutexGuard<'static, Refusals> {
 }
 
 /// What was turned away last, the newest first.
-pub fn recent_refusals() -> Vec<Refusal> {
+pub fn recent_refusals() -> Vec<ToldRequest> {
     refusals().recent.iter().rev().cloned().collect()
 }
 
-/// The engine turns away what never became a request of a handler: it is counted, and told, under
-/// the name that its answer has.
+/// Notes a refusal by the engine that never became a request of a handler: counts and logs it,
+/// under the id that the answer has.
 pub fn refused(
     peer: Option<IpAddr>,
     name: RequestName,
@@ -135,21 +104,29 @@ pub fn refused(
     if turn.is_none() && !activity::is_watched() {
         return;
     }
-    let refusal = Refusal {
+    let refusal = ToldRequest {
         at: SystemTime::now(),
+        id: name.as_str().to_owned(),
         peer: peer_text(peer),
         key: String::new(),
-        id: name.as_str().to_owned(),
+        client: String::new(),
+        door: "",
+        method: "",
         tool: String::new(),
-        reason: reason.as_str(),
-        reason_told: reason.as_str(),
+        server: String::new(),
+        outcome: "",
         status,
-        target: String::new(),
+        took: Duration::ZERO,
         message: redact::excerpt(message, ACCESS_ERROR_CHARS_MAX),
-        left_out: turn.unwrap_or_default(),
+        refused: Some(Refused {
+            reason: reason.as_str(),
+            reason_told: reason.as_str(),
+            request: String::new(),
+            left_out: turn.unwrap_or_default(),
+        }),
     };
     if activity::is_watched() {
-        activity::tell(Some(Activity::Refusal(refusal.clone())));
+        activity::tell(Some(refusal.clone()));
     }
     let Some(left_out) = turn else { return };
     let text = || {
@@ -164,7 +141,7 @@ pub fn refused(
         fields.text("event", "refused");
         fields.text("id", &refusal.id);
         fields.text("peer", &refusal.peer);
-        fields.text("reason", refusal.reason);
+        fields.text("reason", reason.as_str());
         fields.number("status", status.into());
         fields.text("error", &refusal.message);
         fields.number_if_any("left_out", left_out);
@@ -172,7 +149,7 @@ pub fn refused(
     refusals().keep(refusal);
 }
 
-/// The line of a message that is answered, or of a request that was turned away.
+/// Writes the line of an answered message, or of a refused request.
 pub(super) fn tell(record: &Record) {
     match record.reason() {
         Some(reason) => {
@@ -180,32 +157,16 @@ pub(super) fn tell(record: &Record) {
                 refusals().turn((record.peer, record.key.clone(), reason), Instant::now());
             if let Some(left_out) = turn {
                 write(record, Some(reason), left_out);
-                refusals().keep(refusal(record, reason, left_out));
+                let mut told = record.told();
+                if let Some(refused) = &mut told.refused {
+                    refused.left_out = left_out;
+                }
+                refusals().keep(told);
             }
         }
         None if CALLS.load(Ordering::Relaxed) => write(record, None, 0),
         None => (),
     }
-}
-
-pub(super) fn refusal(record: &Record, reason: &'static str, left_out: u64) -> Refusal {
-    Refusal {
-        at: SystemTime::now(),
-        peer: peer_text(record.peer),
-        key: record.key.clone(),
-        id: id_of(record).to_owned(),
-        tool: record.tool.clone(),
-        reason,
-        reason_told: record.refused.unwrap_or(reason),
-        status: record.status,
-        target: format!("{} {}", record.http_method, request::path_of(record)),
-        message: record.error.clone(),
-        left_out,
-    }
-}
-
-pub(super) fn id_of(record: &Record) -> &str {
-    record.id.as_ref().map_or("", |id| id.as_str())
 }
 
 fn write(record: &Record, refused: Option<&'static str>, left_out: u64) {
@@ -222,7 +183,7 @@ fn write_fields(
     fields: &mut Fields<'_>,
 ) {
     fields.text("event", if refused.is_some() { "refused" } else { "call" });
-    fields.text("id", id_of(record));
+    fields.text("id", record.id());
     fields.text_if_any("trace", &record.trace.id().unwrap_or_default());
     fields.text("peer", &peer_text(record.peer));
     fields.text_if_any("key", &record.key);
@@ -234,7 +195,7 @@ fn write_fields(
         }
         None => {
             fields.text("http_method", &record.http_method);
-            fields.text("path", &request::path_of(record));
+            fields.text("path", &record.path());
         }
     }
     fields.text_if_any("tool", &record.tool);
@@ -258,7 +219,7 @@ fn text(record: &Record, refused: Option<&'static str>, left_out: u64) -> String
     let what = match (&record.asked, record.tool.is_empty()) {
         (Some(_), false) => record.tool.clone(),
         (Some(asked), true) => asked.method_text().to_owned(),
-        (None, _) => format!("{} {}", record.http_method, request::path_of(record)),
+        (None, _) => format!("{} {}", record.http_method, record.path()),
     };
     let outcome = match (refused, record.outcome) {
         (Some(_), _) => "refused",
@@ -272,7 +233,7 @@ fn text(record: &Record, refused: Option<&'static str>, left_out: u64) -> String
     if let Some(asked) = record.asked {
         line.push_str(&format!(" {}", asked.door.as_str()));
     }
-    line.push_str(&format!(" from {} id={}", peer_text(record.peer), id_of(record)));
+    line.push_str(&format!(" from {} id={}", peer_text(record.peer), record.id()));
     if let Some(reason) = refused {
         line.push_str(&format!(" ({reason})"));
     }
@@ -283,36 +244,6 @@ fn text(record: &Record, refused: Option<&'static str>, left_out: u64) -> String
         line.push_str(&format!(" ({left_out} more like it were not logged)"));
     }
     line
-}
-
-/// What of a call is logged where bodies are.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Body {
-    /// What the tool is called with.
-    Arguments,
-    /// What it gave.
-    Result,
-}
-
-/// A line with the beginning of a body, and of which request it is.
-pub fn body(tool: &str, of: Body, body: &str) {
-    let (id, key) = request::named()
-        .map_or_else(Default::default, |(id, key)| (id.as_str().to_owned(), key));
-    let (event, verb) = match of {
-        Body::Arguments => ("arguments", "is called with"),
-        Body::Result => ("result", "gave"),
-    };
-    let text = || {
-        let key = if key.is_empty() { "-" } else { &key };
-        format!("{key} {tool} {verb} {body} id={id}")
-    };
-    log::event(Level::Info, "bodies", text, |fields| {
-        fields.text("event", event);
-        fields.text("id", &id);
-        fields.text_if_any("key", &key);
-        fields.text("tool", tool);
-        fields.text("body", body);
-    });
 }
 
 #[cfg(test)]

@@ -1,4 +1,4 @@
-//! Names that are given to one request or span: an `X-Request-Id`, and the ids of a trace.
+//! Ids of requests and spans: an `X-Request-Id`, and the ids of a trace.
 
 use std::cell::Cell;
 use std::fmt;
@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
-/// What one HTTP request is called in logs, in its answer, and towards upstreams. It is copied and
+/// The id of one HTTP request in logs, in its answer, and towards upstreams. It is copied and
 /// never allocated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestName {
@@ -16,7 +16,7 @@ pub struct RequestName {
 }
 
 impl RequestName {
-    /// The name that a client or a proxy gave, if it is well-formed: letters, digits, `-`, `_`,
+    /// The id that a client or a proxy gave, if it is well-formed: letters, digits, `-`, `_`,
     /// `.`, `:` and nothing else, so that it can stand in any line and header.
     pub fn parse(text: &str) -> Option<RequestName> {
         let is_plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-_.:".contains(&byte);
@@ -28,7 +28,7 @@ impl RequestName {
         Some(RequestName { len: text.len(), bytes })
     }
 
-    /// A name of our own: 32 hexadecimal digits.
+    /// An id made by the gateway: 32 hexadecimal digits.
     pub fn random() -> RequestName {
         let mut name = RequestName { len: 32, bytes: [0; REQUEST_ID_BYTES_MAX] };
         let numbers = [random(), random()].map(u64::to_be_bytes).concat();
@@ -38,7 +38,7 @@ impl RequestName {
         name
     }
 
-    /// Its text.
+    /// The id's text.
     pub fn as_str(&self) -> &str {
         self.bytes.get(..self.len).and_then(|it| std::str::from_utf8(it).ok()).unwrap_or("-")
     }
@@ -56,8 +56,8 @@ pub(super) fn hex(byte: u8) -> [u8; 2] {
     [digit(byte >> 4), digit(byte & 15)]
 }
 
-/// A number that nobody has to be unable to guess: it names things in logs and traces. Each thread
-/// has a generator of its own (SplitMix64, by Sebastiano Vigna), seeded by the system.
+/// A random number that need not be hard to guess: it names things in logs and traces. Each
+/// thread has a generator of its own (SplitMix64, by Sebastiano Vigna), seeded by the system.
 pub(super) fn random() -> u64 {
     thread_local! {
         static STATE: Cell<Option<u64>> = const { Cell::new(None) };
@@ -73,7 +73,7 @@ pub(super) fn random() -> u64 {
 
 fn seed() -> u64 {
     let mut bytes = [0; 8];
-    // Without the system's randomness there is no TLS and no session either.
+    // If this fails, TLS and sessions fail for want of randomness too.
     SystemRandom::new().fill(&mut bytes).ok();
     u64::from_le_bytes(bytes)
 }

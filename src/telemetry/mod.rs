@@ -1,8 +1,9 @@
-//! What operators see: log lines without secrets in them, a line a request, metrics, spans; what was
-//! turned away, and what was tolerated.
+//! Telemetry for operators: log lines without secrets, a line for each request, metrics, spans,
+//! refusals, and tolerated quirks.
 
 pub mod access;
 pub mod activity;
+pub mod bodies;
 mod ids;
 pub mod log;
 pub mod metrics;
@@ -10,6 +11,7 @@ mod names;
 pub mod otlp;
 pub mod outcome;
 pub mod quirks;
+pub mod record;
 pub mod redact;
 pub mod rejected;
 pub mod request;

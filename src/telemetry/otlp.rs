@@ -1,9 +1,9 @@
 //! Spans to a collector: OTLP over HTTP in its JSON encoding, from a thread of its own.
 //!
-//! The official crates for it (`opentelemetry`, `opentelemetry_sdk`, `opentelemetry-otlp`) bring an
-//! HTTP client of their own, a second batching thread and generated protobufs, about 60 crates; what
-//! is needed of them is one JSON document, whose form is stable (OTLP 1.0) and which collectors take
-//! on the same path as protobufs.
+//! The official crates for it (`opentelemetry`, `opentelemetry_sdk`, `opentelemetry-otlp`) bring
+//! an HTTP client of their own, a second batching thread and generated protobufs, about 60
+//! crates; the gateway needs one JSON document, whose form is stable (OTLP 1.0) and which
+//! collectors take on the same path as protobufs.
 
 use std::io;
 use std::sync::Arc;
@@ -20,29 +20,29 @@ use super::trace_context::to_hex;
 use crate::limits::{OTLP_BATCH_SPANS_MAX, OTLP_QUEUE_SPANS_MAX};
 use crate::thread::{self, Joined};
 
-/// How long a span waits for others.
+/// The time for which a span waits for others.
 const OTLP_INTERVAL: Duration = Duration::from_secs(2);
-/// How often the same spans are sent to a collector that does not take them now.
+/// The number of times that the same spans are sent to a collector that does not take them now.
 const OTLP_ATTEMPTS_MAX: u32 = 3;
-/// How long after the first attempt the second one comes; after each the wait is longer by this.
+/// The time between the first attempt and the second; each further wait is longer by this.
 const OTLP_RETRY_INTERVAL: Duration = Duration::from_secs(1);
-/// How long the last spans may take when the program ends.
+/// The time that the last spans may take when the program ends.
 const OTLP_LAST_SPANS_TIMEOUT: Duration = Duration::from_secs(1);
-/// How long a collector may take to answer.
+/// The time that a collector may take to answer.
 pub const OTLP_TIMEOUT: Duration = Duration::from_secs(10);
 
-/// What became of spans that were sent.
+/// The result of sending spans.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Exported {
     /// The collector has them.
     Taken,
-    /// It may take them later; the text says why not now.
+    /// The collector may take them later; the text gives the reason.
     NotNow(String),
-    /// It will not take them; the text says why.
+    /// The collector will not take them; the text gives the reason.
     Refused(String),
 }
 
-/// Sends one document to the collector.
+/// Sends documents to the collector.
 pub trait Export: Send {
     /// Sends it, and waits for the answer, within a time of its own.
     fn export(&self, body: &str) -> Exported;
@@ -51,7 +51,7 @@ pub trait Export: Send {
 static SENT: AtomicU64 = AtomicU64::new(0);
 static FAILED: AtomicU64 = AtomicU64::new(0);
 
-/// What became of spans so far: sent, not taken, dropped because the queue was full.
+/// The numbers of spans so far: sent, not taken, dropped because the queue was full.
 pub fn counts() -> [(&'static str, u64); 3] {
     [
         ("sent", SENT.load(Ordering::Relaxed)),
@@ -60,10 +60,10 @@ pub fn counts() -> [(&'static str, u64); 3] {
     ]
 }
 
-/// Keeps spans going out. Dropping it sends what is still queued, within a second.
+/// Keeps the export running. Dropping it sends the queued spans, within a second.
 #[derive(Debug)]
 pub struct Exporting {
-    /// Dropped first, which ends the thread.
+    /// This field is dropped first, which ends the thread.
     alive: Option<Sender<()>>,
     thread: Option<Joined>,
 }
@@ -83,8 +83,8 @@ impl Drop for Exporting {
     }
 }
 
-/// Starts the thread. Of a million traces that nobody has begun `sampling` are recorded; of the others
-/// those that whoever began them records.
+/// Starts the thread. Of a million traces that begin here, `sampling` are recorded; of other
+/// traces those whose beginner records them.
 ///
 /// # Errors
 /// The system refuses a thread, or spans are exported already.
@@ -94,7 +94,7 @@ pub fn start(
     service: Arc<str>,
 ) -> io::Result<Exporting> {
     let (queue, spans) = bounded(OTLP_QUEUE_SPANS_MAX);
-    // A random number of 64 bits is below it so often.
+    // A random number of 64 bits is below the threshold in that share of cases.
     let threshold = match sampling {
         1_000_000.. => u64::MAX,
         millionths => u64::MAX / 1_000_000 * u64::from(millionths),
@@ -112,7 +112,7 @@ struct Exporter {
     export: Box<dyn Export>,
     service: Arc<str>,
     spans: Receiver<Span>,
-    /// Says nothing; its other end is gone when the program ends.
+    /// Carries no value; its other end is gone when the program ends.
     ended: Receiver<()>,
     told: Seldom,
 }
@@ -130,7 +130,7 @@ impl Exporter {
         }
     }
 
-    /// Waits for spans, and then a while for more. Also says whether the program ends.
+    /// Waits for spans, and then a while for more. Also returns true if the program ends.
     fn gather(&self) -> (Vec<Span>, bool) {
         let mut batch = Vec::new();
         let first = select! {

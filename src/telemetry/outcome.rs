@@ -1,25 +1,25 @@
-//! Pure: the words by which lines, metrics and spans tell requests apart. Fixed sets: nothing of a
-//! client's text becomes a label.
+//! Pure: the words by which lines, metrics and spans classify requests. The sets are fixed: no
+//! part of a client's text becomes a label.
 
 use crate::error::CallError;
 use crate::protocol::jsonrpc::code;
 
-/// What came of a request.
+/// The outcome of a request.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum CallOutcome {
     /// A result.
     Ok,
-    /// A result of a tool that says of itself that it is an error.
+    /// A result of a tool that is marked as an error.
     ToolError,
-    /// The client asked for what cannot be.
+    /// The client asked for something invalid.
     ClientError,
     /// The upstream failed, or is down.
     UpstreamError,
     /// The upstream did not answer in time.
     Timeout,
-    /// A bound is reached, or the gateway could not.
+    /// A bound is reached, or the gateway failed.
     Overloaded,
-    /// The client no longer wanted it.
+    /// The client cancelled the request.
     Cancelled,
 }
 
@@ -35,7 +35,7 @@ impl CallOutcome {
         Self::Cancelled,
     ];
 
-    /// The word for it.
+    /// The outcome's word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Ok => "ok",
@@ -48,7 +48,7 @@ impl CallOutcome {
         }
     }
 
-    /// What a failure of a call is.
+    /// The outcome of a call that failed.
     pub fn of_failure(error: &CallError) -> CallOutcome {
         match error {
             CallError::Invalid(_)
@@ -67,18 +67,18 @@ impl CallOutcome {
         }
     }
 
-    /// What an error is that an upstream answered with: wrong arguments are the client's fault.
+    /// The outcome for an upstream's error: wrong arguments are the client's fault.
     pub fn of_answer(rpc_code: i64) -> CallOutcome {
         if rpc_code == code::INVALID_PARAMS { Self::ClientError } else { Self::UpstreamError }
     }
 
-    /// Its place among [`CallOutcome::ALL`].
+    /// The index in [`CallOutcome::ALL`].
     pub(super) fn index(self) -> usize {
         Self::ALL.iter().position(|it| *it == self).unwrap_or_default()
     }
 }
 
-/// How a request came in.
+/// The way by which a request came in.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Door {
     /// REST, either dialect.
@@ -98,7 +98,7 @@ impl Door {
     pub const ALL: [Door; 5] =
         [Self::Rest, Self::Sse, Self::Streamable, Self::Modern, Self::Stdio];
 
-    /// The word for it.
+    /// The door's word.
     pub fn as_str(self) -> &'static str {
         match self {
             Self::Rest => "rest",
@@ -109,7 +109,7 @@ impl Door {
         }
     }
 
-    /// The era of who comes by it; REST has none, and on standard input come both.
+    /// The era of requests by this door; REST has none, and on standard input come both.
     pub fn era(self) -> Option<&'static str> {
         match self {
             Self::Rest | Self::Stdio => None,
@@ -118,7 +118,7 @@ impl Door {
         }
     }
 
-    /// Its place among [`Door::ALL`].
+    /// The index in [`Door::ALL`].
     pub(super) fn index(self) -> usize {
         Self::ALL.iter().position(|it| *it == self).unwrap_or_default()
     }

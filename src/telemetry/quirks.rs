@@ -1,5 +1,4 @@
-//! How often each known quirk of clients was tolerated, and a line of the log the first time that
-//! a client shows one.
+//! Counts of tolerated quirks of clients, and a log line the first time that a client shows one.
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -8,15 +7,15 @@ use std::sync::{Mutex, PoisonError};
 use crate::limits::{CLIENT_NAME_CHARS_MAX, QUIRK_LINES_MAX};
 use crate::protocol::quirks::Quirk;
 
-/// One for each of [`Quirk::ALL`].
+/// One counter for each of [`Quirk::ALL`].
 static COUNTERS: [AtomicU64; Quirk::ALL.len()] =
     [const { AtomicU64::new(0) }; Quirk::ALL.len()];
 
-/// Which clients' quirks the log has told of: [`QUIRK_LINES_MAX`] at most, because their names
-/// are whatever they say.
+/// The clients and quirks that were logged: [`QUIRK_LINES_MAX`] at most, because a client may
+/// give itself any name.
 static TOLD: Mutex<Option<HashSet<(Quirk, String)>>> = Mutex::new(None);
 
-/// Counts quirks of one message, and logs those that are new of the client of that name.
+/// Counts the quirks of one message, and logs those that are new for the client of that name.
 pub fn tolerated(quirks: &[Quirk], client: Option<&str>) {
     for quirk in quirks {
         if let Some(counter) = counter(*quirk) {
@@ -30,7 +29,7 @@ pub fn tolerated(quirks: &[Quirk], client: Option<&str>) {
     }
 }
 
-/// How often a quirk was tolerated since the process began.
+/// The number of times that a quirk was tolerated since the process began.
 pub fn count(quirk: Quirk) -> u64 {
     counter(quirk).map_or(0, |counter| counter.load(Ordering::Relaxed))
 }

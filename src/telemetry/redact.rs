@@ -1,4 +1,4 @@
-//! Pure: takes out of a text what must not stand in a log or in an answer.
+//! Pure: removes secrets from texts for logs and answers.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -10,13 +10,13 @@ use crate::config::secrets::is_token;
 use crate::limits::{LEARNED_SECRETS_BYTES_MAX, LEARNED_SECRETS_MAX};
 use crate::protocol::raw;
 
-/// What stands in a secret's place.
+/// The text in a secret's place.
 const MARK: &str = "[secret]";
-/// Shorter secrets are not looked for: they would be found in every other word.
+/// Bytes below which a secret is not searched for: it would be found in every other word.
 const SECRET_BYTES_MIN: usize = 4;
 
-/// A URL without user, password, query and fragment, and without tokens in its path: the parts in
-/// which secrets are carried.
+/// A URL without user, password, query and fragment, and without tokens in its path: these parts
+/// carry secrets.
 pub fn url(text: &str) -> String {
     let end = text.find(['?', '#']).unwrap_or(text.len());
     let text = text.get(..end).unwrap_or("");
@@ -33,26 +33,27 @@ fn without_tokens(path: &str) -> String {
     parts.join("/")
 }
 
-/// What stands where a text was cut.
+/// The sign at the end of a text that was cut.
 const CUT: char = '…';
 
-/// The configured secrets and those that were learned since, to be found wherever they come up. A
-/// last line of defence: what writes a log line leaves secrets out by itself.
+/// The configured secrets and those that were learned since, which are searched for in all texts.
+/// They are the last line of defence: the code that writes a log line leaves secrets out by
+/// itself.
 #[derive(Debug, Default)]
 pub struct Secrets {
     configured: Vec<Secret>,
-    /// What is only taken for secrets.
+    /// Values that are only guessed to be secrets.
     guessed: Vec<Secret>,
-    /// The newest last.
+    /// The learned secrets, the newest last.
     learned: RwLock<VecDeque<Secret>>,
 }
 
-/// For whom a text is, which decides what is taken out of it.
+/// The reader of a text, who decides which secrets are removed.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Reader {
-    /// A client, whose texts are whole but for what is certainly secret.
+    /// A client: only certain secrets are removed from its texts.
     Client,
-    /// Whoever reads the log or `/status`, who misses nothing when a guess is wrong.
+    /// A reader of the log or of `/status`, who misses nothing when a guess is wrong.
     Operator,
 }
 
@@ -69,14 +70,14 @@ impl Secrets {
         Secrets { configured, guessed: Vec::new(), learned: RwLock::default() }
     }
 
-    /// Takes guesses besides, which are looked for by [`Secrets::scrub_for_operator`] only: a
-    /// word that was taken for a secret wrongly must not be cut out of what clients are told.
+    /// Takes guesses besides, which only [`Secrets::scrub_for_operator`] removes: a word that was
+    /// wrongly guessed to be a secret must not be cut out of clients' texts.
     pub fn with_guesses(self, guessed: &[Secret]) -> Secrets {
         Secrets { guessed: long_ones(guessed), ..self }
     }
 
-    /// Takes a secret that was not configured, as a session's id. It is looked for also when its
-    /// session has ended, because that is when it is spoken of; the oldest make room.
+    /// Takes a secret that was not configured, such as a session's id. It stays when the session
+    /// has ended, because then messages name it; the oldest make room.
     pub fn learn(&self, secret: Secret) {
         if secret.expose().len() < SECRET_BYTES_MIN || self.configured.contains(&secret) {
             return;
@@ -108,8 +109,8 @@ impl Secrets {
         all.for_each(|secret| look(secret.expose()));
     }
 
-    /// Where secrets stand, from the front, none of the places within or across another: one
-    /// secret may be a part of another, and nothing of either is left.
+    /// The ranges of secrets, in order and without overlaps: one secret may be a part of another,
+    /// and no part of either is left.
     fn places(&self, text: &str, reader: Reader, end: End) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
         self.each(reader, |secret| {
@@ -164,8 +165,8 @@ impl Secrets {
         self.without(text, Reader::Operator, End::MayBeCut)
     }
 
-    /// A JSON text without any of the secrets, however its strings are spelled. None where it has
-    /// none: then it stands as it is.
+    /// A JSON text without any of the secrets, in any spelling of its strings. None where it has
+    /// none.
     pub fn scrub_json(&self, text: &str) -> Option<String> {
         let mut n_secrets = 0;
         self.each(Reader::Client, |_| n_secrets += 1);
@@ -181,7 +182,7 @@ impl Secrets {
                 _ => token.to_owned(),
             };
             match self.scrub(&plain) {
-                // A number may be one, too; a string may stand wherever a number does.
+                // A number may be a secret too; a string may stand wherever a number does.
                 Cow::Owned(scrubbed) => {
                     found = true;
                     raw::push_string(&mut out, &scrubbed);
@@ -193,12 +194,12 @@ impl Secrets {
     }
 }
 
-/// Where a text ends.
+/// The end of a text.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum End {
-    /// Where its writer ended it.
+    /// The writer's own end.
     IsWhole,
-    /// Perhaps at a [`CUT`].
+    /// Maybe a cut, marked with [`CUT`].
     MayBeCut,
 }
 
@@ -227,8 +228,8 @@ fn token_bytes(text: &str, first: char) -> usize {
     first.len_utf8()
 }
 
-/// The beginning of somebody else's text, of so many characters at most, on one line and without
-/// control characters: for what the gateway itself says or writes.
+/// The beginning of a foreign text, at most `chars_max` characters, on one line and without
+/// control characters: for texts that the gateway itself writes.
 pub fn excerpt(text: &str, chars_max: usize) -> String {
     let plain = |c: char| if c.is_control() { ' ' } else { c };
     let mut out: String = text.trim().chars().take(chars_max).map(plain).collect();

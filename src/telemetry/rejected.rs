@@ -1,40 +1,40 @@
-//! How many requests and connections were turned away, by reason. Counted where the refusal is
+//! Counts of refused requests and connections, by reason. They are counted where the refusal is
 //! put into words, so that a request which is served costs nothing here.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 
-/// Why something was turned away. A fixed set: nothing of a client's text becomes a label.
+/// The reason of a refusal. The set is fixed: no part of a client's text becomes a label.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Reason {
-    /// It is no proper request of HTTP, of JSON-RPC or of its transport.
+    /// The request is malformed for HTTP, JSON-RPC or its transport.
     BadRequest,
-    /// Its head is over `limits.head_bytes` or `limits.headers`.
+    /// The head is over `limits.head_bytes` or `limits.headers`.
     HeadTooLarge,
-    /// Its body is over `limits.body_bytes`.
+    /// The body is over `limits.body_bytes`.
     BodyTooLarge,
-    /// Its head or body took longer than `limits.head_ms` or `limits.body_ms`.
+    /// The head or body took longer than `limits.head_ms` or `limits.body_ms`.
     Timeout,
-    /// Its client did not read what it was sent: nothing for `limits.write_ms`, or more than
+    /// The client did not read its answer: nothing for `limits.write_ms`, or more than
     /// `limits.stream_queue_bytes` waited.
     NotReading,
-    /// `limits.connections` or `limits.connections_per_address` are open.
+    /// `limits.connections` or `limits.connections_per_address` connections are open.
     Connections,
-    /// Its `Host` or `Origin` is foreign.
+    /// The `Host` or `Origin` is foreign.
     Origin,
-    /// It brings no key, or a wrong one.
+    /// The request has no key, or a wrong one.
     Unauthorized,
-    /// Nothing is served at its path.
+    /// Nothing is served at the path.
     UnknownPath,
-    /// Its session is unknown, has ended, or is another key's.
+    /// The session is unknown, has ended, or belongs to another key.
     UnknownSession,
-    /// Its key's calls for this minute are spent.
+    /// The key's calls for this minute are spent.
     Rate,
     /// Another bound is reached, or the process is stopping.
     Overloaded,
 }
 
 impl Reason {
-    /// All of them, in the order in which they are shown.
+    /// All reasons, in the order in which they are shown.
     pub const ALL: [Reason; 12] = [
         Reason::BadRequest,
         Reason::HeadTooLarge,
@@ -50,7 +50,7 @@ impl Reason {
         Reason::Overloaded,
     ];
 
-    /// The word for it in `/status` and in metrics.
+    /// The reason's word in `/status` and in metrics.
     pub fn as_str(self) -> &'static str {
         match self {
             Reason::BadRequest => "bad_request",
@@ -73,28 +73,21 @@ impl Reason {
         COUNTERS.get(at)
     }
 
-    /// How many there were since the process began.
+    /// The number of refusals for this reason since the process began.
     pub fn count(self) -> u64 {
         self.counter().map_or(0, |counter| counter.load(Ordering::Relaxed))
     }
 }
 
-/// One for each of [`Reason::ALL`].
+/// One counter for each of [`Reason::ALL`].
 static COUNTERS: [AtomicU64; Reason::ALL.len()] =
     [const { AtomicU64::new(0) }; Reason::ALL.len()];
 
-/// Counts one more.
+/// Counts a refusal.
 pub fn count(reason: Reason) {
     if let Some(counter) = reason.counter() {
         counter.fetch_add(1, Ordering::Relaxed);
     }
-}
-
-/// Counts one more, of the request that this thread serves: its line and `/status` tell why, by
-/// `word` where that says more, and in the words that the client is given.
-pub fn turned_away(reason: Reason, word: Option<&'static str>, message: &str) {
-    count(reason);
-    super::request::turned_away(reason, word, message);
 }
 
 #[cfg(test)]

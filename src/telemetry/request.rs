@@ -1,216 +1,28 @@
-//! The request that this thread serves, as lines, metrics, spans and `/status` tell of it.
+//! The record of the request that this thread serves, for lines, metrics, spans and `/status`.
 //!
 //! One thread serves one HTTP request at a time, from its head to its answer, and makes its call
-//! itself; so what is known of the request is kept with the thread, as OpenTelemetry keeps its
-//! context, and no layer in between has to carry it. The record is the thread's for good: a request
-//! fills it again and allocates nothing. Its lock is the thread's own, but for `/status`, which looks
-//! at what is in work.
+//! itself; so the record is kept with the thread, as OpenTelemetry keeps its context, and no
+//! layer in between has to carry it. The record stays with the thread: a request fills it again
+//! and allocates nothing. Only the thread takes its lock, and `/status`, which reads the records
+//! of requests in work.
 
 use std::cell::OnceCell;
-use std::net::IpAddr;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
 use std::time::{Duration, Instant};
 
 use super::access;
-use super::activity::{self, Activity};
+use super::activity;
 use super::ids::RequestName;
-use super::metrics;
 use super::outcome::{CallOutcome, Door};
-use super::rejected::Reason;
-use super::trace::{Answered, Trace};
+pub use super::record::Incoming;
+use super::record::{Record, RequestedMethod, ToldRequest, set};
+use super::rejected::{self, Reason};
+use super::trace::{Asking, Trace};
 use crate::error::CallError;
 use crate::limits::{ACCESS_ERROR_CHARS_MAX, ACCESS_TEXT_CHARS_MAX};
 use crate::protocol::call::Outcome;
 use crate::protocol::method::Method;
 use crate::protocol::raw::RawObject;
-use crate::telemetry::redact;
-
-/// What the head of an HTTP request says to telemetry.
-#[derive(Debug, Clone, Copy)]
-pub struct Incoming<'a> {
-    /// `X-Request-Id`.
-    pub id: Option<&'a str>,
-    /// `traceparent`.
-    pub traceparent: Option<&'a str>,
-    /// `tracestate`.
-    pub tracestate: Option<&'a str>,
-    /// `User-Agent`.
-    pub agent: Option<&'a str>,
-    /// HTTP's method.
-    pub method: &'a str,
-    /// Without the query.
-    pub path: &'a str,
-    /// Who sent it; none over a Unix socket.
-    pub peer: Option<IpAddr>,
-    /// Bytes of its body.
-    pub bytes_in: usize,
-}
-
-/// One message of a request: what is asked for.
-#[derive(Debug, Clone, Copy)]
-pub(super) struct RequestedMethod {
-    pub(super) door: Door,
-    /// None of a method that the gateway does not know.
-    pub(super) method: Option<Method>,
-    began: Instant,
-    pub(super) took: Option<Duration>,
-}
-
-impl RequestedMethod {
-    pub(super) fn method_text(&self) -> &'static str {
-        self.method.map_or("other", Method::as_str)
-    }
-}
-
-/// What is known of a request so far.
-#[derive(Debug)]
-pub(super) struct Record {
-    pub(super) is_in_work: bool,
-    /// A call that outlives its request is told of by the request.
-    is_apart: bool,
-    pub(super) id: Option<RequestName>,
-    pub(super) trace: Trace,
-    began: Instant,
-    pub(super) http_method: String,
-    pub(super) path: String,
-    pub(super) peer: Option<IpAddr>,
-    pub(super) key: String,
-    pub(super) client: String,
-    pub(super) bytes_in: usize,
-    pub(super) bytes_out: usize,
-    /// 0 where nothing was answered.
-    pub(super) status: u16,
-    pub(super) asked: Option<RequestedMethod>,
-    pub(super) tool: String,
-    pub(super) server: String,
-    pub(super) outcome: Option<CallOutcome>,
-    /// Why it was turned away.
-    pub(super) refused: Option<&'static str>,
-    /// What it asks for is there, and not for whoever asks.
-    is_hidden: bool,
-    /// What stands for the tool is the client's text, of which no span is made.
-    is_tool_as_asked: bool,
-    pub(super) error: String,
-}
-
-impl Default for Record {
-    fn default() -> Record {
-        Record {
-            is_in_work: false,
-            is_apart: false,
-            id: None,
-            trace: Trace::default(),
-            began: Instant::now(),
-            http_method: String::new(),
-            path: String::new(),
-            peer: None,
-            key: String::new(),
-            client: String::new(),
-            bytes_in: 0,
-            bytes_out: 0,
-            status: 0,
-            asked: None,
-            tool: String::new(),
-            server: String::new(),
-            outcome: None,
-            refused: None,
-            is_hidden: false,
-            is_tool_as_asked: false,
-            error: String::new(),
-        }
-    }
-}
-
-/// Replaces a text, cut and without control characters.
-fn set(text: &mut String, new: &str, chars_max: usize) {
-    text.clear();
-    text.extend(new.chars().take(chars_max).map(|c| if c.is_control() { ' ' } else { c }));
-}
-
-impl Record {
-    /// Why it was turned away, as operators are told.
-    pub(super) fn reason(&self) -> Option<&'static str> {
-        self.refused.map(|told| if self.is_hidden { HIDDEN } else { told })
-    }
-
-    pub(super) fn took(&self) -> Duration {
-        let of_message = self.asked.and_then(|asked| asked.took);
-        of_message.unwrap_or_else(|| self.began.elapsed())
-    }
-
-    /// How long it has been in work.
-    pub(super) fn elapsed(&self) -> Duration {
-        self.began.elapsed()
-    }
-
-    fn begin(&mut self, incoming: Incoming<'_>) -> RequestName {
-        let id = incoming.id.and_then(RequestName::parse).unwrap_or_else(RequestName::random);
-        self.clear_message();
-        (self.is_in_work, self.is_apart, self.id) = (true, false, Some(id));
-        self.began = Instant::now();
-        self.trace.begin(incoming.traceparent, incoming.tracestate);
-        set(&mut self.http_method, incoming.method, 16);
-        set(&mut self.path, incoming.path, ACCESS_TEXT_CHARS_MAX);
-        set(&mut self.client, incoming.agent.unwrap_or_default(), ACCESS_TEXT_CHARS_MAX);
-        (self.peer, self.bytes_in) = (incoming.peer, incoming.bytes_in);
-        (self.bytes_out, self.status) = (0, 0);
-        self.key.clear();
-        id
-    }
-
-    fn clear_message(&mut self) {
-        (self.asked, self.outcome, self.refused) = (None, None, None);
-        (self.is_hidden, self.is_tool_as_asked) = (false, false);
-        self.tool.clear();
-        self.server.clear();
-        self.error.clear();
-    }
-
-    /// Gives what is to be told of the message before.
-    fn ask(&mut self, door: Door, method: &str, params: Option<&str>) -> Option<Activity> {
-        let before = self.flush();
-        let method = Method::parse(method);
-        self.asked = Some(RequestedMethod { door, method, began: Instant::now(), took: None });
-        self.trace.ask(params);
-        before
-    }
-
-    /// What was asked for is answered, if it is not already.
-    fn answer(&mut self, default: CallOutcome) {
-        let Some(asked) = self.asked.as_mut().filter(|asked| asked.took.is_none()) else {
-            return;
-        };
-        let took = asked.began.elapsed();
-        asked.took = Some(took);
-        let outcome = *self.outcome.get_or_insert(default);
-        metrics::requests::count(asked.door, asked.method, outcome, took);
-        let asked = *asked;
-        self.trace.answered(&Answered {
-            asked,
-            outcome,
-            took,
-            server: &self.server,
-            tool: if self.is_tool_as_asked { "" } else { &self.tool },
-            key: &self.key,
-            client: &self.client,
-            peer: self.peer,
-            id: self.id.as_ref().map_or("", RequestName::as_str),
-        });
-    }
-
-    /// A line of the message, or of a request that was turned away before there was one; gives
-    /// what else is to be told of it, once this record's lock is released.
-    fn flush(&mut self) -> Option<Activity> {
-        self.answer(CallOutcome::Cancelled);
-        let mut told = None;
-        if !self.is_apart && (self.asked.is_some() || self.refused.is_some()) {
-            access::tell(self);
-            told = activity::of(self);
-        }
-        self.clear_message();
-        told
-    }
-}
 
 /// A thread's record.
 type Shared = Arc<Mutex<Record>>;
@@ -234,10 +46,23 @@ fn registered() -> Shared {
     record
 }
 
+/// Ends the message of a record: it has a line, as has a request that was turned away before there was a message.
+/// Returns what watchers are to be told of it once the record's lock is released.
+fn flush(record: &mut Record) -> Option<ToldRequest> {
+    record.answer(CallOutcome::Cancelled);
+    let mut told = None;
+    if !record.is_apart && (record.asked.is_some() || record.refused.is_some()) {
+        access::tell(record);
+        told = activity::is_watched().then(|| record.told());
+    }
+    record.clear_message();
+    told
+}
+
 /// Calls `change` with this thread's record, if it serves a request. It must not log: a line asks
 /// for the record itself.
 pub(super) fn with<T>(change: impl FnOnce(&mut Record) -> T) -> Option<T> {
-    // A thread that ends has none any more.
+    // A thread that ends has no record any more.
     let changed = CURRENT.try_with(|current| {
         let mut record = lock(current.get()?);
         record.is_in_work.then(|| change(&mut record))
@@ -245,15 +70,15 @@ pub(super) fn with<T>(change: impl FnOnce(&mut Record) -> T) -> Option<T> {
     changed.ok().flatten()
 }
 
-/// A request in work; its end is told when this is dropped.
+/// A request in work; dropping this notes its end.
 #[derive(Debug)]
 #[must_use = "the request ends when this is dropped"]
 pub struct Served {
-    /// What it is called.
+    /// The request's id.
     pub name: RequestName,
 }
 
-/// A request begins on this thread.
+/// Notes the begin of a request on this thread.
 pub fn begin(incoming: Incoming<'_>) -> Served {
     let begun =
         CURRENT.try_with(|current| lock(current.get_or_init(registered)).begin(incoming));
@@ -263,7 +88,7 @@ pub fn begin(incoming: Incoming<'_>) -> Served {
 impl Drop for Served {
     fn drop(&mut self) {
         let told = with(|record| {
-            let told = record.flush();
+            let told = flush(record);
             record.is_in_work = false;
             told
         });
@@ -271,33 +96,41 @@ impl Drop for Served {
     }
 }
 
-/// Whose key it has.
+/// Notes the name of the request's key.
 pub fn principal(name: Option<&str>) {
     with(|record| set(&mut record.key, name.unwrap_or_default(), ACCESS_TEXT_CHARS_MAX));
 }
 
-/// The client, by the name that it gives itself.
+/// Notes the client's name, as it gives it itself.
 pub fn client(name: &str) {
     with(|record| set(&mut record.client, name, ACCESS_TEXT_CHARS_MAX));
 }
 
-/// A message begins: what comes from here on is of it. `params` are its parameters, for their
+/// Notes the begin of a message: later notes belong to it. `params` are its parameters, for their
 /// `_meta.traceparent`.
 pub fn ask(door: Door, method: &str, params: Option<&str>) {
-    activity::tell(with(|record| record.ask(door, method, params)).flatten());
+    let before = with(|record| {
+        let before = flush(record);
+        let method = Method::parse(method);
+        record.asked =
+            Some(RequestedMethod { door, method, began: Instant::now(), took: None });
+        record.trace.ask(params);
+        before
+    });
+    activity::tell(before.flatten());
 }
 
-/// What JSON-RPC calls the message, and the session it came in, for its span.
+/// Notes the message's JSON-RPC id, and its session, for the span.
 pub fn in_session(rpc_id: &str, session: Option<&str>) {
     with(|record| record.trace.in_session(rpc_id, session));
 }
 
-/// The message is answered; `default` is what came of it where nobody has said more.
+/// Notes the answer of the message; `default` is its outcome if none was noted.
 pub fn answered(default: CallOutcome) {
     with(|record| record.answer(default));
 }
 
-/// Whose it is what the message asks for, by its offered name.
+/// Notes the server of the requested item, and the item's offered name.
 pub fn leads_to(server: &str, tool: &str) {
     with(|record| {
         record.is_tool_as_asked = false;
@@ -306,9 +139,9 @@ pub fn leads_to(server: &str, tool: &str) {
     });
 }
 
-/// What the message asks for is nothing that whoever asks may know of, whether or not it is there.
-/// The client is told the same in both cases; the operator is told which of them it is. Where it is
-/// there, `whose` is its server and its full name.
+/// Notes that the client may not see the requested item, or that there is none. The client is
+/// told the same in both cases; the operator is told which it is. Where the item exists, `whose`
+/// is its server and its full name.
 pub fn leads_nowhere(whose: Option<(&str, &str)>, asked: &str) {
     with(|record| {
         (record.is_hidden, record.is_tool_as_asked) = (whose.is_some(), whose.is_none());
@@ -318,7 +151,7 @@ pub fn leads_nowhere(whose: Option<(&str, &str)>, asked: &str) {
     });
 }
 
-/// What came of a call.
+/// The outcome of a call.
 pub fn came_of(method: Option<Method>, answer: &Result<Outcome, CallError>) -> CallOutcome {
     let outcome = match answer {
         Ok(Outcome::Complete(result)) if method == Some(Method::ToolsCall) => {
@@ -337,15 +170,12 @@ pub fn came_of(method: Option<Method>, answer: &Result<Outcome, CallError>) -> C
     outcome
 }
 
-/// Whether the result of a tool says that it is an error.
+/// True if the result of a tool is marked as an error.
 fn is_error(result: &str) -> bool {
-    // A look at the text mostly tells.
+    // A search of the text mostly decides.
     result.contains("\"isError\"")
         && RawObject::parse(result).is_ok_and(|it| it.get("isError") == Some("true"))
 }
-
-/// Why something is refused that is there, and not for whoever asks. Only operators are told.
-const HIDDEN: &str = "hidden";
 
 /// A call failed, and is about to be put into words. `word` is what it is turned away with, if it is
 /// none of the upstream's failures.
@@ -362,9 +192,10 @@ pub fn failed(error: &CallError, word: Option<&'static str>) {
     });
 }
 
-/// The request is turned away for this reason, of which `word` tells more, and is told so in
-/// these words.
-pub(super) fn turned_away(reason: Reason, word: Option<&'static str>, message: &str) {
+/// Counts one more request that is turned away, this thread's: its line and `/status` say why, by
+/// `word` where that says more, and in the words that the client is given.
+pub fn turned_away(reason: Reason, word: Option<&'static str>, message: &str) {
+    rejected::count(reason);
     with(|record| {
         record.refused = Some(word.unwrap_or(reason.as_str()));
         record.outcome.get_or_insert(match reason {
@@ -384,19 +215,25 @@ pub(super) fn turned_away(reason: Reason, word: Option<&'static str>, message: &
     });
 }
 
-/// The head of an answer is about to be written.
+/// Notes the status of an answer whose head is about to be written.
 pub fn answers(status: u16) {
     with(|record| record.status = status);
 }
 
-/// So many bytes of the answer are written.
+/// Notes that bytes of the answer were written.
 pub fn wrote(bytes: usize) {
     with(|record| record.bytes_out += bytes);
 }
 
-/// What this thread's request is called, and whose key it has.
+/// The id of this thread's request, and the name of its key.
 pub(super) fn named() -> Option<(RequestName, String)> {
     with(|record| record.id.map(|id| (id, record.key.clone()))).flatten()
+}
+
+/// A request to an upstream is about to be made: its `_meta` says what it is part of, and so will
+/// its head. A trace that is not recorded here goes on as it came.
+pub fn ask_upstream(meta: &mut Option<RawObject<'_>>) -> Asking {
+    with(|record| record.trace.ask_upstream(meta)).unwrap_or_else(|| Asking::begin(None))
 }
 
 /// Calls `set` with the name and value of each header by which a request to an upstream says what
@@ -410,7 +247,8 @@ pub fn write_headers(mut set: impl FnMut(&'static str, &str)) {
     });
 }
 
-/// What of a request goes with a call that outlives it, to the thread of that.
+/// The part of a request's record that goes with a call that outlives the request, to the call's
+/// thread.
 #[derive(Debug)]
 pub struct Carried {
     id: Option<RequestName>,
@@ -419,7 +257,7 @@ pub struct Carried {
     trace: Trace,
 }
 
-/// See [`Carried`].
+/// The part of this thread's record for another thread, see [`Carried`].
 pub fn carried() -> Option<Carried> {
     with(|record| Carried {
         id: record.id,
@@ -430,7 +268,7 @@ pub fn carried() -> Option<Carried> {
 }
 
 impl Carried {
-    /// This thread goes on with it.
+    /// Sets this thread's record.
     pub fn enter(self) -> Option<Served> {
         let name = self.id?;
         let entered = CURRENT.try_with(|current| {
@@ -438,7 +276,7 @@ impl Carried {
             record.clear_message();
             record.id = Some(name);
             (record.key, record.trace) = (self.key, self.trace);
-            // The request itself counts it.
+            // The request itself counts the message.
             record.asked =
                 self.asked.map(|asked| RequestedMethod { took: Some(Duration::ZERO), ..asked });
             (record.is_in_work, record.is_apart) = (true, true);
@@ -447,60 +285,24 @@ impl Carried {
     }
 }
 
-/// A request in work, for `/status`.
-#[derive(Debug, Clone)]
-pub struct InWork {
-    /// What it is called.
-    pub id: String,
-    /// Who sent it.
-    pub peer: String,
-    /// Whose key it has; empty without one.
-    pub key: String,
-    /// The client, as it calls itself.
-    pub client: String,
-    /// How it came in.
-    pub door: &'static str,
-    /// What it asks for.
-    pub method: &'static str,
-    /// The tool's offered name, or empty.
-    pub tool: String,
-    /// The server's name, or empty.
-    pub server: String,
-    /// For how long.
-    pub elapsed: Duration,
-}
-
 /// The requests in work, the oldest first, and how many there are if that is more than `max`.
-pub fn in_work(max: usize) -> (Vec<InWork>, usize) {
+pub fn in_work(max: usize) -> (Vec<ToldRequest>, usize) {
     let all: Vec<Shared> = {
         let all = ALL.lock().unwrap_or_else(PoisonError::into_inner);
         all.iter().filter_map(Weak::upgrade).collect()
     };
-    let mut calls: Vec<InWork> = all
-        .iter()
-        .filter_map(|record| {
-            let record = lock(record);
-            let asked = record.asked.filter(|asked| asked.took.is_none())?;
-            (record.is_in_work && !record.is_apart).then(|| InWork {
-                id: record.id.map(|id| id.as_str().to_owned()).unwrap_or_default(),
-                peer: access::peer_text(record.peer),
-                key: record.key.clone(),
-                client: record.client.clone(),
-                door: asked.door.as_str(),
-                method: asked.method_text(),
-                tool: record.tool.clone(),
-                server: record.server.clone(),
-                elapsed: record.elapsed(),
-            })
-        })
-        .collect();
+    let is_in_work = |record: &Record| {
+        let is_unanswered = record.asked.is_some_and(|asked| asked.took.is_none());
+        is_unanswered && record.is_in_work && !record.is_apart
+    };
+    let told = |record: &Shared| {
+        let record = lock(record);
+        is_in_work(&record)
+            .then(|| ToldRequest { took: record.began.elapsed(), ..record.told() })
+    };
+    let mut calls: Vec<ToldRequest> = all.iter().filter_map(told).collect();
     let n = calls.len();
-    calls.sort_by_key(|call| std::cmp::Reverse(call.elapsed));
+    calls.sort_by_key(|call| std::cmp::Reverse(call.took));
     calls.truncate(max);
     (calls, n)
-}
-
-/// The path as a line tells it.
-pub(super) fn path_of(record: &Record) -> String {
-    redact::url(&record.path)
 }

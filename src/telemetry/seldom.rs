@@ -1,4 +1,4 @@
-//! What somebody else makes happen again and again is logged a few times, then counted.
+//! Log lines about events that others can repeat: a few are logged, then they are counted.
 
 use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
@@ -20,20 +20,20 @@ impl Default for Seldom {
 
 #[derive(Debug, Default)]
 struct Said {
-    /// When the first line of the present few was logged.
+    /// The time at which the first line of the present interval was logged.
     since: Option<Instant>,
     logged: usize,
     left_out: usize,
 }
 
 impl Seldom {
-    /// So many lines are logged in [`LOG_REPEATS_WITHIN`].
+    /// Logs at most `lines_max` lines in [`LOG_REPEATS_WITHIN`].
     pub fn up_to(lines_max: usize) -> Seldom {
         Seldom { lines_max, said: Mutex::default() }
     }
 
-    /// What stands behind the line if it is to be logged: nothing, or how many were not since
-    /// the last one. None if this one is only counted.
+    /// The text to add to the line, if it is to be logged: empty, or with the number of lines
+    /// that were left out since the last one. None if this one is only counted.
     pub fn turn(&self) -> Option<String> {
         self.turn_at(Instant::now())
     }

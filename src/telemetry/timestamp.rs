@@ -2,7 +2,7 @@
 
 use std::time::{SystemTime, UNIX_EPOCH};
 
-/// RFC 3339 with milliseconds: `2025-11-25T08:09:10.123Z`. Before 1970 it is 1970.
+/// RFC 3339 with milliseconds: `2025-11-25T08:09:10.123Z`. Times before 1970 become 1970.
 pub fn rfc3339(time: SystemTime) -> String {
     let since = time.duration_since(UNIX_EPOCH).unwrap_or_default();
     let (seconds, millis) = (since.as_secs(), since.subsec_millis());

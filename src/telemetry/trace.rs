@@ -1,5 +1,5 @@
-//! The part of a trace that a request is: its parent, its own span where it is sampled, and what is
-//! passed on to upstreams.
+//! The spans of a request: its parent, its own span where it is sampled, and the headers passed
+//! on to upstreams.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -10,8 +10,7 @@ use crossbeam_channel::Sender;
 
 use super::ids::random;
 use super::names;
-use super::outcome::CallOutcome;
-use super::request::{self, RequestedMethod};
+use super::outcome::{CallOutcome, Door};
 use super::trace_context::{TraceContext, to_hex};
 use crate::limits::ACCESS_TEXT_CHARS_MAX;
 use crate::protocol::method::Method;
@@ -20,16 +19,16 @@ use crate::protocol::raw::{self, RawObject};
 /// Bytes of a `tracestate` that is passed on (W3C Trace Context, section 3.3.1.5).
 const TRACESTATE_BYTES_MAX: usize = 512;
 
-/// Whose side of a request a span is.
+/// The kind of a span.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum SpanKind {
-    /// The request as it came in.
+    /// A request of a client.
     Server,
-    /// What was asked of an upstream for it.
+    /// A request to an upstream.
     Client,
 }
 
-/// A span that is over.
+/// A span that has ended.
 #[derive(Debug, Clone)]
 pub(super) struct Span {
     pub(super) context: TraceContext,
@@ -42,19 +41,19 @@ pub(super) struct Span {
     pub(super) is_error: bool,
 }
 
-/// Where spans go.
+/// The destination of spans.
 #[derive(Debug)]
 pub(super) struct Recorder {
     pub(super) queue: Sender<Span>,
-    /// A trace that nobody has begun is sampled where a random number is below it.
+    /// A trace that begins here is sampled where a random number is below this.
     pub(super) threshold: u64,
 }
 
-/// Set once, where traces are wanted.
+/// The recorder, set once, where traces are wanted.
 static RECORDER: OnceLock<Recorder> = OnceLock::new();
 static SPANS_DROPPED: AtomicU64 = AtomicU64::new(0);
 
-/// From here on spans are recorded. False if they are already.
+/// Sets the recorder. False if there is one already.
 pub(super) fn record(recorder: Recorder) -> bool {
     RECORDER.set(recorder).is_ok()
 }
@@ -73,7 +72,7 @@ fn push(span: Span) {
 
 /// A span that is sampled.
 #[derive(Debug, Clone, Copy)]
-struct Open {
+pub(super) struct Open {
     context: TraceContext,
     parent: Option<[u8; 8]>,
     began: SystemTime,
@@ -101,15 +100,15 @@ fn new_span_id() -> [u8; 8] {
     (random() | 1).to_be_bytes()
 }
 
-/// See above.
+/// The trace of the request that a thread serves.
 #[derive(Debug, Default)]
 pub(super) struct Trace {
-    /// Of the HTTP head, or of the message.
+    /// The parent, from the HTTP head or from the message.
     parent: Option<TraceContext>,
     /// `tracestate` of the HTTP head.
     state: String,
     span: Option<Open>,
-    /// What a request to an upstream says is its parent.
+    /// The parent that requests to upstreams carry.
     outgoing: Option<TraceContext>,
     rpc_id: String,
     session: String,
@@ -129,7 +128,7 @@ impl Trace {
         }
     }
 
-    /// A message begins. What its `_meta` says of its parent comes before what the head says.
+    /// Notes the begin of a message. A parent in its `_meta` comes before one in the head.
     pub(super) fn ask(&mut self, params: Option<&str>) {
         (self.span, self.outgoing) = (None, None);
         self.rpc_id.clear();
@@ -149,7 +148,7 @@ impl Trace {
         }
         self.rpc_id.extend(rpc_id.chars().take(ACCESS_TEXT_CHARS_MAX));
         if let Some(session) = session {
-            // The id itself opens the session.
+            // A digest stands for the id, because the id itself opens the session.
             let digest = ring::digest::digest(&ring::digest::SHA256, session.as_bytes());
             self.session = to_hex(digest.as_ref().get(..8).unwrap_or_default());
         }
@@ -161,7 +160,7 @@ impl Trace {
         Some(to_hex(&context.trace_id))
     }
 
-    /// What goes with a call to another thread.
+    /// The part that goes with a call to another thread.
     pub(super) fn carried(&self) -> Trace {
         Trace {
             parent: self.parent,
@@ -181,6 +180,24 @@ impl Trace {
         }
     }
 
+    /// A request to an upstream is about to be made for the message: its `_meta` says what it is part of.
+    pub(super) fn ask_upstream(&mut self, meta: &mut Option<RawObject<'_>>) -> Asking {
+        let own = self.span.map(|span| Open::new(Some(span.context)));
+        let said = || {
+            let text = meta.as_ref()?.string("traceparent").ok()??;
+            TraceContext::parse(&text)
+        };
+        self.outgoing = own.map(|open| open.context).or_else(said).or(self.parent);
+        if let Some(outgoing) = self.outgoing {
+            let meta = meta.get_or_insert_default();
+            meta.set("traceparent", raw::string(&outgoing.to_text()));
+            if !self.state.is_empty() && meta.get("tracestate").is_none() {
+                meta.set("tracestate", raw::string(&self.state));
+            }
+        }
+        Asking::begin(own)
+    }
+
     /// The message is answered.
     pub(super) fn answered(&mut self, told: &Answered<'_>) {
         let Some(open) = self.span.take() else { return };
@@ -188,16 +205,18 @@ impl Trace {
         let more = [(names::RPC_ID, &self.rpc_id), (names::SESSION, &self.session)];
         let more = more.into_iter().filter(|(_, text)| !text.is_empty());
         attributes.extend(more.map(|(name, text)| (name, text.clone())));
-        // What is sent to an upstream from here on is no part of it.
+        // Requests to an upstream from here on do not belong to the message.
         self.outgoing = None;
         push(told.span(open, SpanKind::Server, attributes));
     }
 }
 
-/// What a span tells of a message that is answered.
+/// The facts about an answered message for its span.
 #[derive(Debug)]
 pub(super) struct Answered<'a> {
-    pub(super) asked: RequestedMethod,
+    pub(super) door: Door,
+    /// None of a method that the gateway does not know.
+    pub(super) method: Option<Method>,
     pub(super) outcome: CallOutcome,
     pub(super) took: Duration,
     pub(super) server: &'a str,
@@ -210,8 +229,8 @@ pub(super) struct Answered<'a> {
 
 impl Answered<'_> {
     fn attributes(&self) -> Vec<(&'static str, String)> {
-        let door = self.asked.door.as_str();
-        let mut attributes = of_message(self.asked.method, self.tool, self.outcome);
+        let door = self.door.as_str();
+        let mut attributes = of_message(self.method, self.tool, self.outcome);
         let more = [
             (names::DOOR, door),
             (names::SERVER, self.server),
@@ -235,7 +254,7 @@ impl Answered<'_> {
             context: open.context,
             parent: open.parent,
             kind,
-            name: span_name(self.asked.method, self.tool),
+            name: span_name(self.method, self.tool),
             began: open.began,
             took: self.took,
             attributes,
@@ -287,7 +306,7 @@ fn of_message(
 
 /// The parent that a message's `_meta` names.
 fn parent_of(params: &str) -> Option<TraceContext> {
-    // A look at the text mostly tells.
+    // A search of the text mostly decides.
     if !params.contains("\"traceparent\"") {
         return None;
     }
@@ -296,37 +315,19 @@ fn parent_of(params: &str) -> Option<TraceContext> {
     TraceContext::parse(&meta.string("traceparent").ok()??)
 }
 
-/// What is asked of an upstream for this thread's request.
+/// The span of a request to an upstream for this thread's request.
 #[derive(Debug)]
 pub struct Asking {
     open: Option<Open>,
     began: Instant,
 }
 
-/// A request to an upstream is about to be made: its `_meta` says what it is part of, and so will
-/// its head. A trace that is not recorded here goes on as it came.
-pub fn ask_upstream(meta: &mut Option<RawObject<'_>>) -> Asking {
-    let open = request::with(|record| {
-        let trace = &mut record.trace;
-        let own = trace.span.map(|span| Open::new(Some(span.context)));
-        let said = || {
-            let text = meta.as_ref()?.string("traceparent").ok()??;
-            TraceContext::parse(&text)
-        };
-        trace.outgoing = own.map(|open| open.context).or_else(said).or(trace.parent);
-        if let Some(outgoing) = trace.outgoing {
-            let meta = meta.get_or_insert_default();
-            meta.set("traceparent", raw::string(&outgoing.to_text()));
-            if !trace.state.is_empty() && meta.get("tracestate").is_none() {
-                meta.set("tracestate", raw::string(&trace.state));
-            }
-        }
-        own
-    });
-    Asking { open: open.flatten(), began: Instant::now() }
-}
-
 impl Asking {
+    /// The request begins now; its span, where it has one.
+    pub(super) fn begin(open: Option<Open>) -> Asking {
+        Asking { open, began: Instant::now() }
+    }
+
     /// The upstream has answered, or failed to.
     pub fn answered(
         self,

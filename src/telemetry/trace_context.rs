@@ -3,14 +3,14 @@
 
 use super::ids::hex;
 
-/// Where in which trace something happens.
+/// The position of a span in a trace.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) struct TraceContext {
     /// The trace; never all zero.
     pub(super) trace_id: [u8; 16],
-    /// The span that is the parent of what comes; never all zero.
+    /// The span that is the parent of later ones; never all zero.
     pub(super) span_id: [u8; 8],
-    /// Whether whoever began the trace records it.
+    /// True if the beginner of the trace records it.
     pub(super) is_sampled: bool,
 }
 
@@ -18,8 +18,8 @@ pub(super) struct TraceContext {
 const BYTES: usize = 55;
 
 impl TraceContext {
-    /// Reads a `traceparent`. Of a later version what version 00 has is taken (W3C Trace Context,
-    /// section 4.3).
+    /// Reads a `traceparent`. Of a later version, the parts that version 00 has are read (W3C
+    /// Trace Context, section 4.3).
     pub(super) fn parse(text: &str) -> Option<TraceContext> {
         let text = text.trim();
         let version = text.get(..2)?;
@@ -48,12 +48,12 @@ impl TraceContext {
     }
 }
 
-/// Hexadecimal digits.
+/// The bytes in hexadecimal.
 pub(super) fn to_hex(bytes: &[u8]) -> String {
     bytes.iter().flat_map(|byte| hex(*byte)).map(char::from).collect()
 }
 
-/// Only lower case is valid (section 3.2.2.3).
+/// Reads hexadecimal digits; only lower case is valid (section 3.2.2.3).
 fn unhex<const N: usize>(text: &str) -> Option<[u8; N]> {
     let digit = |byte: u8| match byte {
         b'0'..=b'9' => Some(byte - b'0'),

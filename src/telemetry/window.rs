@@ -1,25 +1,25 @@
-//! How much of something is told in a while, and how much is only counted.
+//! A bound on events in an interval: some are let through, the others are counted.
 
 use std::time::{Duration, Instant};
 
-/// How many were told in the present while, and how many were not.
+/// The number of events that were let through in the present interval, and of those left out.
 #[derive(Debug)]
 pub struct Window {
-    /// When the present while began.
+    /// The time at which the present interval began.
     pub since: Instant,
     n_told: usize,
-    /// How many were left out since one was told.
+    /// The number of events left out since one was let through.
     pub left_out: u64,
 }
 
 impl Window {
-    /// One that begins now.
+    /// A window that begins now.
     pub fn new(now: Instant) -> Window {
         Window { since: now, n_told: 0, left_out: 0 }
     }
 
-    /// How many were left out since the last one, if this one is told: `max` are, `within` this
-    /// time.
+    /// The number of events left out since the last one, if this one is let through: `max` are,
+    /// in each interval of `within`.
     pub fn turn(&mut self, now: Instant, within: Duration, max: usize) -> Option<u64> {
         if now.saturating_duration_since(self.since) >= within {
             (self.since, self.n_told) = (now, 0);

@@ -1,5 +1,5 @@
-//! At which step contact failed, why that is likely, and what to do about it, for `trunkline check`
-//! and for `/status`. Pure.
+//! Pure: at which step contact failed, why that is likely, and what to do about it, for
+//! `trunkline check` and for `/status`.
 
 use super::FailureReport;
 use crate::config::{HttpTarget, StdioTarget, Target};

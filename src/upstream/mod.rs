@@ -9,8 +9,8 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::config::{SessionSharing, UpstreamConfig};
-use crate::protocol::call::{Client, Kind, Notice, PrincipalId, Question};
+use crate::config::UpstreamConfig;
+use crate::protocol::call::{Kind, Notice, PrincipalId, Question};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
@@ -18,10 +18,10 @@ use crate::protocol::log_level::LogLevel;
 use crate::protocol::modern::Freshness;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::{SessionKind, SessionSupport};
 use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::telemetry::metrics::servers::OfServer;
 
-use call::circuit_breaker::Over;
 use call::concurrency::ConcurrencyLimit;
 use call::waiting_calls::WaitingCallsLimit;
 use http_client::HttpConnection;
@@ -199,25 +199,15 @@ impl Upstream {
         &self.context.config
     }
 
-    /// Whether a client may have a session of its own here.
-    fn has_own(&self, client: &Client) -> bool {
-        let is_served_otherwise = if client.is_exclusive {
-            self.transport.is_stateless()
+    /// What is known of its sessions.
+    pub fn session_support(&self) -> SessionSupport {
+        if self.transport.refuses_sessions() {
+            SessionSupport::Refused
+        } else if self.transport.is_stateless() {
+            SessionSupport::Possible
         } else {
-            self.transport.refuses_sessions()
-        };
-        self.config().session != SessionSharing::Shared && !is_served_otherwise
-    }
-
-    /// Whether the upstream is known to keep no sessions.
-    pub fn refuses_sessions(&self) -> bool {
-        self.transport.refuses_sessions()
-    }
-
-    /// Whether a client has a session of its own with it. `can_be_asked`: the client declares
-    /// sampling, elicitation or roots.
-    pub fn has_own_session(&self, can_be_asked: bool) -> bool {
-        self.config().session.is_own(can_be_asked) && !self.refuses_sessions()
+            SessionSupport::Required
+        }
     }
 
     /// Sends a client's notification over its own session. False if it has none. `whose`: of
@@ -275,7 +265,7 @@ impl Upstream {
             state: health.breaker.state(now),
             starting: health.breaker.starting(now),
             failures: health.breaker.failures(),
-            down_since: health.breaker.down(now, Over::Shared).map(|down| down.first.at),
+            down_since: health.breaker.down(now, SessionKind::Shared).map(|down| down.first.at),
             transport: self.transport.transport(),
             redirected_to: self.context.redirected.told(),
             revision: initialized.map(|it| it.revision),

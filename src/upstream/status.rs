@@ -144,7 +144,7 @@ pub(super) struct SharedHealth(Mutex<Health>);
 impl SharedHealth {
     pub(super) fn new(opening: Opening) -> SharedHealth {
         SharedHealth(Mutex::new(Health {
-            breaker: Breaker::new(opening),
+            breaker: Breaker::new(opening, Instant::now()),
             initialized: None,
             last_failure: None,
             unread: Vec::new(),

@@ -26,7 +26,7 @@ impl Source {
         Source::new(&relative, std::fs::read_to_string(path).unwrap())
     }
 
-    fn new(path: &str, text: String) -> Source {
+    pub(crate) fn new(path: &str, text: String) -> Source {
         let (code, code_with_strings) = without_comments(&text);
         let tests = tests_in(&code);
         let cut = |text: &str| {
@@ -51,6 +51,16 @@ impl Source {
     pub(crate) fn layer(&self) -> &str {
         let first = self.path.split('/').next().unwrap_or_default();
         first.strip_suffix(".rs").unwrap_or(first)
+    }
+
+    /// The lines with which the file says what it is for, each without `//! `.
+    pub(crate) fn header(&self) -> impl Iterator<Item = &str> {
+        self.text.lines().map_while(|line| line.strip_prefix("//!")).map(str::trim_start)
+    }
+
+    /// Whether the file says that it decides on values alone.
+    pub(crate) fn says_pure(&self) -> bool {
+        self.text.starts_with("//! Pure: ")
     }
 
     /// Without comments, texts and tests.

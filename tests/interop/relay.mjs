@@ -88,10 +88,14 @@ function refusal(req, headers, body) {
 }
 
 const heads = (headers) => Object.entries(headers).map(([k, v]) => `${k}: ${v}`).join('\n');
+// A connection that is kept may end at the moment in which a machine that is busy comes to use it: so the ones to the
+// endpoint are not kept, and the ones of clients are, for longer than these use them.
+const agent = new http.Agent({ keepAlive: false });
+const KEEP_ALIVE_MS = 60_000;
 const here = [`127.0.0.1:${opt.listen}`, `localhost:${opt.listen}`];
 
 http
-  .createServer((req, res) => {
+  .createServer({ keepAliveTimeout: KEEP_ALIVE_MS }, (req, res) => {
     const chunks = [];
     req.on('data', (c) => chunks.push(c));
     req.on('end', () => {
@@ -116,7 +120,7 @@ http
         res.writeHead(no.status, { 'content-type': 'application/json' });
         return res.end(JSON.stringify({ jsonrpc: '2.0', id: no.id ?? null, error: no.error }));
       }
-      const up = http.request({ host: target.hostname, port: target.port, method: req.method, path, headers }, (r) => {
+      const up = http.request({ host: target.hostname, port: target.port, method: req.method, path, headers, agent }, (r) => {
         say(`\n----- #${n} answer ${r.statusCode}\n${heads(r.headers)}\n`);
         const sse = String(r.headers['content-type'] ?? '').startsWith('text/event-stream');
         const answer = { ...r.headers };

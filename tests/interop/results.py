@@ -79,9 +79,9 @@ class Results:
             self.seconds[part] = time.monotonic() - began
 
     def longest(self) -> str:
-        """The parts that took longest."""
+        """The parts that took longest, for the order in which they begin."""
         parts = sorted(self.seconds.items(), key=lambda part: -part[1])[:12]
-        return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in parts)
+        return ", ".join(f"{name} {seconds:.0f} s" for name, seconds in parts if seconds >= 1)
 
     def close(self) -> bool:
         for e in self.expected if self.complete else []:

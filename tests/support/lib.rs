@@ -12,6 +12,7 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
+use std::sync::{Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 pub mod behind;
@@ -90,6 +91,13 @@ pub fn stays_so(what: &str, time: Duration, is_so: impl Fn() -> bool) {
         assert!(is_so(), "no longer so: {what}");
         std::thread::park_timeout(Duration::from_millis(10));
     }
+}
+
+/// Taken by a test that keeps a core busy for seconds, takes much memory, or measures what others
+/// would disturb: one of them runs at a time. The tests beside it wait more than they work.
+pub fn heavy() -> MutexGuard<'static, ()> {
+    static ONE: Mutex<()> = Mutex::new(());
+    ONE.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// Fails unless what began then ended at this time, which a second may be added to; tells how

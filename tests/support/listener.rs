@@ -70,6 +70,14 @@ impl Listener {
     pub fn absent(
         serve: impl Fn(&Incoming, &mut TcpStream) -> std::io::Result<Next> + Send + Sync + 'static,
     ) -> Listener {
+        Listener::absent_at(free_port(), serve)
+    }
+
+    /// The same at that port.
+    pub fn absent_at(
+        port: u16,
+        serve: impl Fn(&Incoming, &mut TcpStream) -> std::io::Result<Next> + Send + Sync + 'static,
+    ) -> Listener {
         let shared = Arc::new(Shared {
             serve: Box::new(serve),
             running: AtomicBool::new(false),
@@ -79,7 +87,7 @@ impl Listener {
             changed: Condvar::new(),
             open: Mutex::new(Vec::new()),
         });
-        Listener { port: free_port(), shared, accepting: Mutex::new(None) }
+        Listener { port, shared, accepting: Mutex::new(None) }
     }
 
     pub fn port(&self) -> u16 {

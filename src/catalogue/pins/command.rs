@@ -1,4 +1,5 @@
-//! What `trunkline pins` reads in the files of pins, and what it leaves for the gateway.
+//! The files of pins as `trunkline pins` reads them, and the files that it leaves for the
+//! gateway.
 
 use std::collections::BTreeMap;
 use std::time::{SystemTime, UNIX_EPOCH};
@@ -11,64 +12,64 @@ use crate::limits::NEAR_NAMES_MAX;
 use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
 
-/// Why nothing can be told or accepted.
+/// The reason why pins cannot be shown or accepted.
 #[derive(Debug, PartialEq, Eq)]
 pub enum Unusable {
-    /// Nothing of that name has been seen; names that are close to it.
+    /// No item of that name has been seen; these names are close to it.
     UnknownTool(Vec<String>),
     /// The files cannot be read or written.
     Disk(String),
 }
 
-/// One pin, as far as it is written.
+/// One pin, as its file has it.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Line {
-    /// Of what.
+    /// The kind of the pinned item.
     pub subject: Subject,
-    /// What its server calls it.
+    /// The item's own name.
     pub own: String,
-    /// What has become of it.
+    /// The state of the pin.
     pub state: PinState,
-    /// Since when its server lists it no more, in seconds since the epoch.
+    /// The time since when the server no longer lists the item, in seconds since the epoch.
     pub gone: Option<u64>,
-    /// It came when one of this name, which is similar, had gone.
+    /// The similar name of an item that had gone when this one came.
     pub like: Option<String>,
 }
 
-/// What has become of a pin.
+/// The state of a pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum PinState {
-    /// It is what it was.
+    /// The item is unchanged.
     Pinned,
-    /// It is something else since then, in seconds since the epoch.
+    /// The item has changed at this time, in seconds since the epoch.
     Changed(u64),
-    /// Nobody has accepted it since then.
+    /// The item was first seen at this time, and is not accepted yet.
     Unpinned(u64),
 }
 
-/// What differs of one item.
+/// The changes of one item.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Changes {
-    /// Of what.
+    /// The kind of the item.
     pub subject: Subject,
-    /// What its server calls it.
+    /// The item's own name.
     pub own: String,
-    /// What is known of what it was and is.
+    /// The texts that were kept.
     pub texts: Texts,
-    /// Where they differ.
+    /// The places in which the texts differ.
     pub differences: Vec<Difference>,
 }
 
-/// What is known of what an item was and is.
+/// The texts of a changed item that were kept.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Texts {
-    /// Both.
+    /// Both texts.
     Both,
-    /// It is new.
+    /// The item is new, and has no pinned text.
     New,
     /// The pinned text was not kept.
     PinnedNotKept,
-    /// What it is now was not kept.
+    /// The present text was not kept.
     ChangedNotKept,
 }
 
@@ -79,7 +80,7 @@ fn read(directory: &StateDir, server: &ServerName) -> Result<ServerPins, Unusabl
     Ok(known.unwrap_or_default())
 }
 
-/// The entries that a name means: all without one.
+/// The entries with a name; all entries without one.
 fn meant<'a>(
     known: &'a ServerPins,
     name: Option<&str>,
@@ -101,7 +102,7 @@ fn meant<'a>(
 /// All pins of a server.
 ///
 /// # Errors
-/// Its file cannot be read.
+/// The server's file of pins cannot be read.
 pub fn list(directory: &StateDir, server: &ServerName) -> Result<Vec<Line>, Unusable> {
     let known = read(directory, server)?;
     let line = |(subject, own, entry): (Subject, &str, &Entry)| Line {
@@ -118,10 +119,10 @@ pub fn list(directory: &StateDir, server: &ServerName) -> Result<Vec<Line>, Unus
     Ok(known.all().map(line).collect())
 }
 
-/// What has changed of a server: of one item, or of all.
+/// The changes of a server: of one item, or of all.
 ///
 /// # Errors
-/// There is no such item, or its file cannot be read.
+/// There is no such item, or the server's file of pins cannot be read.
 pub fn diff(
     directory: &StateDir,
     server: &ServerName,
@@ -149,8 +150,8 @@ pub fn diff(
     Ok(meant(&known, name)?.into_iter().filter_map(changes).collect())
 }
 
-/// Accepts changed items of a server as they were seen last: those of a name, or all. Gives them;
-/// the gateway that has the directory takes them from there on, or at its next start.
+/// Accepts changed items of a server as they were seen last: those with a name, or all. Returns
+/// them; the gateway that uses the directory takes them at once, or at its next start.
 ///
 /// # Errors
 /// There is no such item, or the directory cannot be used.

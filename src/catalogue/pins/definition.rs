@@ -1,4 +1,4 @@
-//! What of an item is pinned: all that its server says of it. Pure.
+//! Pure: the digest of a pinned item, which covers the whole of its definition.
 
 use ring::digest::{SHA256, digest};
 
@@ -7,17 +7,17 @@ use crate::limits::JSON_DEPTH_MAX;
 use crate::protocol::raw::{RawObject, elements, push_string};
 use crate::state::framed::hex;
 
-/// The members of a tool that made its definition in the files of version 2.
+/// The members of a tool that counted for the digest in files of version 2.
 const MEMBERS: [&str; 6] =
     ["name", "title", "description", "inputSchema", "outputSchema", "annotations"];
 
-/// SHA-256 of an item, in hexadecimal: the same however the server writes it (order of keys,
-/// space, escapes), and another one for every other item.
+/// SHA-256 of an item, in hexadecimal: the same in any form of writing (order of keys, space,
+/// escapes), and another one for every other item.
 pub(super) fn sha256(subject: Subject, item: &str) -> String {
     hex(digest(&SHA256, canonical(subject, item).as_bytes()).as_ref())
 }
 
-/// The same of a tool for files of version 2, in which some of its members counted only.
+/// SHA-256 of a tool as in files of version 2, for which only some members counted.
 pub(super) fn sha256_of_members(tool: &str) -> String {
     let mut text = String::with_capacity(tool.len());
     match RawObject::parse(tool) {
@@ -30,7 +30,7 @@ pub(super) fn sha256_of_members(tool: &str) -> String {
                 }
             }
         }
-        // It was read once, so it reads again.
+        // The tool was read before, so it reads again.
         Err(_) => text.push_str(tool),
     }
     hex(digest(&SHA256, text.as_bytes()).as_ref())
@@ -49,8 +49,8 @@ fn canonical(subject: Subject, item: &str) -> String {
     text
 }
 
-/// A resource without what tells of its content's state and changes with it (2025-11-25, schema,
-/// Resource and Annotations).
+/// A resource without the members that change with its content (2025-11-25, schema, Resource and
+/// Annotations).
 fn without_state(item: &str) -> String {
     let Ok(mut fields) = RawObject::parse(item) else { return item.to_owned() };
     fields.remove("size");
@@ -68,18 +68,18 @@ fn without_state(item: &str) -> String {
     fields.to_text()
 }
 
-/// One place in which two texts differ.
+/// A place in which two texts differ.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Difference {
-    /// Names of members from the outside in, joined by dots; empty for the whole.
+    /// Names of members from the outside in, joined by dots; empty for the whole text.
     pub at: String,
-    /// What stood there.
+    /// The value before.
     pub old: Option<String>,
-    /// What stands there now.
+    /// The value now.
     pub new: Option<String>,
 }
 
-/// Where two items differ, each side as JSON on one line.
+/// The differences of two items, each side as JSON on one line.
 pub(super) fn differences(old: Option<&str>, new: Option<&str>) -> Vec<Difference> {
     let mut found = Vec::new();
     compare(&mut found, "", old, new, JSON_DEPTH_MAX);
@@ -95,7 +95,7 @@ fn compare(
 ) {
     let object = |text: Option<&str>| match text {
         Some(text) => RawObject::parse(text.trim()).ok().map(|_| text.trim().to_owned()),
-        // Of what is not there, each member is shown on a line of its own at the top only.
+        // A missing object is shown member by member at the top level only.
         None => at.is_empty().then(|| "{}".to_owned()),
     };
     if let (Some(before), Some(after)) = (object(old), object(new))
@@ -121,7 +121,8 @@ fn compare(
     }
 }
 
-/// Where commas stand. Files of version 2 have digests of texts with one after each element.
+/// The places of commas. Files of version 2 have digests of texts with a comma after each
+/// element.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Commas {
     AfterEach,
@@ -138,8 +139,8 @@ impl Commas {
     }
 }
 
-/// Appends a value with its keys sorted and without space. Whatever could be read in two ways (a
-/// key that stands twice) is appended as it is.
+/// Appends a value with its keys sorted and without space. An ambiguous object (with a key that
+/// stands twice) is appended unchanged.
 fn write(out: &mut String, value: &str, levels: usize, commas: Commas) {
     let value = value.trim();
     let Some(levels) = levels.checked_sub(1) else { return out.push_str(value) };

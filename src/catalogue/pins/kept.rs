@@ -1,5 +1,5 @@
-//! What is kept of pins: a file a server, so that none can cost another its pins, and one that
-//! says of which servers there are some, so that a file that is lost is told from a first look.
+//! The stored pins: one file for each server, so that none can cost another its pins, and one
+//! that names the servers with pins, so that a lost file differs from a server's first start.
 
 use std::collections::{BTreeMap, BTreeSet, HashMap};
 
@@ -18,37 +18,36 @@ use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
 use crate::state::framed::Form;
 
-/// Before the server's name in the file's; no name of a server has a dot.
+/// The beginning of a file's name, before the server's; no name of a server has a dot.
 const PREFIX: &str = "pins.";
 pub(super) const PINS_FORM: Form = Form { name: "pins", version: 3 };
-/// Files of this version have tools only, digests of some of their members, and no text.
+/// Files of this version have tools only, digests of some of their members, and no texts.
 const PINS_FORM_OLD: Form = Form { name: "pins", version: 2 };
-/// Names of all servers of which tools were ever pinned. By its name written after the pins, so
-/// that a crash between the two loses nothing.
+/// Names of all servers that ever had pins. The writer sorts files by name, and this one comes
+/// after the pins, so that a crash between the two loses nothing.
 pub(super) const PINNED_SERVERS: &str = "servers-pinned";
 const PINNED_SERVERS_FORM: Form = Form { name: "servers-pinned", version: 1 };
-/// Bytes of an entry in the file beside names and texts: two digests, times, keys.
+/// Bytes of an entry in the file besides names and texts: two digests, times, keys.
 const ENTRY_BYTES: usize = 384;
 
-/// What an item was when it was first seen or accepted, and the other one that it is now.
+/// The pin of an item: its digest when it was first seen or accepted, and its changed form.
 #[derive(Debug, Clone, Default, Serialize, Deserialize)]
 pub(super) struct Entry {
-    /// Nothing where nobody has accepted it yet: in mode `locked`, or because what was pinned is
-    /// lost.
+    /// None where the item is not accepted yet: in mode `locked`, or because the pin was lost.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) sha256: Option<String>,
-    /// The digest is one of a file of version 2.
+    /// True if the digest is one of a file of version 2.
     #[serde(skip_serializing_if = "is_false", default)]
     is_old: bool,
-    /// What the digest is of, where there was room for it.
+    /// The pinned text, where there was room for it.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) text: Option<Text>,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) changed: Option<Changed>,
-    /// Since when its server lists it no more, in seconds since the epoch.
+    /// The time since when the server no longer lists the item, in seconds since the epoch.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) gone: Option<u64>,
-    /// It came when one of this name, which is similar, had gone.
+    /// The similar name of an item that had gone when this one came.
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) like: Option<String>,
 }
@@ -60,7 +59,7 @@ pub(super) struct Changed {
     is_old: bool,
     #[serde(skip_serializing_if = "Option::is_none", default)]
     pub(super) text: Option<Text>,
-    /// Seconds since the epoch.
+    /// The time at which the change was seen, in seconds since the epoch.
     pub(super) since: u64,
 }
 
@@ -69,14 +68,14 @@ fn is_false(flag: &bool) -> bool {
     !flag
 }
 
-/// A JSON text, which stands in the file as it is. It is read as one when it is taken in, and not
+/// A JSON text, which stands in the file unchanged. It is parsed when it is taken in, and not
 /// each time the file is made.
 #[derive(Debug, Clone, Serialize, Deserialize)]
 #[serde(transparent)]
 pub(super) struct Text(Box<RawValue>);
 
 impl Text {
-    /// None where it is none.
+    /// None if the text is no JSON.
     fn of(json: &str) -> Option<Text> {
         RawValue::from_string(json.to_owned()).ok().map(Text)
     }
@@ -86,32 +85,32 @@ impl Text {
     }
 }
 
-/// What a look at an item finds.
+/// The result of comparing an item with its pin.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Seen {
-    /// Nothing was known of it: it is pinned.
+    /// The item was unknown, and is pinned now.
     New,
-    /// Nothing was known of it, and it is not pinned until somebody accepts it.
+    /// The item was unknown, and is not pinned until it is accepted.
     NewUnpinned,
-    /// What it was.
+    /// The item is unchanged.
     Same,
-    /// What it was, after it had been something else.
+    /// The item is the pinned one again, after a change.
     Restored,
-    /// Something else, as before.
+    /// The item is changed as before.
     Changed,
-    /// Something that it has not been before.
+    /// The item is changed in a new way.
     Anew,
-    /// One too many to be pinned.
+    /// The item exceeds the number that can be pinned.
     Unpinned,
 }
 
-/// Items by what their server calls them.
+/// Entries by the items' own names.
 pub(super) type Entries = BTreeMap<String, Entry>;
 
 /// The pins of one server.
 #[derive(Debug, Default, Serialize, Deserialize)]
 pub(super) struct ServerPins {
-    /// What was pinned is lost: nothing is taken for what it was until all is accepted.
+    /// True if the pins were lost: no item counts as unchanged until all are accepted.
     #[serde(default)]
     pub(super) is_lost: bool,
     tools: Entries,
@@ -121,18 +120,18 @@ pub(super) struct ServerPins {
     resources: Entries,
     #[serde(default)]
     resource_templates: Entries,
-    /// One at most, without a name.
+    /// One entry at most, without a name.
     #[serde(default)]
     instructions: Entries,
-    /// Bytes of the file at most, but for texts.
+    /// The most bytes of the file, without texts.
     #[serde(skip)]
     n_bytes: usize,
     #[serde(skip)]
     n_text_bytes: usize,
-    /// Bytes of the texts of all other servers' pins.
+    /// Bytes of the texts in all other servers' pins.
     #[serde(skip)]
     n_others_text_bytes: usize,
-    /// The file says something else.
+    /// True if the file on disk is outdated.
     #[serde(skip)]
     is_unwritten: bool,
 }
@@ -162,14 +161,15 @@ impl ServerPins {
         }
     }
 
-    /// All entries with what they are of.
+    /// All entries with their kinds.
     pub(super) fn all(&self) -> impl Iterator<Item = (Subject, &str, &Entry)> {
         Subject::ALL.into_iter().flat_map(|subject| {
             self.of(subject).iter().map(move |(own, entry)| (subject, own.as_str(), entry))
         })
     }
 
-    /// Reads the file of a server, of this version or the one before; none where there is none.
+    /// Reads the file of a server, of this version or the one before; none where there is no
+    /// file.
     pub(super) fn look_at(
         directory: &StateDir,
         name: &str,
@@ -206,7 +206,7 @@ impl ServerPins {
         PINS_FORM.frame(&serde_json::to_vec(self).unwrap_or_default())
     }
 
-    /// The whole file, where it is to be written.
+    /// The whole file, if it must be written.
     pub(super) fn unwritten(&mut self) -> Option<Vec<u8>> {
         std::mem::take(&mut self.is_unwritten).then(|| self.file())
     }
@@ -216,12 +216,12 @@ impl ServerPins {
         self.n_text_bytes
     }
 
-    /// The texts of all other servers' pins have so many bytes.
+    /// Sets the bytes of the texts in all other servers' pins.
     pub(super) fn note_texts_of_others(&mut self, bytes: usize) {
         self.n_others_text_bytes = bytes;
     }
 
-    /// Lets go of the texts, of which the digests tell as much, but not what has changed.
+    /// Drops all texts. The digests still show that an item has changed, but not how.
     pub(super) fn forget_texts(&mut self) {
         for subject in Subject::ALL {
             for entry in self.of_mut(subject).values_mut() {
@@ -232,7 +232,7 @@ impl ServerPins {
         self.n_text_bytes = 0;
     }
 
-    /// Holds an item against its pin.
+    /// Compares an item with its pin.
     pub(super) fn look(&mut self, subject: Subject, own: &str, item: &str, pin: Pin) -> Seen {
         let n_text_bytes = self.n_text_bytes + item.len();
         let fits = item.len() <= PINNED_TEXT_BYTES_MAX
@@ -271,7 +271,7 @@ impl ServerPins {
         seen
     }
 
-    /// Notes which items of a kind its server lists no more: all but these.
+    /// Notes the items of a kind that the server no longer lists: all but `listed`.
     pub(super) fn note_gone(&mut self, subject: Subject, listed: &BTreeSet<&str>) {
         let now = now_seconds();
         let gone = self
@@ -282,7 +282,7 @@ impl ServerPins {
         self.is_unwritten |= n_gone > 0;
     }
 
-    /// Notes that an item came when one with a similar name had gone.
+    /// Notes the similar name of an item that had gone when this one came.
     pub(super) fn note_like(&mut self, subject: Subject, own: &str, like: &str) {
         let n_bytes = self.n_bytes + 2 * like.len();
         let Some(entry) = self.of_mut(subject).get_mut(own) else { return };
@@ -293,13 +293,12 @@ impl ServerPins {
         }
     }
 
-    /// Tools of which it is known what they were.
+    /// The number of tools that have a pinned digest.
     pub(super) fn n_pinned(&self) -> usize {
         self.tools.values().filter(|entry| entry.sha256.is_some()).count()
     }
 
-    /// Takes items of a kind as they are now, by name and digest; gives those that were something
-    /// else.
+    /// Accepts items of a kind by name and digest; returns those that were changed.
     pub(super) fn accept<'a>(
         &mut self,
         subject: Subject,
@@ -308,7 +307,7 @@ impl ServerPins {
         let mut taken = Vec::new();
         for (own, digest) in accepted {
             let Some(entry) = self.of_mut(subject).get_mut(own) else { continue };
-            // What it has become since then nobody has accepted.
+            // Only the form with this digest was accepted; a later change was not.
             let is_meant = |changed: &mut Changed| changed.sha256 == *digest;
             let before = entry.text_bytes();
             if let Some(Changed { sha256, is_old, text, .. }) = entry.changed.take_if(is_meant)
@@ -328,7 +327,7 @@ impl ServerPins {
 }
 
 impl Entry {
-    /// Whether nothing has to be worked out: the text is the one that was kept, and all is well.
+    /// True if no digest is needed: the text equals the kept one, and the item is unchanged.
     fn is_as_kept(&self, item: &str) -> bool {
         self.text.as_ref().is_some_and(|text| text.get() == item)
             && self.sha256.is_some()
@@ -337,7 +336,8 @@ impl Entry {
             && self.gone.is_none()
     }
 
-    /// What is found, and whether the file says something else now.
+    /// Compares an item with this entry; returns the result, and true if the file must be
+    /// written.
     fn look(
         &mut self,
         subject: Subject,
@@ -370,7 +370,7 @@ impl Entry {
         (if is_known { Seen::Changed } else { Seen::Anew }, true)
     }
 
-    /// Bytes in the file at most, but for texts: of a name's characters, some are written as two.
+    /// The most bytes in the file, without texts: some of a name's characters are written as two.
     fn bytes(&self, own: &str) -> usize {
         2 * own.len() + 2 * self.like.as_ref().map_or(0, String::len) + ENTRY_BYTES
     }
@@ -386,13 +386,13 @@ pub(super) fn file_name(server: &ServerName) -> String {
     format!("{PREFIX}{server}")
 }
 
-/// Of which servers there are pins.
+/// The names of servers that have pins.
 #[derive(Debug, Default)]
 pub(super) struct PinnedServers {
     names: BTreeSet<String>,
-    /// Nobody knows: any server may have had some.
+    /// True if the file was lost: any server may have had pins.
     is_lost: bool,
-    /// The file says the same, or is to be written so.
+    /// True if the file on disk is up to date, or its write is queued.
     is_written: bool,
 }
 
@@ -401,14 +401,14 @@ impl PinnedServers {
         self.is_written &= !self.names.insert(server.to_string());
     }
 
-    /// The whole file, where it is to be written.
+    /// The whole file, if it must be written.
     pub(super) fn unwritten(&mut self) -> Option<Vec<u8>> {
         let file = (!self.is_written).then(|| self.file());
         self.is_written = true;
         file
     }
 
-    /// Whether a server may have been pinned before.
+    /// True if a server may have had pins before.
     pub(super) fn may_have(&self, server: &ServerName) -> bool {
         self.is_lost || self.names.contains(server.as_str())
     }
@@ -418,8 +418,8 @@ impl PinnedServers {
     }
 }
 
-/// Reads all pins there are. A file that cannot be used, or not be read, is set aside: it would
-/// be written over.
+/// Reads all pins. A file that cannot be used, or not be read, is set aside, because it would be
+/// written over.
 pub(super) fn load(directory: &StateDir) -> (HashMap<ServerName, ServerPins>, PinnedServers) {
     let names = directory.names();
     let server = |name: &String| ServerName::parse(name.strip_prefix(PREFIX)?);
@@ -444,7 +444,7 @@ pub(super) fn load(directory: &StateDir) -> (HashMap<ServerName, ServerPins>, Pi
     let parse = |body: Vec<u8>| serde_json::from_slice(&body).map_err(|it| it.to_string());
     let (names, is_lost) = match read.and_then(|body| body.map(parse).transpose()) {
         Ok(Some(names)) => (names, false),
-        // Without any pins, it is the first start.
+        // Without any pins, this is the first start.
         Ok(None) => (BTreeSet::new(), !all.is_empty()),
         Err(why) => {
             directory.set_aside(PINNED_SERVERS, &why);
@@ -452,7 +452,7 @@ pub(super) fn load(directory: &StateDir) -> (HashMap<ServerName, ServerPins>, Pi
         }
     };
     let mut servers = PinnedServers { names, is_lost, is_written: !is_lost };
-    // A crash may have come between the two.
+    // A crash may have come between the two writes.
     all.keys().for_each(|server| servers.add(server));
     (all, servers)
 }

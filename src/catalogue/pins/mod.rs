@@ -1,9 +1,9 @@
-//! Pins: what each item of a server's lists and its instructions were when they were first seen, so
-//! that whatever changes behind the back of who trusted it is told of, or withheld until somebody
-//! accepts it.
+//! Pins: digests of each item of a server's lists and of its instructions when they were first
+//! seen. A later change is reported, or withheld until it is accepted, so that nothing changes
+//! unnoticed for a client that trusted the first form.
 //!
-//! The running gateway alone writes the files of pins. `trunkline pins accept` leaves a file beside
-//! them that names what is accepted, by its digest: whatever came after that stays withheld. The
+//! Only the running gateway writes the files of pins. `trunkline pins accept` leaves a file
+//! beside them that names the accepted items by digest: a later change stays withheld. The
 //! gateway takes those files while it runs, or when it starts.
 
 pub mod command;
@@ -35,48 +35,48 @@ pub use definition::Difference;
 pub use review::Review;
 pub use subject::Subject;
 
-/// Before the time and the process in the name of what is accepted.
+/// The beginning of the names of files with accepted items, before the time and the process.
 const ACCEPTED: &str = "pins-accepted.";
 const ACCEPTED_FORM: Form = Form { name: "pins-accepted", version: 1 };
 
-/// Names that are shorter are not compared.
+/// Shorter names are not compared.
 const SIMILAR_NAME_BYTES_MIN: usize = 4;
 
-/// What somebody accepts: items of one server, and their digests.
+/// Accepted items of one server, and their digests.
 #[derive(Debug, Serialize, Deserialize)]
 struct Accepted {
     server: String,
     #[serde(default)]
     tools: BTreeMap<String, String>,
-    /// Whatever else, by the word for it.
+    /// Items of other kinds, by the kind's word.
     #[serde(default)]
     others: BTreeMap<String, BTreeMap<String, String>>,
 }
 
-/// What a server says of itself, as far as it has pins.
+/// A server's items and instructions that can be pinned.
 #[derive(Debug, Default)]
 pub struct Said<'a> {
-    /// Each item with what its server calls it and its JSON text.
+    /// Each item's kind, own name and JSON text.
     pub items: Vec<(Subject, &'a str, Cow<'a, str>)>,
-    /// Of what all there is stands among the items: what is missing has gone.
+    /// The kinds whose lists are complete: a pinned item that is missing there has gone.
     pub whole: Vec<Subject>,
 }
 
-/// The pins, as the thread that rebuilds the snapshot uses them.
+/// All pins, used by the catalogue's thread.
 #[derive(Debug)]
 pub struct Pins {
     directory: Arc<StateDir>,
     writer: Writer,
     servers: HashMap<ServerName, ServerPins>,
     pinned_servers: PinnedServers,
-    /// Files of what is accepted that were taken, and go once the pins are on the disk.
+    /// Files of accepted items that were taken, and are removed once the pins are on the disk.
     taken: HashSet<String>,
-    /// Those that the disk refused to read; said once.
+    /// Files that the disk refused to read; each is logged once.
     unread: HashSet<String>,
 }
 
 impl Pins {
-    /// Reads them, with what was accepted since.
+    /// Reads the pins, and the items accepted since.
     pub fn load(directory: Arc<StateDir>, writer: Writer) -> Pins {
         let (servers, pinned_servers) = kept::load(&directory);
         let (taken, unread) = (HashSet::new(), HashSet::new());
@@ -85,7 +85,7 @@ impl Pins {
         pins
     }
 
-    /// Looks at what a server says: pins what is new, and tells of what is not what it was.
+    /// Compares a server's items with their pins: pins new ones, and logs changed ones.
     pub fn judge(&mut self, server: &ServerName, pin: Pin, said: &Said<'_>) -> Option<Pinned> {
         if pin == Pin::Off {
             return None;
@@ -139,15 +139,15 @@ impl Pins {
         Some(pinned)
     }
 
-    /// Takes what somebody has accepted; gives the servers whose pins are others now. However many
-    /// files that takes, the pins of each are written once.
+    /// Takes accepted items; returns the servers whose pins have changed. The pins of each are
+    /// written once, for any number of files.
     pub fn take_accepted(&mut self) -> HashSet<ServerName> {
         let names = self.directory.names();
         self.taken.retain(|taken| names.contains(taken));
         self.unread.retain(|unread| names.contains(unread));
         let mut servers: HashMap<ServerName, Vec<String>> = HashMap::new();
         for name in names.into_iter().filter(|name| name.starts_with(ACCEPTED)) {
-            // Half written files and those that were set aside end otherwise.
+            // Names of half written files and of those that were set aside end otherwise.
             let is_one = name.ends_with(char::is_numeric) && !name.contains("corrupt");
             if !is_one || self.taken.contains(&name) {
                 continue;
@@ -158,9 +158,9 @@ impl Pins {
                         servers.entry(server).or_default().push(name);
                     }
                 }
-                // It has gone, or was set aside.
+                // The file has gone, or was set aside.
                 Ok(None) => (),
-                // Somebody has decided something: it stays until it can be read.
+                // The file holds accepted items: the file stays until it can be read.
                 Err(error) => {
                     if self.unread.insert(name.clone()) {
                         log::warn!(target: "pins", "{name} cannot be read now: {error}");
@@ -170,7 +170,7 @@ impl Pins {
         }
         let changed = servers.keys().cloned().collect();
         for (server, taken) in servers {
-            // Taken once more after a crash, they change nothing.
+            // After a crash they are taken once more, which changes nothing.
             self.save(&server, taken);
         }
         changed
@@ -204,8 +204,8 @@ impl Pins {
         changed
     }
 
-    /// Has a server's pins written, if they are others now; what they make superfluous is removed
-    /// then.
+    /// Queues the write of a server's pins, if they have changed; files that are then superfluous
+    /// are removed after it.
     fn save(&mut self, server: &ServerName, then_remove: Vec<String>) {
         let Some(file) = self.servers.get_mut(server).and_then(ServerPins::unwritten) else {
             return;
@@ -225,7 +225,7 @@ impl Accepted {
     }
 }
 
-/// Those of the new items whose names are similar to ones that have gone, with these.
+/// New items whose names are similar to those of items that have gone, with these names.
 fn similar(known: &ServerPins, new: &[(Subject, &str)]) -> Vec<(Subject, String, String)> {
     let gone = |subject: Subject| {
         let entries = known.of(subject).iter().filter(|(_, entry)| entry.gone.is_some());
@@ -234,7 +234,7 @@ fn similar(known: &ServerPins, new: &[(Subject, &str)]) -> Vec<(Subject, String,
     let gone: BTreeMap<Subject, BTreeSet<&str>> =
         Subject::ALL.into_iter().map(|subject| (subject, gone(subject))).collect();
     let like = |(subject, own): &(Subject, &str)| {
-        // Short ones are all similar.
+        // Short names are all similar.
         let is_long = |name: &str| name.len() >= SIMILAR_NAME_BYTES_MIN;
         let names = gone.get(subject)?.iter().copied().filter(|it| is_long(it) && is_long(own));
         let like = near(own, names, 1).pop()?;

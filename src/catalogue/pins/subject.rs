@@ -1,8 +1,8 @@
-//! What of a server has a pin. Pure.
+//! Pure: kinds of pinned things.
 
 use crate::protocol::call::Kind;
 
-/// Something that a server says of itself and that a model is told.
+/// A part of a server's lists or introduction that a model is given.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, PartialOrd, Ord, Hash)]
 pub enum Subject {
     /// An item of `tools/list`.
@@ -13,16 +13,16 @@ pub enum Subject {
     Resource,
     /// An item of `resources/templates/list`.
     Template,
-    /// What `initialize` or `server/discover` says of how to use the server; it has no name.
+    /// The instructions of `initialize` or `server/discover`; they have no name.
     Instructions,
 }
 
 impl Subject {
-    /// Every one.
+    /// Every kind.
     pub const ALL: [Subject; 5] =
         [Self::Tool, Self::Prompt, Self::Resource, Self::Template, Self::Instructions];
 
-    /// Of an item.
+    /// The subject of an item's kind.
     pub fn of(kind: Kind) -> Subject {
         match kind {
             Kind::Tool => Self::Tool,
@@ -32,7 +32,7 @@ impl Subject {
         }
     }
 
-    /// The kind of its items, if it is one of items.
+    /// The kind of items, if the subject is one.
     pub fn kind(self) -> Option<Kind> {
         match self {
             Self::Tool => Some(Kind::Tool),
@@ -43,12 +43,12 @@ impl Subject {
         }
     }
 
-    /// One of them, for `/status` and the command line.
+    /// The singular, for `/status` and the command line.
     pub fn as_str(self) -> &'static str {
         self.kind().map_or("instructions", Kind::as_str)
     }
 
-    /// One of them by its name, for people.
+    /// The singular with the item's name, for people.
     pub fn named(self, own: &str) -> String {
         match self.kind() {
             Some(kind) => format!("the {} {own:?}", kind.noun()),

@@ -12,7 +12,7 @@ use crate::limits::{
 use crate::protocol::raw::Raw;
 use crate::state;
 
-/// A directory of its own that goes with the test.
+/// A directory that is removed with the test.
 struct Place(PathBuf);
 
 impl Place {
@@ -23,7 +23,8 @@ impl Place {
         Place(path)
     }
 
-    /// What is done with pins that are loaded from here; all is written when it returns.
+    /// Runs `with` on the pins that are loaded from the directory; all is written when this
+    /// returns.
     fn run<T>(&self, with: impl FnOnce(&mut Pins) -> T) -> T {
         let directory = Arc::new(StateDir::open(&self.0).unwrap());
         let (writer, joined) = state::start(directory.clone()).unwrap();
@@ -141,7 +142,7 @@ fn a_server_with_many_long_names_costs_no_other_its_pins() {
 
 #[test]
 fn the_bytes_of_a_file_are_not_more_than_was_counted() {
-    // With what stands around the entries.
+    // The sum includes the text around the entries.
     let n_texts = u64::try_from(PINS_TEXTS_BYTES_MAX).unwrap();
     assert!(u64::try_from(PINS_BYTES_MAX).unwrap() + n_texts + 4096 < STATE_FILE_BYTES_MAX);
     let mut pins = ServerPins::default();
@@ -257,7 +258,7 @@ fn locked_withholds_what_nobody_has_accepted() {
     assert_eq!(place.accept("s"), ["a"]);
     let pinned = look(&[a.clone(), b.clone()]);
     assert!(!pinned.withholds_tool("a") && pinned.withholds_tool("b"));
-    // Nor is it trusted when somebody is less strict.
+    // Nor is the item trusted when the pin's mode becomes less strict.
     assert!(place.run(|pins| judge(pins, "s", &[a, b])).withholds_tool("b"));
     let directory = StateDir::of_another(&place.0);
     let lines = list(&directory, &server("s")).unwrap();
@@ -304,7 +305,7 @@ fn lost_pins_withhold_until_they_are_accepted() {
                 }
             }
         }
-        // Not at the first start alone: nobody has accepted anything.
+        // Each start gives the same, because no item was accepted.
         place.run(|_| ());
         for _ in 0..2 {
             place.run(|pins| {
@@ -365,7 +366,7 @@ fn what_is_accepted_stays_while_it_cannot_be_read() {
         assert!(judge(pins, "s", &[tool("a", "multiplies")]).changed.is_empty());
     });
     assert!(!place.0.join(name).exists());
-    // What can never be used goes out of the way.
+    // A file that can never be used is removed.
     std::fs::write(place.0.join(name), ACCEPTED_FORM.frame(b"nonsense")).unwrap();
     place.run(|_| ());
     assert!(!place.0.join(name).exists());

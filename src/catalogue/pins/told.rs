@@ -1,4 +1,4 @@
-//! What the log says of pins.
+//! Log lines about pins.
 
 use super::kept::Seen;
 use super::subject::Subject;
@@ -9,21 +9,21 @@ use crate::telemetry::redact;
 
 /// Items that one line of the log names.
 const TOLD_TOOLS_MAX: usize = 8;
-/// Characters of each of them.
+/// Characters of each name.
 const TOLD_NAME_CHARS_MAX: usize = 128;
 
-/// What one look at what a server says has found.
+/// The findings of one comparison of a server's items with their pins.
 #[derive(Debug, Default)]
 pub(super) struct News<'a> {
     /// Items that are pinned now for the first time, in their present form.
     new: Vec<(Subject, &'a str)>,
     n_restored: usize,
     n_unpinned: usize,
-    /// What is not what it was, and has not been told of.
+    /// Changed items that were not logged yet.
     changed: Vec<(Subject, &'a str)>,
-    /// What waits to be accepted, and has not been told of.
+    /// Items that wait to be accepted and were not logged yet.
     waiting: Vec<(Subject, &'a str)>,
-    /// What was not known before.
+    /// Items that were not known before.
     pub(super) unknown: Vec<(Subject, &'a str)>,
 }
 
@@ -45,7 +45,8 @@ impl<'a> News<'a> {
         }
     }
 
-    /// One line of each, however many there are: a server may change all its tools every second.
+    /// Logs one line for each kind of finding, with any number of items: a server may change all
+    /// its tools every second.
     pub(super) fn tell(&self, server: &ServerName, pin: Pin, is_lost: bool) {
         let (n_new, n_restored) = (self.new.len(), self.n_restored);
         if n_new > 0 {
@@ -88,10 +89,10 @@ fn tell_of(server: &ServerName, what: &str, items: &[(Subject, &str)]) {
     );
 }
 
-/// The first of them by name, and how many more there are.
+/// The names of the first items, and the number of the others.
 fn first_of(items: &[(Subject, &str)]) -> String {
     let name = |(subject, own): &(Subject, &str)| match subject {
-        // A server may call a tool whatever it likes.
+        // A server may give a tool any name.
         Subject::Tool => format!("{:?}", redact::excerpt(own, TOLD_NAME_CHARS_MAX)),
         Subject::Prompt | Subject::Resource | Subject::Template | Subject::Instructions => {
             redact::excerpt(&subject.named(own), TOLD_NAME_CHARS_MAX)
@@ -105,7 +106,8 @@ fn first_of(items: &[(Subject, &str)]) -> String {
     format!("{}{more}", named.join(", "))
 }
 
-/// What a name stood for may stand under another one, of which no pin says anything.
+/// Logs that an item with a similar name has gone: the trusted item may stand under the new name
+/// now, of which no pin says anything.
 pub(super) fn of_similar(server: &ServerName, subject: Subject, own: &str, like: &str) {
     log::warn!(
         target: "pins",

@@ -1,12 +1,14 @@
-//! All reports that wait become one snapshot. What a snapshot costs grows with the lists of all
-//! servers, so that one a report would cost the square of them where many report at once.
+//! Makes one snapshot of all reports that wait. The cost of a snapshot grows with the lists of
+//! all servers, so that a snapshot for each report would cost the square of them where many
+//! servers report at once.
 
 use std::time::Instant;
 
 use crossbeam_channel::Receiver;
 
 use super::super::differing::News;
-use super::{Reading, Refresher};
+use super::super::store::Reading;
+use super::Refresher;
 use crate::limits::CATALOGUE_GATHERED_WITHIN;
 use crate::protocol::call::Kind;
 use crate::protocol::server_name::ServerName;
@@ -16,7 +18,7 @@ use crate::upstream::{Event, Report};
 pub(super) type Read = Vec<(ServerName, Kind, Reading)>;
 
 impl Refresher {
-    /// Takes a report and those that wait behind it, and tells of what they change.
+    /// Takes a report and those that wait behind it, publishes, and notifies of the changes.
     pub(super) fn hear(&mut self, first: Report, reports: &Receiver<Report>) {
         let began = Instant::now();
         let mut read: Option<Read> = None;
@@ -26,7 +28,7 @@ impl Refresher {
                 return;
             }
             if is_of_view(&report.event) {
-                // It is held against what all see.
+                // A view is compared with the shared lists, so these are published first.
                 self.show(read.take());
                 self.hear_view(report);
                 self.shared.waiting().wake();
@@ -40,18 +42,19 @@ impl Refresher {
         self.show(read);
     }
 
-    /// Publishes, if anything is known anew.
+    /// Publishes, if there are new lists.
     fn show(&mut self, read: Option<Read>) {
         let Some(read) = read else { return };
         for (server, kind) in self.publish_read(read) {
             (self.tell)(&server, kind);
         }
-        // After sessions were told: whoever opens one then is not told of what it has seen.
+        // Waiting requests are woken after sessions were notified: a session that one of them
+        // opens is not notified of lists that it has seen.
         self.shared.waiting().wake();
     }
 
-    /// Publishes what was read; gives whose lists of which kind are offered otherwise than before,
-    /// and those that are offered for the first time. What a server announces or lists anew
+    /// Publishes lists that were read; returns the servers and kinds whose offered lists have
+    /// changed, and those that are offered for the first time. An announcement or a new list
     /// changes nothing for clients where the gateway offers the same.
     pub(super) fn publish_read(&mut self, read: Read) -> Vec<(ServerName, Kind)> {
         let before = self.shared.current();
@@ -70,7 +73,7 @@ impl Refresher {
                     servers.push(server.clone());
                 }
             }
-            // Resources and templates are told of by one notification.
+            // One notification covers resources and templates.
             servers.retain(|server| {
                 !told.iter().any(|(to, it)| to == server && it.changed() == kind.changed())
             });
@@ -119,7 +122,7 @@ mod tests {
         assert_eq!(shared.current().items(Kind::Tool).len(), 200);
         let tells: Vec<_> = tells.try_iter().collect();
         assert_eq!(tells.len(), 100);
-        // A slow machine may need a few; a snapshot a report would be a hundred.
+        // A slow machine may need a few; a snapshot for each report would make a hundred.
         let mut snapshots: Vec<usize> =
             tells.iter().map(|(_, it)| std::sync::Arc::as_ptr(it).addr()).collect();
         snapshots.dedup();

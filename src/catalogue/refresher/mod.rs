@@ -1,5 +1,5 @@
 //! The thread that rebuilds the snapshot when an upstream changes. It never waits for an
-//! upstream: what supervisors have read comes as events.
+//! upstream: supervisors read the lists and send them as events.
 
 mod gathered;
 mod view_reports;
@@ -16,7 +16,7 @@ use super::clashes::{self, ToldClashes};
 use super::differing::News;
 use super::merge::{self, Listed, Profile, ServerLabel};
 use super::pins::{Pins, Said, Subject};
-use super::store::Store;
+use super::store::{Reading, Store};
 use super::views::{Shown, Views};
 use super::{Catalogue, Health, Item, Pinned, Server, Shared};
 use crate::access::glob::Globs;
@@ -30,24 +30,25 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::upstream::{Event, FailureReport, Report};
 
-/// Who hears that a list of a server has changed.
+/// Is called when a list of a server has changed.
 pub type Tell = Box<dyn Fn(&ServerName, Kind) + Send>;
 
-/// Who hears that a list of a server has changed for those who see it so.
+/// Is called when a list of a server has changed for clients with a view.
 pub type TellView = Box<dyn Fn(&ServerName, Kind, ViewId) + Send>;
 
-/// What a reload wants of the snapshot.
+/// A new configuration for the snapshot.
 #[derive(Debug)]
 pub struct Configure {
-    /// How items are named from here on.
+    /// The naming from here on.
     pub naming: Naming,
     /// The servers from here on, as their upstreams were given them.
     pub upstreams: Vec<Arc<UpstreamConfig>>,
-    /// Hears when the snapshot shows it and those whose lists differ are told.
+    /// Is told when the snapshot shows the configuration and clients whose lists differ are
+    /// notified.
     pub done: Sender<()>,
 }
 
-/// One server: how it is configured, and what it has listed.
+/// One server: its configuration and its lists.
 #[derive(Debug)]
 struct Known {
     config: Arc<UpstreamConfig>,
@@ -56,7 +57,7 @@ struct Known {
 }
 
 impl Known {
-    /// What `old` has listed stands until it is read anew, if that is the same server.
+    /// A server with the lists of `old` until new ones are read, if it is the same server.
     fn new(config: &Arc<UpstreamConfig>, old: Option<Known>) -> Known {
         let is_same = |old: &Known| Arc::ptr_eq(&old.config, config);
         let listed = match old {
@@ -81,29 +82,20 @@ impl Known {
     }
 }
 
-/// What a list that was read is, beside the one that was known.
-#[derive(Debug, Clone, Copy, PartialEq)]
-pub(super) enum Reading {
-    /// None was known.
-    First,
-    Same,
-    Other,
-}
-
 /// What the next snapshot is made of.
 pub struct Refresher {
     naming: Naming,
     servers: BTreeMap<ServerName, Known>,
-    /// As they stand in the configuration.
+    /// The servers' NAMEs in the order of the configuration.
     order: Vec<ServerName>,
     told_clashes: ToldClashes,
     shared: Shared,
     tell: Tell,
-    /// Where lists outlive the process, if anywhere.
+    /// The store in which lists outlive the process, if there is one.
     store: Option<Store>,
-    /// What tools were when they were first seen, if any server has pins.
+    /// The pins, if any server has some.
     pins: Option<Pins>,
-    /// What only some clients see.
+    /// The views that only some clients see.
     views: Views,
     tell_view: TellView,
 }
@@ -115,8 +107,8 @@ impl std::fmt::Debug for Refresher {
 }
 
 impl Refresher {
-    /// Publishes a first snapshot, in which every server is still connecting and has what is
-    /// stored of it. `tell` hears of each change after the snapshot that shows it is published.
+    /// Publishes a first snapshot, in which every server is still connecting and has its stored
+    /// lists. `tell` is called for each change after the snapshot that shows it is published.
     pub fn new(
         naming: Naming,
         upstreams: &[Arc<UpstreamConfig>],
@@ -145,13 +137,13 @@ impl Refresher {
         refresher
     }
 
-    /// The same with so many views at most of servers' lists as only some clients see them.
+    /// As [`Refresher::new`], with at most `max` views of servers' lists.
     pub fn with_views(self, max: usize, tell_view: TellView) -> Refresher {
         Refresher { views: Views::new(max), tell_view, ..self }
     }
 
-    /// Runs until every sender of reports is gone. Once the process ends, what comes is only let
-    /// go, so that nobody waits for lists to be merged that nobody will see.
+    /// Runs until every sender of reports is gone. Once the process ends, reports are only
+    /// dropped, so that the end does not wait for merged lists that no client will see.
     pub fn run(mut self, reports: &Receiver<Report>, configure: &Receiver<Configure>) {
         let mut configure = configure.clone();
         let mut looked = Instant::now();
@@ -170,7 +162,7 @@ impl Refresher {
                 },
                 default(PINS_ACCEPTED_INTERVAL) => (),
             }
-            // Also when there is always an event.
+            // This also runs when there is always an event.
             if looked.elapsed() >= PINS_ACCEPTED_INTERVAL {
                 if self.has_pins() {
                     self.take_accepted();
@@ -192,7 +184,7 @@ impl Refresher {
         self.servers.values().any(|known| known.profile.pin != Pin::Off)
     }
 
-    /// Offers what somebody has accepted.
+    /// Offers accepted items.
     fn take_accepted(&mut self) {
         let accepted = self.pins.as_mut().map(Pins::take_accepted).unwrap_or_default();
         if accepted.is_empty() {
@@ -230,7 +222,7 @@ impl Refresher {
             judge(&mut self.pins, &known.profile, &mut known.listed);
             self.servers.insert(config.name.clone(), known);
         }
-        // One that is configured otherwise may show something else.
+        // The list of a server with another configuration may differ for clients.
         let stays = |name: &ServerName| {
             let (old, new) = (before.get(name), self.servers.get(name));
             old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, &new.config))
@@ -254,15 +246,15 @@ impl Refresher {
             }
         }
         self.shared.waiting().wake();
-        // Whoever wanted it may have gone.
+        // The reload that waited for it may have given up.
         wanted.done.try_send(()).ok();
     }
 
-    /// Takes in what a report says; gives the lists that it has read.
+    /// Applies a report; returns the lists that it has read.
     fn apply(&mut self, report: Report) -> Read {
         let Report { config, event } = report;
         let Some(known) = self.servers.get_mut(&config.name) else { return Vec::new() };
-        // Another one may have taken its place since.
+        // Another server may have taken its place since.
         if !Arc::ptr_eq(&known.config, &config) {
             return Vec::new();
         }
@@ -272,7 +264,8 @@ impl Refresher {
                 let era = initialized.revision.era();
                 let before = listed.server.initialized.as_ref().map(|it| it.revision.era());
                 if before.is_some_and(|before| before != era) {
-                    // Those are of sessions that it keeps no more, or the other way round.
+                    // Those views are of sessions that the server keeps no more, or the other way
+                    // round.
                     self.views.retain(|of| *of != server);
                 }
                 self.views.may_have_changed(&server);
@@ -307,7 +300,7 @@ impl Refresher {
                 }
                 read
             }
-            // They were taken before.
+            // These events were handled before.
             Event::View { .. } | Event::ViewFailed | Event::NoView { .. } => Vec::new(),
             Event::Failed { server: _, failure } => {
                 let FailureReport { stage, message, refusal, .. } = failure;
@@ -317,7 +310,7 @@ impl Refresher {
         }
     }
 
-    /// Publishes what is known now, unless the process ends meanwhile.
+    /// Publishes the present lists, unless the process ends meanwhile.
     fn publish(&mut self) {
         let servers = self.listed();
         let (before, goes_on) = (self.shared.current(), || !self.shared.waiting().is_ended());
@@ -339,7 +332,7 @@ impl Refresher {
     }
 }
 
-/// Takes one list in.
+/// Takes in one list.
 fn take_list(
     server: &ServerName,
     kind: Kind,
@@ -355,7 +348,7 @@ fn take_list(
         Some(known) if *known == named => Reading::Same,
         Some(_) => Reading::Other,
     };
-    // What has not changed goes on with the text that it has.
+    // Unchanged items go on with the text that is in memory.
     if let Some(known) = known {
         merge::share(&mut named, known);
     }
@@ -363,7 +356,7 @@ fn take_list(
     reading
 }
 
-/// Holds what a server says of itself against its pins.
+/// Compares a server's items and instructions with its pins.
 fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
     let Some(pins) = pins else { return };
     let mut said = Said::default();
@@ -374,7 +367,7 @@ fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
             .filter(|(own, _)| kind != Kind::Tool || profile.tools.admits(own))
             .map(|(own, object)| (Subject::of(kind), own.as_str(), object.get().into()));
         said.items.extend(offered);
-        // What was stored may be older than the pins.
+        // A stored list may be older than the pins.
         if !listed.server.stale.contains(&kind) {
             said.whole.push(Subject::of(kind));
         }
@@ -388,7 +381,7 @@ fn judge(pins: &mut Option<Pins>, profile: &Profile, listed: &mut Listed) {
     }
 }
 
-/// What a server says of itself and is not kept whole, where that is news.
+/// Logs the members of a server's introduction that were cut, where that is new.
 fn tell_of_cut(server: &ServerName, before: Option<&Initialized>, now: &Initialized) {
     if !now.cut.is_empty() && before.is_none_or(|before| before.cut != now.cut) {
         let cut = now.cut.join(", ");
@@ -396,8 +389,8 @@ fn tell_of_cut(server: &ServerName, before: Option<&Initialized>, now: &Initiali
     }
 }
 
-/// Tools whose parameters cannot be mirrored as they say (2026-07-28, basic/transports/
-/// streamable-http, Schema Extension), where that is news.
+/// Logs the tools whose parameters cannot be mirrored as annotated (2026-07-28,
+/// basic/transports/streamable-http, Schema Extension), where that is new.
 fn tell_of_mirrors(before: &Catalogue, now: &Catalogue) {
     for item in now.items(Kind::Tool) {
         let Err(reason) = &item.mirrors else { continue };
@@ -457,8 +450,8 @@ mod tests {
 
     const TOOLS: Kind = Kind::Tool;
 
-    /// A refresher of the servers that `text` configures, and whose lists of what are told when
-    /// the first of them, or another, lists.
+    /// A refresher of the servers that `text` configures, with the notifications of changed lists
+    /// and the snapshot at each.
     pub(super) struct Told {
         pub(super) refresher: Refresher,
         config: Config,
@@ -489,7 +482,7 @@ mod tests {
             taken.items()
         }
 
-        /// That a server has listed this.
+        /// A report that server `n` has listed these items.
         pub(super) fn report(&self, n: usize, lists: &[(Kind, &[&str])]) -> Report {
             let config = self.config.upstreams[n].clone();
             let read = |(kind, names): &(Kind, &[&str])| (*kind, Told::items(*kind, names));
@@ -538,7 +531,8 @@ mod tests {
         assert_eq!(told.kinds(&[(TOOLS, &["a", "ab"])]), [TOOLS]);
     }
 
-    /// Whoever sees both is told of the one that has listed, and nobody else may learn of it.
+    /// A client that sees both is notified of the one that has listed, and no other client may
+    /// learn of it.
     #[test]
     fn whose_names_depend_on_another_s_list_is_told_of_that_one() {
         let servers =

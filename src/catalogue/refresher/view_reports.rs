@@ -1,4 +1,4 @@
-//! What the thread that rebuilds the snapshot makes of lists that only some clients see.
+//! The catalogue's thread: reports with views, the lists that only some clients see.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::protocol::view::ViewId;
 use crate::upstream::{Event, Report};
 
 impl Refresher {
-    /// The same where what all see has not changed.
+    /// As `publish`, where the shared lists have not changed.
     pub(super) fn publish_views(&self) {
         let shown = (!self.views.is_empty()).then(|| {
             let known = self.views.known();
@@ -27,14 +27,14 @@ impl Refresher {
         self.shared.publish(self.shared.current(), shown);
     }
 
-    /// Takes what only some clients see; gives any other report back.
+    /// Takes a report with a view; gives any other report back.
     pub(super) fn hear_view(&mut self, report: Report) -> Option<Report> {
         let Report { config, event } = report;
         let (id, used, lists, freshness, read_at, left_out, untold, reading) = match event {
             Event::View { id, used, lists, freshness, read_at, left_out, untold, reading } => {
                 (id, used, lists, freshness, read_at, left_out, untold, reading)
             }
-            // Whoever waits looks again.
+            // Waiting requests look again.
             Event::ViewFailed => return None,
             Event::NoView { id } => {
                 self.drop_view(&config, id);
@@ -47,7 +47,7 @@ impl Refresher {
         let server = config.name.clone();
         let known = self.servers.get(&server).filter(|it| Arc::ptr_eq(&it.config, &config))?;
         let key = (server.clone(), id);
-        // What is left out of what all see has been told.
+        // Items that are left out of the shared lists were logged.
         let left_out_before =
             self.views.left_out(&key).unwrap_or(&known.listed.server.left_out).clone();
         let mut read = ReadView {
@@ -69,7 +69,7 @@ impl Refresher {
         let pinned = judge_view(&mut self.pins, &known.profile, &known.listed, &differing);
         let kinds = self.views.insert(key, read, &known.listed, pinned);
         self.publish_views();
-        // It has its place, so that another one can be read.
+        // The view is kept, so that another one can be read.
         drop((differing, reading));
         self.told_clashes.tell(&self.shared.seen_by(|| [id, id], &|_| Some(id)).clashes);
         for kind in kinds {
@@ -88,8 +88,7 @@ impl Refresher {
     }
 }
 
-/// Holds what only some clients see against the pins of its server, as it does with any that it
-/// lists.
+/// Compares a view's items with the pins of its server, as with shared lists.
 fn judge_view(
     pins: &mut Option<Pins>,
     profile: &Profile,

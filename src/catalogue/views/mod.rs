@@ -1,5 +1,5 @@
-//! What only some clients see: a server's lists may depend on what a client declares. Only what
-//! differs from what all see is kept, by server and by what is declared.
+//! Views: a server's lists may depend on a client's capabilities. Only differences from the
+//! shared lists are kept, by server and by declared capabilities.
 
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
@@ -23,26 +23,26 @@ use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::{LastUse, Untold, ViewId};
 
-/// Whose view of which server.
+/// A server, and the view of it.
 pub type Key = (ServerName, ViewId);
 
-/// One server's lists as clients see them that declare the same.
+/// One server's lists for clients that declare the same capabilities.
 #[derive(Debug)]
 pub struct View {
-    /// Those that differ from what all see; the others follow that.
+    /// The lists that differ from the shared ones.
     lists: HashMap<Kind, Named>,
     pinned: Option<Pinned>,
     read: HashMap<Kind, (Freshness, Instant)>,
-    /// When it was read.
+    /// The time at which the view was read.
     read_at: Instant,
-    /// It may have changed since.
+    /// True if the view may have changed since.
     is_stale: AtomicBool,
-    /// When it was used last, also before it was read again.
+    /// The time of the last use, which may be before the last reading.
     used: Arc<LastUse>,
-    /// Who wanted it first, if anybody did.
+    /// The principal that wanted the view first, if there is one.
     by: Option<PrincipalId>,
     n_bytes: usize,
-    /// It has more than may be kept, so that what all see is served.
+    /// True if the view has more bytes than may be kept; then the shared lists are served.
     is_too_large: bool,
     left_out: LeftOut,
 }
@@ -66,7 +66,7 @@ impl View {
             || self.read.values().any(is_over)
     }
 
-    /// A server's lists with this in place of what all see.
+    /// A server's lists with those of this view in place of the shared ones.
     fn over(&self, shared: &Listed) -> Listed {
         let mut listed = shared.clone();
         listed.lists.extend(self.lists.iter().map(|(kind, list)| (*kind, list.clone())));
@@ -78,7 +78,7 @@ impl View {
     }
 }
 
-/// What was read of a server for some clients.
+/// The lists of a view as they were read.
 #[derive(Debug)]
 pub(super) struct ReadView {
     pub(super) lists: Vec<(Kind, Named)>,
@@ -91,8 +91,9 @@ pub(super) struct ReadView {
 }
 
 impl ReadView {
-    /// Finds what all see, too; gives the items that are not among that, and how many of them are
-    /// left out because there are more than [`VIEW_BYTES_MAX`] lets.
+    /// Removes items that the shared lists have too; returns the items that they have not, and
+    /// the number of items that are left out because there are more bytes than
+    /// [`VIEW_BYTES_MAX`].
     pub(super) fn against(&mut self, shared: &Listed) -> (Vec<(Kind, String, Raw)>, usize) {
         let (mut differing, mut n_over, mut bytes_left) = (Vec::new(), 0, VIEW_BYTES_MAX);
         for (kind, list) in &mut self.lists {
@@ -113,26 +114,26 @@ impl ReadView {
                 differing.push((*kind, own.clone(), object.clone()));
                 true
             });
-            // What is left of the memory that was read is not much, where most is what all see.
+            // Where most items are shared, little of the memory that was read is still used.
             pieces::compact(list);
         }
         (differing, n_over)
     }
 }
 
-/// What an item of a view counts.
+/// The bytes for which an item of a view counts.
 fn item_bytes(own: &str, object: &Raw) -> usize {
     own.len() + object.get().len() + VIEW_ITEM_BYTES
 }
 
-/// Bytes that the lists of a view hold: also of memory that is another's, who may go before.
+/// Bytes that the lists of a view hold: also of memory that others own, who may drop it before.
 fn held_bytes(lists: &HashMap<Kind, Named>) -> usize {
     let items = || lists.values().flatten();
     let beside: usize = items().map(|(own, _)| own.len() + VIEW_ITEM_BYTES).sum();
     beside + Usage::of(items().map(|(_, object)| object)).held_bytes()
 }
 
-/// All views, as the thread that rebuilds the snapshot has them.
+/// All views, used by the catalogue's thread.
 #[derive(Debug)]
 pub(super) struct Views {
     max: usize,
@@ -144,9 +145,9 @@ impl Views {
         Views { max, views: HashMap::new() }
     }
 
-    /// Keeps a view; the ones that were not used for longest make room. Gives the kinds of which
-    /// clients are to be told: it shows something else than before, or nobody knows any more what
-    /// it showed and its server says that this has changed.
+    /// Keeps a view; the views that were not used for longest make room. Returns the kinds of
+    /// which clients are to be notified: the view differs from the one before, or the one before
+    /// is unknown and the server says that its list has changed.
     pub(super) fn insert(
         &mut self,
         key: Key,
@@ -156,7 +157,7 @@ impl Views {
     ) -> Vec<Kind> {
         let old = self.views.remove(&key);
         let mut lists: HashMap<Kind, Named> = read.lists.into_iter().collect();
-        // What could not be had this time stands.
+        // A list that could not be read this time stays.
         for (kind, list) in old.iter().flat_map(|old| &old.lists) {
             lists.entry(*kind).or_insert_with(|| list.clone());
         }
@@ -204,8 +205,9 @@ impl Views {
         told
     }
 
-    /// Of whoever holds most, the views that were not used for longest make room. Those that show
-    /// what all see have a bound of their own: they keep nothing, and crowd out none that does.
+    /// Makes room: of the principal that holds most, the views that were not used for longest are
+    /// dropped. Views that equal the shared lists have a bound of their own: they hold no items,
+    /// and crowd out none that does.
     fn make_room(&mut self, new: &View) {
         loop {
             let of_kind =
@@ -228,7 +230,7 @@ impl Views {
         }
     }
 
-    /// What all see of a server has changed, and what some see may have.
+    /// Notes that the shared lists of a server have changed, and its views may have.
     pub(super) fn may_have_changed(&self, server: &ServerName) {
         for ((of, _), view) in &self.views {
             if of == server {
@@ -237,26 +239,26 @@ impl Views {
         }
     }
 
-    /// Drops the views of servers of which `stays` says nothing. Gives whether there were any.
+    /// Drops the views of servers for which `stays` is false. True if there were any.
     pub(super) fn retain(&mut self, stays: impl Fn(&ServerName) -> bool) -> bool {
         let before = self.views.len();
         self.views.retain(|(server, _), _| stays(server));
         self.views.len() != before
     }
 
-    /// Drops a view that is none any more. Gives whether there was one.
+    /// Drops a view that the server no longer has. True if there was one.
     pub(super) fn remove(&mut self, key: &Key) -> bool {
         self.views.remove(key).is_some()
     }
 
-    /// Drops those that nobody has used for long. Gives whether there were any.
+    /// Drops views that were not used for long. True if there were any.
     pub(super) fn sweep(&mut self) -> bool {
         let before = self.views.len();
         self.views.retain(|_, view| view.used.at().elapsed() < VIEW_IDLE);
         self.views.len() != before
     }
 
-    /// What is left out of a view that is known.
+    /// The items that are left out of a known view.
     pub(super) fn left_out(&self, key: &Key) -> Option<&LeftOut> {
         self.views.get(key).map(|view| &view.left_out)
     }
@@ -270,30 +272,30 @@ impl Views {
     }
 }
 
-/// What people are told of the views of one server.
+/// The views of one server, for `/status`.
 #[derive(Debug, Default)]
 pub struct ViewsTold {
-    /// How many are kept.
+    /// The number of views that are kept.
     pub n_views: usize,
-    /// What is left out of them that can be named.
+    /// The items that are left out of them and can be named.
     pub items: Vec<(Kind, Malformed)>,
-    /// So many items at most are left out of one of them at the bounds.
+    /// The largest number of items that bounds leave out of one of them.
     pub n_over: usize,
 }
 
-/// What all see, by server.
+/// The shared lists, by server.
 pub(super) type Servers = Arc<Vec<(Profile, Listed)>>;
 
-/// What a published snapshot shows to some clients.
+/// The views of a published snapshot.
 #[derive(Debug)]
 pub(super) struct Shown {
     naming: Naming,
-    /// What all see.
+    /// The shared lists.
     servers: Servers,
     views: HashMap<Key, Arc<View>>,
-    /// Whether one of them shows something else than what all see.
+    /// True if one of the views differs from the shared lists.
     is_any_other: bool,
-    /// Merged when first wanted; by the views that differ.
+    /// The catalogues, merged when first needed, by the views that differ.
     merged: Mutex<HashMap<BTreeSet<Key>, Arc<Catalogue>>>,
 }
 
@@ -307,8 +309,8 @@ impl Shown {
         Shown { naming, servers, views, is_any_other, merged: Mutex::default() }
     }
 
-    /// The same with other views, where what all see is the same: what was merged of views that
-    /// have not changed stands.
+    /// The same with other views, where the shared lists are the same: the catalogues of
+    /// unchanged views stay.
     pub(super) fn with_views(&self, views: HashMap<Key, Arc<View>>) -> Shown {
         let stays = |key: &Key| match (self.views.get(key), views.get(key)) {
             (Some(old), Some(new)) => Arc::ptr_eq(old, new),
@@ -324,12 +326,12 @@ impl Shown {
         self.merged.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Whether anybody sees something else than what all see.
+    /// True if any view differs from the shared lists.
     pub(super) fn is_any_other(&self) -> bool {
         self.is_any_other
     }
 
-    /// What is known of a view: whether it should be read again.
+    /// True if a view should be read again; none if it is unknown.
     pub(super) fn is_old(&self, key: &Key) -> Option<bool> {
         let view = self.views.get(key)?;
         view.touch();
@@ -341,8 +343,8 @@ impl Shown {
         self.views.values().map(|view| view.n_bytes).sum()
     }
 
-    /// Of the views of a server: how many there are, what is left out of them that can be named,
-    /// and how many items at most are left out of one of them at the bounds.
+    /// The views of a server: their number, the items that are left out of them and can be named,
+    /// and the largest number of items that bounds leave out of one.
     pub(super) fn told_of(&self, server: &ServerName) -> ViewsTold {
         let mut items: Vec<(Kind, Malformed)> = Vec::new();
         let of_server = || self.views.iter().filter(|((of, _), _)| of == server);
@@ -355,9 +357,9 @@ impl Shown {
         ViewsTold { n_views: of_server().count(), items, n_over: n_over.unwrap_or_default() }
     }
 
-    /// Of these views of a server, the one whose lists its client sees: where both are known, that
-    /// which `is_served` says, as a server may serve clients in either way; where that is not
-    /// known yet, the other one until it is, which does not count as using it.
+    /// The one of these views of a server whose lists the client sees: where both are known, the
+    /// one that `is_served` gives, since a server may serve clients in either way; where that one
+    /// is not known yet, the other one until it is, which does not count as a use.
     fn key(
         &self,
         server: &ServerName,
@@ -376,8 +378,8 @@ impl Shown {
         view.differs().then_some(key)
     }
 
-    /// What clients see of these views; none where that is what all see. `is_served`: of which of
-    /// them a server's lists are, if of any.
+    /// The catalogue for clients with these views; none where it equals the shared one.
+    /// `is_served` gives the view by which a server lists, if by any.
     pub(super) fn catalogue(
         &self,
         ids: [ViewId; 2],
@@ -393,7 +395,7 @@ impl Shown {
         if let Some(known) = self.merged().get(&keys) {
             return Some(known.clone());
         }
-        // Several may do this at once; nobody waits for it.
+        // Several threads may do this at once; none waits for another.
         let mut servers = (*self.servers).clone();
         for (profile, listed) in &mut servers {
             let of = |key: &&Key| key.0 == profile.name;

@@ -1,4 +1,4 @@
-//! Which views are kept, what of them, and what clients see of them.
+//! Tests of views: which of them are kept, with which items, and what clients see.
 
 use super::*;
 use crate::access::glob::Globs;
@@ -49,7 +49,7 @@ fn only_what_differs_is_kept_and_told_of() {
     assert_eq!(names, [(Kind::Tool, "b"), (Kind::Prompt, "p")]);
     let differing = views.insert(key(1), more, &shared, None);
     assert_eq!(differing, [Kind::Tool, Kind::Prompt]);
-    // A list that could not be had stands.
+    // A list that could not be read stays.
     let prompts = views.insert(key(1), read(&[(Kind::Prompt, &[])]), &shared, None);
     assert_eq!(prompts, [Kind::Prompt]);
     let back = views.insert(key(1), read(&[(Kind::Tool, &["a"])]), &shared, None);
@@ -111,7 +111,7 @@ fn of_what_differs_so_many_bytes_are_kept_and_the_rest_is_counted() {
     let mut shared = listed(&[]);
     shared.lists.insert(Kind::Tool, items(8).collect());
     let mut view = read(&[(Kind::Prompt, &["p"])]);
-    // What all see takes nothing of that.
+    // Shared items do not count against that bound.
     view.lists.insert(0, (Kind::Tool, items(16).collect()));
     let (differing, n_over) = view.against(&shared);
     assert_eq!((differing.len(), n_over), (7, 2));
@@ -160,7 +160,7 @@ fn a_catalogue_of_some_shares_what_all_see() {
     assert!(Arc::ptr_eq(&seen.items(Kind::Tool)[0], &shared.items(Kind::Tool)[0]));
     let again = shown.catalogue([id, other], &served, &shared).unwrap();
     assert!(Arc::ptr_eq(&seen, &again));
-    // Another view leaves alone what was merged of this one.
+    // Another view leaves the merged catalogue of this one alone.
     views.insert(key(2), read(&[(Kind::Tool, &["c"])]), &shown.servers[0].1, None);
     let next = shown.with_views(views.known());
     assert!(Arc::ptr_eq(&seen, &next.catalogue([id, other], &served, &shared).unwrap()));
@@ -196,7 +196,7 @@ fn a_server_that_serves_otherwise_than_before_shows_its_new_view() {
     let shown = shown.with_views(views.known());
     assert_eq!(own(&shown, request).as_deref(), Some("new"));
     assert_eq!(own(&shown, session).as_deref(), Some("old"));
-    // One that shows what all see hides the other all the same.
+    // A view that equals the shared lists hides the other one all the same.
     views.insert(new, read(&[(Kind::Tool, &["a"])]), &shown.servers[0].1, None);
     assert_eq!(own(&shown.with_views(views.known()), request), None);
     assert!(views.remove(&key(1)) && !views.remove(&key(1)));

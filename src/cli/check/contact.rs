@@ -1,4 +1,4 @@
-//! First contact with every server at once, made by the same supervisors that serve.
+//! First contact with all servers at once, made by the same supervisors as in `serve`.
 
 use std::collections::BTreeMap;
 use std::io::{self, IsTerminal, Write};
@@ -19,38 +19,38 @@ use crate::protocol::server_name::ServerName;
 use crate::thread::watch_signals;
 use crate::upstream::{Event, FailureReport, Report, ServerEvents, Upstream, Upstreams, Wire};
 
-/// Between two pictures of the spinner.
+/// The time between two pictures of the spinner.
 const SPIN_INTERVAL: Duration = Duration::from_millis(120);
 const PICTURES: [char; 8] = ['⠋', '⠙', '⠸', '⠴', '⠦', '⠇', '⠏', '⠛'];
-/// Servers that are named while they are waited for.
+/// The most servers that are named while they are awaited.
 const NAMED_MAX: usize = 4;
 
-/// What came of one server.
+/// The result for one server.
 pub(super) struct Finding {
     pub(super) config: Arc<UpstreamConfig>,
-    /// `http`, `sse`, `stdio`, or `auto` while that is not known.
+    /// `http`, `sse`, `stdio`, or `auto` while it is not known.
     pub(super) transport: &'static str,
-    /// Spoken with it, once it has answered the handshake.
+    /// The negotiated revision, once the server has answered the handshake.
     pub(super) revision: Option<Revision>,
-    /// Its name and version, an object's text.
+    /// The server's name and version, an object's text.
     pub(super) server_info: Option<String>,
-    /// From the start until it had answered the handshake.
+    /// The time from the start until the server had answered the handshake.
     pub(super) contact: Option<Duration>,
-    /// Of the last answer.
+    /// The latency of the last answer.
     pub(super) latency: Option<Duration>,
     /// Items that clients can be given, by list.
     pub(super) counts: Vec<(Kind, usize)>,
-    /// Of the tools, those that the configuration admits, if it names some.
+    /// The number of tools that the configuration admits, if it names some.
     pub(super) n_admitted: Option<usize>,
     /// The server's own names of the tools that the configuration admits.
     pub(super) tools: Vec<String>,
-    /// Globs of the configuration that are about none of the tools.
+    /// Globs of the configuration that match no tool.
     pub(super) idle_globs: Vec<String>,
-    /// Items that they cannot be given, because they are not what the schema says.
+    /// Items that clients cannot be given, because they violate the schema.
     pub(super) n_malformed: usize,
     /// Items over the bounds.
     pub(super) n_left_out: usize,
-    /// What did not go well.
+    /// The failure, if there is one.
     pub(super) failure: Option<FailureReport>,
     /// The last lines of a child's standard error.
     pub(super) stderr: Vec<String>,
@@ -61,7 +61,7 @@ impl Finding {
         self.failure.is_none()
     }
 
-    /// Holds the globs of the configuration against the tools that there are.
+    /// Compares the globs of the configuration with the server's tools.
     fn look_at_globs(&mut self, tools: &[ReadItem]) {
         let names = || tools.iter().flatten().map(|(name, _)| name.as_str());
         let admits = Globs::new(self.config.tools.as_deref().unwrap_or_default());
@@ -77,7 +77,7 @@ impl Finding {
     }
 }
 
-/// A server without a client has nobody whom it could tell or ask anything.
+/// The receiver of servers' messages when there is no client: it drops them.
 struct Nobody;
 
 impl ServerEvents for Nobody {
@@ -88,7 +88,8 @@ impl ServerEvents for Nobody {
     fn ask(&self, _: &ServerName, _: &Arc<str>, _: Question) {}
 }
 
-/// Tries all servers, and gives each to `found` as it comes. Nothing if a signal came first.
+/// Contacts all servers, and gives each finding to `found` as it comes. None if a signal came
+/// first.
 ///
 /// # Errors
 /// The process has no thread or descriptor left.
@@ -141,12 +142,12 @@ pub(super) fn all(
 struct Waiting {
     began: Instant,
     names: Vec<ServerName>,
-    /// When each had answered the handshake.
+    /// The time after which each had answered the handshake.
     contact: BTreeMap<ServerName, Duration>,
     is_terminal: bool,
     picture: usize,
     drawn_at: Option<Instant>,
-    /// That some take long was said, where there is no spinner.
+    /// True once a line without a spinner has said that some servers take long.
     is_slowness_told: bool,
     are_starting: Vec<ServerName>,
 }
@@ -167,7 +168,7 @@ impl Waiting {
         }
     }
 
-    /// What is known of a server once all is known of it.
+    /// The finding about a server once its report is complete.
     fn heard(&mut self, report: Report, upstreams: &Upstreams) -> Option<Finding> {
         let name = &report.config.name;
         let upstream = upstreams.get(name)?;
@@ -218,7 +219,7 @@ impl Waiting {
         self.picture = (self.picture + 1) % PICTURES.len();
         let picture = PICTURES.get(self.picture).copied().unwrap_or(' ');
         let text = format!("\r{picture} {}\x1b[K", self.text());
-        // What is drawn is for a person who may not look.
+        // The spinner is for a person who may not look.
         write!(io::stderr(), "{text}").ok();
     }
 
@@ -248,7 +249,7 @@ impl Waiting {
         format!("waiting for {names} ({seconds} s{hint})")
     }
 
-    /// Takes the spinner away before something else is written.
+    /// Removes the spinner before other text is written.
     fn clear(&mut self) {
         if self.drawn_at.take().is_some() {
             write!(io::stderr(), "\r\x1b[K").ok();

@@ -1,11 +1,11 @@
-//! Globs of keys, held against the tools that there are. Pure.
+//! Pure: compares keys' globs with the servers' tools.
 
 use super::contact::Finding;
 use crate::access::glob::ToolGlobs;
 use crate::config::{ApiKey, Config, Problem};
 
-/// Globs of keys that match none of the tools found. Of one that may be about a server that is not
-/// well nothing is said.
+/// Keys' globs that match none of the tools found. A glob that may be about a server that is not
+/// well is not reported.
 pub(super) fn idle_globs(config: &Config, findings: &[Finding]) -> Vec<Problem> {
     let keys = config.api_keys.iter().enumerate();
     keys.flat_map(|(index, key)| of_key(config, findings, index, key)).collect()
@@ -29,7 +29,7 @@ fn of_key(config: &Config, findings: &[Finding], index: usize, key: &ApiKey) -> 
                 |own: &String| globs.admits(name, own, &format!("{name}{separator}{own}"));
             !finding.is_well() || finding.tools.iter().any(is_it)
         };
-        // One that is about no server here is told of without any contact.
+        // A glob that is about no server here is reported without any contact.
         if !about.is_empty() && !about.iter().any(matches) {
             let what = format!("{written:?} matches none of the tools that are there now");
             problems.push(Problem::new(format!("/api_keys/{index}/tools/{at}"), what));

@@ -1,4 +1,4 @@
-//! `trunkline check`: the configuration, and every server as the gateway itself sees it.
+//! `trunkline check`: checks the configuration, and contacts every server as the gateway does.
 
 mod contact;
 mod keys;
@@ -9,7 +9,7 @@ use std::path::Path;
 
 use serde_json::{Value, json};
 
-use super::arguments::{Contact, Output};
+use super::command::{Contact, Output};
 use super::{complain, exit, fail, print, refused};
 use crate::config::{Config, Overrides, Problem};
 use contact::Finding;
@@ -65,7 +65,7 @@ pub(super) fn run(path: &Path, contact: Contact, output: Output) -> u8 {
     }
 }
 
-/// Prints, and ends with `code` if that was possible.
+/// Prints, and returns `code` if that was possible.
 fn print_or(text: &str, code: u8) -> u8 {
     match print(text) {
         exit::FINE => code,

@@ -1,4 +1,4 @@
-//! How a finding is written, for people and for programs. Pure.
+//! Pure: the texts of a finding, for people and for programs.
 
 use std::time::Duration;
 
@@ -9,12 +9,12 @@ use crate::protocol::call::Kind;
 use crate::upstream::FailureReport;
 use crate::upstream::advice::{self, Advice};
 
-/// Lines of a child's standard error that are shown.
+/// The most lines of a child's standard error that are shown.
 const STDERR_LINES_MAX: usize = 10;
-/// Where the second column begins, if names are not longer.
+/// The column at which the second column begins, if names are not longer.
 const NAME_CHARS: usize = 12;
 
-/// Whether the marks are coloured.
+/// The style of marks.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Style {
     Coloured,
@@ -30,7 +30,7 @@ impl Style {
     }
 }
 
-/// A line, and those below it that say what to do.
+/// A line for the finding, and lines below it with advice.
 pub(super) fn line(finding: &Finding, style: Style) -> String {
     let name = finding.config.name.as_str();
     let below = " ".repeat(NAME_CHARS + 1);
@@ -98,7 +98,7 @@ fn notes(finding: &Finding) -> Vec<String> {
     notes
 }
 
-/// For programs.
+/// The finding for programs.
 pub(super) fn in_json(finding: &Finding) -> Value {
     let mut value = json!({
         "server": finding.config.name.as_str(),
@@ -145,7 +145,8 @@ fn told(time: Duration) -> String {
     }
 }
 
-/// A server must not choose how a terminal looks.
+/// A server's text with control characters escaped: a server must not choose how a terminal
+/// looks.
 fn shown(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for c in text.chars() {

@@ -1,5 +1,5 @@
-//! The configuration that an import makes, and what is said of it: what was left out, and which
-//! variables are to be set. Pure.
+//! Pure: the configuration that an import makes, with notes: on parts that were left out, and on
+//! variables to set.
 
 use std::collections::{BTreeMap, HashSet};
 
@@ -15,25 +15,25 @@ pub(super) type Fields = Map<String, Value>;
 pub(super) struct Draft {
     pub(super) servers: Fields,
     pub(super) keys: Vec<Value>,
-    /// The names of the servers and their aliases, in lower case: they must differ.
+    /// The names of the servers and their aliases, in lower case: all must differ.
     names: HashSet<String>,
     notes: Vec<String>,
-    /// The variables that the result refers to, and what is known of them.
+    /// The variables to which the result refers, and their descriptions.
     variables: BTreeMap<String, Option<String>>,
 }
 
-/// How a source writes variables.
+/// The form of variables in a source.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Writing {
     /// `${NAME}`, `${env:NAME}`, `${input:ID}`: hosts.
     Host,
     /// `os.environ/NAME`, as a whole.
     Litellm,
-    /// It has none: every dollar is one.
+    /// The source has none: every dollar is a dollar.
     None,
 }
 
-/// A name, with a number behind it where it is taken.
+/// A name, with a number behind it if it is taken.
 fn numbered(wanted: &str, is_taken: impl Fn(&str) -> bool) -> String {
     let further = (2..).map(|n| format!("{wanted}_{n}"));
     let mut names = std::iter::once(wanted.to_owned()).chain(further);
@@ -41,12 +41,12 @@ fn numbered(wanted: &str, is_taken: impl Fn(&str) -> bool) -> String {
 }
 
 impl Draft {
-    /// Says something about a place of the source. No value of it is ever named: it may be secret.
+    /// Notes something about a place in the source. No value is ever named: it may be secret.
     pub(super) fn note(&mut self, at: &str, what: &str) {
         self.notes.push(format!("{at}: {what}"));
     }
 
-    /// A server's name that is good here.
+    /// A valid server name like `wanted`.
     pub(super) fn name(&mut self, at: &str, wanted: &str) -> String {
         let like = ServerName::like(wanted).map_or("server".to_owned(), |it| it.to_string());
         let name = numbered(&like, |name| self.names.contains(&name.to_lowercase()));
@@ -57,22 +57,22 @@ impl Draft {
         name
     }
 
-    /// Whether an alias can be had: it must be a name, and differ from all others.
+    /// True if an alias can be used: it must be a name, and differ from all others.
     pub(super) fn takes_alias(&mut self, alias: &str) -> bool {
         ServerName::parse(alias).is_some() && self.names.insert(alias.to_lowercase())
     }
 
-    /// A name for a key that none has yet.
+    /// A name for a key that no other has.
     pub(super) fn key_name(&self, wanted: &str) -> String {
         numbered(wanted, |name| self.keys.iter().any(|key| key["name"] == *name))
     }
 
-    /// A name for a variable that is none yet.
+    /// A name for a variable that is not used yet.
     pub(super) fn new_variable(&self, wanted: &str) -> String {
         numbered(wanted, |name| self.variables.contains_key(name))
     }
 
-    /// A reference to a variable of the environment, which the operator is told of.
+    /// A reference to a variable of the environment, which the notes will name.
     pub(super) fn variable(&mut self, name: &str, about: Option<&str>) -> String {
         let known = self.variables.entry(name.to_owned()).or_default();
         if known.is_none() {
@@ -81,7 +81,7 @@ impl Draft {
         format!("${{{name}}}")
     }
 
-    /// A text of the source as `config.json` has it.
+    /// A text of the source in the form of `config.json`.
     pub(super) fn text(&mut self, at: &str, text: &str, writing: Writing) -> String {
         match writing {
             Writing::None => escaped(text),
@@ -111,7 +111,7 @@ impl Draft {
         out
     }
 
-    /// What stands between `${` and `}` in a host's file.
+    /// The value for the text between `${` and `}` in a host's file.
     fn reference(&mut self, at: &str, inside: &str) -> String {
         match inside {
             "userHome" => return "${HOME}".to_owned(),
@@ -140,7 +140,7 @@ impl Draft {
         }
     }
 
-    /// The result, and what is to be said about it.
+    /// The result, and the notes on it.
     pub(super) fn finish(self) -> (Value, Vec<String>) {
         let Draft { servers, keys, mut notes, variables, .. } = self;
         let mut config = Fields::new();
@@ -156,7 +156,7 @@ impl Draft {
     }
 }
 
-/// A text in which no dollar begins a variable.
+/// A text whose dollars begin no variable.
 fn escaped(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     let mut chars = text.chars().peekable();
@@ -174,7 +174,7 @@ fn is_variable(name: &str) -> bool {
     !name.is_empty() && !name.starts_with(|c: char| c.is_ascii_digit()) && name.chars().all(ok)
 }
 
-/// The name of a variable that says the same: one that is none is written in capitals.
+/// The name of a variable for a text: a text that is no such name is written in capitals.
 pub(super) fn variable_name(text: &str) -> String {
     if is_variable(text) && text.chars().all(|c| !c.is_ascii_lowercase()) {
         return text.to_owned();

@@ -1,17 +1,17 @@
-//! One server of the source: its keys are taken one by one, and what nobody took was left out.
-//! Pure.
+//! Pure: one server of the source: its keys are taken one by one, and the remaining ones were left
+//! out.
 
 use serde_json::Value;
 
 use super::draft::{Draft, Fields, Writing, variable_name};
 
-/// Words in the name of a header or variable that let its value be a secret.
+/// Words in the name of a header or variable that suggest a secret value.
 const SECRET_WORDS: [&str; 8] =
     ["key", "token", "secret", "password", "passwd", "credential", "authorization", "cookie"];
 
-/// A server as its source has it.
+/// A server in its source's form.
 pub(super) struct Entry<'a> {
-    /// Where it stands.
+    /// The place of the server.
     pub(super) at: &'a str,
     fields: Fields,
     writing: Writing,
@@ -26,7 +26,7 @@ impl<'a> Entry<'a> {
         self.fields.contains_key(key)
     }
 
-    /// A key's value; null is none.
+    /// Takes a key's value; null counts as absent.
     pub(super) fn take(&mut self, key: &str) -> Option<Value> {
         self.fields.shift_remove(key).filter(|value| !value.is_null())
     }
@@ -35,13 +35,13 @@ impl<'a> Entry<'a> {
         self.take(key)?.as_bool()
     }
 
-    /// A text as `config.json` has it.
+    /// Takes a text in the form of `config.json`.
     pub(super) fn text(&mut self, draft: &mut Draft, key: &str) -> Option<String> {
         let text = plain_text(&self.take(key)?)?;
         Some(draft.text(&format!("{}.{key}", self.at), &text, self.writing))
     }
 
-    /// A list of texts as they are written; one text alone is a list too.
+    /// Takes a list of texts, unchanged; one text alone is a list too.
     pub(super) fn words(&mut self, key: &str) -> Vec<String> {
         match self.take(key) {
             Some(Value::Array(words)) => words.iter().filter_map(plain_text).collect(),
@@ -50,7 +50,7 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// A map of texts as `config.json` has them.
+    /// Takes a map of texts in the form of `config.json`.
     fn map(&mut self, draft: &mut Draft, key: &str) -> Fields {
         let mut strings = Fields::new();
         let map = match self.take(key) {
@@ -63,7 +63,8 @@ impl<'a> Entry<'a> {
             }
         };
         for (name, value) in &map {
-            // Null: the host takes it out of its own environment, which is not handed on here.
+            // With null, the host removes the variable from its own environment, which is not
+            // inherited here.
             let Some(text) = plain_text(value) else { continue };
             let at = format!("{}.{key}.{name}", self.at);
             warn_of_secret(draft, &at, name, &text);
@@ -72,7 +73,7 @@ impl<'a> Entry<'a> {
         strings
     }
 
-    /// A map of texts, if there is one.
+    /// Takes a map of texts, if there is one.
     pub(super) fn strings(&mut self, draft: &mut Draft, key: &str, server: &mut Fields) {
         let strings = self.map(draft, key);
         if !strings.is_empty() {
@@ -80,15 +81,15 @@ impl<'a> Entry<'a> {
         }
     }
 
-    /// A map of headers, which are added to those that are there; the later one counts, whatever
-    /// its case.
+    /// Takes a map of headers, which are added to those of the server; a later one replaces an
+    /// earlier one with the same name in any case.
     pub(super) fn headers(&mut self, draft: &mut Draft, key: &str, server: &mut Fields) {
         for (name, value) in self.map(draft, key) {
             add_header(server, &name, value);
         }
     }
 
-    /// Says of all that nobody took that it was left out.
+    /// Notes that the remaining keys were left out.
     pub(super) fn leave_out(
         self,
         draft: &mut Draft,
@@ -113,7 +114,7 @@ impl<'a> Entry<'a> {
     }
 }
 
-/// Adds a header in the place of one of that name.
+/// Adds a header, in place of one with the same name.
 pub(super) fn add_header(server: &mut Fields, name: &str, value: Value) {
     let headers = server.entry("headers").or_insert_with(|| Fields::new().into());
     if let Some(headers) = headers.as_object_mut() {
@@ -122,7 +123,7 @@ pub(super) fn add_header(server: &mut Fields, name: &str, value: Value) {
     }
 }
 
-/// A text, a number or a truth value as the text that a header or variable would be.
+/// A text, a number or a boolean as the text of a header or variable.
 pub(super) fn plain_text(value: &Value) -> Option<String> {
     match value {
         Value::String(text) => Some(text.clone()),
@@ -131,7 +132,7 @@ pub(super) fn plain_text(value: &Value) -> Option<String> {
     }
 }
 
-/// A secret that stands in the source stands in the result; it need not.
+/// Notes that a secret of the source stands in the result, which is not needed.
 pub(super) fn warn_of_secret(draft: &mut Draft, at: &str, name: &str, text: &str) {
     let name = name.to_lowercase();
     let is_secret = SECRET_WORDS.iter().any(|word| name.contains(word));

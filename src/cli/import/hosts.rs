@@ -1,12 +1,12 @@
-//! `mcpServers` of Claude Desktop, Claude Code, Cursor, Windsurf and their kin, and `servers` of
-//! VS Code → servers of `config.json`. Pure.
+//! Pure: imports `mcpServers` of Claude Desktop, Claude Code, Cursor, Windsurf and similar hosts,
+//! and `servers` of VS Code.
 
 use serde_json::Value;
 
 use super::draft::{Draft, Fields, Writing, variable_name};
 use super::entry::{self, Entry};
 
-/// Keys that say what the host does with a server, which is no affair of the gateway.
+/// Keys about the host's own treatment of a server, which do not concern the gateway.
 const HOSTS_OWN: [&str; 12] = [
     "autoApprove",
     "alwaysAllow",
@@ -22,7 +22,7 @@ const HOSTS_OWN: [&str; 12] = [
     "tags",
 ];
 
-/// Keys that have no counterpart, and what to do instead.
+/// Keys without a counterpart, and advice.
 const INSTEAD: [(&str, &str); 7] = [
     ("envFile", "put its variables into \"env\", or into the gateway's environment as ${NAME}"),
     ("auth", "signing in by OAuth is not carried over"),
@@ -33,7 +33,7 @@ const INSTEAD: [(&str, &str); 7] = [
     ("sandboxEnabled", "children are not confined by the gateway"),
 ];
 
-/// A whole object of servers.
+/// Imports an object of servers.
 pub(super) fn servers(draft: &mut Draft, at: &str, servers: &Fields) {
     for (name, server) in servers {
         let at = format!("{at}.{name}");
@@ -48,7 +48,7 @@ pub(super) fn servers(draft: &mut Draft, at: &str, servers: &Fields) {
     }
 }
 
-/// VS Code asks for these when it starts a server; here they are variables.
+/// Notes variables for the values that VS Code asks for when it starts a server.
 pub(super) fn inputs(draft: &mut Draft, inputs: &Value) {
     for input in inputs.as_array().into_iter().flatten() {
         let text = |key: &str| input.get(key).and_then(Value::as_str);
@@ -58,7 +58,7 @@ pub(super) fn inputs(draft: &mut Draft, inputs: &Value) {
     }
 }
 
-/// Whether an object looks like a server: hosts' documentation often shows a bare map of them.
+/// True if an object looks like a server: hosts' documentation often shows a bare map of servers.
 pub(super) fn is_server(value: &Value) -> bool {
     ["command", "url", "serverUrl", "httpUrl"].iter().any(|key| value.get(key).is_some())
 }
@@ -97,10 +97,10 @@ fn add(draft: &mut Draft, at: &str, name: &str, fields: &Fields) {
     draft.servers.insert(name, server.into());
 }
 
-/// Outer nothing: the server cannot be had. Inner nothing: it is found out.
+/// The transport. None if the server cannot be imported; `Some(None)` if it is to be found out.
 fn transport(draft: &mut Draft, source: &mut Entry<'_>) -> Option<Option<&'static str>> {
     let written = source.take("type").or_else(|| source.take("transport"));
-    // This key names Streamable HTTP.
+    // The key `httpUrl` means Streamable HTTP.
     let is_http = source.has("httpUrl");
     match written.as_ref().map(|it| it.as_str().unwrap_or_default()) {
         None if is_http => Some(Some("http")),
@@ -119,7 +119,7 @@ fn transport(draft: &mut Draft, source: &mut Entry<'_>) -> Option<Option<&'stati
 
 fn command(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
     let mut words = match source.take("command") {
-        // One word or all of them.
+        // The key holds one word or all of them.
         Some(Value::Array(words)) => words.iter().filter_map(entry::plain_text).collect(),
         Some(word) => entry::plain_text(&word).into_iter().collect::<Vec<String>>(),
         None => Vec::new(),
@@ -160,7 +160,7 @@ fn command(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
     }
 }
 
-/// Which tools a host shows, in the words of several.
+/// The tools that a host shows, by the keys of several hosts.
 fn tools(source: &mut Entry<'_>, server: &mut Fields) {
     let included =
         ["includeTools", "enabledTools"].into_iter().flat_map(|key| source.words(key));

@@ -1,4 +1,4 @@
-//! JSON as hosts write it: with comments and trailing commas, which are made spaces. Pure.
+//! Pure: JSON as hosts write it: comments and trailing commas become spaces.
 
 /// The same text as plain JSON. Places stay where they are, so that an error names the right one.
 pub(super) fn plain(text: &str) -> String {
@@ -9,7 +9,7 @@ pub(super) fn plain(text: &str) -> String {
     String::from_utf8_lossy(&out).into_owned()
 }
 
-/// Where a reader of JSON is.
+/// The position of a reader of JSON.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum In {
     Value,
@@ -41,7 +41,7 @@ fn blank_comments(text: &mut [u8]) {
     }
 }
 
-/// A comma before what closes says nothing.
+/// Blanks commas before closing brackets.
 fn blank_trailing_commas(text: &mut [u8]) {
     let mut comma = None;
     let mut in_string = false;

@@ -1,4 +1,4 @@
-//! LiteLLM's YAML → `config.json`: `mcp_servers`, and of the rest what concerns them. Pure.
+//! Pure: imports LiteLLM's YAML: `mcp_servers`, and the settings that concern them.
 
 use std::collections::BTreeMap;
 
@@ -10,7 +10,7 @@ use super::draft::{Draft, Fields, Writing, variable_name};
 use super::entry::{Entry, add_header, plain_text};
 use crate::config::hash_key;
 
-/// Keys of a server that say nothing here.
+/// Keys of a server that have no meaning here.
 const SILENT: [&str; 5] = [
     "mcp_info",
     "protocol_version",
@@ -22,7 +22,7 @@ const SILENT: [&str; 5] = [
 const OAUTH: &str = "signing in by OAuth is not carried over";
 const AWS: &str = "requests are not signed for AWS";
 
-/// Keys that have no counterpart, and what is to be known of that.
+/// Keys without a counterpart, and a note for each.
 const INSTEAD: [(&str, &str); 17] = [
     ("server_id", "the server's name is its id here"),
     ("client_id", OAUTH),
@@ -43,12 +43,12 @@ const INSTEAD: [(&str, &str); 17] = [
     ("allow_elicitation", "every server may ask the clients that declare it"),
 ];
 
-/// The whole file.
+/// Imports the whole file.
 pub(super) fn import(draft: &mut Draft, file: &Fields) {
     let settings = file.get("general_settings").and_then(Value::as_object);
     let aliases = aliases(file);
     let mut groups: BTreeMap<String, Vec<String>> = BTreeMap::new();
-    // All names are there before the first alias, which must be none of them.
+    // All names are taken before the first alias, which must be none of them.
     let mut named = Vec::new();
     let servers = file.get("mcp_servers").and_then(Value::as_object);
     for (source, server) in servers.into_iter().flatten() {
@@ -68,7 +68,7 @@ pub(super) fn import(draft: &mut Draft, file: &Fields) {
     }
     master_key(draft, settings);
     for (group, mut servers) in groups {
-        // Every key may use these, whatever its groups.
+        // Every key may use these servers, whatever its groups.
         let open = open.iter().filter(|name| draft.servers.contains_key(*name));
         let missing: Vec<_> = open.filter(|name| !servers.contains(name)).cloned().collect();
         servers.extend(missing);
@@ -138,7 +138,7 @@ fn add(
     draft.servers.insert(name, server.into());
 }
 
-/// Where the server is, and what it is reached with. Whether it can be had.
+/// Imports the server's address and credentials. False if the server cannot be imported.
 fn target(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) -> bool {
     let transport = source.take("transport");
     let transport = transport.as_ref().and_then(Value::as_str);
@@ -153,7 +153,7 @@ fn target(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) -> boo
             server.insert("args".to_owned(), args.into());
         }
         source.strings(draft, "env", server);
-        // What is for servers over HTTP says nothing of a child.
+        // Keys for servers over HTTP have no meaning for a child.
         let _auth_type = source.take("auth_type");
         return true;
     }
@@ -179,7 +179,8 @@ fn target(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) -> boo
     true
 }
 
-/// `auth_type` says what `auth_value` is; without a value, the client sends its own.
+/// Imports `auth_value` in the form that `auth_type` names; without a value, the client sends its
+/// own.
 fn credential(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
     let kind = source.words("auth_type").into_iter().next().unwrap_or_default();
     let (value, other) = (source.take("auth_value"), source.take("authentication_token"));
@@ -222,7 +223,7 @@ fn credential(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
             "the variable must hold user:password in base64: it is not encoded here",
         );
     }
-    // LiteLLM takes the scheme for a part of the value where it stands there.
+    // LiteLLM takes the scheme as a part of the value if it stands there.
     let bare = value.strip_prefix(scheme).unwrap_or(&value);
     let text = if kind == "basic" && !is_variable && bare.contains(':') {
         STANDARD.encode(bare)
@@ -232,7 +233,7 @@ fn credential(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
     add_header(server, name, format!("{scheme}{text}").into());
 }
 
-/// Names of tools stand with the server's before them, or without.
+/// Imports the tools, whose names may begin with the server's.
 fn tools(source: &mut Entry<'_>, name: &str, server: &mut Fields) {
     let prefixes: Vec<String> = [Some(name), server.get("alias").and_then(Value::as_str)]
         .into_iter()
@@ -252,7 +253,7 @@ fn tools(source: &mut Entry<'_>, name: &str, server: &mut Fields) {
     }
 }
 
-/// LiteLLM counts seconds.
+/// Imports the timeout, which LiteLLM counts in seconds.
 fn timeout(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
     let Some(written) = source.take("timeout") else { return };
     let seconds = written.as_f64().filter(|seconds| (0.001..=86_400.0).contains(seconds));
@@ -271,7 +272,7 @@ fn timeout(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
     }
 }
 
-/// The key that may do everything.
+/// Imports the key that may do everything.
 fn master_key(draft: &mut Draft, settings: Option<&Fields>) {
     let at = "general_settings.master_key";
     let key = settings.and_then(|settings| settings.get("master_key")).and_then(plain_text);
@@ -296,7 +297,7 @@ fn master_key(draft: &mut Draft, settings: Option<&Fields>) {
     draft.keys.push(entry.into());
 }
 
-/// Whom a group was given to stands in LiteLLM's database: here it is a key.
+/// Adds a key for a group: its members stand in LiteLLM's database, so it becomes a key here.
 fn group_key(draft: &mut Draft, group: &str, servers: &[String]) {
     let name = draft.key_name(group);
     let variable = format!("TRUNKLINE_KEY_{}", variable_name(&name));
@@ -306,7 +307,7 @@ fn group_key(draft: &mut Draft, group: &str, servers: &[String]) {
     draft.keys.push(json!({ "name": name, "key": key, "servers": servers }));
 }
 
-/// What the file says besides.
+/// Notes the other parts of the file.
 fn rest(draft: &mut Draft, file: &Fields, settings: Option<&Fields>) {
     let names = |fields: &Fields, without: &[&str]| {
         let names = fields.keys().filter(|key| !without.contains(&key.as_str()));

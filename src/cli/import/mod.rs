@@ -1,5 +1,5 @@
-//! `trunkline import`: what other programs write about MCP servers → `config.json` on standard
-//! output, and what was left out on standard error.
+//! `trunkline import`: writes other programs' files about MCP servers as `config.json` to
+//! standard output, and notes on parts that were left out to standard error.
 
 mod draft;
 mod entry;
@@ -19,7 +19,7 @@ use super::{complain, exit, fail, print};
 use crate::limits::IMPORT_BYTES_MAX;
 use draft::{Draft, Fields};
 
-/// What can be read, for those whose file is something else.
+/// The formats that can be read, for an error about another file.
 const KNOWN: &str = "known are \"mcpServers\" (Claude, Cursor, Windsurf), \"servers\" (VS Code), \
                      LiteLLM's YAML with \"mcp_servers\", and a registry's server.json";
 
@@ -53,12 +53,12 @@ fn read(path: &OsString) -> io::Result<String> {
     Ok(text)
 }
 
-/// Makes a configuration of a text, whatever wrote it.
+/// Makes a configuration of a text in any of the formats.
 fn import(text: &str) -> Result<(Value, Vec<String>), String> {
     let plain = jsonc::plain(text);
     let (value, is_json) = if plain.trim_start().starts_with(['{', '[']) {
         let json = serde_json::from_str(&plain);
-        // A YAML may begin like JSON.
+        // A YAML text may begin like JSON.
         match (json, yaml::read(text)) {
             (Ok(value), _) => (value, true),
             (Err(_), Ok(value)) if value.is_object() => (value, false),
@@ -103,7 +103,7 @@ fn dispatch(draft: &mut Draft, file: &Fields, is_json: bool) -> Result<(), Strin
         }
         hosts::servers(draft, "servers", servers);
     } else if let Some(Value::Array(entries)) = file.get("servers") {
-        // An answer of a registry.
+        // The file is an answer of a registry.
         let servers = entries.iter().map(|entry| entry.get("server").unwrap_or(entry));
         servers.filter_map(Value::as_object).for_each(|it| registry::import(draft, it));
     } else if let Some(server) = object("server").filter(|it| is_registered(it)) {
@@ -111,7 +111,7 @@ fn dispatch(draft: &mut Draft, file: &Fields, is_json: bool) -> Result<(), Strin
     } else if is_registered(file) {
         registry::import(draft, file);
     } else if let Some(settings) = object("mcp") {
-        // Settings of VS Code.
+        // The file holds settings of VS Code.
         dispatch(draft, settings, is_json)?;
     } else if file.contains_key("projects") {
         projects(draft, file);
@@ -123,7 +123,7 @@ fn dispatch(draft: &mut Draft, file: &Fields, is_json: bool) -> Result<(), Strin
     Ok(())
 }
 
-/// Claude Code has servers of each project, besides those of its user.
+/// Imports Claude Code's servers of each project, besides those of its user.
 fn projects(draft: &mut Draft, file: &Fields) {
     let projects = file.get("projects").and_then(Value::as_object).into_iter().flatten();
     for (path, project) in projects {

@@ -1,11 +1,11 @@
-//! A `server.json` of the MCP registry → a server of `config.json`. Pure.
+//! Pure: imports a `server.json` of the MCP registry.
 
 use serde_json::Value;
 
 use super::draft::{Draft, Fields, Writing, variable_name};
 use super::entry::add_header;
 
-/// One server: where it runs already, else what can be started here.
+/// Imports one server: from a remote address, else from a package that can be started here.
 pub(super) fn import(draft: &mut Draft, file: &Fields) {
     let full = file.get("name").and_then(Value::as_str).unwrap_or("server");
     let mut ways: Vec<(String, Way, &Fields)> = Vec::new();
@@ -34,17 +34,17 @@ pub(super) fn import(draft: &mut Draft, file: &Fields) {
         let text = draft.text("description", text, Writing::None);
         server.insert("description".to_owned(), text.into());
     }
-    // Names are those of a domain and a path: the last part is what people call it.
+    // Names consist of a domain and a path: people call the server by the last part.
     let name = draft.name("name", full.rsplit('/').next().unwrap_or(full));
     draft.servers.insert(name, server.into());
 }
 
-/// How a server is had.
+/// A way to get a server.
 #[derive(Debug, Clone, Copy)]
 enum Way {
-    /// It runs somewhere.
+    /// The server runs at a remote address.
     Remote,
-    /// It is started here.
+    /// The server is started here from a package.
     Package,
 }
 
@@ -76,14 +76,14 @@ fn remote(draft: &mut Draft, at: &str, fields: &Fields) -> Result<Fields, String
     Ok(server)
 }
 
-/// What starts a package of a registry.
+/// The command that starts a package of a registry.
 struct Runner {
     command: &'static str,
-    /// What stands before the package.
+    /// The words before the package.
     before: &'static [&'static str],
-    /// What stands between its name and its version.
+    /// The text between the package's name and its version.
     versioned: &'static str,
-    /// What stands behind the package.
+    /// The words behind the package.
     behind: &'static [&'static str],
 }
 
@@ -127,7 +127,7 @@ fn package(draft: &mut Draft, at: &str, fields: &Fields) -> Result<Fields, Strin
     for key in ["runtimeArguments", "runtime_arguments"] {
         args.extend(arguments(draft, at, fields, key));
     }
-    // A runner that is given twice what it needs once refuses it.
+    // A runner refuses some options that are given twice.
     let mut seen = std::collections::HashSet::new();
     args.retain(|word| {
         !matches!(word.as_str(), "-y" | "-i" | "--rm" | "run") || seen.insert(word.clone())
@@ -136,7 +136,7 @@ fn package(draft: &mut Draft, at: &str, fields: &Fields) -> Result<Fields, Strin
         args.extend(env.keys().flat_map(|name| ["-e".to_owned(), name.clone()]));
     }
     let version = text(fields, "version").filter(|_| {
-        // A container's name often has it already.
+        // The name of a container often has the version already.
         !is_container || !package.rsplit('/').next().unwrap_or_default().contains([':', '@'])
     });
     args.push(match version {
@@ -182,8 +182,8 @@ fn arguments(draft: &mut Draft, at: &str, fields: &Fields, key: &str) -> Vec<Str
     words
 }
 
-/// The value of a header, variable or argument: its own, else that of a variable of the
-/// environment. None where it need not be given, and nothing says what it would be.
+/// The value of a header, variable or argument: its own, else a reference to a variable of the
+/// environment. None where the value is optional and has no default.
 fn value(draft: &mut Draft, at: &str, name: &str, input: &Fields) -> Option<String> {
     if let Some(value) = text(input, "value") {
         return Some(filled(draft, at, value, input));
@@ -202,7 +202,7 @@ fn value(draft: &mut Draft, at: &str, name: &str, input: &Fields) -> Option<Stri
     Some(draft.variable(&variable_name(name), text(input, "description")))
 }
 
-/// A text whose `{names}` are given their values.
+/// A text whose `{names}` are replaced by their values.
 fn filled(draft: &mut Draft, at: &str, template: &str, input: &Fields) -> String {
     let variables = input.get("variables").and_then(Value::as_object);
     let mut out = String::new();
@@ -212,7 +212,7 @@ fn filled(draft: &mut Draft, at: &str, template: &str, input: &Fields) -> String
         out.push_str(&draft.text(at, before, Writing::None));
         let known =
             variables.and_then(|variables| variables.get(name)).and_then(Value::as_object);
-        // One that the file says nothing about must be given too.
+        // A variable that the file does not describe is required too.
         let mut variable = known.cloned().unwrap_or_default();
         variable.entry("isRequired").or_insert(Value::Bool(true));
         let called = name.trim_start_matches('$');

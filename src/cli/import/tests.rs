@@ -1,11 +1,11 @@
-//! Each source as its program writes it → the configuration, which is good as it is.
+//! Tests of imports: each source in its program's form, and the resulting valid configuration.
 
 use serde_json::{Value, json};
 
 use super::import;
 use crate::config::{Config, Overrides};
 
-/// What every variable holds here.
+/// The value of every variable here.
 const SECRET: &str = "a-value-of-the-environment";
 
 struct Imported {
@@ -14,7 +14,7 @@ struct Imported {
     notes: String,
 }
 
-/// Imports, and holds the result against what `serve` would say of it.
+/// Imports, and checks the result as `serve` would.
 #[track_caller]
 fn imported(text: &str) -> Imported {
     let (config, notes) = import(text).unwrap_or_else(|what| panic!("{what}\n{text}"));
@@ -27,7 +27,7 @@ fn imported(text: &str) -> Imported {
 }
 
 impl Imported {
-    /// What is said of a place.
+    /// Checks that a note with these parts exists.
     #[track_caller]
     fn says(&self, parts: &[&str]) {
         for part in parts {
@@ -63,7 +63,7 @@ fn claude_desktop_and_claude_code() {
         "events": { "transport": "sse", "url": "https://example.com/sse" },
         "db": { "command": "db", "args": ["--dsn", "${DSN}"], "env": { "API_KEY": "clear", "N": "1" } },
     });
-    // A default is in place of what the environment does not have.
+    // A default is used in place of a variable that is not set.
     assert_eq!(made.servers, servers);
     made.says(&[
         "mcpServers.My GitHub: is called \"My_GitHub\"",
@@ -118,7 +118,7 @@ fn cursor_and_windsurf() {
 #[test]
 fn vs_code_with_inputs_and_comments() {
     let text = r#"{
-        // Asked for when a server starts.
+        // VS Code asks for these when a server starts.
         "inputs": [ { "type": "promptString", "id": "perplexity-key", "description": "Perplexity API Key", "password": true }, ],
         "servers": {
             "Perplexity": { "type": "stdio", "command": "npx", "args": ["-y", "server-perplexity"],
@@ -137,7 +137,7 @@ fn vs_code_with_inputs_and_comments() {
         made.notes,
         "${PERPLEXITY_KEY} is to be set in the gateway's environment (Perplexity API Key)"
     );
-    // The same in its settings.
+    // The same servers in VS Code's settings.
     let settings = format!("{{ \"editor.fontSize\": 12, \"mcp\": {text} }}");
     assert_eq!(imported(&settings).servers, servers);
 }
@@ -398,7 +398,7 @@ fn what_is_none_of_these_is_said() {
 #[test]
 fn cut_anywhere_it_ends() {
     for end in (0..LITELLM.len()).step_by(7) {
-        // Whatever comes of it.
+        // Any result is right, as long as there is no panic.
         drop(import(&LITELLM[..end]));
     }
 }

@@ -1,5 +1,5 @@
-//! YAML → JSON's values, as PyYAML reads them, which is what LiteLLM uses: YAML 1.1's words for
-//! true and false, and merge keys. Pure.
+//! Pure: reads YAML to JSON's values, in the way of PyYAML, which LiteLLM uses: with YAML 1.1's
+//! words for true and false, and merge keys.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::limits::IMPORT_YAML_NODES_MAX;
 /// Reads the first document.
 ///
 /// # Errors
-/// What is wrong with it, and in what line.
+/// The fault, and its line.
 pub(super) fn read(text: &str) -> Result<Value, String> {
     let options = granit_parser::options! { emit_comments: false };
     let mut reader = Reader::new(text, options);
@@ -29,7 +29,8 @@ pub(super) fn read(text: &str) -> Result<Value, String> {
 struct Reader<'a> {
     events: Parser<'a, StrInput<'a>>,
     anchors: HashMap<usize, Value>,
-    /// An alias stands for as many as its anchor has, so that a short text can be a large value.
+    /// The number of values. An alias counts as many as its anchor, so that a short text cannot
+    /// become a large value.
     n_nodes: usize,
 }
 
@@ -81,7 +82,7 @@ impl<'a> Reader<'a> {
             | Event::UnresolvedAlias(_)
             | Event::SequenceEnd
             | Event::MappingEnd => return Err(wrong(span, "a value is missing")),
-            // Further events would be asked for.
+            // Further kinds of events would have to be enabled.
             _ => return Err(wrong(span, "it is none that is known")),
         };
         if anchor > 0 {
@@ -128,7 +129,7 @@ impl<'a> Reader<'a> {
     }
 }
 
-/// What a merge key brings stands behind what is there.
+/// Adds the fields of a merge key behind the present ones.
 fn merge(fields: &mut Map<String, Value>, value: Value) {
     match value {
         Value::Object(others) => {
@@ -170,7 +171,7 @@ fn scalar(text: &str, style: ScalarStyle, tag: Option<&Tag>) -> Value {
 
 fn number(text: &str) -> Option<Number> {
     let digits = text.strip_prefix(['+', '-']).unwrap_or(text);
-    // Neither a version nor a telephone number.
+    // The text is neither a version nor a telephone number.
     if !digits.starts_with(|c: char| c.is_ascii_digit() || c == '.')
         || (digits.len() > 1 && digits.starts_with('0') && !digits.starts_with("0."))
     {
@@ -245,7 +246,7 @@ mod tests {
     fn cut_anywhere_it_ends() {
         let text = "a: &x {b: [1, \"é\"], c: 'd'}\ne: *x\nf: |\n  g\n";
         for end in (0..text.len()).filter(|end| text.is_char_boundary(*end)) {
-            // Whatever comes of it.
+            // Any result is right, as long as there is no panic.
             drop(read(&text[..end]));
         }
     }

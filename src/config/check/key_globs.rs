@@ -1,4 +1,4 @@
-//! Globs of keys that may not mean what they look like. Pure.
+//! Pure: warnings about keys' globs that may not mean what they seem to.
 
 use crate::config::Naming;
 use crate::config::file::foreign::nearest;
@@ -7,8 +7,8 @@ use crate::protocol::server_name::ServerName;
 /// Servers that one warning names.
 const NAMED_MAX: usize = 3;
 
-/// What is unclear about a glob over tools: it could be read as about two servers, or is about
-/// none. A glob that begins with a wildcard is meant for all.
+/// The warning about a tool glob that could be about two servers, or is about none. A glob that
+/// begins with a wildcard is meant for all servers.
 pub(crate) fn unclear(
     naming: &Naming,
     glob: &str,
@@ -36,7 +36,7 @@ pub(crate) fn unclear(
     }
     match naming.owners.begun_by_name(glob) {
         Some((owner, _)) => {
-            // Whoever writes a longer NAME means that one.
+            // A glob with the longer NAME means that server.
             let is_within = |it: &ServerName| {
                 owner.as_str().starts_with(&format!("{it}{}", naming.separator))
             };
@@ -61,8 +61,7 @@ pub(crate) fn unclear(
     }
 }
 
-/// What may be meant by a glob that is about no server: one whose NAME is nearly right, or one that
-/// has none.
+/// A proposal for a glob that is about no server: the NAME may be nearly right, or be missing.
 fn proposal(naming: &Naming, mark: &str, glob: &str, own: Option<&[ServerName]>) -> String {
     let separator = &naming.separator;
     let may_be = |server: &&ServerName| own.is_none_or(|own| own.contains(server));
@@ -87,12 +86,12 @@ fn proposal(naming: &Naming, mark: &str, glob: &str, own: Option<&[ServerName]>)
     }
 }
 
-/// What a key with these globs, and without a list of servers, does not see besides tools: the
-/// prompts and resources of every server of which it may use no tool.
+/// The warning that a key with these globs, and without a list of servers, does not see prompts
+/// and resources: those of every server of which it may use no tool.
 pub(crate) fn hides(naming: &Naming, tools: &[String]) -> Option<String> {
     let included = tools.iter().filter(|glob| !glob.starts_with('!'));
     let owner = |glob: &String| naming.owners.begun_by_name(glob).map(|(server, _)| server);
-    // One that is about no server in particular may be about all of them.
+    // A glob that names no server may be about all of them.
     let owners = included.map(owner).collect::<Option<Vec<&ServerName>>>()?;
     if owners.is_empty() {
         return None;
@@ -114,10 +113,10 @@ fn named(servers: &[&ServerName]) -> String {
     format!("{}{more}", names.join(", "))
 }
 
-/// Whether a glob matches some text that begins so.
+/// True if a glob matches some text that begins with `beginning`.
 fn may_begin_with(glob: &str, beginning: &str) -> bool {
     let glob: Vec<char> = glob.chars().collect();
-    // How much of the glob the text so far can stand for.
+    // The positions in the glob that the text so far can reach.
     let mut reached = vec![0_usize];
     for c in beginning.chars() {
         let mut next = Vec::with_capacity(reached.len() + 1);
@@ -135,7 +134,7 @@ fn may_begin_with(glob: &str, beginning: &str) -> bool {
     !reached.is_empty()
 }
 
-/// A star may stand for nothing.
+/// The positions, and those behind stars, which may match the empty text.
 fn past_stars(glob: &[char], reached: &[usize]) -> Vec<usize> {
     let mut all = Vec::with_capacity(reached.len());
     for from in reached {

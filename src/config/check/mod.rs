@@ -1,12 +1,10 @@
-//! From what the file says to a [`Config`]: what must hold between values.
+//! Checks the file's values together, and makes a [`Config`] of them.
 
 pub(super) mod bounds;
 pub(super) mod key_globs;
-pub(super) mod otlp;
 pub(super) mod proxies;
 pub(super) mod public_url;
 pub(super) mod server;
-pub(super) mod syntax;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -16,7 +14,9 @@ use std::time::Duration;
 use super::file::foreign::nearest;
 use super::file::reader::{Reader, Text};
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
-use super::{ApiKey, Config, Listen, Naming, Overrides, PublicUrl, TrustedProxy, base64};
+use super::{
+    ApiKey, Config, Listen, Naming, Overrides, PublicUrl, TrustedProxy, base64, syntax,
+};
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
 
@@ -99,7 +99,7 @@ pub(super) fn check(
         watch: raw.watch,
         state_dir,
         log: raw.log,
-        // The reader has them until the end.
+        // The reader keeps the warnings until the end.
         warnings: Vec::new(),
     })
 }
@@ -206,7 +206,7 @@ fn check_proxies(reader: &Reader<'_>, texts: &[Placed]) -> Vec<TrustedProxy> {
     texts.iter().filter_map(check).collect()
 }
 
-/// Hosts have no case.
+/// Hosts in lower case, since case does not matter.
 fn lowercase(
     reader: &Reader<'_>,
     texts: &[Placed],
@@ -238,7 +238,7 @@ fn check_names(reader: &Reader<'_>, servers: &[RawServer]) {
     }
 }
 
-/// A server that is disabled keeps what is its.
+/// The naming with all servers: a disabled server keeps its names.
 fn naming(raw: &RawConfig, separator: &str) -> Naming {
     let named = |server: &RawServer| ServerName::parse(&server.name);
     let names: Vec<_> = raw.servers.iter().map(named).collect();
@@ -301,11 +301,11 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig, naming: &Naming) -> Vec<ApiK
     keys
 }
 
-/// The globs of a key that may use no tool.
+/// The glob of a key that may use no tool.
 const NO_TOOL: &str = "!*";
 
-/// What is written instead of a key where the braces of a reference were forgotten: it would be
-/// taken for the key, and everybody can guess it.
+/// The hint for a text where the braces of a reference were forgotten: the text would be the key,
+/// and everybody could guess it.
 fn forgotten_braces(key: &str) -> Option<String> {
     if key.starts_with("file:") {
         return Some(format!("is the key itself as it stands; did you mean \"${{{key}}}\"?"));
@@ -316,7 +316,7 @@ fn forgotten_braces(key: &str) -> Option<String> {
     is_name.then(|| format!("is the key itself as it stands; did you mean \"${{{name}}}\"?"))
 }
 
-/// Hashes a key at once, so that nothing keeps it.
+/// Hashes a key at once, so that the key itself is not kept.
 fn hash(reader: &Reader<'_>, at: &str, secret: &RawSecret) -> Option<[u8; 32]> {
     match secret {
         RawSecret::Key(key) => {
@@ -345,8 +345,8 @@ fn hash(reader: &Reader<'_>, at: &str, secret: &RawSecret) -> Option<[u8; 32]> {
     }
 }
 
-/// SHA-256 of a key, as `sha256` in the configuration has it. Nothing for a key that no header
-/// can carry: it could never match.
+/// SHA-256 of a key, as `sha256` in the configuration has it. None for a key that no header can
+/// carry: such a key could never match.
 pub fn hash_key(key: &str) -> Option<[u8; 32]> {
     if key.is_empty() || key.contains('\t') || !syntax::is_header_value(key) {
         return None;
@@ -374,7 +374,7 @@ fn key_servers(reader: &Reader<'_>, list: &[Placed], servers: &[RawServer]) -> V
     names
 }
 
-/// Globs, each of which can match something.
+/// Checks globs, each of which can match some name.
 pub(super) fn check_globs(
     reader: &Reader<'_>,
     globs: Option<&[Placed]>,

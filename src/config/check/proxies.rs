@@ -1,18 +1,18 @@
-//! Pure: one entry of `trusted_proxies`, as text and as what it matches.
+//! Pure: one entry of `trusted_proxies`, as text and as the peers that it matches.
 
 use std::net::IpAddr;
 
-/// Peers that are proxies of the operator's, whose `X-Forwarded-*` count.
+/// A peer that is a trusted proxy, whose `X-Forwarded-*` headers count.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TrustedProxy {
-    /// An address, or a network of them.
+    /// An address, or a network of addresses.
     Network {
-        /// Its first address.
+        /// The first address.
         address: IpAddr,
-        /// How many leading bits its addresses have in common.
+        /// The number of leading bits that all addresses share.
         bits: u8,
     },
-    /// Whoever connects over the Unix socket.
+    /// Any peer of the Unix socket.
     Unix,
 }
 
@@ -38,7 +38,7 @@ impl TrustedProxy {
         Some(Self::Network { address, bits })
     }
 
-    /// Whether the peer of this address is among them; none is the peer of a Unix socket.
+    /// True if the peer with this address matches; None is the peer of a Unix socket.
     pub fn is(self, peer: Option<IpAddr>) -> bool {
         match (self, peer.map(|ip| ip.to_canonical())) {
             (Self::Unix, None) => true,

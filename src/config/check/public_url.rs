@@ -1,6 +1,6 @@
-//! Pure: the address by which clients and browsers reach the gateway, apart into host and path.
+//! Pure: the address by which clients and browsers reach the gateway, split into host and path.
 
-use super::syntax;
+use crate::config::syntax;
 
 /// `scheme://host[:port][/path]`.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -10,10 +10,10 @@ pub struct PublicUrl {
 }
 
 impl PublicUrl {
-    /// Reads a URL; a slash at its end is no part of it.
+    /// Reads a URL, and drops a slash at its end.
     ///
     /// # Errors
-    /// What is wrong with it.
+    /// The reason why the text is no such URL.
     pub(crate) fn parse(text: &str) -> Result<PublicUrl, String> {
         syntax::url(text, &["http://", "https://"], syntax::Userinfo::Refused)?;
         if text.contains('?') {
@@ -26,7 +26,7 @@ impl PublicUrl {
         Ok(PublicUrl { url, path_at })
     }
 
-    /// All of it, without a slash at its end.
+    /// The whole URL, without a slash at its end.
     pub fn as_str(&self) -> &str {
         &self.url
     }
@@ -42,7 +42,7 @@ impl PublicUrl {
         self.url.get(..self.path_at).unwrap_or_default()
     }
 
-    /// What stands before the gateway's own paths: empty, or `/trunk`.
+    /// The path before the gateway's own paths: empty, or `/trunk`.
     pub fn path(&self) -> &str {
         self.url.get(self.path_at..).unwrap_or_default()
     }

@@ -1,14 +1,13 @@
-//! What must hold between the keys of one server.
+//! Checks the keys of one server together.
 
 use std::path::Path;
 use std::time::Duration;
 
 use super::check_globs;
-use super::syntax;
 use crate::config::file::reader::{Reader, Text, Wanted};
 use crate::config::file::{RawServer, RawTransport, StringMap};
 use crate::config::{
-    HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig,
+    HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig, syntax,
 };
 use crate::limits::SERVER_NAME_BYTES_MAX;
 use crate::protocol::server_name::ServerName;
@@ -20,7 +19,7 @@ const STDIO_KEYS: [&str; 4] = ["command", "args", "env", "cwd"];
 const SESSIONS_DEFAULT: usize = 32;
 const CHILDREN_DEFAULT: usize = 8;
 
-/// Checks one server. Nothing where it is disabled or has no target.
+/// Checks one server. None where the server is disabled or has no target.
 pub(crate) fn check(
     reader: &Reader<'_>,
     raw: RawServer,
@@ -94,7 +93,7 @@ pub(crate) fn check(
     })
 }
 
-/// Keys of the other kind of transport would be ignored silently.
+/// Notes keys of the other kind of transport, which would be ignored silently.
 fn refuse(reader: &Reader<'_>, raw: &RawServer, keys: &[&str], transport: &str) {
     for key in keys.iter().filter(|key| raw.given.contains(key)) {
         let what = format!("has no meaning for a server with the transport {transport}");
@@ -163,7 +162,7 @@ fn headers(reader: &Reader<'_>, map: &StringMap) -> Vec<(String, Secret)> {
         if value.trim().is_empty() && reader.has_unusual(at) {
             reader.problem(at, "the value is empty");
         }
-        // The very same name is noted as a key that stands twice.
+        // The very same name is noted elsewhere as a key that stands twice.
         let same = |other: &str| other != name && other.eq_ignore_ascii_case(name);
         if headers.iter().any(|(other, _)| same(other)) {
             reader.problem(at, "the header stands here twice, apart from case");
@@ -214,13 +213,13 @@ fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
         args: raw.args.iter().map(|(_, text)| text.value.clone()).collect(),
         env: raw.env.iter().map(secret).collect(),
         cwd: raw.cwd.as_ref().map(|path| reader.path_of(&at("cwd"), path, Wanted::Folder)),
-        // Relative paths among the arguments are relative to the file, too.
+        // Relative paths among the arguments are relative to the file's folder, too.
         folder: reader.folder(),
     }))
 }
 
-/// A program as it is started: a path is relative to the folder of the file, a name is looked for
-/// in PATH.
+/// The program to start: a path is relative to the folder of the file, a name is searched in
+/// PATH.
 fn program(reader: &Reader<'_>, at: &str, text: &Text) -> String {
     let mut words = text.value.split_whitespace();
     let first = words.next().unwrap_or_default();
@@ -229,7 +228,7 @@ fn program(reader: &Reader<'_>, at: &str, text: &Text) -> String {
     let is_line = !first.contains('/')
         || (!Path::new(&text.value).exists() && Path::new(first).is_file());
     if is_line && has_more {
-        // What was written may stand for a secret, and so may every word behind the first.
+        // The text may stand for a secret, and so may every word behind the first.
         let what = if text.value == text.written {
             format!("use args: \"command\": {first:?}, and each further word in \"args\"")
         } else {

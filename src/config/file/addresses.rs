@@ -1,6 +1,6 @@
-//! Where a configuration says that its gateway listens, read from a file of which nothing else need
-//! be right: what asks a running gateway needs its address alone, in whatever environment, and
-//! whatever has become of the file since the gateway read it.
+//! The addresses on which a configured gateway listens, read from a file whose other values may
+//! be invalid: a command to a running gateway needs only its address, in any environment, and the
+//! file may have changed since the gateway read it.
 
 use std::path::Path;
 
@@ -13,17 +13,17 @@ use crate::config::{Config, Listen, Problem};
 /// The addresses that a file gives.
 #[derive(Debug)]
 pub struct Addresses {
-    /// That of `listen`, or its default.
+    /// The value of `listen`, or its default.
     ///
     /// # Errors
-    /// It is there and cannot be used, or not be resolved in this environment.
+    /// The value cannot be used, or not be resolved in this environment.
     pub listen: Result<Listen, Problem>,
-    /// That of `admin_listen`, where it can be used.
+    /// The value of `admin_listen`, where it can be used.
     pub admin_listen: Option<Listen>,
 }
 
 impl Config {
-    /// Reads the addresses of a file, and nothing else of it.
+    /// Reads the addresses of a file, and no other value.
     ///
     /// # Errors
     /// The file cannot be read.
@@ -45,7 +45,7 @@ fn addresses(text: &str, outside: Outside<'_>) -> Addresses {
         });
         Some(read)
     };
-    // Of half a file it is not known whether it has one: the default may be another gateway's.
+    // Half a file may lack the address: the default may be another gateway's.
     let is_whole = || serde_json::from_str::<IgnoredAny>(text).is_ok();
     let none = || match is_whole() {
         true => Ok(Listen::DEFAULT),
@@ -57,7 +57,7 @@ fn addresses(text: &str, outside: Outside<'_>) -> Addresses {
     }
 }
 
-/// An address as it stands in the file, with its quotes.
+/// Reads an address as it stands in the file, with its quotes.
 fn read(written: &str, outside: Outside<'_>) -> Result<Listen, String> {
     let text: String =
         serde_json::from_str(written).map_err(|_| "must be a string".to_owned())?;

@@ -1,36 +1,37 @@
-//! What stands for something else in strings: `${NAME}`, `${NAME:-default}` for variables of the
-//! environment, `${file:/path}` for what a file holds (its path may name variables), and `$$` for a
-//! dollar.
+//! Expands references in strings: `${NAME}` and `${NAME:-default}` to variables of the
+//! environment, `${file:/path}` to the content of a file (the path may name variables), and `$$`
+//! to a dollar.
 
 use std::io::Read;
 use std::path::Path;
 
 use crate::limits::SECRET_FILE_BYTES_MAX;
 
-/// Looks a variable of the environment up. Tests supply their own.
+/// Returns the value of a variable of the environment. Tests supply their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
 
-/// Where values come from that do not stand in the file itself.
+/// The sources of values outside the file itself.
 #[derive(Clone, Copy)]
 pub(crate) struct Outside<'a> {
     pub(crate) environment: Environment<'a>,
-    /// What relative paths are relative to; without one, files cannot be read.
+    /// The folder for relative paths; without one, files cannot be read.
     pub(crate) folder: Option<&'a Path>,
 }
 
-/// A string with what stands in it replaced.
+/// A string after its expansion.
 #[derive(Debug, PartialEq)]
 pub(crate) struct Expanded {
     pub(crate) value: String,
-    /// What is unusual about a variable or file in it, and may be why the value is of no use.
+    /// A note that a variable or file was empty or has a line break, which may be why the value
+    /// is useless.
     pub(crate) unusual: Option<String>,
 }
 
-/// Replaces the variables and files in `text`. A dollar before anything else stays as it is. As
-/// in a shell, `:-` also replaces an empty variable.
+/// Expands the variables and files in `text`. A dollar before any other character stays as it is.
+/// As in a shell, `:-` also replaces an empty variable.
 ///
 /// # Errors
-/// What is wrong, in words that hold no variable's value.
+/// The fault, in words that hold no variable's value.
 pub(crate) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, String> {
     if let Some(what) = litellm(text) {
         return Err(what);
@@ -73,7 +74,7 @@ pub(crate) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, Strin
     Ok(Expanded { value, unusual })
 }
 
-/// What stands before the brace that closes, and what after it. The path of a file may name
+/// The text before the closing brace, and the text after it. The path of a file may name
 /// variables, in braces of their own.
 fn closed(text: &str) -> Option<(&str, &str)> {
     let mut from = 0;
@@ -89,8 +90,8 @@ fn closed(text: &str) -> Option<(&str, &str)> {
     Some((text.get(..end)?, text.get(end + 1..)?))
 }
 
-/// The path of a file, with the variables in it: service managers name the folder of credentials
-/// by one.
+/// The path of a file, with its variables expanded: service managers name the folder of
+/// credentials by a variable.
 fn file_path(text: &str, environment: Environment<'_>) -> Result<String, String> {
     let mut path = String::with_capacity(text.len());
     let mut rest = text;
@@ -105,7 +106,8 @@ fn file_path(text: &str, environment: Environment<'_>) -> Result<String, String>
     Ok(path)
 }
 
-/// LiteLLM's way to name a variable would be taken literally: a string that everybody knows.
+/// The fault of LiteLLM's `os.environ/NAME`, which would be taken literally: a string that
+/// everybody knows.
 fn litellm(text: &str) -> Option<String> {
     let name = text.split(' ').find_map(|word| word.strip_prefix("os.environ/"))?;
     let name = if is_name(name) { name } else { "NAME" };
@@ -135,7 +137,7 @@ fn variable(inside: &str, environment: Environment<'_>) -> Result<String, String
     }
 }
 
-/// Editors have forms of their own.
+/// The fault of a name that is none; editors have forms of their own.
 fn no_name(inside: &str) -> String {
     if let Some(name) = inside.strip_prefix("env:").filter(|name| is_name(name)) {
         return format!("\"${{env:{name}}}\" is \"${{{name}}}\" here");
@@ -147,7 +149,7 @@ fn no_name(inside: &str) -> String {
     "\"${…}\" does not hold the name of a variable (\"$$\" is a dollar)".to_owned()
 }
 
-/// What a file holds, without its last line break.
+/// The content of a file, without its last line break.
 fn file(path: &str, folder: Option<&Path>) -> Result<String, String> {
     let Some(folder) = folder else {
         return Err("\"${file:…}\" is only read in a configuration that is a file".to_owned());
@@ -158,7 +160,7 @@ fn file(path: &str, folder: Option<&Path>) -> Result<String, String> {
     let cannot =
         |what: &dyn std::fmt::Display| format!("the file {path} cannot be read: {what}");
     let full = folder.join(path);
-    // A pipe could be waited for without end.
+    // Reading a pipe could wait without end.
     let found = std::fs::metadata(&full).map_err(|error| cannot(&error))?;
     if !found.is_file() {
         return Err(cannot(&"it is no file"));
@@ -206,7 +208,7 @@ mod tests {
         check("${B:-y}${A:-y}", Ok("yx"));
         check("${B:-}", Ok(""));
         check("${EMPTY}${EMPTY:-z}", Ok("z"));
-        // A value is not read again: it may hold what looks like a variable.
+        // A value is not expanded again: it may look like a reference.
         check("${NESTED}", Ok("${A}"));
     }
 

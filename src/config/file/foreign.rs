@@ -1,11 +1,11 @@
-//! Pure: what was meant by a key that there is not: a slip, or what the file of another program
-//! (LiteLLM, Claude, VS Code, Cursor, Windsurf, Cline, Gemini, Codex) calls it.
+//! Pure: hints for unknown keys: a typing mistake, or a key of another program's file (LiteLLM,
+//! Claude, VS Code, Cursor, Windsurf, Cline, Gemini, Codex).
 
 use crate::config::{
     API_KEY_KEYS, KEYS, LOG_KEYS, OTLP_KEYS, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
 };
 
-/// A key of other programs, and what says the same here.
+/// Keys of other programs, and the key with the same meaning here.
 type Meant = (&'static [&'static str], &'static str);
 
 const OF_SERVERS: &[Meant] = &[
@@ -105,7 +105,7 @@ const OF_THE_LOG: &[Meant] = &[
     (&["access_log"], "\"access\""),
 ];
 
-/// What a file is that begins as no JSON does, and what to do with it.
+/// The kind of a file that does not begin as JSON, and advice.
 pub(crate) fn other_format(text: &str) -> Option<&'static str> {
     let is_said = |line: &&str| !line.is_empty() && !line.starts_with('#') && *line != "---";
     let first = text.trim_start_matches('\u{feff}').lines().map(str::trim).find(is_said)?;
@@ -128,7 +128,7 @@ pub(crate) fn other_format(text: &str) -> Option<&'static str> {
     )
 }
 
-/// What is wrong with a key that is none of `known`.
+/// The fault of a key that is not among `known`.
 pub(crate) fn unknown_key(name: &str, known: &[&str]) -> String {
     // `timeoutMs`, `max-sessions` and the like are the usual slips.
     let plain = |text: &str| text.replace(['_', '-'], "").to_lowercase();
@@ -151,7 +151,7 @@ pub(crate) fn unknown_key(name: &str, known: &[&str]) -> String {
     }
 }
 
-/// Where in the file a key belongs that stands elsewhere.
+/// The place in the file for a key that stands in the wrong object.
 fn elsewhere(name: &str, known: &[&str]) -> Option<String> {
     let homes = [
         (KEYS, "the file itself, outside of all others"),
@@ -178,7 +178,7 @@ fn foreign(name: &str, known: &[&str]) -> Option<&'static str> {
     table.iter().find(|(names, _)| names.contains(&name)).map(|(_, meant)| *meant)
 }
 
-/// The one of `known` that is the fewest slips away, if they are few for its length.
+/// The one of `known` with the fewest typing mistakes, if they are few for its length.
 pub(crate) fn nearest<'a>(
     name: &str,
     known: impl IntoIterator<Item = &'a str>,
@@ -193,7 +193,7 @@ pub(crate) fn nearest<'a>(
     close.min_by_key(|(slips, _)| *slips).map(|(_, key)| key)
 }
 
-/// Characters inserted, left out, replaced, or exchanged with the next one; capped.
+/// The number of characters inserted, left out, replaced, or exchanged with the next one; capped.
 fn slips(a: &str, b: &str) -> usize {
     const MANY: usize = 99;
     let (a, b): (Vec<char>, Vec<char>) = (a.chars().take(64).collect(), b.chars().collect());

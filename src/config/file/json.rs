@@ -1,4 +1,4 @@
-//! JSON as it is written: unlike `serde_json::Value`, keys that stand twice stay visible.
+//! JSON values of the file: unlike in `serde_json::Value`, keys that stand twice stay visible.
 
 use std::fmt;
 
@@ -9,7 +9,7 @@ use serde::de::{Deserialize, Deserializer, MapAccess, SeqAccess, Visitor};
 pub(crate) enum Json {
     Null,
     Bool(bool),
-    /// A whole number that is not negative: the only kind that a key takes.
+    /// A whole number that is not negative, the only kind that a key takes.
     Whole(u64),
     /// Any other number.
     Number(f64),
@@ -19,7 +19,7 @@ pub(crate) enum Json {
 }
 
 impl Json {
-    /// What the value is, with its article.
+    /// The value's type, with its article.
     pub(crate) fn kind(&self) -> &'static str {
         match self {
             Self::Null => "null",
@@ -61,7 +61,7 @@ impl<'de> Visitor<'de> for AnyValue {
     }
 
     fn visit_i64<E>(self, value: i64) -> Result<Json, E> {
-        // No key takes a negative number, whichever it is.
+        // No key takes a negative number, so one stands for all.
         Ok(u64::try_from(value).map_or(Json::Number(-1.0), Json::Whole))
     }
 
@@ -88,6 +88,11 @@ impl<'de> Visitor<'de> for AnyValue {
         }
         Ok(Json::Object(fields))
     }
+}
+
+/// A pointer one level further down (RFC 6901).
+pub(crate) fn pointer(at: &str, key: &str) -> String {
+    format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
 }
 
 #[cfg(test)]

@@ -1,21 +1,21 @@
-//! The configuration as it stands in the file: every value of the right type and in its range,
-//! nothing yet compared with anything else.
+//! The configuration as the file has it: every value has the right type and is in its range, but
+//! values are not compared with each other yet.
 
 pub(super) mod addresses;
 pub(super) mod expand;
 pub(super) mod foreign;
 pub(super) mod json;
+pub(super) mod limit_keys;
+pub(super) mod otlp;
 pub(super) mod pinned;
 pub(super) mod place;
 pub(super) mod reader;
 
-use super::check::{bounds, otlp};
-use super::{
-    HttpKind, LogConfig, LogFormat, OtlpConfig, Pin, Prefix, Problem, SessionSharing,
-    Transports,
-};
+use super::{HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing, Transports};
 use crate::limits::Limits;
-use json::Json;
+use json::{Json, pointer};
+use limit_keys::{DAY_MS, limit_keys};
+use otlp::OtlpConfig;
 use place::Source;
 use reader::{Fields, Reader, Text};
 
@@ -86,18 +86,19 @@ pub const SERVER_KEYS: &[&str] = &[
 /// The keys of `log`.
 pub const LOG_KEYS: &[&str] = &["level", "format", "access", "bodies"];
 
-/// Comments and the like that are told one by one.
+/// The most comments and the like that are noted one by one.
 const FOREIGN_SYNTAX_MAX: usize = 20;
-/// Sessions and children of one server, and calls that run or wait there.
+/// The most sessions and children of one server, and calls that run or wait there.
 const PER_SERVER_MAX: u64 = 65_536;
 
-/// A string with its pointer.
+/// A string with its JSON pointer.
 pub(super) type Placed = (String, Text);
 
 pub(super) struct RawConfig {
     pub(super) listen: Option<Text>,
     pub(super) api_keys: Vec<RawKey>,
-    /// Whether there is anything but an empty list: what is wrong in it is said there.
+    /// True if there is more than an empty list, also an invalid one, whose faults are noted
+    /// there.
     pub(super) has_api_keys: bool,
     pub(super) allowed_origins: Vec<Placed>,
     pub(super) allowed_hosts: Option<Vec<Placed>>,
@@ -113,7 +114,7 @@ pub(super) struct RawConfig {
     pub(super) prefix: Prefix,
     pub(super) separator: Option<Text>,
     pub(super) servers: Vec<RawServer>,
-    /// Where they stand.
+    /// The pointer of the servers' object.
     pub(super) servers_at: String,
     pub(super) limits: Limits,
     pub(super) state_dir: Option<Text>,
@@ -138,7 +139,7 @@ pub(super) enum RawSecret {
     Sha256(Text),
 }
 
-/// What `transport` says.
+/// The value of `transport`.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum RawTransport {
     Http(HttpKind),
@@ -151,7 +152,7 @@ pub(super) type StringMap = Vec<(String, String, String)>;
 pub(super) struct RawServer {
     pub(super) at: String,
     pub(super) name: String,
-    /// The keys that are there, whether or not their values are usable.
+    /// The keys that are present, even with unusable values.
     pub(super) given: Vec<&'static str>,
     pub(super) transport: Option<RawTransport>,
     pub(super) url: Option<Text>,
@@ -179,8 +180,8 @@ pub(super) struct RawServer {
     pub(super) session: SessionSharing,
 }
 
-/// What JSON does not have and other formats do. Where it cannot be left out, the first of its
-/// kind is told, because the reading goes astray there.
+/// Syntax of other formats that JSON does not have. Of a kind that cannot be left out, only the
+/// first is noted, because the reading goes astray there.
 pub(super) fn foreign_syntax(source: &Source<'_>) -> Vec<Problem> {
     let mut told = Vec::new();
     for (range, odd) in &source.odd {
@@ -194,10 +195,10 @@ pub(super) fn foreign_syntax(source: &Source<'_>) -> Vec<Problem> {
     told
 }
 
-/// Reads the text. Nothing only where there is no object to read; else a value that is missing
-/// or unusable has its default, and what is wrong with it is noted.
+/// Reads the text. None only where there is no object to read; else a value that is missing or
+/// unusable has its default, and its fault is noted.
 pub(super) fn read(reader: &Reader<'_>, source: &Source<'_>, text: &str) -> Option<RawConfig> {
-    // What other formats have is told by `foreign_syntax`; the rest may have problems, too.
+    // `foreign_syntax` notes other formats' syntax; the rest may have problems, too.
     let plain = source.without_odd();
     let text = if source.odd.is_empty() { text } else { &plain };
     // Editors of some systems begin a file with a byte order mark.
@@ -235,10 +236,10 @@ pub(super) fn read(reader: &Reader<'_>, source: &Source<'_>, text: &str) -> Opti
         servers: read_servers(&file),
         servers_at: file.at(servers_key(&file)),
         limits: file
-            .object("limits", bounds::limit_keys())
-            .map_or_else(Limits::default, |limits| bounds::read(&limits)),
+            .object("limits", limit_keys())
+            .map_or_else(Limits::default, |limits| limit_keys::read(&limits)),
         state_dir: file.text("state_dir"),
-        first_list_ms: file.number("first_list_ms", &(0..=bounds::DAY_MS)).unwrap_or(2000),
+        first_list_ms: file.number("first_list_ms", &(0..=DAY_MS)).unwrap_or(2000),
         session_key: file.text("session_key"),
         watch: file.flag("watch", false),
         log: read_log(&file),
@@ -321,7 +322,7 @@ fn read_keys(file: &Fields<'_>) -> Vec<RawKey> {
     keys
 }
 
-/// Under which of its two names the servers stand.
+/// The one of its two names under which the servers stand.
 fn servers_key(file: &Fields<'_>) -> &'static str {
     let is_other = !file.has("mcp_servers") && file.has("mcpServers");
     if is_other { "mcpServers" } else { "mcp_servers" }
@@ -340,14 +341,14 @@ fn read_servers(file: &Fields<'_>) -> Vec<RawServer> {
     let at = file.at(key);
     let entries = reader.entries(&at, json).unwrap_or_default();
     let read = |(name, json): &(String, Json)| {
-        let at = super::file::reader::pointer(&at, name);
+        let at = pointer(&at, name);
         let fields = reader.fields(&at, json, SERVER_KEYS)?;
         Some(read_server(&fields, name))
     };
     entries.iter().filter_map(read).collect()
 }
 
-/// The words of `transport`, and those that others use for the first of them.
+/// Reads `transport`: one of its words, or other programs' words for the first of them.
 fn read_transport(fields: &Fields<'_>) -> Option<RawTransport> {
     let http = RawTransport::Http(HttpKind::StreamableHttp);
     let transports = [
@@ -380,7 +381,7 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
         ("shared", SessionSharing::Shared),
         ("per_client", SessionSharing::PerClient),
     ];
-    let day = 1..=bounds::DAY_MS;
+    let day = 1..=DAY_MS;
     RawServer {
         at: fields.at.clone(),
         name: name.to_owned(),
@@ -418,7 +419,7 @@ mod tests {
     use crate::config::file::expand::Outside;
     use crate::config::{Config, Overrides};
 
-    /// Gives every key of a list a value that no key takes, so that each is asked for.
+    /// Gives every key of a list a value that no key takes, so that the reading of each fails.
     fn with_wrong_values(keys: &[&str]) -> Json {
         Json::Object(keys.iter().map(|key| ((*key).to_owned(), Json::Null)).collect())
     }
@@ -429,28 +430,28 @@ mod tests {
         let outside = Outside { environment: &environment, folder: None };
         let reader = Reader::new(outside);
         let server = with_wrong_values(SERVER_KEYS);
-        let limits = with_wrong_values(bounds::limit_keys());
+        let limits = with_wrong_values(limit_keys());
         let log = Json::Object(vec![("log".to_owned(), with_wrong_values(LOG_KEYS))]);
         if let Some(fields) = reader.fields("", &server, SERVER_KEYS) {
             drop(read_server(&fields, "s"));
         }
-        if let Some(fields) = reader.fields("", &limits, bounds::limit_keys()) {
-            assert_eq!(bounds::read(&fields), Limits::default());
+        if let Some(fields) = reader.fields("", &limits, limit_keys()) {
+            assert_eq!(limit_keys::read(&fields), Limits::default());
         }
         if let Some(fields) = reader.fields("", &log, KEYS) {
             read_log(&fields);
         }
-        let n_keys = SERVER_KEYS.len() + bounds::limit_keys().len() + LOG_KEYS.len();
+        let n_keys = SERVER_KEYS.len() + limit_keys().len() + LOG_KEYS.len();
         let (problems, _) = reader.into_noted();
         let wrong = problems.iter().filter(|(problem, _)| problem.what.contains("not null"));
-        // All but `type`, which is told to be the same as `transport`.
+        // `type` is missing, because its fault is that it equals `transport`.
         assert_eq!(wrong.count(), n_keys - 1, "{problems:?}");
 
         let all: Vec<_> = KEYS.iter().filter(|key| **key != "mcpServers").collect();
         let file: Vec<_> = all.iter().map(|key| format!("{key:?}:null")).collect();
         let text = format!("{{{}}}", file.join(","));
         let found = Config::parse(&text, &environment, &Overrides::default()).unwrap_err();
-        // All but `$schema`.
+        // `$schema` is missing.
         assert_eq!(found.len(), all.len() - 1, "{found:?}");
     }
 }

@@ -1,5 +1,5 @@
-//! Which servers have pins and where these are kept, read from a file of which nothing else need be
-//! right: who reviews pins has not the variables of the gateway.
+//! The servers with pins and their `state_dir`, read from a file whose other values may be
+//! invalid: a reviewer of pins may lack the gateway's variables.
 
 use std::path::{Path, PathBuf};
 
@@ -9,12 +9,12 @@ use super::expand::{Outside, expand};
 use crate::config::{Config, Overrides, Pin, Problem};
 use crate::protocol::server_name::ServerName;
 
-/// A server and what is done about its changes.
+/// A server and the treatment of its changes.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct PinnedServer {
-    /// Its NAME.
+    /// The server's NAME.
     pub name: ServerName,
-    /// What is done.
+    /// The treatment.
     pub pin: Pin,
 }
 

@@ -9,27 +9,27 @@ use std::path::PathBuf;
 
 use super::expand::{Outside, expand};
 use super::foreign::{nearest, unknown_key};
-use super::json::Json;
+use super::json::{Json, pointer};
 use super::place::Aim;
 use crate::config::Problem;
 
-/// What reading needs everywhere, and what it finds.
+/// The context of the reading, and the problems and warnings found.
 pub(crate) struct Reader<'a> {
     outside: Outside<'a>,
     problems: RefCell<Vec<(Problem, Aim)>>,
     warnings: RefCell<Vec<Problem>>,
-    /// By pointer, what may be why a value is of no use.
+    /// By pointer, a note that may explain why a value is useless.
     unusual: RefCell<HashMap<String, String>>,
 }
 
-/// What a path should lead to.
+/// The kind of file that a path should lead to.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Wanted {
     File,
     Folder,
 }
 
-/// A string as it is used, and as it is written: a variable's value is never in a message.
+/// A string after expansion, and as it is written: a variable's value is never in a message.
 #[derive(Debug, Clone)]
 pub(crate) struct Text {
     pub(crate) value: String,
@@ -42,7 +42,7 @@ impl<'a> Reader<'a> {
         Reader { outside, problems, warnings, unusual: RefCell::default() }
     }
 
-    /// Notes what is wrong with a value.
+    /// Notes the fault of a value.
     pub(crate) fn problem(&self, at: impl Into<String>, what: impl Into<String>) {
         let (at, mut what) = (at.into(), what.into());
         if let Some(unusual) = self.unusual.borrow().get(&at) {
@@ -56,17 +56,17 @@ impl<'a> Reader<'a> {
         self.problems.borrow_mut().push((problem, Aim::Value));
     }
 
-    /// Notes what is wrong with a key, whatever its value.
+    /// Notes the fault of a key, for any value.
     pub(crate) fn key_problem(&self, at: impl Into<String>, what: impl Into<String>) {
         self.problems.borrow_mut().push((Problem::new(at, what), Aim::Key));
     }
 
-    /// Notes what the operator should know although it is no error.
+    /// Notes a warning for the operator, which is no error.
     pub(crate) fn warn(&self, at: impl Into<String>, what: impl Into<String>) {
         self.warnings.borrow_mut().push(Problem::new(at, what));
     }
 
-    /// Whether a variable or a file in the value there is empty, or has a line break.
+    /// True if a variable or a file in the value there is empty, or has a line break.
     pub(crate) fn has_unusual(&self, at: &str) -> bool {
         self.unusual.borrow().contains_key(at)
     }
@@ -81,7 +81,7 @@ impl<'a> Reader<'a> {
         (self.problems.into_inner(), self.warnings.into_inner())
     }
 
-    /// A path that should be there by the time it is used; where it is not, that is a warning,
+    /// A path that should exist by the time it is used; if it does not, that is a warning,
     /// because it may come.
     pub(crate) fn path_of(&self, at: &str, text: &Text, wanted: Wanted) -> PathBuf {
         let path = self.path(at, text);
@@ -89,20 +89,20 @@ impl<'a> Reader<'a> {
             Wanted::File => (path.is_file(), "file"),
             Wanted::Folder => (path.is_dir(), "folder"),
         };
-        // A configuration that is no file is of no machine.
+        // A configuration that is no file may be for another machine.
         if self.outside.folder.is_some() && !is_there {
             self.warn(at, format!("there is no such {noun} at present: {}", path.display()));
         }
         path
     }
 
-    /// A path as it is used: relative ones are relative to the folder of the file.
+    /// A path for use: a relative one is relative to the folder of the file.
     pub(crate) fn path(&self, at: &str, text: &Text) -> PathBuf {
         if text.value == "~" || text.value.starts_with("~/") {
             self.problem(at, "\"~\" is a shell's; here it is \"${HOME}\"");
         }
         match self.outside.folder {
-            // Without the `.` of `./x`.
+            // The path is without the `.` of `./x`.
             Some(folder) => folder.join(&text.value).components().collect(),
             None => PathBuf::from(&text.value),
         }
@@ -135,7 +135,7 @@ impl<'a> Reader<'a> {
         }
     }
 
-    /// The fields of an object, whatever their names; a name that stands twice is a problem.
+    /// The fields of an object with any names; a name that stands twice is a problem.
     pub(crate) fn entries<'j>(&self, at: &str, json: &'j Json) -> Option<&'j [(String, Json)]> {
         let Json::Object(fields) = json else { return self.wrong(at, "an object", json) };
         let mut seen = std::collections::HashSet::new();
@@ -217,12 +217,12 @@ impl<'r> Fields<'r> {
         Some(*number)
     }
 
-    /// One of some words.
+    /// A value that is one of these words.
     pub(crate) fn choice<T: Copy>(&self, key: &str, words: &[(&str, T)]) -> Option<T> {
         self.choice_with_others(key, words, &[])
     }
 
-    /// One of some words, or what others call one of them.
+    /// A value that is one of these words, or another program's word for one.
     pub(crate) fn choice_with_others<T: Copy>(
         &self,
         key: &str,
@@ -284,9 +284,4 @@ impl<'r> Fields<'r> {
     ) -> Option<Fields<'r>> {
         self.reader.fields(&self.at(key), self.get(key)?, known)
     }
-}
-
-/// A pointer one level further down (RFC 6901).
-pub(crate) fn pointer(at: &str, key: &str) -> String {
-    format!("{at}/{}", key.replace('~', "~0").replace('/', "~1"))
 }

@@ -1,4 +1,4 @@
-//! Pure: the other forms in which a server may repeat a secret that it was given: taken apart,
+//! Pure: other forms in which a server may repeat a secret that it was given: split into parts,
 //! decoded, or encoded as in a URL, in base64 or in JSON.
 
 use std::fmt::Write as _;
@@ -9,14 +9,14 @@ use serde_json::Value;
 
 use crate::config::Secret;
 
-/// Another form of a secret that is shorter would be found in other words, as would a cookie or a
-/// member of JSON.
+/// Bytes below which another form of a secret is not searched for: it would be found in other
+/// words, as would a cookie or a member of JSON.
 const FORM_BYTES_MIN: usize = 8;
-/// Parts that one value is taken apart into at most: cookies, or members of JSON.
+/// The most parts into which one value is split: cookies, or members of JSON.
 const PARTS_MAX: usize = 16;
 
-/// What a header's value is made of that may come up alone, besides the whole of it: the
-/// credential behind a scheme, what that holds, and each cookie.
+/// Parts of a header's value that may come up alone, besides the whole of it: the credential
+/// behind a scheme, its decoded form, and each cookie.
 pub(crate) fn of_header(name: &str, value: &str) -> Vec<Secret> {
     let (mut credentials, mut parts): (Vec<String>, Vec<String>) = (Vec::new(), Vec::new());
     if let Some((scheme, credential)) = value.rsplit_once(' ') {
@@ -56,7 +56,7 @@ fn strings_of(value: &Value, parts: &mut Vec<String>) {
     }
 }
 
-/// The secrets, and each of them decoded and encoded as it may be repeated.
+/// The secrets, and for each of them its decoded and encoded forms.
 pub(crate) fn with_forms(secrets: Vec<Secret>) -> Vec<Secret> {
     let mut all: Vec<Secret> = Vec::with_capacity(secrets.len());
     for secret in secrets {
@@ -85,7 +85,7 @@ fn forms(text: &str) -> Vec<String> {
     forms
 }
 
-/// As in a URL (RFC 3986, section 2.1): all but unreserved characters.
+/// The text as in a URL (RFC 3986, section 2.1): all but unreserved characters are encoded.
 fn percent_encoded(text: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for byte in text.bytes() {
@@ -99,7 +99,7 @@ fn percent_encoded(text: &str) -> String {
     out
 }
 
-/// Without its percent-encoding; none where it has none, or holds no text.
+/// The text without its percent-encoding; none where it has none, or is not UTF-8.
 pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     let (first, rest) = text.split_once('%')?;
     let mut out = first.as_bytes().to_vec();
@@ -111,7 +111,8 @@ pub(crate) fn percent_decoded(text: &str) -> Option<String> {
     String::from_utf8(out).ok()
 }
 
-/// As the inside of a JSON string, all in ASCII; a slash as some libraries write it.
+/// The inside of a JSON string, all in ASCII, with `slash` for a slash, as some libraries write
+/// it.
 fn in_json(text: &str, slash: &str) -> String {
     let mut out = String::with_capacity(text.len());
     for character in text.chars() {

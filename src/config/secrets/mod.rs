@@ -1,11 +1,11 @@
-//! Which values of a configuration must not come up in a log, nor in what anybody is told.
+//! The values of a configuration that must not appear in logs, nor in answers to clients.
 
 pub(super) mod forms;
 
 use super::{Config, HttpTarget, Secret, Target, UpstreamConfig};
 use forms::with_forms;
 
-/// What parts of a URL's path are made of that are no secrets, besides names.
+/// Words in parts of a URL's path that are no secrets, besides names.
 const PATH_WORDS: [&str; 48] = [
     "agent",
     "agents",
@@ -56,20 +56,20 @@ const PATH_WORDS: [&str; 48] = [
     "streamable",
     "tools",
 ];
-/// From this length on, letters of one case are no word.
+/// Letters of one case are no word from this length on.
 const WORD_BYTES_MAX: usize = 12;
-/// From this length on, letters and digits that are mixed are a token wherever they stand.
+/// Mixed letters and digits are a token from this length on, in any place.
 const TOKEN_BYTES_MIN: usize = 16;
-/// So often letters and digits alternate in the pieces of a token at least, as [`n_changes`] counts.
+/// The fewest changes between letters and digits in the pieces of a token, as [`n_changes`]
+/// counts.
 const TOKEN_CHANGES_MIN: usize = 3;
 
-/// From this length on, a value that is not a secret by its place is taken for one. Shorter
-/// ones are switches and numbers, whose removal would only blind the log.
+/// A value is guessed to be a secret from this length on. Shorter ones are switches and numbers,
+/// whose removal would only blind the log.
 const GUESSED_BYTES_MIN: usize = 8;
 
 impl Config {
-    /// Every secret of the configuration that may come near a log line, and what is only taken
-    /// for one.
+    /// Every secret of the configuration that may come near a log line, also the guessed ones.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
         let to_collector = self.otlp.iter().flat_map(|otlp| &otlp.headers);
@@ -85,7 +85,7 @@ impl Config {
         secrets
     }
 
-    /// Whether a part of a URL is only the name of a server, which every other line has.
+    /// True if a part of a URL is only the name of a server, which every other line has.
     fn names_server(&self, text: &str) -> bool {
         let is_same = |name: &str| name.eq_ignore_ascii_case(text);
         self.upstreams.iter().any(|server| {
@@ -93,8 +93,8 @@ impl Config {
         })
     }
 
-    /// Whether a child's variable is only `state_dir` or a folder above it, which the
-    /// gateway's own messages name.
+    /// True if a child's variable is only `state_dir` or a folder above it, which the gateway's
+    /// own messages name.
     fn names_folder(&self, value: &str) -> bool {
         let is_path = value.starts_with('/');
         is_path && self.state_dir.as_ref().is_some_and(|path| path.starts_with(value))
@@ -102,8 +102,8 @@ impl Config {
 }
 
 impl UpstreamConfig {
-    /// Every secret that this upstream is given, and may therefore repeat: what certainly is one,
-    /// so that nothing else is taken out of what it says to clients.
+    /// Every secret that this upstream is given, and may therefore repeat: only certain ones, so
+    /// that nothing else is removed from its messages to clients.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();
         match &self.target {
@@ -125,7 +125,7 @@ impl UpstreamConfig {
         with_forms(secrets)
     }
 
-    /// What is taken for a secret besides, for the log and `/status`.
+    /// Guessed secrets, which are removed from the log and `/status` only.
     pub fn guessed_secrets(&self) -> Vec<Secret> {
         match &self.target {
             Target::Http(target) => self.in_path(target).1,
@@ -143,7 +143,7 @@ fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
         secrets.extend(forms::of_header(name, value.expose()));
         secrets.push(value.clone());
     }
-    // Some servers want their token in the URL.
+    // Some servers take their token in the URL.
     let query = target.url.split_once('?').map_or("", |(_, query)| query);
     guess(secrets, [query]);
     guess(secrets, query.split('&').filter_map(|pair| pair.split_once('=')).map(|(_, it)| it));
@@ -155,10 +155,10 @@ fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
     }
 }
 
-/// Many a hosted server has its token in the path. Gives the parts that are tokens, and those that
-/// are taken for secrets because they are neither listed words nor names: words that nobody has
-/// listed are among these, and so they are hidden from the log only. Listed words and names are
-/// left, because the log would be blinded without them.
+/// Secrets in a URL's path, in which many a hosted server has its token. Returns the parts that
+/// are tokens, and those that are guessed because they are neither listed words nor names: other
+/// words are among these, and so they are hidden from the log only. Listed words and names stay,
+/// because the log would be blinded without them.
 fn of_path(url: &str, names: &[&str]) -> (Vec<Secret>, Vec<Secret>) {
     let (mut tokens, mut guesses) = (Vec::new(), Vec::new());
     let rest = url.split_once("://").map_or(url, |(_, rest)| rest);
@@ -195,27 +195,27 @@ fn of_path(url: &str, names: &[&str]) -> (Vec<Secret>, Vec<Secret>) {
     (tokens, guesses)
 }
 
-/// What joins words to a part of a path.
+/// True for a character that joins words in a part of a path.
 fn is_joint(c: char) -> bool {
     matches!(c, '-' | '_' | '.' | '~' | ':')
 }
 
-/// Whether a part of a URL's path is a token, of whomsoever. Letters and digits are mixed in it as
-/// in no words: `team-2-prod1` is none, however long it is.
+/// True if a part of a URL's path is a token. Letters and digits are mixed in it as in no words:
+/// `team-2-prod1` is none, however long such a part is.
 pub fn is_token(part: &str) -> bool {
     let is_mixed = |piece: &str| {
         let has = |kind: fn(&u8) -> bool| piece.as_bytes().iter().any(kind);
         has(u8::is_ascii_digit) && has(u8::is_ascii_alphabetic)
     };
     let is_long = |text: &str| text.len() >= TOKEN_BYTES_MIN;
-    // What is escaped is a space or a letter of other languages, mostly.
+    // An escape is mostly a space or a letter of another language.
     let pieces = || part.split(|c| is_joint(c) || c == '%').filter(|piece| is_mixed(piece));
     let n_changes: usize = pieces().map(n_changes).sum();
     is_long(part) && n_changes >= TOKEN_CHANGES_MIN || pieces().any(is_long)
 }
 
-/// How often letters change to digits, to capitals or back in a piece, beyond the once that a word
-/// with a number has.
+/// The number of changes between letters, digits and capitals in a piece, beyond the one change
+/// of a word with a number.
 fn n_changes(piece: &str) -> usize {
     let is_change = |pair: &&[u8]| match pair {
         [a, b] => {
@@ -227,7 +227,7 @@ fn n_changes(piece: &str) -> usize {
     piece.as_bytes().windows(2).filter(is_change).count().saturating_sub(1)
 }
 
-/// What may be a token in a reference to where a session's messages go.
+/// Possible tokens in a reference to the endpoint for a session's messages.
 pub fn in_reference(reference: &str) -> Vec<Secret> {
     let (path, query) = reference.split_once('?').unwrap_or((reference, ""));
     let mut secrets = Vec::new();

@@ -1,8 +1,8 @@
 //! The hub: one thread that holds every long-lived SSE response.
 //!
 //! A sender puts an event into the queue of one client and goes on; the hub writes when the
-//! client's socket takes it. A client that does not read fills its queue and is dropped, so
-//! that it costs nobody else anything.
+//! client's socket takes it. A client that does not read fills its queue and is dropped, so that
+//! it costs no other client anything.
 
 use std::collections::VecDeque;
 use std::fmt;
@@ -38,12 +38,12 @@ impl fmt::Display for Gone {
     }
 }
 
-/// Why there is no place for a stream.
+/// The reason why there is no place for a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// `limits.streams` are open, or the hub is ending.
     Streams,
-    /// The principal holds its share of them, which is so many now.
+    /// The principal holds its share of the streams, which is this many now.
     Share(usize),
 }
 
@@ -61,24 +61,25 @@ impl fmt::Display for Full {
 /// Called once, by the hub, when a stream has ended.
 pub type OnEnd = Box<dyn FnOnce() + Send>;
 
-/// What waits to be written to one client.
+/// The events that wait to be written to one client.
 #[derive(Debug, Default)]
 struct Queue {
-    /// The first one is being written.
+    /// The waiting events; the first is being written.
     events: VecDeque<EncodedEvent>,
     /// Bytes of all but the first.
     bytes_behind: usize,
-    /// The client takes nothing at the moment.
+    /// True while the client takes no bytes.
     stalled: bool,
-    /// Ends when empty.
+    /// True if the stream ends when the queue is empty.
     closing: bool,
-    /// Has ended, or shall at once.
+    /// True if the stream has ended, or shall end at once.
     ended: bool,
 }
 
 impl Queue {
-    /// A queue that the hub has not come to yet says nothing of its client: a notice that is
-    /// followed at once by a large result must not cost the client its stream.
+    /// True if the queue takes an event of so many bytes. A queue that the hub has not come to
+    /// yet does not show that its client reads slowly: a notice that is followed at once by a
+    /// large result must not cost the client its stream.
     fn has_room(&self, bytes: usize, bytes_max: usize) -> bool {
         self.events.is_empty()
             || self.bytes_behind + bytes <= bytes_max
@@ -107,12 +108,12 @@ impl Queue {
 #[derive(Debug)]
 struct Client {
     id: u64,
-    /// How it came, for the log.
+    /// The client's door, for the log.
     door: &'static str,
-    /// Whose place it has.
+    /// The principal in whose share the place counts.
     charged: Option<PrincipalId>,
     queue: Mutex<Queue>,
-    /// Whether the hub's inbox names this stream already.
+    /// True if the hub's inbox names this stream already.
     announced: AtomicBool,
 }
 
@@ -123,26 +124,26 @@ impl Client {
 }
 
 fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Nothing between two changes can panic, so a poisoned value is whole.
+    // Between two changes there is no panic, so a poisoned value is whole.
     mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
-/// How everything shall end.
+/// The end of all streams.
 #[derive(Debug, Clone)]
 struct Closing {
     last: Option<EncodedEvent>,
     deadline: Instant,
 }
 
-/// What others want of the hub. Bounded by `limits.streams`.
+/// Messages to the hub. Bounded by `limits.streams`.
 #[derive(Default)]
 struct Inbox {
     opened: Vec<(Arc<Client>, Stream, OnEnd)>,
     announced: Vec<u64>,
     closing: Option<Closing>,
-    /// The hub takes no more.
+    /// True if the hub takes no more streams.
     closed: bool,
-    /// The hub has nothing left.
+    /// True if the hub has no streams left.
     ended: bool,
 }
 
@@ -158,7 +159,7 @@ struct Hub {
 }
 
 impl Hub {
-    /// Wakes the hub, unless it has been woken and not looked yet.
+    /// Wakes the hub, unless it was woken and has not looked yet.
     fn wake(&self) {
         if !self.rung.swap(true, Ordering::SeqCst) {
             self.bell.ring();
@@ -204,7 +205,7 @@ impl fmt::Debug for Streams {
 }
 
 impl Streams {
-    /// Starts the hub's thread. `stop` hears when it ends.
+    /// Starts the hub's thread. `stop` is told when it ends.
     ///
     /// # Errors
     /// The system gives no thread or descriptor.
@@ -228,7 +229,7 @@ impl Streams {
         Ok((Streams { hub, _close: close }, joined))
     }
 
-    /// A place for one more stream, to be had before the client is promised one.
+    /// A place for one more stream, to be taken before the client is promised one.
     ///
     /// # Errors
     /// There is none.
@@ -236,7 +237,7 @@ impl Streams {
         self.reserve_for(None)
     }
 
-    /// As [`Streams::reserve`], for a principal that is held to its share of the streams.
+    /// As [`Streams::reserve`], for a principal that has a share of the streams.
     ///
     /// # Errors
     /// There is none, or none for that principal.
@@ -249,7 +250,7 @@ impl Streams {
             NotTaken::Full => Full::Streams,
             NotTaken::ShareHeld => Full::Share(share),
         })?;
-        // From here on dropping it gives it back.
+        // From here on dropping the place gives it back.
         let place = Place { hub: Some(Arc::clone(&self.hub)), charged: charged.cloned() };
         if locked(&self.hub.inbox).closed {
             return Err(Full::Streams);
@@ -271,13 +272,13 @@ impl Streams {
         self.reserve()?.open(door, stream, on_end)
     }
 
-    /// How many streams are open.
+    /// The number of open streams.
     pub fn count(&self) -> usize {
         locked(&self.hub.places).taken()
     }
 
-    /// Ends all streams in order: what is queued goes out, then `last`, then the end. What has
-    /// not gone out at `deadline` is cut off. Returns when no stream is left; the hub ends.
+    /// Ends all streams in order: the queued events go out, then `last`, then the end. Streams
+    /// that are not written by `deadline` are cut. Returns when no stream is left; the hub ends.
     pub fn close_all(&self, last: Option<Arc<[u8]>>, deadline: Instant) {
         self.hub.close(Closing { last: last.map(EncodedEvent::from), deadline });
         // The hub itself cuts at the deadline; the rest is for a hub that has died.
@@ -330,7 +331,7 @@ impl Place {
             inbox.opened.push((Arc::clone(&client), stream, on_end));
         }
         hub.wake();
-        // From here the hub gives the place back.
+        // From here on the hub gives the place back.
         self.hub = None;
         Ok(StreamHandle { hub, client })
     }
@@ -344,7 +345,7 @@ impl Drop for Place {
     }
 }
 
-/// One open stream, for whoever has something to send on it.
+/// The sending end of one open stream.
 #[derive(Clone)]
 pub struct StreamHandle {
     hub: Arc<Hub>,
@@ -399,13 +400,13 @@ impl StreamHandle {
         self.hub.announce(&self.client);
     }
 
-    /// Whether more can be sent.
+    /// True if more can be sent.
     pub fn is_open(&self) -> bool {
         let queue = self.client.queue();
         !queue.ended && !queue.closing
     }
 
-    /// Unlike that of any other stream of this hub.
+    /// A number that no other stream of this hub has.
     pub fn id(&self) -> u64 {
         self.client.id
     }

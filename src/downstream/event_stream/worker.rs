@@ -17,7 +17,7 @@ use crate::http::Stream;
 use crate::session::EncodedEvent;
 use crate::telemetry::rejected::{self, Reason};
 
-/// What a silent stream is sent, so that proxies and clients see that it lives.
+/// The comment that a silent stream is sent, so that proxies and clients see that it lives.
 const HEARTBEAT: &[u8] = b":\n\n";
 /// Readiness taken from the kernel at once.
 const READY_MAX: usize = 256;
@@ -25,9 +25,9 @@ const READY_MAX: usize = 256;
 const WRITE_EVENTS_MAX: usize = 16;
 /// Writes to one stream before the others have their turn.
 const WRITES_A_TURN_MAX: usize = 64;
-/// Bytes thrown away at once of what a client sends. No honest one sends so many.
+/// Bytes of a client that are read and thrown away at once. No honest client sends so many.
 const WASTE_BYTES_MAX: usize = 64 * 1024;
-/// How often in one heartbeat silent and stalled streams are looked for.
+/// The number of searches for silent and stalled streams in one heartbeat.
 const SWEEPS_PER_HEARTBEAT: u32 = 8;
 
 /// One stream as the hub sees it.
@@ -35,21 +35,21 @@ struct Entry {
     client: Arc<Client>,
     stream: Stream,
     on_end: OnEnd,
-    /// Bytes of the first event that are written.
+    /// Bytes of the first event that are written already.
     written: usize,
     last_write: Instant,
-    /// Since when the client takes nothing of what waits.
+    /// The time since when the client takes no bytes.
     stalled_since: Option<Instant>,
 }
 
-/// What becomes of a stream after it was looked at.
+/// The result of working on a stream.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Next {
     Stays,
     Ends,
 }
 
-/// What the hub's thread owns.
+/// The state of the hub's thread.
 pub(super) struct Worker {
     hub: Arc<Hub>,
     epoll: OwnedFd,
@@ -60,7 +60,7 @@ pub(super) struct Worker {
     closing: Option<Closing>,
 }
 
-/// However the thread ends, nobody is left believing that their stream lives.
+/// However the thread ends, no sender still believes that its stream lives.
 impl Drop for Worker {
     fn drop(&mut self) {
         let opened = {
@@ -98,7 +98,7 @@ impl Worker {
         })
     }
 
-    /// Until all has been closed.
+    /// Runs until all streams are closed.
     pub(super) fn run(&mut self) {
         let mut ready = Vec::with_capacity(READY_MAX);
         loop {
@@ -127,19 +127,19 @@ impl Worker {
             Some(closing) => self.next_sweep.min(closing.deadline),
             None => self.next_sweep,
         };
-        // Nothing to sweep, nothing to wake for.
+        // There is no stream to sweep or to wake for.
         let idle = self.entries.is_empty() && self.closing.is_none();
         let left = until.saturating_duration_since(Instant::now());
         let timeout = Timespec::try_from(left).ok().filter(|_| !idle);
         match epoll::wait(&self.epoll, spare_capacity(ready), timeout.as_ref()) {
             Ok(_) | Err(Errno::INTR) => (),
-            // Cannot happen to a descriptor of our own; the owner's end is heard.
+            // This does not happen to the gateway's own descriptor; the panic stops the program.
             Err(error) => panic!("epoll: {error}"),
         }
     }
 
     fn empty_inbox(&mut self) {
-        // Before the inbox is looked at, so that whoever comes after it rings anew.
+        // The flag is cleared before the inbox is read, so that a later sender rings anew.
         self.hub.rung.store(false, Ordering::SeqCst);
         let (opened, announced, closing) = {
             let mut inbox = locked(&self.hub.inbox);
@@ -225,7 +225,7 @@ impl Worker {
         }
     }
 
-    /// Beats where it is silent, and drops who has stalled.
+    /// Sends heartbeats on silent streams, and drops stalled clients.
     fn sweep(&mut self, now: Instant) {
         let (heartbeat, write) = (self.hub.limits.heartbeat, self.hub.limits.write);
         let mut silent = Vec::new();
@@ -276,8 +276,8 @@ impl Worker {
     fn end(&mut self, id: u64) {
         let Some(entry) = self.entries.remove(&id) else { return };
         entry.client.queue().end();
-        // What the client sent is taken first: closing with bytes unread would destroy what
-        // is still on its way to it.
+        // The client's bytes are read first: closing with bytes unread would destroy events that
+        // are on their way to it.
         throw_away(&entry.stream);
         drop(entry.stream);
         locked(&self.hub.places).give_back_of(entry.client.charged.as_ref(), 1);
@@ -288,12 +288,12 @@ impl Worker {
 }
 
 impl Entry {
-    /// Writes what the kernel takes at once; false when nothing waits.
+    /// Writes as much as the kernel takes at once; false when no event waits.
     fn write_some(&mut self) -> io::Result<bool> {
         let events: Vec<EncodedEvent> = {
             let mut queue = self.client.queue();
-            // Until the kernel says otherwise: what the client has taken meanwhile is not
-            // known yet.
+            // The kernel may say otherwise: it is not known yet what the client has taken
+            // meanwhile.
             queue.stalled = false;
             queue.events.iter().take(WRITE_EVENTS_MAX).cloned().collect()
         };
@@ -332,7 +332,7 @@ impl Entry {
     }
 }
 
-/// Reads what a client sends and forgets it.
+/// Reads a client's bytes and forgets them.
 fn throw_away(stream: &Stream) -> Next {
     let mut waste = [0; 4096];
     let mut left = WASTE_BYTES_MAX;

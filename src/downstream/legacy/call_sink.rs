@@ -1,4 +1,4 @@
-//! What an upstream says and asks during a call, as messages for the client whose call it is.
+//! Messages and questions of an upstream during a call, for the client of that call.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,58 +14,59 @@ use crate::protocol::raw::Raw;
 use crate::session::{self, CallQuestions, Session, Sessions};
 use crate::wait::Wait;
 
-/// The client of a session, to upstreams.
+/// The client of a session, as upstreams know it.
 pub(crate) fn client_of(session: &Session, caller: &Caller) -> Client {
     Client {
         session: session.id.clone(),
         is_exclusive: false,
         capabilities: caller.capabilities.clone(),
+        can_be_asked: session.can_be_asked(),
         charged: session.charged(),
     }
 }
 
-/// What a session's call says of its caller to servers without sessions.
+/// The caller of a session's call, as requests to servers without sessions tell of it.
 pub(crate) fn about(session: &Session) -> About<'_> {
-    // Servers with sessions send what they like until they are told; others send nothing unless
-    // each request asks for it.
+    // Servers with sessions send any log messages until a level is set; others send none unless
+    // each request asks for them.
     let log_level = Some(session.log_level().unwrap_or(LogLevel::USUAL));
     About { capabilities: session.stateless_capabilities(), log_level, is_level_told: true }
 }
 
-/// Turns what an upstream says during a call into messages for its caller. With it the call
-/// ends: its caller is told of questions that need no answer any more.
+/// Turns an upstream's messages during a call into messages for the call's client. When it is
+/// dropped, the call ends: the client is told of questions that need no answer any more.
 pub(crate) struct LegacyCallSink<'a> {
     sessions: &'a Sessions,
     session: &'a Session,
     questions: RefCell<CallQuestions<'a>>,
-    /// The token under which the client wants progress.
+    /// The token with which the client wants progress.
     token: Option<String>,
     inner: &'a dyn MessageSink,
 }
 
 impl<'a> LegacyCallSink<'a> {
-    /// For the caller behind `inner`, whose call waits on `wait`.
+    /// A sink for the client behind `inner`, whose call waits on `wait`.
     pub(crate) fn new(
         sessions: &'a Sessions,
         session: &'a Session,
         wait: &'a Arc<Wait>,
         inner: &'a dyn MessageSink,
     ) -> LegacyCallSink<'a> {
-        let questions = RefCell::new(sessions.questions(&session.id, wait));
+        let questions = RefCell::new(sessions.questions(session, wait));
         LegacyCallSink { sessions, session, questions, token: None, inner }
     }
 
-    /// The client wants progress under this token, a JSON text, if under any.
+    /// Sets the token, a JSON text, with which the client wants progress, if it wants any.
     pub(crate) fn wants_progress(&mut self, token: Option<&str>) {
         self.token = token.map(str::to_owned);
     }
 
-    /// Tells the client something that no upstream has said.
+    /// Sends the client a notification that comes from no upstream.
     pub(crate) fn tell(&self, method: &str, params: &str) {
         self.inner.message(&jsonrpc::notification(method, Some(params)));
     }
 
-    /// The upstream has answered the call.
+    /// Notes that the upstream has answered the call.
     pub(crate) fn answered(&self) {
         self.questions.borrow_mut().leave_others();
     }
@@ -83,11 +84,16 @@ impl CallSink for LegacyCallSink<'_> {
                 let message = jsonrpc::notification(notification::MESSAGE, Some(params.get()));
                 wanted.then_some(message)
             }
-            // Whoever is subscribed hears of it, and nobody by a call.
+            // Subscribed sessions are told of it, outside of calls.
             Notice::ResourceUpdated(_) => None,
             Notice::Withdrawn { server, id } => {
-                let id = self.sessions.withdraw(&self.session.id, server, id);
-                id.map(|id| session::withdrawal(&id))
+                let withdrawn = self.session.withdraw(&server, &id);
+                if withdrawn.is_none() {
+                    // Outside of calls questions go through the session thread: it may be yet to
+                    // ask this one.
+                    self.sessions.withdraw_unasked(&self.session.id, server, id);
+                }
+                withdrawn.map(|id| session::withdrawal(&id))
             }
             Notice::Other { method, params } => {
                 let caller = self.session.caller();
@@ -117,7 +123,7 @@ impl CallSink for LegacyCallSink<'_> {
 impl Drop for LegacyCallSink<'_> {
     fn drop(&mut self) {
         let closed = self.questions.get_mut().close();
-        // Whatever panicked may have been the way to the client.
+        // The panic may have come from the way to the client.
         if std::thread::panicking() {
             return;
         }

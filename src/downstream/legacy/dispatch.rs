@@ -1,5 +1,5 @@
-//! What a session-keeping client may ask, whichever transport it came by: messages in, answers
-//! out. The doors bring their own streams.
+//! Requests of clients with sessions, over any transport: messages in, answers out. The doors
+//! bring their own streams.
 
 use std::sync::{Arc, Weak};
 
@@ -29,7 +29,7 @@ use crate::protocol::revision::Revision;
 use crate::session::{Pending, Refused, Session};
 use crate::wait::{ClientWatch, Heartbeat, KeepAlive, Wait};
 
-/// What a request is answered with.
+/// The answer to a request.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Answer {
     /// A result.
@@ -38,11 +38,11 @@ pub enum Answer {
     List(ListPage),
     /// An error.
     Error(RpcError),
-    /// An error with a status and headers of its own, for a door that has not answered yet.
+    /// An error with its own status and headers, for a door that has not answered yet.
     Refused(Problem),
-    /// Nothing: the client has cancelled it (basic/utilities/cancellation).
+    /// No answer: the client has cancelled the request (basic/utilities/cancellation).
     None,
-    /// Its session has just ended.
+    /// No answer: the session has just ended.
     Gone,
 }
 
@@ -53,19 +53,19 @@ impl Answer {
     }
 }
 
-/// A body: one message, or a batch where the revision has them.
+/// A body: one message, or a batch where the revision has batches.
 #[derive(Debug, PartialEq)]
 pub enum Body<'a> {
     /// One message.
     One(Message<'a>),
-    /// Several, each with what may be wrong with it.
+    /// Several messages, some of which may be malformed.
     Batch(Vec<Result<Message<'a>, Malformed>>),
 }
 
 /// Reads a body.
 ///
 /// # Errors
-/// What is wrong with it as a whole.
+/// The fault of the body as a whole.
 pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Malformed> {
     let refuse = |code, what: &str| Malformed { id: None, error: RpcError::new(code, what) };
     let text = std::str::from_utf8(body)
@@ -92,27 +92,29 @@ pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Ma
     Ok(Body::Batch(elements.into_iter().map(Message::parse).collect()))
 }
 
-/// Where messages to the client of a request go while it is served: a door's stream.
+/// The receiver of messages to a request's client while the request is served: a door's stream.
 pub(crate) trait MessageSink {
     /// One message.
     fn message(&self, text: &str);
-    /// What keeps the client's connection alive while nothing is said; none where nothing need.
+    /// The part that keeps the client's connection alive while no message is sent; none where
+    /// none is needed.
     fn keep_alive(&self) -> Option<Weak<dyn KeepAlive>> {
         None
     }
-    /// What reports that the client has gone, where nobody could be given the answer then.
+    /// A watch that reports that the client has gone, where no connection could carry the answer
+    /// then.
     fn client(&self) -> Option<ClientWatch>;
-    /// The call is in its session and can be cancelled from here on.
+    /// Is called when the call is in its session and can be cancelled.
     fn entered(&self, _wait: &Wait) {}
 }
 
 impl Front {
-    /// How the wait of a call keeps the connection of its client alive.
+    /// The heartbeat of a call's wait, for the connection of its client.
     pub(crate) fn heartbeat(&self, sink: &dyn MessageSink) -> Option<Heartbeat> {
         Some(Heartbeat { every: self.limits.heartbeat, client: sink.keep_alive()? })
     }
 
-    /// The result of `initialize`: what is behind the endpoint, for this key. The hang-up of
+    /// The result of `initialize`: the servers behind the endpoint, for this key. The hang-up of
     /// `client` ends the wait for first lists.
     pub(crate) fn initialize_result(
         &self,
@@ -132,6 +134,13 @@ impl Front {
         Raw::from_valid(text)
     }
 
+    /// A session has begun whose client has not said its level of log messages.
+    pub(crate) fn log_level_unsaid(&self, session: &Session, scope: &Scope) {
+        if let Some(caller) = session.caller() {
+            self.pipeline.log_level_unsaid(scope, &client_of(session, &caller));
+        }
+    }
+
     /// Takes a notification or a response: nothing is answered.
     pub(crate) fn take(&self, session: &Session, scope: &Scope, message: &Message<'_>) {
         session.touch();
@@ -141,7 +150,7 @@ impl Front {
             }
             Message::Response { id: Some(id), outcome } => {
                 // An answer to nothing that is asked is passed over.
-                if let Some(pending) = self.sessions.answered(&session.id, id) {
+                if let Some(pending) = session.answered(id) {
                     if let Err(error) = outcome {
                         tell_of_refusal(session, &pending, error);
                     }
@@ -167,16 +176,17 @@ impl Front {
                 let fields = params.and_then(|params| RawObject::parse(params).ok());
                 let id = fields.and_then(|it| it.get("requestId").and_then(RequestId::parse));
                 if let Some(id) = id {
-                    // It may have ended just now; then the cancellation came too late, as it may.
+                    // The call may have ended just now; then the cancellation came too late,
+                    // which is allowed.
                     session.cancel(&id);
                 }
             }
-            // Roots, progress of what an upstream asked, and whatever is not known here.
+            // These are changed roots, progress of a question, and unknown notifications.
             _ => self.pipeline.notify(scope, &session.id, method, params),
         }
     }
 
-    /// Answers a request of an open session, of which telemetry knows.
+    /// Answers a request of an open session, after it is noted for telemetry.
     pub(crate) fn answer_asked(
         &self,
         session: &Arc<Session>,
@@ -208,7 +218,7 @@ impl Front {
             Some(Method::Initialize) => {
                 Answer::error(code::INVALID_REQUEST, "The session is initialized already.")
             }
-            // Of revisions that have no sessions.
+            // These belong to revisions that have no sessions.
             Some(
                 Method::ServerDiscover | Method::SubscriptionsListen | Method::TasksUpdate,
             ) => not_found(request.method),
@@ -246,8 +256,8 @@ impl Front {
         }
     }
 
-    /// Sets the level of a session: on the shared sessions with upstreams the lowest that any
-    /// session wants, on the client's own sessions its own.
+    /// Sets the level of a session: on the shared sessions with upstreams the lowest level of any
+    /// session, on the client's own sessions its own.
     fn log_level(
         &self,
         session: &Session,
@@ -268,9 +278,11 @@ impl Front {
             return not_found(request.method);
         }
         session.set_log_level(level);
-        self.pipeline.said_log_level(scope, level, session.can_be_asked());
+        if let Some(client) = options.client {
+            self.pipeline.said_log_level(scope, client, level);
+        }
         for server in servers {
-            if self.pipeline.has_own_session(&server, session.can_be_asked()) {
+            if !self.pipeline.session_route(&server, options.client).is_shared() {
                 let only = Scope { only: Some(server), ..scope.clone() };
                 let mut params = RawObject::default();
                 params.set("level", raw::string(level.as_str()));
@@ -286,7 +298,7 @@ impl Front {
         nothing()
     }
 
-    /// Answers what an upstream must be asked for.
+    /// Answers a request that needs an upstream.
     fn answer_by_upstream(
         &self,
         session: &Arc<Session>,
@@ -296,7 +308,7 @@ impl Front {
         request: &SessionRequest<'_>,
         sink: &dyn MessageSink,
     ) -> Answer {
-        // A session-keeping client that loses its connection has cancelled nothing
+        // A client with a session that loses its connection has cancelled nothing
         // (basic/transports, Sending Messages), so the wait has no client to watch.
         let (time, heartbeat) = (CALL_TIMEOUT_MAX, self.heartbeat(sink));
         let Ok(wait) = Wait::with_heartbeat(time, time, None, heartbeat) else {
@@ -352,7 +364,7 @@ impl Front {
         answer_of(outcome)
     }
 
-    /// Makes a call, again and again while its server wants input first.
+    /// Makes a call, again for each round of input that its server needs.
     fn call_with_input(
         &self,
         scope: &Scope,
@@ -426,7 +438,7 @@ impl Front {
             return Err(not_found(request.method));
         }
         match cursor_of(request.params).map_err(Answer::Error)? {
-            // The list is given whole, so no cursor was ever given.
+            // The list has one page, so no cursor was ever given.
             None => Ok(self.tasks(scope, options, wait, sink)),
             Some(_) => {
                 let what = "The cursor is none of this list.";
@@ -463,7 +475,7 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
         Err(CallError::Cancelled) => Answer::None,
         Err(error) => {
             let problem = Problem::from_call(&error);
-            // What it says in its head goes along.
+            // An error with headers keeps them.
             if problem.headers.is_empty() {
                 Answer::Error(problem.to_rpc())
             } else {
@@ -473,8 +485,8 @@ fn answer_of(outcome: Result<Outcome, CallError>) -> Answer {
     }
 }
 
-/// Tells operators why a client did not answer a question: its server may only be told that it
-/// was cancelled.
+/// Logs why a client did not answer a question: its server may only be told that the question was
+/// cancelled.
 fn tell_of_refusal(session: &Session, pending: &Pending, error: &RpcError) {
     let cut = |text: &str| text.chars().take(UPSTREAM_TEXT_CHARS_MAX).collect::<String>();
     let client = session.caller().and_then(|caller| caller.client.clone());
@@ -487,7 +499,8 @@ fn tell_of_refusal(session: &Session, pending: &Pending, error: &RpcError) {
     );
 }
 
-/// Reads a request, without what the caller's revision does not know: it means nothing in it.
+/// Reads a request, without parameters that the caller's revision does not know: they have no
+/// meaning in it.
 fn read_call<'a>(
     caller: &Arc<Caller>,
     method: Method,
@@ -497,7 +510,7 @@ fn read_call<'a>(
     if !caller.revision.has_tasks() {
         call.params.remove("task");
     }
-    // What a retry of a stateless client carries.
+    // These parameters belong to a retry of a stateless client.
     ADDED.into_iter().for_each(|name| drop(call.params.remove(name)));
     Ok(call)
 }
@@ -514,11 +527,11 @@ fn nothing() -> Answer {
 /// A request inside a session.
 #[derive(Debug, Clone, Copy)]
 pub struct SessionRequest<'a> {
-    /// The client's id for it.
+    /// The client's id for the request.
     pub id: &'a RequestId,
-    /// Its method.
+    /// The request's method.
     pub method: &'a str,
-    /// Its parameters.
+    /// The request's parameters.
     pub params: Option<&'a str>,
 }
 

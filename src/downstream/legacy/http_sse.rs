@@ -22,7 +22,7 @@ use crate::telemetry::outcome::Door;
 use crate::wait::ClientWatch;
 
 impl Front {
-    /// Opens the stream; its first event says where messages go.
+    /// Opens the stream; its first event gives the path for messages.
     pub(crate) fn open_sse(&self, head: &Head, scope: &Scope, responder: Responder) {
         let session = self.switched_on(TransportSwitch::Sse).and_then(|()| {
             if !headers::accepts(accept_of(head).as_deref(), EVENT_STREAM) {
@@ -61,7 +61,7 @@ impl Front {
         let on_end = Box::new(move || sessions.close_soon(&id));
         let Ok(handle) = place.open("HTTP+SSE", stream, on_end) else { return false };
         let handle: Arc<dyn EventSink> = Arc::new(handle);
-        // The client can send nothing before it has read where to, so the session is whole by
+        // The client can send nothing before it has read the path, so the session is complete by
         // then.
         if !matches!(self.sessions.attach(&session.id, number, handle.clone()), Ok(true)) {
             handle.close();
@@ -72,7 +72,7 @@ impl Front {
         handle.send(sse::event("endpoint", &path).into())
     }
 
-    /// A message: answered at once with 202, served after that.
+    /// Takes a message: answers 202 at once, and serves the message after that.
     pub(crate) fn sse_message(&self, request: &Request, scope: Scope, responder: Responder) {
         let session = match self.sse_session(&request.head, &scope) {
             Ok(session) => session,
@@ -148,7 +148,7 @@ impl Front {
             let sink = SseSink { session };
             self.answer(session, scope, &request, &sink)
         };
-        // The POST was answered before its message was served, so all goes on the stream.
+        // The POST was answered before its message was served, so all messages go on the stream.
         if let Some(response) = Response::to(id, &answer) {
             queue(session, response.to_event());
         }
@@ -162,7 +162,7 @@ impl Front {
         let revision = read.caller.revision;
         match self.sessions.introduce(&session.id, read.caller) {
             Ok(true) => {
-                self.pipeline.log_level_unsaid(scope, session.can_be_asked());
+                self.log_level_unsaid(session, scope);
                 Answer::Result(self.initialize_result(scope, revision, None))
             }
             Ok(false) => Answer::error(
@@ -181,7 +181,7 @@ fn send(session: &Session, message: &str) {
 
 fn queue(session: &Session, event: EncodedEvent) {
     if let Some(stream) = session.stream() {
-        // A stream that has ended has ended its session too: nobody waits for this.
+        // A stream that has ended has ended its session too: the event is not missed.
         stream.send(event);
     }
 }

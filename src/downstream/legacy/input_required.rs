@@ -1,5 +1,5 @@
-//! Clients with sessions and servers without: a result that wants input becomes requests to the
-//! client, and its answers the retry (2026-07-28, basic/patterns/mrtr).
+//! Clients with sessions and servers without: an `input_required` result becomes requests to the
+//! client, and the client's answers become the retry (2026-07-28, basic/patterns/mrtr).
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,15 +19,15 @@ use crate::wait::{Interrupted, Wait};
 
 const ELICITATION: &str = "elicitation/create";
 
-/// What a client said to what a server wants.
+/// A client's answer to one input request.
 type Said = Result<Raw, RpcError>;
 
-/// Numbers of elicitations, together with the process's own number their ids.
+/// The number of the last elicitation; together with the process's own number it makes an id.
 static LAST_ELICITATION: AtomicU64 = AtomicU64::new(0);
 
-/// URLs that the client of a call was asked to open, where its revision has ids for that. Servers
-/// without sessions have none: that the interaction is over shows in what the retried request is
-/// answered with (2026-07-28, changelog).
+/// URLs that the client of a call was asked to open, where its revision has ids for them. Servers
+/// without sessions have none: the answer to the retried request shows that the interaction is
+/// over (2026-07-28, changelog).
 pub(crate) struct Elicited {
     has_ids: bool,
     boot: u64,
@@ -41,13 +41,13 @@ struct Elicitation {
 }
 
 impl Elicited {
-    /// Of a call of this client: none yet.
+    /// No URLs yet, for a call of this client.
     pub(crate) fn of(caller: &Caller, boot: u64) -> Elicited {
         Elicited { has_ids: caller.revision.has_elicitation_ids(), boot, open: Vec::new() }
     }
 
-    /// The parameters of a request with the id that its client needs, and the URL if it is one
-    /// for that.
+    /// The parameters of a URL elicitation with the id that its client needs, and the URL; none
+    /// for another request.
     fn identified(&mut self, method: &str, params: &str) -> Option<(String, String)> {
         if !self.has_ids || method != ELICITATION {
             return None;
@@ -71,7 +71,7 @@ impl Elicited {
         Some((fields.to_text(), url))
     }
 
-    /// The client has answered the request for that URL.
+    /// Notes the client's answer to the elicitation of that URL.
     fn answered(&mut self, url: &str, result: &str) {
         let action = RawObject::parse(result).ok();
         let action = action.and_then(|it| it.string("action").ok().flatten());
@@ -80,7 +80,7 @@ impl Elicited {
         }
     }
 
-    /// Those that were opened and are not wanted any more have come to their end.
+    /// Ends the elicitations that the client has accepted and the server no longer asks for.
     fn keep(&mut self, sink: &LegacyCallSink<'_>, wanted: &[String]) {
         let is_over = |it: &Elicitation| !wanted.contains(&it.url);
         for over in self.open.iter().filter(|it| it.is_accepted && is_over(it)) {
@@ -90,16 +90,16 @@ impl Elicited {
         self.open.retain(|it| !is_over(it));
     }
 
-    /// The call is answered.
+    /// Ends all elicitations, since the call is answered.
     pub(crate) fn end(&mut self, sink: &LegacyCallSink<'_>) {
         self.keep(sink, &[]);
     }
 }
 
-/// Asks the client everything that a server wants; gives the text of `inputResponses`.
+/// Asks the client for all input that a server needs; returns the text of `inputResponses`.
 ///
 /// # Errors
-/// What the call is answered with: it was cancelled, or the client would not or cannot say.
+/// The answer to the call: it was cancelled, or the client refuses or cannot answer.
 pub(crate) fn gather(
     sink: &LegacyCallSink<'_>,
     (server, requests): (&ServerName, Option<&Raw>),
@@ -107,7 +107,7 @@ pub(crate) fn gather(
     wait: &Arc<Wait>,
 ) -> Result<Option<String>, Answer> {
     let Some(requests) = requests else {
-        // Nothing but a retry is wanted; not at once, so that it is not a busy loop.
+        // The server needs only a retry; the pause keeps this from being a busy loop.
         let pause = wait.until(None, Some(INPUT_RETRY_DELAY));
         return pause.map(|_| None).map_err(|_| interrupted(wait, server));
     };
@@ -160,7 +160,7 @@ pub(crate) fn gather(
     answers(server, pending, elicited, wait).map(Some)
 }
 
-/// One request that the client has been given.
+/// One input request that was sent to the client.
 struct Asking<'a> {
     key: &'a str,
     method: String,
@@ -168,7 +168,7 @@ struct Asking<'a> {
     said: Receiver<Said>,
 }
 
-/// Waits for what the client says; gives the text of `inputResponses`.
+/// Waits for the client's answers; returns the text of `inputResponses`.
 fn answers(
     server: &ServerName,
     pending: Vec<Asking<'_>>,
@@ -190,7 +190,7 @@ fn answers(
                 }
                 responses.set(key, result.get().to_owned());
             }
-            // Servers without sessions know no errors of clients; this is the nearest to one.
+            // Servers without sessions know no errors of clients; `cancel` is the nearest to one.
             Err(_) if method == ELICITATION => {
                 responses.set(key, "{\"action\":\"cancel\"}");
             }
@@ -207,7 +207,7 @@ fn answers(
     Ok(responses.to_text())
 }
 
-/// The server has been asked, and has answered that it wants more.
+/// The answer to an interrupted call, whose server has answered that it needs input.
 fn interrupted(wait: &Wait, server: &ServerName) -> Answer {
     let stage = Stage::Answer;
     if wait.interrupted() == Some(Interrupted::Stopping) {

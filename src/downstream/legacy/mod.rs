@@ -1,5 +1,4 @@
-//! Clients that keep a session (revisions up to 2025-11-25): what they ask, over whichever
-//! transport they came.
+//! The doors for clients with sessions (revisions up to 2025-11-25), over each transport.
 
 pub(super) mod call_sink;
 pub mod dispatch;

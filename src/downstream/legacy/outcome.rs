@@ -1,4 +1,4 @@
-//! Outcomes of calls as clients of sessions know them, whatever revision their server speaks.
+//! Outcomes of calls for clients with sessions, from servers of any revision.
 
 use crate::access::policy::Scope;
 use crate::downstream::Front;
@@ -14,11 +14,11 @@ use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
 
 impl Front {
-    /// The outcome of a call as a client of that revision may be given it; `name` is what it
-    /// asked for, for the result of a task its id.
+    /// The outcome of a call for a client of that revision; `name` is the requested item, or the
+    /// task's id for the result of a task.
     ///
     /// # Errors
-    /// The bytes that may be held leave no room for another form of it.
+    /// The budget of bytes has no room for another form of it.
     pub(crate) fn for_session(
         &self,
         scope: &Scope,
@@ -51,7 +51,7 @@ impl Front {
     }
 }
 
-/// A result as a client of that revision may be given it; none if it is so.
+/// A result for a client of that revision; none if it needs no change.
 pub(crate) fn adapted(
     client: Revision,
     method: Method,
@@ -59,13 +59,13 @@ pub(crate) fn adapted(
     result: &Raw,
 ) -> Option<Raw> {
     match method {
-        // The result of a task is that of the call which began it.
+        // The result of a task is that of the call that began the task.
         Method::ToolsCall | Method::TasksResult => {
             for_revision::call_result(client, output, result)
         }
         Method::PromptsGet => for_revision::prompt_result(client, result),
         Method::CompletionComplete => for_revision::completion_result(client, result),
-        // What a server without sessions says besides, its clients alone know.
+        // Only clients without sessions know the freshness that such a server gives.
         Method::ResourcesRead => {
             (!client.has_any_output()).then(|| modern::without_freshness(result))
         }

@@ -16,8 +16,8 @@ use crate::protocol::sse;
 use crate::session::{Delivery, EncodedEvent, EventLogs, Origin, Resumable, Session};
 use crate::wait::{ClientWatch, KeepAlive};
 
-/// One response in pieces. It holds its result, or the items of a list, and no copy of it, so that
-/// it still counts against `limits.buffered_bytes` until it is written.
+/// One response in pieces. It holds its result, or the items of a list, without a copy, so that
+/// the result still counts against `limits.buffered_bytes` until it is written.
 pub(crate) struct Response {
     before: String,
     result: Option<Raw>,
@@ -25,7 +25,7 @@ pub(crate) struct Response {
 }
 
 impl Response {
-    /// The response to a request; none where it is not answered.
+    /// The response to a request; none for an answer that is not sent.
     pub(crate) fn to(id: &RequestId, answer: &Answer) -> Option<Response> {
         match answer {
             Answer::Result(result) => Some(Response::with_result(id, result)),
@@ -52,7 +52,7 @@ impl Response {
         Response { before: error_response(id, error), result: None, after: "".into() }
     }
 
-    /// The event that carries it.
+    /// The event that carries the response.
     pub(crate) fn to_event(&self) -> EncodedEvent {
         match &self.result {
             Some(result) => EncodedEvent::message(&self.before, result, &self.after),
@@ -64,7 +64,7 @@ impl Response {
         [&self.before, self.result.as_ref().map_or("", Raw::get), &self.after]
     }
 
-    /// Bytes of it that are not counted where they came from.
+    /// Bytes of the response that are not counted where they came from.
     pub(crate) fn own_bytes(&self) -> usize {
         let result = self.result.as_ref().filter(|result| result.keeper().is_none());
         let result = result.map_or(0, |result| result.get().len());
@@ -72,7 +72,7 @@ impl Response {
     }
 }
 
-/// The responses to a batch that wait for the others. They are small together, but for the last.
+/// Responses to a batch that wait for the others. Together they are small, except for the last.
 #[derive(Default)]
 pub(crate) struct Responses {
     list: Vec<(Option<RequestId>, Response)>,
@@ -85,26 +85,26 @@ impl Responses {
         self.list.push((id.cloned(), response));
     }
 
-    /// Whether they are too large to wait for one more.
+    /// True if they are too large to wait for one more.
     fn are_large(&self) -> bool {
         self.bytes > RESULT_BYTES_COUNTED_FROM
     }
 }
 
-/// The answer to a POST: plain JSON, or an event stream once something comes before the result.
+/// The answer to a POST: plain JSON, or an event stream once a message comes before the result.
 pub(crate) struct PostStream(Arc<KeptAlive<PostAnswer>>);
 
-/// How far the answer to a POST has come.
+/// The state of the answer to a POST.
 struct PostAnswer {
     session: Arc<Session>,
     logs: EventLogs,
     responder: Option<Responder>,
     open: Option<OpenResponse>,
-    /// When something was last written to its client.
+    /// The time of the last bytes to the client.
     sent_at: Option<Instant>,
     /// The stream, if its events are kept.
     kept: Option<Arc<Resumable>>,
-    /// Some of a batch's answers are on the stream.
+    /// True if some of a batch's responses are on the stream.
     has_answered: bool,
 }
 
@@ -126,24 +126,24 @@ impl PostStream {
         })))
     }
 
-    /// Gives the answer to one request.
+    /// Sends the answer to one request.
     pub(crate) fn finish(self, id: &RequestId, answer: &Answer) {
         if let Some(post) = self.0.take() {
             post.finish(id, answer);
         }
     }
 
-    /// One more message of a batch is about to be answered: what waits for it is written first
-    /// where it is large, so that a batch of large answers holds one of them at a time.
+    /// Is called before the next message of a batch is answered: large waiting responses are
+    /// written first, so that a batch of large answers holds one of them at a time.
     pub(crate) fn before_next(&self, waiting: &mut Responses) {
         if waiting.are_large() {
             self.0.with(|post| post.push_all(waiting));
         }
     }
 
-    /// Gives one of a batch's answers, if there is one: now where the stream has begun, else with
-    /// the others. (2025-03-26, basic/transports, Sending Messages to the Server: "These responses
-    /// MAY be batched.")
+    /// Sends one of a batch's responses, if there is one: at once where the stream has begun,
+    /// else with the others. (2025-03-26, basic/transports, Sending Messages to the Server:
+    /// "These responses MAY be batched.")
     pub(crate) fn answer_in_turn(
         &self,
         waiting: &mut Responses,
@@ -158,7 +158,7 @@ impl PostStream {
         });
     }
 
-    /// Gives those of a batch's answers that were not given yet.
+    /// Sends the remaining responses of a batch.
     pub(crate) fn finish_batch(self, waiting: Responses) {
         if let Some(post) = self.0.take() {
             post.finish_batch(waiting);
@@ -167,7 +167,7 @@ impl PostStream {
 }
 
 impl PostAnswer {
-    /// Makes the answer a stream that can be resumed, if it is none yet.
+    /// Makes the answer a stream that can be resumed, if it is not one yet.
     fn begin(&mut self) {
         let Some(responder) = self.responder.take() else { return };
         let Ok(open) = responder.open(reply::OK, &STREAM_HEADERS) else { return };
@@ -190,7 +190,7 @@ impl PostAnswer {
         }
     }
 
-    /// Ends this connection: the stream goes on where its client has resumed it.
+    /// Ends this connection; the stream goes on where its client has resumed it.
     fn leave(&mut self) {
         if let Some(open) = self.open.take() {
             open.finish().ok();
@@ -220,8 +220,8 @@ impl PostAnswer {
         if let Answer::Refused(problem) = answer
             && let Some(responder) = self.responder.take()
         {
-            // Stock clients that keep sessions take any other status for the end of all (the 1.x
-            // line of the official Python SDK ends its whole connection).
+            // Stock clients with sessions take any other status for the end of the whole
+            // connection (the 1.x line of the official Python SDK ends it).
             let problem = Problem { status: reply::OK, ..problem.clone() };
             problem.send_rpc(responder, Some(id)).ok();
             return;
@@ -285,8 +285,8 @@ impl PostAnswer {
         self.leave();
     }
 
-    /// Ends a stream that holds no response: whoever resumed it would wait in vain, again and
-    /// again. One that holds nothing at all says that there is no answer.
+    /// Ends a stream that holds no response: a client that resumed it would wait in vain, again
+    /// and again. A stream without any event tells the client that there is no answer.
     fn end_unanswered(mut self) {
         if let Some(responder) = self.responder.take() {
             self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
@@ -324,20 +324,20 @@ impl MessageSink for PostStream {
         Some(Arc::downgrade(&stream))
     }
 
-    /// A stream that has begun can be resumed; of one that has not the client knows nothing.
+    /// A stream that has begun can be resumed; before that, the client knows of no stream.
     fn client(&self) -> Option<ClientWatch> {
         self.0.with(|post| post.responder.as_ref().map(Responder::client))?
     }
 }
 
-/// The event that a stream of this session begins with, if it begins with any.
+/// The event with which a stream of this session begins, if its revision has one.
 pub(crate) fn priming(session: &Session, stream: &Resumable) -> Option<String> {
     let revision = session.caller()?.revision;
     revision.primes_streams().then(|| stream.priming(STREAM_RETRY))
 }
 
-/// What a client is told that resumes a stream whose result was too large to be kept, so that
-/// it does not wait for ever.
+/// The answer for a client that resumes a stream whose result was too large to be kept, so that
+/// the client does not wait for ever.
 fn not_kept(id: &RequestId) -> String {
     let what = "The connection broke while the result was sent, and the result, larger than \
                 limits.event_log_bytes, was not kept.";

@@ -1,4 +1,4 @@
-//! Streamable HTTP: POST, GET and DELETE of session-keeping revisions.
+//! Streamable HTTP: POST, GET and DELETE of revisions with sessions.
 
 use std::borrow::Cow;
 use std::sync::Arc;
@@ -23,7 +23,7 @@ use crate::telemetry;
 use crate::telemetry::outcome::{CallOutcome, Door};
 
 impl Front {
-    /// A POST: one message, or a batch where the revision has them.
+    /// Answers a POST: one message, or a batch where the revision has batches.
     pub(crate) fn post(&self, request: &Request, scope: Scope, responder: Responder) {
         let head = &request.head;
         if let Err(problem) = self.may_post(head) {
@@ -47,13 +47,13 @@ impl Front {
             Err(malformed) => return refuse_malformed(&malformed, responder),
         };
         if is_initialize(&body) {
-            // A client that begins anew may still carry the id of a session it had.
+            // A client that begins anew may still carry the id of an earlier session.
             posted.count(None, params_of(&body));
             return self.initialize(&body, &scope, responder);
         }
         let (Some(session), Some(revision)) = (session, revision) else {
             if declares_revision(&body) {
-                // Stateless, whatever its headers say of a session: they are what is wrong.
+                // The request is stateless, and its headers that name a session are the fault.
                 drop(body);
                 posted.body = bytes;
                 return self.post_modern(posted, &scope, responder);
@@ -137,14 +137,14 @@ impl Front {
         let owner = self.owner(scope);
         match self.sessions.open(session::Transport::StreamableHttp, owner, Some(read.caller)) {
             Ok(session) => {
-                self.pipeline.log_level_unsaid(scope, session.can_be_asked());
+                self.log_level_unsaid(&session, scope);
                 let client = Some(responder.client());
                 let result = self.initialize_result(scope, revision, client);
                 let text = jsonrpc::response(id, result.get());
                 telemetry::request::answered(CallOutcome::Ok);
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
                 if responder.respond(reply::OK, &headers, &[text.as_bytes()]).is_err() {
-                    // Nobody knows its id.
+                    // No client knows the session's id.
                     self.sessions.close_soon(&session.id);
                 }
             }
@@ -201,7 +201,7 @@ impl Front {
         stream.finish_batch(waiting);
     }
 
-    /// A GET: the stream of a session, or the HTTP+SSE transport.
+    /// Answers a GET: the stream of a session, or the HTTP+SSE transport.
     pub(crate) fn get(&self, head: &Head, scope: Scope, responder: Responder) {
         let version = head.headers.get(headers::PROTOCOL_VERSION);
         let Some(id) = head.headers.get(headers::SESSION_ID) else {
@@ -245,12 +245,13 @@ impl Front {
     ) {
         session.touch();
         if let Listening::Resumed(stream, _) = &listening {
-            // Before the client reads that it has the stream, so that no event goes to both
-            // connections (2025-11-25, basic/transports, Multiple Connections).
+            // The old connection is detached before the client reads that it has the stream, so
+            // that no event goes to both connections (2025-11-25, basic/transports, Multiple
+            // Connections).
             stream.detach();
         }
-        // It is known before the client reads that it is open: what the client then causes to be
-        // said finds it.
+        // The stream is known before the client reads that it is open: messages that the client
+        // then causes find it.
         let (kept, first, sequence, is_fresh) = match listening {
             Listening::Resumed(stream, last) => (Some(stream), None, last.sequence, false),
             Listening::Fresh => {
@@ -267,7 +268,7 @@ impl Front {
         let Some(handle) =
             opened.and_then(|stream| place.open("Streamable HTTP", stream, on_end).ok())
         else {
-            // Nobody knows the id of a fresh one, so nobody would resume it.
+            // No client knows the id of a fresh stream, so none would resume it.
             if is_fresh && let Some(stream) = &kept {
                 session.kept.forget(stream);
             }
@@ -293,7 +294,7 @@ impl Front {
         }
     }
 
-    /// A DELETE: the client ends its session.
+    /// Answers a DELETE: the client ends its session.
     pub(crate) fn delete(&self, head: &Head, scope: &Scope, responder: Responder) {
         let ended = self.switched_on(TransportSwitch::StreamableHttp).and_then(|()| {
             let id = head.headers.get(headers::SESSION_ID).ok_or_else(|| {
@@ -319,7 +320,7 @@ impl Front {
     }
 }
 
-/// Several `Accept` headers are one list.
+/// The `Accept` value; several headers are one list.
 pub(crate) fn accept_of(head: &Head) -> Option<Cow<'_, str>> {
     let mut values = head.headers.get_all("accept");
     let first = values.next()?;
@@ -335,7 +336,7 @@ fn is_initialize(body: &Body<'_>) -> bool {
         if method == Method::Initialize.as_str())
 }
 
-/// Whether the body says of itself that it is a stateless request.
+/// True if the body declares that it is a stateless request.
 fn declares_revision(body: &Body<'_>) -> bool {
     matches!(body, Body::One(Message::Request { params, .. })
         if modern::declared_version(params.as_deref()).is_some())
@@ -355,9 +356,10 @@ fn id_of<'a>(body: &'a Body<'_>) -> Option<&'a RequestId> {
     }
 }
 
-/// The revision in the header must be one that is spoken, and the session's where the header
-/// belongs to its revision (2025-11-25, basic/transports, Protocol Version Header); another one
-/// is a known quirk. Clients of revisions without the header may send any that has sessions.
+/// Checks the revision in the header: it must be one that is spoken, and the session's where the
+/// session's revision has the header (2025-11-25, basic/transports, Protocol Version Header);
+/// another one is a known quirk. Clients of revisions without the header may send any that has
+/// sessions.
 fn check_version(posted: &mut Posted<'_>, revision: Revision) -> Result<(), Problem> {
     let Some(version) = posted.version else { return Ok(()) };
     let Some(said) = Revision::parse(version) else {
@@ -388,18 +390,18 @@ fn unsupported_version(version: &str) -> Problem {
     ))
 }
 
-/// What a GET asks for.
+/// The stream that a GET asks for.
 enum Listening {
     /// A new stream.
     Fresh,
-    /// What came on this one after this event, and what will come.
+    /// This stream, with the events after this one.
     Resumed(Arc<Resumable>, EventId),
 }
 
-/// The stream that a GET is for.
+/// The stream of a GET.
 ///
 /// # Errors
-/// The id is none, or nothing is left of the call's stream that it names.
+/// The id is invalid, or no event is kept of the call's stream that it names.
 fn listening(session: &Session, head: &Head, logs: &EventLogs) -> Result<Listening, Problem> {
     let last = head.headers.get(headers::LAST_EVENT_ID).map(str::trim);
     let Some(last) = last.filter(|id| !id.is_empty() && !logs.are_off()) else {

@@ -1,4 +1,4 @@
-//! A session subscribes to resources.
+//! Subscriptions of sessions to resources.
 
 use std::sync::Arc;
 
@@ -10,17 +10,18 @@ use crate::protocol::call::{Call, Outcome, PrincipalId};
 use crate::protocol::method::Method;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
 use crate::protocol::subscriber::Subscriber;
-use crate::session::{Over, Refused, Session};
+use crate::session::{Refused, Session};
 use crate::wait::Wait;
 
-/// One subscription of a session, under the URI that its client wrote.
+/// One subscription of a session, with the URI that its client wrote.
 pub(crate) struct OfSession<'a> {
     pub(crate) session: &'a Session,
     pub(crate) server: &'a ServerName,
     pub(crate) own: &'a str,
     pub(crate) asked: &'a str,
-    pub(crate) over: Over,
+    pub(crate) over: SessionKind,
 }
 
 impl Subscribing for OfSession<'_> {
@@ -36,7 +37,7 @@ impl Subscribing for OfSession<'_> {
         self.session.subscribe(self.server, self.own, self.asked, self.over).map_err(
             |refused| {
                 match refused {
-                    // As every call of a session that has ended.
+                    // Every call of a session that has ended gets this error.
                     Refused::Ended => CallError::Cancelled,
                     Refused::NotHeard => CallError::Overloaded {
                         what: "what this session may see is changing".to_owned(),
@@ -60,7 +61,7 @@ impl Subscribing for OfSession<'_> {
 
 impl Front {
     /// Answers `resources/subscribe` and `resources/unsubscribe`. A client that has a session of
-    /// its own with the server subscribes over that one.
+    /// its own with the server subscribes over that session.
     pub(crate) fn subscription(
         &self,
         session: &Session,
@@ -71,20 +72,19 @@ impl Front {
     ) -> Result<Outcome, CallError> {
         let (server, own) = self.pipeline.owner_of_uri(scope, options, call, wait)?;
         let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
-        let mut has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
+        let mut route = self.pipeline.session_route(&server, options.client);
         loop {
-            let over = if has_own { Over::Own } else { Over::Shared };
+            let over = route.kind();
             let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
             if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
-                // What is not there need not be taken back.
+                // A subscription that does not exist need not be cancelled.
                 return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
             }
-            let through = if has_own { options.client } else { None };
             let outcome =
-                self.pipeline.subscription(&server, &own, call.method, &who, through, wait);
-            let had_own = has_own;
-            has_own = self.pipeline.has_own_session(&server, session.can_be_asked());
-            if !had_own || has_own || call.method == Method::ResourcesUnsubscribe {
+                self.pipeline.subscription(&server, &own, call.method, &who, route, wait);
+            route = self.pipeline.session_route(&server, options.client);
+            let is_rerouted = over == SessionKind::Own && route.is_shared();
+            if !is_rerouted || call.method == Method::ResourcesUnsubscribe {
                 return outcome;
             }
             // The server has just been found to keep no sessions.

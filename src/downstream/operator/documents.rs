@@ -9,9 +9,9 @@ use crate::downstream::reply;
 use crate::http::{Head, Responder};
 use crate::protocol::headers::JSON;
 
-/// OpenAPI 3.1. What depends on the gateway that serves it is set when it is asked for.
+/// OpenAPI 3.1. The parts that depend on the serving gateway are set for each request.
 const OPENAPI: &str = include_str!("openapi.json");
-/// The media type that JSON Schema has for itself (draft 2020-12, Core, 14).
+/// JSON Schema's media type (draft 2020-12, Core, 14).
 const JSON_SCHEMA: &str = "application/schema+json";
 
 impl Front {
@@ -26,12 +26,12 @@ impl Front {
             }
         };
         let headers = [("Content-Type", content_type), ("Cache-Control", "no-cache")];
-        // A client that is gone needs no answer.
+        // If the client has gone, the answer is not missed.
         responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
     }
 }
 
-/// A document of this program without the spaces that make it readable in its file.
+/// A document without the spaces that make its file readable.
 fn compact(text: &str, set: impl FnOnce(&mut Value)) -> String {
     match serde_json::from_str::<Value>(text) {
         Ok(mut all) => {
@@ -42,8 +42,8 @@ fn compact(text: &str, set: impl FnOnce(&mut Value)) -> String {
     }
 }
 
-/// Sets what is of this gateway: its version, the path that a proxy serves it under, and whether
-/// it asks for a key.
+/// Sets this gateway's values: its version, the path under which a proxy serves it, and if a key
+/// is required.
 fn set_own(all: &mut Value, prefix: &str, wants_key: bool) {
     if let Some(version) = all.pointer_mut("/info/version") {
         *version = env!("CARGO_PKG_VERSION").into();
@@ -74,7 +74,7 @@ mod tests {
             (&without["servers"], &without["security"]),
             (&json!([{"url":"/"}]), &json!([]))
         );
-        // All that is not this gateway's own is what stands in the file.
+        // All other parts are as the file has them.
         assert_eq!(with_keys["paths"], without["paths"]);
     }
 }

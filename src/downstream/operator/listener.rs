@@ -1,5 +1,5 @@
-//! `admin_listen`: `/metrics` and `/status` on a listener of their own, for whoever operates the
-//! gateway. On this machine it asks for no key; from elsewhere for one of an admin.
+//! `admin_listen`: `/metrics` and `/status` on a second listener, for operators. On this machine
+//! it requires no key; from elsewhere an admin's key.
 
 use std::sync::Arc;
 
@@ -15,18 +15,18 @@ use crate::telemetry;
 use crate::telemetry::rejected::Reason;
 use crate::telemetry::request::Served;
 
-/// See above.
+/// The handler of `admin_listen`.
 #[derive(Debug)]
 pub struct AdminListener {
     front: Arc<Front>,
-    /// Only this machine can reach it.
+    /// True if only this machine can reach it.
     is_local: bool,
-    /// No page of a browser may ask, under whatever name it knows this machine.
+    /// The origins: no page of a browser may send requests, under any name of this machine.
     origins: Origins,
 }
 
 impl AdminListener {
-    /// Of the gateway with these doors.
+    /// A handler of the gateway behind `front`.
     pub fn new(front: Arc<Front>, is_local: bool) -> AdminListener {
         let check_host = if is_local { HostCheck::Names } else { HostCheck::Off };
         let origins = Origins { check_host, hosts: Vec::new(), origins: Vec::new() };
@@ -35,7 +35,7 @@ impl AdminListener {
 
     fn gate<'a>(&self, head: &'a Head) -> Result<(Endpoint<'a>, Arc<Principal>), Problem> {
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
-        // Over a Unix socket there is no name to be checked.
+        // Over a Unix socket there is no name to check.
         if head.peer.ip().is_some() {
             self.origins.check(host, origin).map_err(|foreign| match foreign {
                 Foreign::Host => Problem::foreign("Host", host, "admin_listen"),

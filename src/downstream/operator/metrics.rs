@@ -1,4 +1,4 @@
-//! `/metrics`: what was counted, and how everything is at present.
+//! `/metrics`: counters, times and present values.
 
 use crate::access::policy::Scope;
 use crate::downstream::Front;
@@ -23,7 +23,7 @@ impl Front {
         add_own(&mut all);
         process::add(&mut all);
         let text = all.to_text();
-        // A client that is gone needs no answer.
+        // If the client has gone, the answer is not missed.
         responder.respond(reply::OK, &[("Content-Type", CONTENT_TYPE)], &[&text]).ok();
     }
 

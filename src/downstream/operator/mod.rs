@@ -1,4 +1,4 @@
-//! What operators ask: /healthz, /readyz, /status; and what a browser asks first.
+//! Endpoints of operators: /healthz, /readyz, /status, reloads; and OPTIONS for browsers.
 
 pub(super) mod console;
 pub(super) mod documents;
@@ -26,15 +26,17 @@ use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread}
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::server_name::ServerName;
-use crate::telemetry::access::{self, Refusal};
+use crate::telemetry::access;
+use crate::telemetry::record::{Refused, ToldRequest};
 use crate::telemetry::rejected::Reason;
-use crate::telemetry::request::{self, InWork};
+use crate::telemetry::request;
 use crate::telemetry::{otlp, quirks};
 
-/// Requests in work that `/status` tells of.
+/// The most requests in work that `/status` shows.
 const REQUESTS_TOLD_MAX: usize = 256;
 
-/// Answers OPTIONS: the methods, and for a page of an admitted origin what it may send.
+/// Answers OPTIONS: the methods, and for a page of an admitted origin the headers that it may
+/// send.
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
     let methods = endpoint.methods().join(", ");
     let mut headers = vec![("Allow", methods.as_str())];
@@ -62,8 +64,8 @@ impl Front {
         let n_missing = missing.len();
         let is_known = scope.principal.is_admin || admitted_by_key(scope);
         if !scope.principal.is_admin {
-            // That the gateway is not ready is for all, and how many it waits for is for whoever
-            // watches it without a key; of which servers there are, a key learns what it may know.
+            // All clients may know that the gateway is not ready; a client without a key also how
+            // many servers are awaited, and a key the names of those that it may see.
             missing.retain(|server| is_known && scope.sees_server(server));
         }
         if self.is_stopping() {
@@ -78,8 +80,8 @@ impl Front {
         }
     }
 
-    /// To an admin everything, whatever its key may use; to everybody else how that is which
-    /// its key may use, and nothing that others bring about.
+    /// Answers an admin with everything, whatever its key may use; others with the state of the
+    /// servers that their key may use, without effects of other clients.
     pub(super) fn status(&self, scope: Scope, responder: Responder) {
         let status = if scope.principal.is_admin {
             self.whole_status(&Scope { principal: self.operator.clone(), ..scope })
@@ -91,7 +93,7 @@ impl Front {
         send(responder, &status);
     }
 
-    /// Has the configuration read again, for an admin, and tells what came of it.
+    /// Has the configuration read again, for an admin, and answers with the result.
     pub(super) fn reload(&self, scope: &Scope, responder: Responder) {
         if !scope.principal.is_admin {
             return refuse(responder, &Problem::not_admin());
@@ -121,7 +123,7 @@ impl Front {
         }
     }
 
-    /// What `/status` tells everybody.
+    /// The part of `/status` for all clients.
     fn own_status(&self, upstreams: Vec<Value>) -> Value {
         json!({
             "version": env!("CARGO_PKG_VERSION"),
@@ -159,7 +161,7 @@ impl Front {
         status
     }
 
-    /// Each bound on what is held at once: how much of it is in use, and its maximum.
+    /// Each bound on values held at once: how much of it is in use, and its maximum.
     pub(super) fn limits_in_use(&self, sessions: usize) -> [(&'static str, (usize, usize)); 8] {
         let limits = &self.limits;
         let engine = self.engine.get().and_then(Weak::upgrade);
@@ -179,13 +181,15 @@ impl Front {
     }
 }
 
-/// Whether a key says what may be told. Without one, whoever is not an admin may be anybody.
+/// True if the client has a key, by which its rights are known. Without one, a client that is no
+/// admin may be anybody.
 fn admitted_by_key(scope: &Scope) -> bool {
     scope.principal.name.is_some()
 }
 
-/// What of a server is told to whoever may use it: what it is and how it is at present. What its
-/// child writes, what it lists and does not offer, and numbers that others bring about are not.
+/// The members of a server's status for clients that may use it: its description and present
+/// state. Its child's output, items that are not offered, and effects of other clients are not
+/// among them.
 const TOLD_TO_ALL: [&str; 17] = [
     "server",
     "description",
@@ -208,11 +212,11 @@ const TOLD_TO_ALL: [&str; 17] = [
 
 fn server_as_seen(mut status: Value) -> Value {
     let Some(fields) = status.as_object_mut() else { return status };
-    // Of a server that is well it tells what others have met with.
+    // The last failure of a server that is well belongs to another client's call.
     if fields.get("state").is_some_and(|state| state == "ready") {
         fields.remove("last_failure");
     }
-    // What to do is for whoever may do it, and names what stands in the configuration.
+    // Advice is for operators, and names parts of the configuration.
     if let Some(Value::Object(failure)) = fields.get_mut("last_failure") {
         failure.remove("advice");
     }
@@ -225,7 +229,7 @@ fn server_as_seen(mut status: Value) -> Value {
     status
 }
 
-/// Bounds by name.
+/// The bounds by name.
 fn limits(of: [(&'static str, (usize, usize)); 8]) -> Value {
     let told = |(name, (used, max)): (&str, (usize, usize))| {
         (name.to_owned(), json!({ "used": used, "max": max }))
@@ -233,10 +237,10 @@ fn limits(of: [(&'static str, (usize, usize)); 8]) -> Value {
     Value::Object(of.into_iter().map(told).collect())
 }
 
-/// Requests in work, the oldest first, and how many there are in all.
+/// Requests in work, the oldest first, and the number of all.
 fn calls_in_work() -> Value {
     let (calls, n) = request::in_work(REQUESTS_TOLD_MAX);
-    let told = |call: InWork| {
+    let told = |call: ToldRequest| {
         json!({
             "id": call.id,
             "peer": call.peer,
@@ -246,40 +250,41 @@ fn calls_in_work() -> Value {
             "method": call.method,
             "tool": call.tool,
             "server": call.server,
-            "ms": ms(call.elapsed),
+            "ms": ms(call.took),
         })
     };
     json!({ "count": n, "oldest": calls.into_iter().map(told).collect::<Vec<Value>>() })
 }
 
-/// What was turned away last, the newest first.
+/// The last refusals, the newest first.
 fn refusals() -> Value {
-    access::recent_refusals().iter().map(refusal).collect()
+    let told = |it: &ToldRequest| Some(refusal(it, it.refused.as_ref()?));
+    access::recent_refusals().iter().filter_map(told).collect()
 }
 
 /// What was turned away.
-pub(super) fn refusal(refusal: &Refusal) -> Value {
+pub(super) fn refusal(told: &ToldRequest, refused: &Refused) -> Value {
     json!({
-        "at": seconds(refusal.at),
-        "peer": refusal.peer,
-        "key": refusal.key,
-        "id": refusal.id,
-        "tool": refusal.tool,
-        "reason": refusal.reason,
-        "status": refusal.status,
-        "request": refusal.target,
-        "message": refusal.message,
-        "left_out": refusal.left_out,
+        "at": seconds(told.at),
+        "peer": told.peer,
+        "key": told.key,
+        "id": told.id,
+        "tool": told.tool,
+        "reason": refused.reason,
+        "status": told.status,
+        "request": refused.request,
+        "message": told.message,
+        "left_out": refused.left_out,
     })
 }
 
-/// What was turned away since the start, every reason with its number.
+/// The number of refusals since the start, for each reason.
 fn rejected_by_reason() -> Value {
     let counts = Reason::ALL.into_iter();
     counts.map(|reason| (reason.as_str().to_owned(), Value::from(reason.count()))).collect()
 }
 
-/// Which known quirks of clients were tolerated since the start, and how often.
+/// The number of times that each known quirk of clients was tolerated since the start.
 fn quirks_tolerated() -> Value {
     let quirks = Quirk::ALL.into_iter();
     quirks.map(|it| (it.as_str().to_owned(), Value::from(quirks::count(it)))).collect()
@@ -343,7 +348,7 @@ fn left_out_items(status: &ServerStatus) -> Value {
     each.collect()
 }
 
-/// A name that is refused to a server. URIs may be of any length.
+/// A refused name, cut, because URIs may have any length.
 fn clash(clash: &Clash) -> Value {
     let cut = |text: &str| text.chars().take(OWN_NAME_CHARS_MAX).collect::<String>();
     json!({
@@ -369,7 +374,7 @@ fn failure(failure: &FailureReport) -> Value {
     told
 }
 
-/// The lists that cannot be read, by their name in the protocol.
+/// The lists that cannot be read, by their names in the protocol.
 fn unread(lists: &[Unread]) -> Value {
     let now = Instant::now();
     let of = |list: &Unread| {
@@ -383,7 +388,7 @@ fn unread(lists: &[Unread]) -> Value {
     Value::Object(lists.iter().map(of).collect())
 }
 
-/// Since 1970.
+/// The seconds since 1970.
 pub(super) fn seconds(time: SystemTime) -> u64 {
     time.duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
@@ -405,7 +410,7 @@ pub(super) fn ms(duration: std::time::Duration) -> u64 {
 }
 
 fn send(responder: Responder, body: &Value) {
-    // A client that is gone needs no answer.
+    // If the client has gone, the answer is not missed.
     reply::send_json(responder, &[body.to_string().as_bytes(), b"\n"]).ok();
 }
 

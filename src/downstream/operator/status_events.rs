@@ -1,5 +1,5 @@
-//! `/status/events`: calls and refusals as they happen, as a stream of events. To an admin all of
-//! them; to everybody else those of its own key.
+//! `/status/events`: calls and refusals as they happen, as a stream of events. An admin gets all
+//! of them; another client those of its own key.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
@@ -19,11 +19,11 @@ use crate::limits::{ACTIVITY_EVENTS_MAX, ACTIVITY_WITHIN};
 use crate::protocol::headers::{self, EVENT_STREAM};
 use crate::protocol::sse;
 use crate::session::EncodedEvent;
-use crate::telemetry::access::Refusal;
-use crate::telemetry::activity::{self, Activity, DoneCall};
+use crate::telemetry::activity;
+use crate::telemetry::record::ToldRequest;
 use crate::telemetry::window::Window;
 
-/// What a watcher may be told of.
+/// The activities that a watcher may see.
 #[derive(Debug)]
 enum Sees {
     Everything,
@@ -31,7 +31,7 @@ enum Sees {
 }
 
 impl Sees {
-    /// None of whoever can be told apart from others by nothing but its address.
+    /// None for a client that only its address tells from others.
     fn of(principal: &Principal) -> Option<Sees> {
         if principal.is_admin {
             return Some(Sees::Everything);
@@ -39,15 +39,15 @@ impl Sees {
         principal.name.clone().map(Sees::OfKey)
     }
 
-    fn is_of(&self, activity: &Activity) -> bool {
+    fn is_of(&self, request: &ToldRequest) -> bool {
         match self {
             Sees::Everything => true,
-            Sees::OfKey(name) => activity.key() == &**name,
+            Sees::OfKey(name) => request.key == **name,
         }
     }
 }
 
-/// One open stream.
+/// One open stream of a watcher.
 #[derive(Debug)]
 struct Watching {
     number: u64,
@@ -59,11 +59,11 @@ struct Watching {
 #[derive(Debug, Default)]
 struct Open {
     all: Vec<Watching>,
-    /// What was admitted before this is admitted no more.
+    /// Streams that were admitted before this admission are refused.
     admission: u64,
 }
 
-/// Those who watch. Bounded by `limits.streams`.
+/// The open streams. Bounded by `limits.streams`.
 #[derive(Debug, Default)]
 pub struct Watchers {
     open: Mutex<Open>,
@@ -75,10 +75,10 @@ impl Watchers {
         self.open.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// From here on it watches, and is told `hello` before all else; not if a reload came between.
+    /// Adds a watcher, and sends it `hello` before all else; false if a reload came between.
     fn add(self: &Arc<Self>, watching: Watching, hello: EncodedEvent, admission: u64) -> bool {
         let mut open = self.open();
-        // One that has ended already is not taken out again.
+        // A stream that has ended already would not be taken out again.
         if admission < open.admission || watching.stream.send(hello).is_err() {
             return false;
         }
@@ -96,8 +96,8 @@ impl Watchers {
         }
     }
 
-    /// All streams end after what is queued; whoever may watch under the admission of this
-    /// number or a later one opens another.
+    /// Ends all streams after the queued events; a client that may watch under the admission with
+    /// this number or a later one opens another.
     pub fn end_before(&self, admission: u64) {
         let mut open = self.open();
         open.admission = admission;
@@ -109,10 +109,10 @@ impl Watchers {
 }
 
 impl activity::Watcher for Watchers {
-    fn told(&self, activity: &Activity) {
+    fn told(&self, request: &ToldRequest) {
         let now = Instant::now();
         let turn = |it: &mut Watching| {
-            if !it.sees.is_of(activity) {
+            if !it.sees.is_of(request) {
                 return None;
             }
             let left_out = it.told.turn(now, ACTIVITY_WITHIN, ACTIVITY_EVENTS_MAX)?;
@@ -122,14 +122,14 @@ impl activity::Watcher for Watchers {
         if to.is_empty() {
             return;
         }
-        let (said, as_its_client_knows) = (event_of(activity), event_of(&known(activity)));
+        let (said, as_its_client_knows) = (event_of(request), event_of(&known(request)));
         for (stream, left_out, of_key) in to {
             if left_out > 0 {
                 let left_out = event("left_out", &json!({ "count": left_out }));
                 stream.send(left_out).ok();
             }
             let said = if of_key { &as_its_client_knows } else { &said };
-            // One that has ended is taken out by its end.
+            // A stream that has ended is taken out by its end.
             stream.send(said.clone()).ok();
         }
     }
@@ -137,30 +137,29 @@ impl activity::Watcher for Watchers {
 
 /// What a key may hear that is no admin's: whether something is there and hidden from it is for
 /// operators.
-fn known(activity: &Activity) -> Activity {
-    match activity {
-        Activity::Refusal(refusal) => {
-            let reason = refusal.reason_told;
-            let is_unknown = reason.starts_with("unknown_");
-            let tool = if is_unknown { String::new() } else { refusal.tool.clone() };
-            Activity::Refusal(Refusal { reason, tool, ..refusal.clone() })
+fn known(request: &ToldRequest) -> ToldRequest {
+    let mut known = request.clone();
+    if let Some(refused) = &mut known.refused {
+        refused.reason = refused.reason_told;
+        if refused.reason.starts_with("unknown_") {
+            known.tool.clear();
         }
-        Activity::Call(_) => activity.clone(),
     }
+    known
 }
 
 fn event(name: &str, data: &Value) -> EncodedEvent {
     EncodedEvent::from(sse::event(name, &data.to_string()))
 }
 
-fn event_of(activity: &Activity) -> EncodedEvent {
-    match activity {
-        Activity::Call(done) => event("call", &call(done)),
-        Activity::Refusal(refused) => event("refused", &refusal(refused)),
+fn event_of(request: &ToldRequest) -> EncodedEvent {
+    match &request.refused {
+        None => event("call", &call(request)),
+        Some(refused) => event("refused", &refusal(request, refused)),
     }
 }
 
-fn call(done: &DoneCall) -> Value {
+fn call(done: &ToldRequest) -> Value {
     json!({
         "at": seconds(done.at),
         "id": done.id,
@@ -179,7 +178,7 @@ fn call(done: &DoneCall) -> Value {
 }
 
 impl Front {
-    /// Opens the stream. Its first event, `open`, says whether everything is told on it.
+    /// Opens the stream. Its first event, `open`, says if it has all activities.
     pub(crate) fn watch(&self, head: &Head, scope: &Scope, responder: Responder) {
         let Some(sees) = Sees::of(&scope.principal) else {
             return refuse(responder, &Problem::not_admin());

@@ -1,4 +1,4 @@
-//! LiteLLM's REST dialect: what stands beside its lists, and its words for what failed.
+//! LiteLLM's REST dialect: the members beside its lists, and its words for failures.
 
 use std::collections::HashMap;
 
@@ -11,7 +11,7 @@ use crate::protocol::raw;
 /// The word for a server that has not answered in time.
 pub(crate) const TIMEOUT: &str = "timeout";
 
-/// Its word for an error, where it has one of its own.
+/// LiteLLM's word for an error, where it has its own.
 pub(crate) fn word(code: &'static str) -> &'static str {
     match code {
         "unknown_server" => "server_not_found",
@@ -19,17 +19,17 @@ pub(crate) fn word(code: &'static str) -> &'static str {
     }
 }
 
-/// The server that a list is asked of. The id comes before the name, and an empty one is none.
+/// The server of a list request. The id comes before the name, and an empty one does not count.
 pub(crate) fn server_asked_for(query: Option<&str>) -> Option<String> {
     let asked =
         query_value(query, "server_id").or_else(|| query_value(query, "mcp_server_name"));
     asked.filter(|asked| !asked.is_empty())
 }
 
-/// What stands behind the tools. A list of one server alone tells of no others.
+/// The text behind the tools. A list of one server does not name others.
 ///
 /// # Errors
-/// That server has failed, and nothing is known of what it lists.
+/// That server has failed, and its list is not known.
 pub(crate) fn list_end(list: &ItemList, is_of_one: bool) -> Result<String, Problem> {
     let mut counts: HashMap<&str, usize> = HashMap::new();
     for item in &list.items {
@@ -61,13 +61,13 @@ pub(crate) fn list_end(list: &ItemList, is_of_one: bool) -> Result<String, Probl
     Ok(end)
 }
 
-/// What a server is called in the names of its tools.
+/// The server's name in the names of its tools.
 fn shown(listing: &Listing) -> &str {
     listing.alias.as_deref().unwrap_or(listing.server.as_str())
 }
 
-/// How a server is. One that has failed may still have tools in the list: those that it listed
-/// before.
+/// The state of a server. A server that has failed may still have tools in the list: those that
+/// it listed before.
 fn outcome(listing: &Listing, n_tools: usize) -> serde_json::Value {
     let Some(word) = fault(&listing.health) else {
         return serde_json::json!({ "status": "ok", "tool_count": n_tools });
@@ -88,7 +88,7 @@ fn refused_with(health: &Health) -> Option<u16> {
     }
 }
 
-/// The word for what is wrong with a server.
+/// The word for a server's fault.
 fn fault(health: &Health) -> Option<&'static str> {
     match health {
         Health::Well => None,
@@ -117,7 +117,7 @@ fn refused(refusal: &HttpRefusal) -> &'static str {
     }
 }
 
-/// What was seen of a server that is not well.
+/// The failure of a server that is not well.
 fn said(health: &Health) -> String {
     match health {
         Health::Failed { stage, message, .. } => format!("{stage}: {message}"),

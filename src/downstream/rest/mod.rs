@@ -1,5 +1,5 @@
-//! Tools as plain JSON, in our dialect and in LiteLLM's. What is said in the latter alone is in
-//! `litellm.rs`.
+//! Tools as plain JSON, in the gateway's own dialect and in LiteLLM's. The parts of the latter
+//! alone are in `litellm.rs`.
 
 pub(super) mod litellm;
 
@@ -23,7 +23,7 @@ use crate::telemetry::outcome::{CallOutcome, Door};
 use crate::telemetry::request;
 use crate::wait::Wait;
 
-/// Hears nothing of what comes before a result: REST has no place for it.
+/// A sink that drops messages: REST has no place for messages before a result.
 pub(super) struct NoSink;
 
 impl CallSink for NoSink {
@@ -44,17 +44,17 @@ struct CallBody<'a> {
     timeout: Option<Duration>,
 }
 
-/// The body of a list. It holds pages that all share who are given the same.
+/// The body of a list. It holds pages that clients with the same items share.
 #[derive(Debug)]
 struct ListBody {
-    /// Arrays' texts.
+    /// The texts of arrays.
     pages: Vec<Raw>,
-    /// What stands behind the tools.
+    /// The text behind the tools.
     end: String,
 }
 
 impl ListBody {
-    /// Its text: all arrays as one.
+    /// The pieces of the text: all arrays as one.
     fn pieces(&self) -> Vec<&[u8]> {
         let mut pieces: Vec<&[u8]> = Vec::with_capacity(2 * self.pages.len() + 4);
         pieces.push(b"{\"tools\":[");
@@ -94,7 +94,7 @@ impl Front {
             self.list_body(scope, options, dialect)
         });
         request::answered(list.as_ref().map_or_else(Problem::outcome, |_| CallOutcome::Ok));
-        // A client that is gone needs no answer.
+        // If the client has gone, the answer is not missed.
         match list {
             Ok(body) => {
                 let (pieces, own_bytes) = (body.pieces(), body.end.len());
@@ -104,7 +104,7 @@ impl Front {
         };
     }
 
-    /// The whole list, in the pages that clients of MCP are given too.
+    /// The whole list, in the pages that MCP clients get too.
     fn list_body(
         &self,
         scope: &Scope,
@@ -125,7 +125,7 @@ impl Front {
         Ok(ListBody { pages: pages.collect::<Result<_, _>>().map_err(failed)?, end })
     }
 
-    /// The NAME of the server that is asked for, if one is. LiteLLM takes an alias for one too.
+    /// The NAME of the requested server, if there is one. LiteLLM takes an alias too.
     fn server_asked_for(
         &self,
         scope: &Scope,
@@ -228,7 +228,7 @@ fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
         .map_err(|_| Problem::bad_request(format!("\"{key}\" must be a string.")))?;
     params.remove(key);
     if dialect == Dialect::Litellm {
-        // Labels for its log, which say nothing about the call.
+        // `metadata` holds labels for LiteLLM's log, which do not concern the call.
         params.remove("metadata");
     }
     let timeout = match params.remove("timeout_ms") {
@@ -245,10 +245,10 @@ fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
     match params.remove("name") {
         Some(name) => call.set("name", name),
         None if dialect == Dialect::Litellm => return Err(Problem::missing_parameter("name")),
-        // What else is wrong is said first.
+        // Other faults of the body are reported first.
         None => (),
     }
-    // `null` is how some clients write that there is none.
+    // Some clients write `null` for no arguments.
     if let Some(arguments) = params.remove("arguments").filter(|text| text != "null") {
         call.set("arguments", arguments);
     }
@@ -262,7 +262,7 @@ fn read_call(body: &[u8], dialect: Dialect) -> Result<CallBody<'_>, Problem> {
     Ok(CallBody { params: call, server, timeout })
 }
 
-/// What stands behind the tools.
+/// The text behind the tools.
 fn list_end(list: &ItemList) -> String {
     let outcomes = list.servers.iter().map(server_outcome);
     let outcomes = serde_json::Value::Array(outcomes.collect());

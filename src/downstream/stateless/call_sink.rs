@@ -1,4 +1,4 @@
-//! What is said and asked during a stateless client's call, made messages for that client.
+//! Messages and questions of an upstream during a stateless client's call, for that client.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -13,7 +13,7 @@ use crate::error::CallError;
 use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::pipeline::CallOptions;
 use crate::protocol::call::{About, Call, CallSink, Caller, Client, Notice, Question};
-use crate::protocol::capabilities::{needed_for, of_client_for_legacy};
+use crate::protocol::capabilities::{can_be_asked, needed_for, of_client_for_legacy};
 use crate::protocol::for_revision;
 use crate::protocol::jsonrpc::{self, RpcError, code};
 use crate::protocol::legacy;
@@ -24,18 +24,19 @@ use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::wait::{Interrupted, Wait};
 
-/// Longer than any call may take: a request that waits for one ends with it.
+/// Longer than any call may take: a request that waits for a call ends with the call.
 pub(crate) const REQUEST_TIMEOUT: Duration = Duration::from_secs(24 * 3600);
 
-/// What a stateless request asks for and who asks.
+/// A stateless request, and its caller.
 pub(crate) struct StatelessRequest<'a> {
     pub(crate) scope: &'a Scope,
     pub(crate) method: Method,
     pub(crate) caller: Arc<Caller>,
     pub(crate) token: Option<String>,
-    /// Which of the retries that a paid call entitles to it is, from 1; 0 if it is none.
+    /// The number of the free retry that this is, from 1, of those to which a paid call entitles;
+    /// 0 if it is none.
     pub(crate) free_round: usize,
-    /// Whether it has been counted, or goes on with a call that has.
+    /// True if the call has been paid for, or goes on with a paid one.
     pub(crate) is_paid: bool,
 }
 
@@ -50,8 +51,8 @@ impl Front {
             .map_err(|_| CallError::Overloaded { what: "no descriptor is left".to_owned() })
     }
 
-    /// Whose a call is, and whether that server may ask something while it runs. The request waits
-    /// where that may be known soon.
+    /// The server of a call, and true if that server may ask questions while the call runs. The
+    /// request waits where that may be known soon.
     pub(crate) fn owner_of(
         &self,
         scope: &Scope,
@@ -65,9 +66,8 @@ impl Front {
         self.pipeline.await_owner(scope, options, call, &self.stateless_wait(stream)?)
     }
 
-    /// Has the key pay for a call before anything is looked for, unless it goes on with one that
-    /// was paid for. Gives which of the retries that such a call entitles to it is, from 1; 0 if
-    /// it is none.
+    /// Has the key pay for a call before its item is looked up, unless it goes on with a paid
+    /// one. Returns the number of the free retry that this is, from 1; 0 if it is none.
     ///
     /// # Errors
     /// The key's calls for this minute are spent.
@@ -91,8 +91,8 @@ impl Front {
         Ok(free_round)
     }
 
-    /// Which of the retries that a paid call entitles to this one is, from 1; 0 if it must be
-    /// paid for itself, because its state has come back before or they are used up.
+    /// The number of the free retry that this is, from 1; 0 if it must be paid for, because its
+    /// state has come back before or the free ones are used up.
     pub(crate) fn free_round(&self, scope: &Scope, serial: u64, round: usize) -> usize {
         let is_free = !self.pipeline.is_metered(scope)
             || (round < INPUT_ROUNDS_MAX
@@ -106,7 +106,8 @@ impl Front {
     }
 }
 
-/// What a call says of its caller to servers without sessions, and what log messages it wants.
+/// The caller, as requests to servers without sessions tell of it, and the log messages that it
+/// wants.
 fn about(caller: &Caller) -> About<'_> {
     About {
         capabilities: caller.capabilities.get(),
@@ -115,7 +116,7 @@ fn about(caller: &Caller) -> About<'_> {
     }
 }
 
-/// Whose upstream sessions a call may use: those of its principal.
+/// The client of a call for upstream sessions: its principal's.
 pub(crate) fn client_of(scope: &Scope, caller: &Caller) -> Client {
     let session = match &scope.principal.name {
         Some(name) => format!("key:{name}"),
@@ -125,17 +126,18 @@ pub(crate) fn client_of(scope: &Scope, caller: &Caller) -> Client {
     Client {
         session: session.into(),
         is_exclusive: true,
+        can_be_asked: can_be_asked(&capabilities),
         capabilities: Raw::from_valid(capabilities),
         charged: scope.charged.clone(),
     }
 }
 
-/// What it adds to a request.
+/// The options of a stateless client's request.
 pub(crate) fn options_of<'a>(client: &'a Client, caller: &'a Caller) -> CallOptions<'a> {
     CallOptions { client: Some(client), about: about(caller), ..CallOptions::default() }
 }
 
-/// How long further questions are waited for.
+/// The time for which further questions are awaited.
 pub(crate) struct Gathering {
     n_asked: u64,
     until: Instant,
@@ -143,13 +145,13 @@ pub(crate) struct Gathering {
 }
 
 impl Gathering {
-    /// It begins now.
+    /// The time begins now.
     pub(crate) fn new() -> Gathering {
         let now = Instant::now();
         Gathering { n_asked: 0, until: now, latest: now + QUESTIONS_GATHERED_MAX }
     }
 
-    /// What is left of it, now that there have been so many questions.
+    /// The time that is left, now that there have been so many questions.
     pub(crate) fn left(&mut self, n_asked: u64) -> Duration {
         let now = Instant::now();
         if n_asked > self.n_asked {
@@ -160,8 +162,8 @@ impl Gathering {
     }
 }
 
-/// Capabilities that say of every list that its changes are told of: what the gateway lists
-/// changes with the servers behind it, whatever these say of themselves.
+/// Capabilities with notifications of changes for every list: the gateway's lists change with the
+/// servers behind it, whatever these declare.
 pub(crate) fn with_list_changes(capabilities: &str) -> String {
     let Ok(mut all) = RawObject::parse(capabilities) else { return capabilities.to_owned() };
     for name in ["tools", "prompts", "resources"] {
@@ -174,11 +176,11 @@ pub(crate) fn with_list_changes(capabilities: &str) -> String {
     all.to_text()
 }
 
-/// Turns what an upstream says during a call into messages for its caller.
+/// Turns an upstream's messages during a call into messages for the call's client.
 pub(crate) struct StatelessCallSink<'a> {
     pub(crate) asked: &'a StatelessRequest<'a>,
     pub(crate) wait: &'a Arc<Wait>,
-    /// What the call is answered with because its server asked something.
+    /// The answer to a call whose server has asked a question.
     pub(crate) refused: RefCell<Option<RpcError>>,
     pub(crate) inner: &'a dyn MessageSink,
 }
@@ -192,7 +194,7 @@ impl CallSink for StatelessCallSink<'_> {
             }),
             Notice::Log(params) => {
                 let level = LogLevel::of_message(params.get());
-                // Only if the request asks for them (server/utilities/logging).
+                // Log messages pass only if the request asks for them (server/utilities/logging).
                 let wanted = self
                     .asked
                     .caller
@@ -200,7 +202,7 @@ impl CallSink for StatelessCallSink<'_> {
                     .is_some_and(|wanted| level.is_none_or(|level| level >= wanted));
                 wanted.then(|| jsonrpc::notification(notification::MESSAGE, Some(params.get())))
             }
-            // These belong to subscriptions, and what is withdrawn was never asked here.
+            // These belong to subscriptions, and a withdrawn question was never asked here.
             Notice::ResourceUpdated(_) | Notice::Withdrawn { .. } => None,
             Notice::Other { method, params } => {
                 for_revision::hears(self.asked.caller.revision, &method)
@@ -216,10 +218,10 @@ impl CallSink for StatelessCallSink<'_> {
         let is_known = needed_for(&question.method).is_some();
         let capabilities = self.asked.caller.capabilities.get();
         let (server, lacking) = (question.server.clone(), question.lacking(capabilities));
-        // Answers the server, too. A request that nobody knows cannot be given on either.
+        // This answers the server, too. An unknown request cannot be passed on either.
         drop(question.if_served(self.asked.caller.revision, capabilities));
         if is_known {
-            // It would have been asked, had its server been known to ask like this.
+            // The client would have been asked, had the server been known to ask in this way.
             let changed = || {
                 let what = format!(
                     "The server {server} has changed to an earlier revision; the call was \
@@ -244,7 +246,7 @@ mod tests {
         let mut last = gathering.left(1);
         assert!(last > Duration::ZERO && last <= QUESTIONS_GATHERED_WITHIN);
         std::thread::sleep(QUESTIONS_GATHERED_WITHIN / 2);
-        // The bell alone prolongs nothing, a question does.
+        // The bell alone prolongs nothing; a question does.
         assert!(gathering.left(1) <= QUESTIONS_GATHERED_WITHIN / 2);
         assert!(gathering.left(2) > QUESTIONS_GATHERED_WITHIN / 2);
         for n_asked in 3..60 {

@@ -1,5 +1,5 @@
-//! One call that runs apart from the requests of its client: what has come for whoever waits for
-//! it, and what its server asks.
+//! A call that runs apart from the requests of its client: its messages for a waiting request,
+//! and its server's questions.
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
@@ -14,29 +14,29 @@ use crate::protocol::raw::{Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
 use crate::wait::{Held, Interrupted, Wait};
 
-/// A call that runs apart.
+/// A call that runs on its own thread, apart from the requests of its client.
 #[derive(Debug)]
 pub struct DetachedCall {
     id: u64,
     life: Duration,
-    /// Of the call, not of the requests that wait for it.
+    /// The wait of the call, not of the requests that wait for it.
     wait: Arc<Wait>,
     inner: Mutex<Inner>,
 }
 
 #[derive(Debug, Default)]
 struct Inner {
-    /// What has come for the client, oldest first.
+    /// The messages for the client, the oldest first.
     notices: VecDeque<Notice>,
-    /// Of those.
+    /// Bytes of the messages.
     n_notice_bytes: usize,
-    /// Whether a request waits for the call, or soon will.
+    /// True if a request waits for the call, or soon will.
     is_awaited: bool,
     open: Vec<KeyedQuestion>,
     last_key: u64,
-    /// Lets the call's timeout stand still while something is asked.
+    /// Keeps the call's timeout still while questions are open.
     held: Option<Held>,
-    /// The request that waits at present.
+    /// The wait of the request that waits at present.
     listener: Option<Arc<Wait>>,
     done: Option<Result<Outcome, CallError>>,
 }
@@ -48,8 +48,8 @@ impl Inner {
         Some(notice)
     }
 
-    /// Keeps a notice, and of those before it what the bounds admit. While nobody waits only the
-    /// latest progress is of use to whoever comes next.
+    /// Keeps a notice, and of those before it as many as the bounds admit. While no request
+    /// waits, only the latest progress is of use to the next one.
     fn push_notice(&mut self, notice: Notice) {
         let is_progress = matches!(notice, Notice::Progress(_));
         if !self.is_awaited {
@@ -76,7 +76,7 @@ impl Inner {
     }
 }
 
-/// What a notice takes, in bytes.
+/// The bytes of a notice.
 fn bytes_of(notice: &Notice) -> usize {
     match notice {
         Notice::Progress(params) | Notice::Log(params) | Notice::ResourceUpdated(params) => {
@@ -89,34 +89,34 @@ fn bytes_of(notice: &Notice) -> usize {
     }
 }
 
-/// One request of the server, under the key that the client sees.
+/// A question of the server, with the key that the client sees.
 #[derive(Debug)]
 struct KeyedQuestion {
     key: String,
     question: Question,
 }
 
-/// What a request that waits for a call hears next.
+/// The next event for a request that waits for a call.
 #[derive(Debug)]
 pub enum News {
     /// A message for the caller.
     Notice(Notice),
-    /// Something is asked.
+    /// There are open questions.
     Asked,
     /// The call is over.
     Done(Result<Outcome, CallError>),
-    /// Nothing yet.
+    /// No event yet.
     None,
 }
 
 impl DetachedCall {
-    /// The id under which it can be parked.
+    /// The id with which the call can be parked.
     pub fn id(&self) -> u64 {
         self.id
     }
 
-    /// A call that somebody is about to wait for. `life` is how long its client may take to
-    /// answer.
+    /// A call for which a request is about to wait. `life` is the time that its client may take
+    /// to answer.
     pub(crate) fn new(id: u64, life: Duration, wait: Arc<Wait>) -> DetachedCall {
         let inner = Mutex::new(Inner { is_awaited: true, ..Inner::default() });
         DetachedCall { id, life, wait, inner }
@@ -127,7 +127,7 @@ impl DetachedCall {
         &self.wait
     }
 
-    /// Somebody will wait for the call soon.
+    /// Notes that a request will wait for the call soon.
     pub(crate) fn expect(&self) {
         self.lock().is_awaited = true;
     }
@@ -136,14 +136,14 @@ impl DetachedCall {
         self.inner.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// A request waits for the call from here on; its bell rings when there is news.
+    /// Notes that a request waits for the call from here on; its bell rings for each event.
     pub fn attach(&self, listener: &Arc<Wait>) {
         let mut inner = self.lock();
         inner.is_awaited = true;
         inner.listener = Some(listener.clone());
     }
 
-    /// No request waits for the call any more.
+    /// Notes that no request waits for the call any more.
     pub fn detach(&self) {
         let mut inner = self.lock();
         inner.is_awaited = false;
@@ -156,17 +156,17 @@ impl DetachedCall {
         }
     }
 
-    /// Whether it has come to something.
+    /// True if the call is over.
     pub(crate) fn is_over(&self) -> bool {
         self.lock().done.is_some()
     }
 
-    /// How many requests of the server there have been.
+    /// The number of the server's questions so far.
     pub fn n_asked(&self) -> u64 {
         self.lock().last_key
     }
 
-    /// What has come next.
+    /// Takes the next event.
     pub fn next(&self) -> News {
         let mut inner = self.lock();
         if let Some(notice) = inner.pop_notice() {
@@ -178,7 +178,7 @@ impl DetachedCall {
         if inner.open.is_empty() { News::None } else { News::Asked }
     }
 
-    /// Names of capabilities that what is asked needs and these have not.
+    /// The names of the capabilities that the open questions need and `capabilities` has not.
     pub fn missing(&self, capabilities: &str) -> Vec<&'static str> {
         let inner = self.lock();
         let lacking = inner.open.iter().filter_map(|it| it.question.lacking(capabilities));
@@ -187,7 +187,7 @@ impl DetachedCall {
         missing
     }
 
-    /// What is asked, as `inputRequests` of that revision. None if nothing is.
+    /// The open questions as `inputRequests` of that revision. None if there are none.
     pub fn requests(&self, client: Revision) -> Option<String> {
         let inner = self.lock();
         if inner.open.is_empty() {
@@ -217,8 +217,7 @@ impl DetachedCall {
         Some(out)
     }
 
-    /// Gives the server the answers that are there for what it asked; what it did not ask is
-    /// passed over.
+    /// Gives the server the client's answers to its questions; answers to others are ignored.
     pub fn answer(&self, responses: &RawObject<'_>) {
         let (answered, held) = {
             let mut inner = self.lock();
@@ -237,8 +236,8 @@ impl DetachedCall {
         drop(held);
     }
 
-    /// Ends the call; its server is told. What was kept of it for a request that will not come
-    /// is dropped.
+    /// Ends the call; its server is told. An outcome that was kept for a request that will not
+    /// come is dropped.
     pub fn cancel(&self, reason: Interrupted) {
         self.wait.interrupt(reason);
         let dropped = {
@@ -250,11 +249,11 @@ impl DetachedCall {
             }
             (std::mem::take(&mut inner.open), inner.held.take(), done)
         };
-        // Where no lock is held: what is open is answered by that.
+        // Open questions are dropped where no lock is held, which answers them.
         drop(dropped);
     }
 
-    /// Ends the call of a request that waits for it no longer.
+    /// Ends the call of a request that no longer waits for it.
     pub fn abandon(&self, reason: Interrupted) {
         self.detach();
         self.cancel(reason);
@@ -271,7 +270,7 @@ impl DetachedCall {
         matches!(self.lock().done, Some(Err(CallError::Cancelled)))
     }
 
-    /// It came to this.
+    /// Notes the outcome of the call.
     pub(crate) fn finish(&self, outcome: Result<Outcome, CallError>) {
         let is_unwanted = self.wait.interrupted().is_some();
         let dropped = {
@@ -301,7 +300,7 @@ impl DetachedCall {
                         asked.question.server == *server && asked.question.id == *id
                     });
                 inner.open = open;
-                // Nobody thinks any more, so the call's time runs again.
+                // The client has no question left, so the call's time runs again.
                 let held = if inner.open.is_empty() { inner.held.take() } else { None };
                 (gone, held)
             } else {
@@ -332,10 +331,10 @@ impl DetachedCall {
     }
 }
 
-/// Requests of a server that one call may have open at once; a further one is refused.
+/// Questions that one call may have open at once; a further one is refused.
 const QUESTIONS_PER_CALL_MAX: usize = 32;
 
-/// What the call's own thread hears.
+/// The sink of the call's own thread.
 pub(crate) struct Hearing<'a>(pub(crate) &'a DetachedCall);
 
 impl CallSink for Hearing<'_> {

@@ -1,5 +1,5 @@
-//! What the headers of a stateless request must say of its body (2026-07-28, basic/transports/
-//! streamable-http, Request Metadata). Pure.
+//! Pure: checks of a stateless request's headers against its body (2026-07-28,
+//! basic/transports/streamable-http, Request Metadata).
 
 use crate::http::Head;
 use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, decode_value};
@@ -9,18 +9,18 @@ use crate::protocol::mirror::Mirror;
 use crate::protocol::modern::header_mismatch;
 use crate::protocol::raw::RawObject;
 
-/// The method in the header is the body's.
+/// Checks that the method in the header is the body's.
 ///
 /// # Errors
-/// It is missing, or another.
+/// The header is missing, or names another method.
 pub(crate) fn check_method(head: &Head, method: &str) -> Result<(), RpcError> {
     compare(head.headers.get(METHOD).map(str::trim), METHOD, method)
 }
 
-/// A field says what the body says.
+/// Checks that a header has the body's value.
 ///
 /// # Errors
-/// It is missing, or says something else.
+/// The header is missing, or has another value.
 pub(crate) fn compare(value: Option<&str>, name: &str, body: &str) -> Result<(), RpcError> {
     match value {
         Some(value) if value == body => Ok(()),
@@ -33,17 +33,17 @@ pub(crate) fn compare(value: Option<&str>, name: &str, body: &str) -> Result<(),
     }
 }
 
-/// What the request is about is the same in the header and in the body.
+/// Checks that the name or URI in the header is the body's.
 ///
 /// # Errors
-/// It is missing, another, or not encoded as it must be.
+/// The header is missing, has another value, or is not properly encoded.
 pub(crate) fn check_name(
     head: &Head,
     method: Method,
     params: &RawObject<'_>,
 ) -> Result<(), RpcError> {
     let Some(key) = method.mirrored_name() else { return Ok(()) };
-    // Without it the request is refused for that.
+    // A request without the parameter is refused for that elsewhere.
     let Ok(Some(body)) = params.string(key) else { return Ok(()) };
     let value = head.headers.get(NAME).map(str::trim);
     let value =
@@ -56,11 +56,11 @@ pub(crate) fn check_name(
     Err(header_mismatch(format!("the {NAME} header says {value:?}, the body {body:?}")))
 }
 
-/// The parameters that a tool wants mirrored are the same in the headers and in the body.
+/// Checks that mirrored parameters of a tool are the same in the headers and in the body.
 ///
 /// # Errors
-/// One is missing, another, there twice, not encoded as it must be, or there without a value in
-/// the body; or the body says two things of it.
+/// A header is missing, has another value, stands twice, is not properly encoded, or has no value
+/// in the body; or the body is ambiguous.
 pub(crate) fn check_params(
     head: &Head,
     mirrors: &[Mirror],

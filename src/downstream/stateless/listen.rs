@@ -23,11 +23,12 @@ use crate::protocol::listening::Filter;
 use crate::protocol::method::Method;
 use crate::protocol::modern::Envelope;
 use crate::protocol::raw::{RawObject, string};
-use crate::session::{Listening, Over, Session, Transport};
+use crate::protocol::session_route::SessionRoute;
+use crate::session::{Listening, Session, Transport};
 use crate::wait::Wait;
 
 impl Front {
-    /// Opens the stream: its first event says what of the filter is honoured.
+    /// Opens the stream: its first event shows the part of the filter that is honoured.
     pub(crate) fn listen(
         &self,
         scope: &Scope,
@@ -45,7 +46,7 @@ impl Front {
         }
     }
 
-    /// A session that stands for the stream, subscribed to what it can be.
+    /// A session that stands for the stream, with as many of its subscriptions as possible.
     fn subscribe_listener(
         &self,
         scope: &Scope,
@@ -65,7 +66,7 @@ impl Front {
             return Err(StatelessAnswer::Error(RpcError::new(code::INVALID_PARAMS, what)));
         }
         let capabilities = self.pipeline.capabilities(scope, envelope.caller.revision);
-        // What the gateway lists changes with the servers behind it, whatever these tell.
+        // The gateway's lists change with the servers behind it, whether or not these notify.
         let mut honoured = Filter {
             tools: wanted.tools && have(&capabilities, "tools"),
             prompts: wanted.prompts && have(&capabilities, "prompts"),
@@ -76,8 +77,8 @@ impl Front {
         let caller = (*envelope.caller).clone();
         let session = self.sessions.open(Transport::Listen, owner, Some(caller));
         let session = session.map_err(|error| failed(&error))?;
-        // Before anything is subscribed, so that no update is missed; nothing is sent before
-        // the stream is attached.
+        // The session exists before any subscription, so that no update is missed; no message is
+        // sent before the stream is attached.
         let client = stream.client();
         if can_subscribe(&capabilities) {
             let until = Instant::now() + LISTEN_SUBSCRIBE_TIMEOUT;
@@ -93,9 +94,10 @@ impl Front {
                 let _bound = wait.within(left);
                 match self.subscribe_uri(&session, scope, &uri, &wait) {
                     Ok(Outcome::Complete(_)) => honoured.uris.push(uri),
-                    // What cannot be had is left out of what is honoured.
+                    // A resource that cannot be had is left out of the honoured filter.
                     Ok(Outcome::Error { .. } | Outcome::InputRequired { .. }) => (),
-                    // Each costs a call. Without any the stream is refused; the rest is left out.
+                    // Each subscription costs a call. If there is none left for the first, the
+                    // stream is refused; else the rest is left out.
                     Err(error @ CallError::RateLimited { .. }) if honoured.uris.is_empty() => {
                         self.sessions.close_soon(&session.id);
                         return Err(failed(&error));
@@ -125,9 +127,10 @@ impl Front {
         let client = client_of(scope, &call.caller);
         let options = options_of(&client, &call.caller);
         let (server, own) = self.pipeline.owner_of_uri(scope, options, &call, wait)?;
-        let over = Over::Shared;
+        let route = SessionRoute::Shared;
+        let over = route.kind();
         let who = OfSession { session, server: &server, own: &own, asked: uri, over };
-        self.pipeline.subscription(&server, &own, method, &who, None, wait)
+        self.pipeline.subscription(&server, &own, method, &who, route, wait)
     }
 
     fn open_listener(&self, session: &Arc<Session>, place: Place, stream: StatelessResponse) {

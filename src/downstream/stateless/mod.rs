@@ -1,5 +1,5 @@
-//! Stateless requests (2026-07-28): each is whole in itself, told from those of sessions request
-//! by request, on the same endpoints.
+//! Stateless requests (2026-07-28): each is whole in itself, and recognized request by request on
+//! the same endpoints as those of sessions.
 
 pub(super) mod call_sink;
 pub(super) mod detached_call;
@@ -49,7 +49,7 @@ use request_state::{Sequel, States, give_back, without_added};
 use response::{StatelessAnswer, StatelessResponse};
 
 impl Front {
-    /// A POST of a stateless client.
+    /// Answers a POST of a stateless client.
     pub(super) fn post_modern(
         &self,
         mut posted: Posted<'_>,
@@ -90,7 +90,7 @@ impl Front {
                 request_telemetry::answered_stateless(&answer);
                 stream.finish(&id, &answer);
             }
-            // Closing the connection is what cancels; some clients say so besides.
+            // Closing the connection cancels a request; some clients send a notification besides.
             Body::One(Message::Notification { .. }) => {
                 responder.respond(reply::ACCEPTED, &[], &[]).ok();
             }
@@ -101,7 +101,7 @@ impl Front {
         }
     }
 
-    /// Answers a stateless request; with the head of its POST, which must say the same, if it
+    /// Answers a stateless request; with the head of its POST, which must agree with it, if it
     /// came by one.
     pub(super) fn answer_modern(
         &self,
@@ -152,7 +152,7 @@ impl Front {
                 );
                 StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
             }
-            // Of revisions with sessions.
+            // These belong to revisions with sessions.
             Method::Ping
             | Method::ResourcesSubscribe
             | Method::ResourcesUnsubscribe
@@ -202,7 +202,7 @@ impl Front {
         }
     }
 
-    /// A method that nobody here knows.
+    /// Passes on a request with an unknown method.
     fn pass_modern(
         &self,
         scope: &Scope,
@@ -229,7 +229,7 @@ impl Front {
             Some(_) => return invalid_state(),
             None => (),
         }
-        // The method of the call is of no account where its answer is passed on.
+        // The method of the call does not matter where its answer is passed on.
         let method_of = Method::Ping;
         let (token, is_paid) = (progress_token, free_round > 0);
         let asked =
@@ -254,7 +254,7 @@ impl Front {
     ) -> StatelessAnswer {
         let mut call = envelope.into_call(method);
         if !call.caller.revision.has_tasks() {
-            // It would mean something to a server of the revision that has them.
+            // `task` would have a meaning for a server of the revision with tasks.
             call.params.remove("task");
         }
         let mut asked = StatelessRequest {
@@ -286,7 +286,8 @@ impl Front {
         }
         match sequel {
             Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
-                // Before the call is taken: a retry that cannot be read must not cost it.
+                // This check comes before the call is taken: an invalid retry must not cost the
+                // client its call.
                 let responses = call.params.get("inputResponses").unwrap_or("{}");
                 let Ok(responses) = RawObject::parse(responses) else {
                     return invalid("\"inputResponses\" must be an object.");
@@ -307,7 +308,7 @@ impl Front {
                 give_back(&mut call.params, state);
             }
             Some(Sequel::Server { .. }) => return invalid_state(),
-            // It begins anew, so what answered the lost one answers nothing.
+            // The call begins anew, so the answers to the lost call answer nothing.
             Some(Sequel::Parked { .. }) => without_added(&mut call.params),
             None => (),
         }
@@ -326,7 +327,7 @@ impl Front {
         })
     }
 
-    /// What makes and reads states for this request of this principal.
+    /// The sealer of states for this request of this principal.
     fn states<'a>(
         &'a self,
         scope: &'a Scope,
@@ -340,8 +341,8 @@ impl Front {
         }
     }
 
-    /// Whether a call that was lost may be made a second time: only if that does no more than
-    /// making it once.
+    /// True if a lost call may be made a second time: only if that does no more than making it
+    /// once.
     fn may_begin_anew(&self, scope: &Scope, options: CallOptions<'_>, call: &Call<'_>) -> bool {
         if call.method.is_safe_to_repeat() {
             return true;
@@ -394,7 +395,7 @@ impl Front {
         let meta = call.meta.as_ref().map(RawObject::to_text);
         let (token, is_paid) = (asked.token.clone(), asked.is_paid);
         let carried = telemetry::request::carried();
-        // They outlive their request, and count for as long.
+        // The parameters outlive their request, and count for as long.
         let share = share_of(&self.buffered, [&params].into_iter().chain(&meta))?;
         self.parked.start(wait, move |wait, sink| {
             let _counted = share;
@@ -402,7 +403,7 @@ impl Front {
             let call = Call {
                 caller: caller.clone(),
                 method,
-                // They were read once, so they read again.
+                // The parameters were read before, so they read again.
                 params: RawObject::parse(&params).unwrap_or_default(),
                 meta: meta.as_deref().and_then(|meta| RawObject::parse(meta).ok()),
                 progress_token: token,
@@ -412,7 +413,7 @@ impl Front {
         })
     }
 
-    /// Waits for a call that runs apart, until it is over or asks something.
+    /// Waits for a detached call, until it is over or has questions.
     fn follow(
         &self,
         asked: &StatelessRequest<'_>,
@@ -440,7 +441,7 @@ impl Front {
             let woken = match detached.next() {
                 News::Notice(notice) => {
                     sink.notice(notice);
-                    // The bell of a further one would hide that the client has gone.
+                    // The bell of a further notice would hide that the client has gone.
                     let look = || wait.until(None, Some(Duration::ZERO));
                     look().and_then(|_| look())
                 }
@@ -449,14 +450,14 @@ impl Front {
                     telemetry::request::came_of(Some(asked.method), &outcome);
                     return self.conclude(asked, states, outcome);
                 }
-                // What is asked at once is asked together.
+                // Questions that come close together are put to the client together.
                 News::Asked => {
                     let n_asked = detached.n_asked();
                     let left = gathering.get_or_insert_with(Gathering::new).left(n_asked);
                     if left.is_zero() {
                         match self.ask(asked, detached, round, states) {
                             Some(answer) => return answer,
-                            // What was asked was withdrawn, or the call has just ended.
+                            // The question was withdrawn, or the call has just ended.
                             None => continue,
                         }
                     }
@@ -474,7 +475,8 @@ impl Front {
         }
     }
 
-    /// Gives the client what a call asks, and parks the call. None if it asks nothing any more.
+    /// Answers with the questions of a call, and parks the call. None if it has no questions any
+    /// more.
     fn ask(
         &self,
         asked: &StatelessRequest<'_>,
@@ -511,7 +513,7 @@ impl Front {
     ) -> StatelessAnswer {
         match outcome {
             Ok(Outcome::Complete(result)) => {
-                // Of what can be asked for by a call only this may be cached
+                // Of the methods with `input_required`, only this one has cacheable results
                 // (server/utilities/caching, Cacheable Results).
                 let is_read = asked.method == Method::ResourcesRead;
                 let freshness = is_read.then_some(Freshness::UNKNOWN);
@@ -533,7 +535,7 @@ impl Front {
                 if !missing.is_empty() {
                     return StatelessAnswer::Error(modern::missing_capability(missing));
                 }
-                // One that gave no state must get none (basic/patterns/mrtr, Client
+                // A server that gave no state must get none (basic/patterns/mrtr, Client
                 // Requirements).
                 let state = state.map(|state| {
                     let server = server.as_str().to_owned();
@@ -551,8 +553,8 @@ impl Front {
     }
 }
 
-/// The envelope of a request whose headers say what its body says; of its revision, as far as
-/// that is not a known quirk.
+/// The envelope of a request whose headers agree with its body; a different revision header may
+/// be a known quirk.
 fn checked<'a>(
     posted: &mut Posted<'_>,
     method: &str,
@@ -570,7 +572,7 @@ fn checked<'a>(
     Ok(envelope)
 }
 
-/// What a request goes on with, if it is a retry.
+/// The sequel that a retry's state stands for; none if the request is no retry.
 fn sequel(states: &States<'_>, params: &RawObject<'_>) -> Result<Option<Sequel>, RpcError> {
     let wrong = |what: &str| RpcError::new(code::INVALID_PARAMS, what);
     let state = params
@@ -598,7 +600,7 @@ fn not_found(method: &str) -> StatelessAnswer {
     StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
 }
 
-/// What a call failed with, as an answer.
+/// The answer to a call that failed.
 pub(super) fn failed(error: &CallError) -> StatelessAnswer {
     let problem = Problem::from_call(error);
     if matches!(error, CallError::RateLimited { .. }) {
@@ -607,14 +609,14 @@ pub(super) fn failed(error: &CallError) -> StatelessAnswer {
     if problem.headers.is_empty() {
         return StatelessAnswer::Error(modern::error_for(problem.to_rpc()));
     }
-    // What it says in its head goes along.
+    // An error with headers keeps them.
     StatelessAnswer::Refused(Problem {
         status: reply::modern_status(problem.rpc_code),
         ..problem
     })
 }
 
-/// Capabilities that requests of a server need and a client has not declared.
+/// Capabilities that a server's input requests need and a client has not declared.
 fn missing(requests: Option<&Raw>, capabilities: &str) -> Vec<&'static str> {
     let requests = requests.and_then(|requests| RawObject::parse(requests.get()).ok());
     let requests = requests.unwrap_or_default();

@@ -1,6 +1,6 @@
-//! Calls of stateless clients to servers that ask while a call runs. Such a call outlives the
-//! request that began it: the client is given what the server asks as `input_required`, and its
-//! retry brings the answers (2026-07-28, basic/patterns/mrtr).
+//! Calls of stateless clients to servers that ask questions while a call runs. Such a call
+//! outlives the request that began it: the client gets the server's questions as
+//! `input_required`, and its retry brings the answers (2026-07-28, basic/patterns/mrtr).
 //!
 //! A thread of its own makes the call, since the connection's thread must answer meanwhile.
 //! While no request of the client waits for it, the call is *parked*: bounded in number and time.
@@ -22,22 +22,22 @@ use crate::wait::{Interrupted, Wait};
 /// The bounds of parked calls.
 #[derive(Debug, Clone, Copy)]
 pub struct Bounds {
-    /// In all.
+    /// The most calls in all.
     pub calls: usize,
-    /// Of one key.
+    /// The most calls of one key.
     pub calls_per_key: usize,
-    /// How long one waits for its client.
+    /// The time for which a parked call waits for its client.
     pub life: Duration,
 }
 
-/// Every call that runs apart from its client's requests.
+/// Every detached call, and the parked ones among them.
 #[derive(Debug)]
 pub struct ParkedCalls {
     bounds: Bounds,
-    /// Tells the calls of this process from those of others.
+    /// A number that distinguishes the calls of this process from those of others.
     boot: u64,
     last_id: AtomicU64,
-    /// Shared with the threads of the calls, which take back what was parked of them. Locked
+    /// Shared with the threads of the calls, which remove their parked calls. This lock is taken
     /// before a call's own.
     state: Arc<Mutex<State>>,
 }
@@ -81,15 +81,16 @@ impl State {
         ids.into_iter().filter_map(|id| self.remove(id)).collect()
     }
 
-    /// Takes the place of one call. Of whoever has more than this principal would have then, the
-    /// call that has been parked for longest makes room, and is given.
+    /// Takes the place of one call. If none is free, the call that has been parked for longest
+    /// makes room, of a principal that has more than this one would have then, and is returned.
     fn take_place(&mut self, charged: Option<&PrincipalId>) -> Result<Option<Parked>, Full> {
         let evicted = match self.shares.take_of(charged, 1) {
             Ok(()) => return Ok(None),
             Err(NotTaken::ShareHeld) => {
                 return Err(Full::Share(self.shares.share_of(charged)));
             }
-            // What is beyond its share it could not have of what another one gives up either.
+            // Beyond its share, a principal could not have a place that another one gives up
+            // either.
             Err(NotTaken::Full) if charged.is_some_and(|who| self.shares.has_share(who)) => {
                 return Err(Full::Share(self.shares.share_of(charged)));
             }
@@ -110,19 +111,19 @@ impl State {
     }
 }
 
-/// Why a call could not be parked.
+/// The reason why a call could not be parked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Full {
     /// `limits.parked_calls` is reached.
     Calls,
     /// `limits.parked_calls_per_key` is reached.
     CallsPerKey,
-    /// The principal has its share of them, which is so many now.
+    /// The principal holds its share of parked calls, which is this many now.
     Share(usize),
 }
 
 impl Full {
-    /// What the client is told.
+    /// The error for the client.
     pub fn to_error(self) -> RpcError {
         let bound = match self {
             Self::Calls => "limits.parked_calls".to_owned(),
@@ -139,7 +140,7 @@ impl Full {
 }
 
 impl ParkedCalls {
-    /// None yet. `boot` is random.
+    /// No calls yet. `boot` is random.
     pub fn new(bounds: Bounds, boot: u64) -> ParkedCalls {
         let state = Arc::new(Mutex::new(State::new(bounds.calls)));
         ParkedCalls { bounds, boot, last_id: AtomicU64::new(0), state }
@@ -149,23 +150,23 @@ impl ParkedCalls {
         locked(&self.state)
     }
 
-    /// What tells this process from others.
+    /// The number that distinguishes this process from others.
     pub fn boot(&self) -> u64 {
         self.boot
     }
 
-    /// How long a parked call waits for its client.
+    /// The time for which a parked call waits for its client.
     pub fn life(&self) -> Duration {
         self.bounds.life
     }
 
-    /// How many calls are parked.
+    /// The number of parked calls.
     pub fn count(&self) -> usize {
         let now = Instant::now();
         self.lock().parked.values().filter(|parked| now < parked.expires).count()
     }
 
-    /// Starts a call on a thread of its own. `make` makes it.
+    /// Starts a thread that makes a call by `make`.
     ///
     /// # Errors
     /// The process has no thread left, or is stopping.
@@ -183,7 +184,8 @@ impl ParkedCalls {
         state.running.retain(|(_, thread)| !thread.is_finished());
         let (mine, shared) = (call.clone(), self.state.clone());
         let thread = spawn(&format!("call-{:06}", id % 1_000_000), move || {
-            // Done in any case: whoever waits for it must hear of a panic too.
+            // This runs in any case: a request that waits for the call must be told of a panic
+            // too.
             let mut finish = Finish { call: mine, state: shared, outcome: None };
             finish.outcome = Some(make(finish.call.wait(), &Hearing(&finish.call)));
         })
@@ -192,8 +194,8 @@ impl ParkedCalls {
         Ok(call)
     }
 
-    /// Parks a call, for a retry that names its id and round; nobody waits for it from then on.
-    /// False if it is over already, and whoever waits for it should hear so.
+    /// Parks a call, for a retry that names its id and round; no request waits for the call from
+    /// then on. False if the call is over already, which its waiting request should be told.
     ///
     /// # Errors
     /// A bound is reached.
@@ -211,21 +213,22 @@ impl ParkedCalls {
             state.parked.values().filter(|it| it.principal.as_ref() == principal).count();
         let place = if call.is_over() {
             Ok(None)
-        // Without keys nobody can be told apart, so the bound on all is the only one.
+        // Without keys no client can be told from another, so the bound on all calls is the only
+        // one.
         } else if principal.is_some() && of_key >= self.bounds.calls_per_key {
             Err(Full::CallsPerKey)
         } else {
             state.take_place(charged).map(Some)
         };
         if let Ok(Some(_)) = &place {
-            // Not later than its server's request does.
+            // The call does not expire later than its server's request does.
             let expires = call.wait().deadline().min(now + self.bounds.life);
             let (principal, charged) = (principal.cloned(), charged.cloned());
             let parked = Parked { call: call.clone(), principal, charged, round, expires };
             state.parked.insert(call.id(), parked);
             call.detach();
         }
-        // Where no lock is held: what they are still asked is answered by that.
+        // Open questions are dropped where no lock is held, which answers them.
         drop(state);
         for parked in gone {
             parked.call.cancel(Interrupted::Deadline);
@@ -240,8 +243,8 @@ impl ParkedCalls {
         Ok(is_parked)
     }
 
-    /// Takes a parked call for a retry. None if there is none of that id and round, as it was
-    /// taken or has expired.
+    /// Takes a parked call for a retry. None if there is none with that id and round, because it
+    /// was taken or has expired.
     pub fn take(
         &self,
         id: u64,
@@ -258,13 +261,13 @@ impl ParkedCalls {
         }
         let call = state.remove(id)?.call;
         call.expect();
-        // Its thread may stay for nothing but this.
+        // The call's thread may stay only for this.
         call.wait().bell().ring();
         Some(call)
     }
 
-    /// Takes the parked calls of keys that have ended, which nobody may take up any more; for
-    /// [`ParkedCalls::cancel`], where no lock is held.
+    /// Takes the parked calls of keys that have ended, which no client may take any more; to be
+    /// given to [`ParkedCalls::cancel`] where no lock is held.
     pub(crate) fn take_all_of(&self, principals: &[Arc<str>]) -> Vec<Arc<DetachedCall>> {
         let theirs = |parked: &Parked| {
             parked.principal.as_ref().is_some_and(|it| principals.contains(it))
@@ -273,7 +276,7 @@ impl ParkedCalls {
         gone.into_iter().map(|parked| parked.call).collect()
     }
 
-    /// Ends calls that were taken for that.
+    /// Ends calls that [`ParkedCalls::take_all_of`] has taken.
     pub(crate) fn cancel(calls: Vec<Arc<DetachedCall>>) {
         calls.iter().for_each(|call| call.cancel(Interrupted::Cancelled));
     }
@@ -311,8 +314,8 @@ impl Drop for Finish {
     }
 }
 
-/// What a call that ended while it was parked came to is kept for its retry, and no longer than
-/// the retry is waited for: nothing else may happen here that would take it away.
+/// Keeps the outcome of a call that ended while it was parked for its retry, and no longer than
+/// the retry is awaited: nothing else may happen here that would drop the outcome.
 fn stay_while_parked(state: &Mutex<State>, call: &DetachedCall) {
     loop {
         let left = {
@@ -327,7 +330,7 @@ fn stay_while_parked(state: &Mutex<State>, call: &DetachedCall) {
             }
         };
         let Some(left) = left else { return call.cancel(Interrupted::Deadline) };
-        // The call's own time no longer counts. However this ends, the loop looks again.
+        // The call's own time does not count any more. In any case the loop looks again.
         call.wait().set_timeout(left, left);
         call.wait().until(None, Some(left)).ok();
     }
@@ -449,7 +452,7 @@ mod tests {
         eventually("it is over", || call.is_over());
         let taken = calls.take(call.id(), 3, None).unwrap();
         assert!(matches!(taken.next(), News::Done(Ok(Outcome::Complete(_)))));
-        // Its thread has no reason to stay.
+        // The call's thread has no reason to stay.
         let begun = Instant::now();
         calls.stop();
         assert!(begun.elapsed() < Duration::from_secs(2));

@@ -1,7 +1,8 @@
-//! The answer to a stateless request. To a POST it is plain JSON, or an event stream once something
-//! comes before the result; it cannot be resumed, and its end by the client cancels the request
-//! (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a transport of lines it
-//! is a line, and so is whatever comes before it (basic/transports/stdio).
+//! The answer to a stateless request. To a POST it is plain JSON, or an event stream once a
+//! message comes before the result; the stream cannot be resumed, and its end by the client
+//! cancels the request (2026-07-28, basic/transports/streamable-http, Receiving Messages). On a
+//! transport of lines the answer is a line, and so is each message before it
+//! (basic/transports/stdio).
 
 use std::sync::{Arc, Weak};
 use std::time::Instant;
@@ -22,7 +23,7 @@ use crate::protocol::sse;
 use crate::session::{EncodedEvent, EventSink};
 use crate::wait::{ClientWatch, KeepAlive};
 
-/// What a stateless request is answered with.
+/// The answer to a stateless request.
 #[derive(Debug)]
 pub(crate) enum StatelessAnswer {
     /// A result.
@@ -31,17 +32,17 @@ pub(crate) enum StatelessAnswer {
     List(ListPage),
     /// An error.
     Error(RpcError),
-    /// An error with a status and headers of its own, where the answer has not begun.
+    /// An error with its own status and headers, where the answer has not begun.
     Refused(Problem),
-    /// Nothing: the client has gone.
+    /// No answer: the client has gone.
     None,
 }
 
 /// An answer that may have begun.
 pub(crate) enum StatelessResponse {
-    /// Back to a POST, which may have begun.
+    /// The response to a POST, which may have begun.
     Posted(Arc<KeptAlive<Posted>>),
-    /// Among the lines of its client.
+    /// A line to the client.
     Lines(LineAnswer),
 }
 
@@ -49,7 +50,7 @@ pub(crate) enum StatelessResponse {
 pub(crate) struct Posted {
     responder: Option<Responder>,
     open: Option<OpenResponse>,
-    /// When something was last written to its client.
+    /// The time of the last bytes to the client.
     sent_at: Option<Instant>,
 }
 
@@ -74,7 +75,7 @@ impl Posted {
         if let Some(responder) = self.responder.take() {
             let (headers, own_bytes) = ([("Content-Type", JSON)], response.own_bytes());
             let body = response.pieces().map(str::as_bytes);
-            // A client that is gone needs no answer.
+            // If the client has gone, the answer is not missed.
             responder.respond_counted(status, &headers, &body, own_bytes).ok();
             return;
         }
@@ -108,8 +109,8 @@ impl StatelessResponse {
         StatelessResponse::Lines(answer)
     }
 
-    /// Makes a long-lived stream of it, in that place; `on_end` is called once it has ended. None
-    /// if the answer has begun, or its client has gone.
+    /// Turns the answer into a long-lived stream in that place; `on_end` is called once it has
+    /// ended. None if the answer has begun, or its client has gone.
     pub(crate) fn into_sink(
         self,
         door: &'static str,
@@ -126,7 +127,7 @@ impl StatelessResponse {
         }
     }
 
-    /// Gives the answer.
+    /// Sends the answer.
     pub(crate) fn finish(self, id: &RequestId, answer: &StatelessAnswer) {
         let mut posted = match &self {
             StatelessResponse::Posted(posted) => posted.take(),
@@ -141,13 +142,13 @@ impl StatelessResponse {
             StatelessAnswer::Refused(problem) => {
                 let error = error_for(problem.to_rpc());
                 if let Some(responder) = posted.as_mut().and_then(|it| it.responder.take()) {
-                    // A client that is gone needs no answer.
+                    // If the client has gone, the answer is not missed.
                     problem.send(responder, &error_response(Some(id), &error)).ok();
                     return;
                 }
                 (problem.status, Response::error(Some(id), &error))
             }
-            // Dropped unfinished, the connection ends; on lines nothing more is said.
+            // Dropped unfinished, the connection ends; on lines nothing more is sent.
             StatelessAnswer::None => return,
         };
         match (&self, posted) {

@@ -1,4 +1,4 @@
-//! Standard input and output, or any other two ends, of a client of lines.
+//! Copies a client's lines from and to standard input and output, or other ends.
 
 use std::io::{self, BufRead, Read as _, Write};
 use std::sync::Arc;
@@ -6,11 +6,11 @@ use std::sync::Arc;
 use super::LineClient;
 use super::line_queue::{LineQueue, Next};
 
-/// Gives the client's lines to what serves it, until their end. A line longer than
-/// `limits.body_bytes` is refused and passed over.
+/// Gives the client's lines to the server, until their end. A line longer than
+/// `limits.body_bytes` is refused and skipped.
 ///
 /// # Errors
-/// They cannot be read.
+/// The lines cannot be read.
 pub fn read_lines(mut input: impl BufRead, client: &Arc<LineClient>) -> io::Result<()> {
     let bytes_max = client.line_bytes_max();
     let most = u64::try_from(bytes_max).unwrap_or(u64::MAX);
@@ -22,7 +22,7 @@ pub fn read_lines(mut input: impl BufRead, client: &Arc<LineClient>) -> io::Resu
         }
         if line.len() < bytes_max || line.ends_with(b"\n") {
             client.take(&line);
-            // A large one is not kept for the small ones that follow.
+            // A large buffer is not kept for small lines that follow.
             line.shrink_to(LINE_ROOM_BYTES);
             continue;
         }
@@ -37,10 +37,10 @@ pub fn read_lines(mut input: impl BufRead, client: &Arc<LineClient>) -> io::Resu
     }
 }
 
-/// Writes what there is to be written, until its end.
+/// Writes the queued lines, until the queue's end.
 ///
 /// # Errors
-/// It cannot be written: nobody reads any more.
+/// A line cannot be written: the reader is gone.
 pub fn write_lines(out: &LineQueue, mut output: impl Write) -> io::Result<()> {
     while let Next::Event(event) = out.next(None) {
         let mut pieces = Vec::new();
@@ -53,5 +53,5 @@ pub fn write_lines(out: &LineQueue, mut output: impl Write) -> io::Result<()> {
     Ok(())
 }
 
-/// Room that is kept for the next line.
+/// The bytes of the buffer that is kept for the next line.
 const LINE_ROOM_BYTES: usize = 64 * 1024;

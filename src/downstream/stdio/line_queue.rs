@@ -1,5 +1,5 @@
-//! What waits to be written to a client of lines: bounded, and written by one thread. Whoever has
-//! an answer waits for room; what is said of nobody's request does not wait and may find none.
+//! The queue of lines to a client: bounded, and written by one thread. A sender of an answer
+//! waits for room; a message outside of requests does not wait and may find none.
 
 use std::collections::VecDeque;
 use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use crate::session::EncodedEvent;
 
-/// The queue. As with streams, one message of any size enters an empty queue, and the bound counts
-/// what waits behind it.
+/// The queue. As with streams, one message of any size enters an empty queue, and the bound
+/// counts the bytes behind it.
 #[derive(Debug)]
 pub struct LineQueue {
     waiting: Mutex<Waiting>,
@@ -20,7 +20,7 @@ pub struct LineQueue {
 struct Waiting {
     events: VecDeque<EncodedEvent>,
     bytes: usize,
-    /// No more comes in.
+    /// True if the queue takes no more messages.
     is_closed: bool,
 }
 
@@ -35,14 +35,14 @@ impl Waiting {
     }
 }
 
-/// What a reader of the queue finds.
+/// The result of reading the queue.
 #[derive(Debug)]
 pub enum Next {
-    /// The oldest of what waits.
+    /// The oldest message.
     Event(EncodedEvent),
-    /// Nothing has come until then.
+    /// No message came in time.
     Nothing,
-    /// Nothing will come any more.
+    /// No message will come any more.
     End,
 }
 
@@ -53,7 +53,7 @@ impl LineQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
+        // Between two changes there is no panic, so a poisoned value is whole.
         self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -86,7 +86,7 @@ impl LineQueue {
         true
     }
 
-    /// What is to be written next; waits for it, to `until` at most where that is given.
+    /// The next message to write; waits for it, to `until` at most where that is given.
     pub fn next(&self, until: Option<Instant>) -> Next {
         let mut waiting = self.lock();
         loop {
@@ -113,13 +113,13 @@ impl LineQueue {
         }
     }
 
-    /// Takes no more; what waits is still to be had.
+    /// Takes no more messages; waiting ones can still be read.
     pub fn close(&self) {
         self.lock().is_closed = true;
         self.changed.notify_all();
     }
 
-    /// Takes no more, and lets go of what waits: nobody can be given it.
+    /// Takes no more messages, and drops the waiting ones: they cannot be delivered.
     pub fn break_off(&self) {
         let dropped = {
             let mut waiting = self.lock();
@@ -131,7 +131,7 @@ impl LineQueue {
         drop(dropped);
     }
 
-    /// Whether more can be queued.
+    /// True if more messages can be queued.
     pub fn is_open(&self) -> bool {
         !self.lock().is_closed
     }

@@ -1,4 +1,4 @@
-//! Where messages for a client of lines go: during a session's request, outside of any, as the
+//! Sinks of messages to a client of lines: for a session's request, outside of requests, for the
 //! answer to a stateless request, and for a subscription.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -12,7 +12,7 @@ use crate::protocol::jsonrpc::RequestId;
 use crate::session::{EncodedEvent, EventSink};
 use crate::wait::{ClientWatch, Interrupted, Wait};
 
-/// Where messages go while a session's request is served.
+/// The sink of messages while a session's request is served.
 pub(crate) struct LineSink<'a> {
     pub(crate) out: &'a LineQueue,
     pub(crate) is_cancelled: &'a AtomicBool,
@@ -23,12 +23,12 @@ impl MessageSink for LineSink<'_> {
         self.out.put(EncodedEvent::of(text));
     }
 
-    /// The client goes with the process.
+    /// The client ends with the process.
     fn client(&self) -> Option<ClientWatch> {
         None
     }
 
-    /// The lines come in order, so a cancellation that came before this is this call's.
+    /// The lines come in order, so an earlier cancellation with this id is for this call.
     fn entered(&self, wait: &Wait) {
         if self.is_cancelled.load(Ordering::SeqCst) {
             wait.interrupt(Interrupted::Cancelled);
@@ -36,14 +36,14 @@ impl MessageSink for LineSink<'_> {
     }
 }
 
-/// Where messages go that belong to no request.
+/// The sink of messages that belong to no request.
 pub(crate) struct UnsolicitedSink {
     pub(crate) out: Arc<LineQueue>,
 }
 
 impl EventSink for UnsolicitedSink {
     fn send(&self, event: EncodedEvent) -> bool {
-        // One for which there is no room is lost, and not the client.
+        // A message without room is lost, but the client is not.
         self.out.offer(event);
         self.out.is_open()
     }
@@ -63,19 +63,19 @@ pub(crate) struct LineAnswer {
 }
 
 impl LineAnswer {
-    /// What reports that the client has cancelled it.
+    /// A watch that reports that the client has cancelled the request.
     pub(crate) fn client(&self) -> ClientWatch {
         self.watch.clone()
     }
 
-    /// Says something of it. Nothing is said of what was cancelled.
+    /// Sends a message of the answer. Nothing is sent after a cancellation.
     pub(crate) fn give(&self, event: EncodedEvent) {
         if self.client.awaits(&self.id) {
             self.client.out().put(event);
         }
     }
 
-    /// Makes a subscription of it. None where it was cancelled meanwhile.
+    /// Turns the answer into a subscription. None where it was cancelled meanwhile.
     pub(crate) fn into_sink(self, place: Place, on_end: OnEnd) -> Option<Arc<dyn EventSink>> {
         let subscribed = Arc::new(Subscribed {
             out: self.client.out().clone(),
@@ -96,7 +96,7 @@ pub(crate) struct Subscribed {
 }
 
 impl Subscribed {
-    /// Its client wants no more of it.
+    /// Ends the subscription because its client has cancelled it.
     pub(crate) fn end(&self) {
         self.is_open.store(false, Ordering::SeqCst);
         let on_end = self.on_end.lock().unwrap_or_else(PoisonError::into_inner).take();

@@ -1,9 +1,9 @@
-//! The stdio transport: one client, whose messages come a line each and are answered so, in both
-//! eras. It is the user's who started the process, so it needs no key and may see everything.
+//! The stdio transport: one client, whose messages and answers are a line each, in both eras. The
+//! client belongs to the user who started the process, so it needs no key and may see everything.
 //!
-//! Each request is served by a thread of its own, as those over HTTP are by their connections'.
-//! What reads the lines goes on meanwhile, so that answers and cancellations reach what waits for
-//! them. A session is opened by `initialize`; stateless requests need none.
+//! Each request is served by a thread of its own, as requests over HTTP are by their connections'
+//! threads. The reader of the lines goes on meanwhile, so that answers and cancellations reach
+//! the calls that wait for them. `initialize` opens a session; stateless requests need none.
 
 pub mod line_pump;
 pub mod line_queue;
@@ -43,23 +43,23 @@ use line_sinks::{LineAnswer, LineSink, Subscribed, UnsolicitedSink};
 /// Bytes of a response that waits for the others of its batch.
 const BATCHED_BYTES_MAX: usize = 64 * 1024;
 
-/// Who writes the lines.
+/// The program at the other end of the lines.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Host {
-    /// Another program: lines of the log, metrics and spans tell of its requests.
+    /// Another program: log lines, metrics and spans record its requests.
     Other,
-    /// A command of this program, which tells of them itself.
+    /// A command of this program, which reports on its requests itself.
     Command,
 }
 
-/// The client.
+/// The client of the lines.
 pub struct LineClient {
     front: Arc<Front>,
     host: Host,
     out: Arc<LineQueue>,
     session: OnceLock<Arc<Session>>,
     requests: Mutex<Requests>,
-    /// A request has been answered.
+    /// Notified when a request has been answered.
     answered: Condvar,
     n_threads: AtomicU64,
 }
@@ -74,12 +74,12 @@ impl fmt::Debug for LineClient {
 #[derive(Default)]
 struct Requests {
     by_id: HashMap<RequestId, Request>,
-    /// An `initialize`: what came after it waits for it.
+    /// An `initialize` in work: later requests wait for it.
     opening: Option<RequestId>,
     threads: Vec<Joined>,
 }
 
-/// What a line with requests is.
+/// The sort of a line with requests.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Sort {
     /// A request of a revision without sessions.
@@ -90,18 +90,18 @@ enum Sort {
     OfSession,
 }
 
-/// How a request is cancelled.
+/// An unanswered request, by the way in which it is cancelled.
 enum Request {
-    /// One of a session: as that does it, once the call is in it.
+    /// A request of a session: cancelled in the session, once the call has entered it.
     OfSession(Arc<AtomicBool>),
-    /// A stateless one: by the end of what stands for its client.
+    /// A stateless request: cancelled by the end of the socket that stands for its client.
     Stateless { _ends: UnixStream },
-    /// A `subscriptions/listen` that is open.
+    /// An open `subscriptions/listen`.
     Listening(Arc<Subscribed>),
 }
 
 impl LineClient {
-    /// A client that has said nothing yet.
+    /// A client that has sent nothing yet.
     pub fn new(front: Arc<Front>, host: Host) -> LineClient {
         let out = Arc::new(LineQueue::new(front.limits.stream_queue_bytes));
         LineClient {
@@ -115,29 +115,29 @@ impl LineClient {
         }
     }
 
-    /// The longest line that it may send.
+    /// The longest line that the client may send.
     pub fn line_bytes_max(&self) -> usize {
         self.front.limits.body_bytes
     }
 
-    /// What is to be written to it.
+    /// The lines to write to the client.
     pub fn out(&self) -> &Arc<LineQueue> {
         &self.out
     }
 
     fn lock(&self) -> MutexGuard<'_, Requests> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
+        // Between two changes there is no panic, so a poisoned value is whole.
         self.requests.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// What it may see: everything that there is now.
+    /// The client's scope: all present servers.
     fn scope(&self) -> Scope {
         let (principal, admission) =
             (self.front.operator.clone(), self.front.admission().generation);
         Scope { principal, only: None, narrowed: None, admission, charged: None }
     }
 
-    /// Says what is wrong with a line that cannot be read.
+    /// Answers a line that cannot be read with an error.
     pub fn refuse(&self, what: &str) {
         self.put_response(&Response::error(None, &RpcError::new(code::PARSE_ERROR, what)));
     }
@@ -146,7 +146,7 @@ impl LineClient {
         self.out.put(response.to_event());
     }
 
-    /// Takes a line. What it asks for is answered by and by.
+    /// Takes a line. Its requests are answered later.
     pub fn take(self: &Arc<Self>, line: &[u8]) {
         let Ok(text) = std::str::from_utf8(line) else {
             return self.refuse("The line is not UTF-8.");
@@ -216,13 +216,13 @@ impl LineClient {
         }
     }
 
-    /// Whatever its client cancels is answered no more (2026-07-28, basic/transports/stdio,
+    /// Cancels a request, which is not answered any more (2026-07-28, basic/transports/stdio,
     /// Cancellation).
     fn cancel(&self, id: &RequestId) {
         let ended = {
             let mut requests = self.lock();
             match requests.by_id.get(id) {
-                // Its session is told besides, and may not have it yet.
+                // The session is told besides, and may not have the call yet.
                 Some(Request::OfSession(is_cancelled)) => {
                     is_cancelled.store(true, Ordering::SeqCst);
                     None
@@ -238,12 +238,12 @@ impl LineClient {
         }
     }
 
-    /// Whether a request has been neither answered nor cancelled.
+    /// True if a request has been neither answered nor cancelled.
     pub(super) fn awaits(&self, id: &RequestId) -> bool {
         self.lock().by_id.contains_key(id)
     }
 
-    /// A request has become a subscription; false where it was cancelled meanwhile.
+    /// Notes that a request has become a subscription; false where it was cancelled meanwhile.
     pub(super) fn listens(&self, id: &RequestId, subscribed: &Arc<Subscribed>) -> bool {
         match self.lock().by_id.get_mut(id) {
             Some(request) => {
@@ -254,7 +254,7 @@ impl LineClient {
         }
     }
 
-    /// Has a thread answer a message, or a batch, with requests of those ids.
+    /// Starts a thread that answers a message, or a batch, with requests of those ids.
     fn start(self: &Arc<Self>, text: String, ids: Vec<RequestId>, sort: Sort) {
         let refuse = |error: &RpcError| {
             for id in &ids {
@@ -282,7 +282,7 @@ impl LineClient {
                 return refuse(&Problem::from_call(&error).to_rpc());
             }
         };
-        // Of those that are admitted alone: whoever comes after it waits for its answer.
+        // Only an admitted `initialize` counts: later requests wait for its answer.
         if let (Sort::Opening, [id]) = (sort, ids.as_slice()) {
             requests.opening.get_or_insert_with(|| id.clone());
         }
@@ -308,7 +308,7 @@ impl LineClient {
         }
     }
 
-    /// From here on this thread knows what its request is called.
+    /// Notes the begin of the request in this thread's record.
     fn begin(&self, bytes_in: usize) -> Option<Served> {
         match self.host {
             Host::Other => Some(telemetry::request::begin(Incoming {
@@ -372,7 +372,7 @@ impl LineClient {
 
     fn serve_of_session(self: &Arc<Self>, text: &str, is_cancelled: &Arc<AtomicBool>) {
         let caller = self.session.get().and_then(|session| session.caller());
-        // It was read once, so it reads again.
+        // The text was read before, so it reads again.
         let Ok(body) = dispatch::read_body(text.as_bytes(), caller.map(|it| it.revision))
         else {
             return;
@@ -413,7 +413,7 @@ impl LineClient {
             };
             let Some(response) = response else { continue };
             let text = response.pieces();
-            // A large one does not wait for the others.
+            // A large response does not wait for the others.
             if text.iter().map(|piece| piece.len()).sum::<usize>() > BATCHED_BYTES_MAX {
                 self.put_response(&response);
             } else {
@@ -456,7 +456,7 @@ impl LineClient {
         Response::to(request.id, &answer)
     }
 
-    /// Waits for an `initialize` that came before: some programs write several lines at once.
+    /// Waits for an earlier `initialize`: some programs write several lines at once.
     fn await_opening(&self) {
         let mut requests = self.lock();
         while requests.opening.is_some() {
@@ -465,7 +465,7 @@ impl LineClient {
         }
     }
 
-    /// Opens the session. What belongs to no request goes to the client from here on.
+    /// Opens the session. Messages that belong to no request go to the client from here on.
     fn initialize(&self, scope: &Scope, params: Option<&str>) -> Answer {
         let read = match legacy::read_initialize(params) {
             Ok(read) => read,
@@ -479,7 +479,7 @@ impl LineClient {
             Ok(session) => session,
             Err(error) => return Answer::Error(Problem::from_call(&error).to_rpc()),
         };
-        front.pipeline.log_level_unsaid(scope, session.can_be_asked());
+        front.log_level_unsaid(&session, scope);
         let result = front.initialize_result(scope, revision, None);
         let sink = Arc::new(UnsolicitedSink { out: self.out.clone() });
         let attached = front.sessions.attach(&session.id, session.next_stream(), sink);
@@ -491,7 +491,7 @@ impl LineClient {
         Answer::Result(result)
     }
 
-    /// Waits until every request is answered, but for subscriptions; true if that is so.
+    /// Waits until every request is answered, except for subscriptions; true if that is so.
     pub fn drain(&self, deadline: Instant) -> bool {
         let is_open = |request: &Request| match request {
             Request::OfSession(_) | Request::Stateless { .. } => true,
@@ -509,7 +509,7 @@ impl LineClient {
         true
     }
 
-    /// Cancels what is in flight, and ends the client's session and its output.
+    /// Cancels the requests in flight, and ends the client's session and its output.
     pub fn end(&self) {
         if let Some(session) = self.session.get() {
             self.front.sessions.close_soon(&session.id);
@@ -522,12 +522,13 @@ impl LineClient {
         drop(ended);
         self.answered.notify_all();
         self.out.close();
-        // Whoever waits for a server hears of its end, and for room of that of the queue.
+        // A call that waits for a server is told of the end, and one that waits for room of the
+        // queue's end.
         drop(threads);
     }
 }
 
-/// Takes requests out when their thread ends, however it ends.
+/// Takes requests out when their thread ends in any way.
 struct Left<'a> {
     client: &'a LineClient,
     ids: &'a [RequestId],
@@ -537,7 +538,7 @@ impl Drop for Left<'_> {
     fn drop(&mut self) {
         let mut requests = self.client.lock();
         for id in self.ids {
-            // What has become a subscription goes on.
+            // A request that has become a subscription goes on.
             if !matches!(requests.by_id.get(id), Some(Request::Listening(_))) {
                 requests.by_id.remove(id);
             }
@@ -550,8 +551,8 @@ impl Drop for Left<'_> {
     }
 }
 
-/// Whether a request says of itself that it is of a revision without sessions (2026-07-28,
-/// basic/versioning). One of a revision that nobody knows is told so in that era's way.
+/// True if a request declares a revision without sessions (2026-07-28, basic/versioning). An
+/// unknown revision gets its error in that era's form.
 fn is_stateless(params: Option<&str>) -> bool {
     let Some(declared) = modern::declared_version(params) else { return false };
     Revision::parse(&declared).map(Revision::era) != Some(Era::Legacy)

@@ -1,24 +1,24 @@
-//! Pure: what makes a head acceptable, and how its body is delimited.
+//! Pure: the rules for an acceptable head, and the framing of its body.
 //!
-//! Stricter than RFC 9112 asks, because what two readers may understand differently is how one
-//! request is smuggled inside another. `httparse` splits the lines; every rule beside the
-//! splitting is here.
+//! The rules are stricter than RFC 9112, because a text that two readers understand differently
+//! is how one request is smuggled inside another. `httparse` splits the lines; every other rule
+//! is here.
 
 use super::bound::Bound;
 use super::{Head, Headers, Peer};
 use crate::limits::Limits;
 
-/// Why a request is not served, and what the client is told.
+/// The reason why a request is not served, and the text for its client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Refusal {
     pub(crate) status: u16,
     pub(crate) reason: &'static str,
-    /// The bound that was reached, if it was one.
+    /// The bound that was reached, if that is the reason.
     pub(crate) bound: Option<Bound>,
 }
 
 impl Refusal {
-    /// What the client is told, with the bound by its name.
+    /// The text for the client, with the name of the bound.
     pub(crate) fn told(&self, limits: &Limits) -> String {
         match self.bound {
             Some(bound) => bound.told(self.reason, limits),
@@ -54,14 +54,14 @@ impl From<Refusal> for Rejected {
 const EMPTY_LINES_MAX: usize = 2;
 /// Fields parsed without an allocation; browsers send about twenty.
 const FIELDS_USUAL: usize = 48;
-/// Digits of a length; more cannot be below any bound.
+/// Digits of a length; a length with more is over any bound.
 const LENGTH_DIGITS_MAX: usize = 18;
 
-/// Finds the end of a head in bytes that arrive in pieces, and refuses at the first byte that
-/// no head can have.
+/// Finds the end of a head in bytes that arrive in pieces, and refuses the first byte that no
+/// head may have.
 #[derive(Debug, Default)]
 pub(crate) struct HeadScan {
-    /// Where the head begins, behind empty lines.
+    /// The position of the head, behind empty lines.
     start: usize,
     seen: usize,
     line_start: usize,
@@ -69,7 +69,7 @@ pub(crate) struct HeadScan {
 }
 
 impl HeadScan {
-    /// Looks at `bytes`: all that was given before, and more. Gives begin and end of the head.
+    /// Searches `bytes`: the bytes of the last call, and more. Returns the head's begin and end.
     pub(crate) fn find(
         &mut self,
         bytes: &[u8],
@@ -105,7 +105,7 @@ impl HeadScan {
             b'\n' => Ok(()),
             _ if self.previous == b'\r' => Err(refuse(400, "a bare CR in the head")),
             b'\r' => Ok(()),
-            // TLS, other protocols and leading white space are known by their first byte.
+            // TLS, other protocols and leading white space are recognized by their first byte.
             _ if at == self.start && !byte.is_ascii_alphabetic() => {
                 Err(refuse(400, "not an HTTP request"))
             }
@@ -118,26 +118,27 @@ impl HeadScan {
 
 const TOO_LONG: Refusal = over(Bound::HeadBytes, 431, "the head is too long");
 const TOO_MANY_FIELDS: Refusal = over(Bound::Headers, 431, "too many header fields");
-/// The body of a request is over its bound.
+/// The refusal of a body that is over its bound.
 pub(crate) const BODY_TOO_LONG: Refusal = over(Bound::BodyBytes, 413, "the body is too long");
 
 /// How a body is delimited.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum BodyFraming {
-    /// There is none.
+    /// There is no body.
     Empty,
-    /// So many bytes, at least one.
+    /// The body has this many bytes, at least one.
     Length(usize),
-    /// Chunks until an empty one.
+    /// The body is chunked.
     Chunked,
 }
 
-/// What the answer to a request must heed.
+/// The properties of a request to which the answer must keep.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) struct Manner {
     /// The request was HEAD: the answer has no body.
     pub(crate) head_only: bool,
-    /// The client speaks HTTP/1.0: no chunks, and keeping alive is said.
+    /// The client speaks HTTP/1.0: the answer has no chunks, and announces a connection that
+    /// stays open.
     pub(crate) http10: bool,
     /// The client wants to send another request.
     pub(crate) keep_alive: bool,
@@ -186,7 +187,7 @@ fn malformed(error: httparse::Error, raw: &[u8]) -> Refusal {
     }
 }
 
-/// Whether the request line ends in some version of HTTP.
+/// True if the request line ends in a version of HTTP.
 fn names_http(raw: &[u8]) -> bool {
     let line = raw.split(|&byte| byte == b'\r').next().unwrap_or(&[]);
     let version = line.rsplit(|&byte| byte == b' ').next().unwrap_or(&[]);
@@ -230,7 +231,7 @@ fn accept(
     Ok(Parsed { head, body, manner, expects_continue })
 }
 
-/// What the fields say that the engine itself obeys.
+/// The header fields that the engine itself obeys.
 #[derive(Debug, Default)]
 struct Rules<'a> {
     length: Option<u64>,
@@ -238,13 +239,13 @@ struct Rules<'a> {
     host: Option<&'a str>,
     expects_continue: bool,
     keep_alive: bool,
-    /// What no body is read for, though the head can be.
+    /// The reason why no body is read, though the head can be.
     refused: Option<Refusal>,
 }
 
 impl<'a> Rules<'a> {
     fn read(&mut self, name: &str, value: &'a str) -> Result<(), Refusal> {
-        // The lengths first: most fields are none of these, and comparing them costs.
+        // Lengths are compared first: most fields are none of these, and comparing names costs.
         match name.len() {
             14 if name.eq_ignore_ascii_case("content-length") => self.read_length(value),
             17 if name.eq_ignore_ascii_case("transfer-encoding") => self.read_coding(value),
@@ -277,7 +278,7 @@ impl<'a> Rules<'a> {
         if value.len() > LENGTH_DIGITS_MAX {
             self.refused = Some(BODY_TOO_LONG);
         }
-        // What is too long to be a number stands for one all the same: there is a length.
+        // A length with too many digits counts as the largest number: there is a length.
         self.length = Some(value.parse().unwrap_or(u64::MAX));
         Ok(())
     }
@@ -350,7 +351,7 @@ fn split_target(
         Some(absolute) => {
             let end = absolute.find(['/', '?']).unwrap_or(absolute.len());
             let (authority, origin) = absolute.split_at(end);
-            // Whoever checks Host must not be led past by a target that overrides it.
+            // A proxy that checks Host must not be evaded by a target that overrides it.
             if authority.is_empty() || !authority.eq_ignore_ascii_case(host) {
                 return Err(refuse(400, "the target names another host than Host"));
             }

@@ -1,4 +1,4 @@
-//! One test per rule of framing.
+//! Tests of framing, one for each rule.
 
 use std::net::{IpAddr, Ipv4Addr};
 

@@ -1,7 +1,8 @@
-//! The connections that are open, the bounds on them, and the threads that serve them.
+//! Open connections, the bounds on them, and the threads that serve them.
 //!
-//! Each connection holds one thread from its first byte to its end. Threads are started when a
-//! connection finds none that waits, and wait for another one for a while before they end.
+//! Each connection holds one thread from its first byte to its end. A thread is started when no
+//! thread waits for a new connection; a thread whose connection has ended waits a while for
+//! another one.
 
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
@@ -18,59 +19,60 @@ use crate::protocol::call::PrincipalId;
 use crate::shares::{NotTaken, Shares};
 use crate::thread::Joined;
 
-/// A connection that has not brought its first head, or the head that it has begun, after so
-/// many microseconds may be closed to make room for another.
+/// A connection may be closed to make room for another if its first head, or the rest of a head
+/// that it has begun, has not come after so many microseconds.
 const SILENT_MAX_US: u64 = 1_000_000;
-/// After so many microseconds it may, if no other is idle: whoever connects has mostly sent its
-/// head by then.
+/// The same time where no other connection is idle, in microseconds: most clients have sent
+/// their head by then.
 const HEAD_USUAL_US: u64 = 100_000;
 
 /// [`Conn::idle`] of a connection whose thread is at work.
 const BUSY: u64 = u64::MAX;
-/// [`Conn::idle`] of a connection that was told to end while it was idle.
+/// [`Conn::idle`] of a connection that was evicted while it was idle.
 const EVICTED: u64 = u64::MAX - 1;
-/// [`Conn::idle`] of a connection whose request is in work, and known to be somebody's.
+/// [`Conn::idle`] of a connection whose request is in work, for a known principal.
 const IN_WORK: u64 = u64::MAX - 2;
 
-/// One connection, shared by its thread, the pool and whoever watches its client.
+/// One connection, shared by its thread, the pool and the watchers of its client.
 #[derive(Debug)]
 pub(crate) struct Conn {
     pub(crate) socket: Arc<Socket>,
     pub(crate) peer: Peer,
     id: u64,
-    /// From when on it may make room for another while it waits for a head, in microseconds of
-    /// the pool's life; [`BUSY`]; [`IN_WORK`]; [`EVICTED`]. Whoever swaps a time for something else has decided what happens next.
+    /// The time from which on the connection may make room for another while it waits for a head,
+    /// in microseconds of the pool's life; or [`BUSY`], [`IN_WORK`] or [`EVICTED`]. The thread
+    /// that swaps a time for another value decides what happens next.
     idle: AtomicU64,
-    /// It was told to end: its receiving side is shut from here, or will be in a moment, so
-    /// that its hang-up says nothing of the client.
+    /// True if the connection was evicted: its receiving side is shut by the gateway, or will be
+    /// in a moment, so that its hang-up does not mean that the client has gone.
     evicted: AtomicBool,
-    /// It counts against a principal's share.
+    /// True while the connection counts against a principal's share.
     charged: AtomicBool,
-    /// The beginning of a head is here, and not its end.
+    /// True while a part of a head is here.
     has_begun_head: AtomicBool,
 }
 
-/// What a thread finds when its idle connection has bytes, or its end.
+/// The state that a thread finds when its idle connection has bytes, or its end.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Awake {
-    /// Nobody else touched the connection.
+    /// No other thread has changed the connection.
     Undisturbed,
-    /// It was told to end in this very moment.
+    /// The connection was evicted in this very moment.
     Evicted,
 }
 
 impl Conn {
-    /// Whether a hang-up on the socket may have been caused by this side.
+    /// True if a hang-up on the socket may have been caused by this side.
     pub(crate) fn is_evicted(&self) -> bool {
         self.evicted.load(Ordering::SeqCst)
     }
 
-    /// The connection's thread goes to work.
+    /// Notes that the connection's thread goes to work.
     pub(crate) fn leave_idle(&self) -> Awake {
         self.has_begun_head.store(false, Ordering::SeqCst);
         match self.idle.swap(BUSY, Ordering::SeqCst) {
             EVICTED => {
-                // Whoever evicts may not have come so far yet.
+                // The evicting thread may not have come so far yet.
                 self.evicted.store(true, Ordering::SeqCst);
                 Awake::Evicted
             }
@@ -89,41 +91,41 @@ impl Conn {
         evicted
     }
 
-    /// Wakes the thread of an evicted connection. What has arrived already it still reads.
+    /// Wakes the thread of an evicted connection, which still reads the bytes that have arrived.
     fn wake(&self) {
         self.socket.shutdown(Shutdown::Read);
     }
 }
 
-/// Why a connection is not taken.
+/// The reason why a connection is not taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Refused {
     /// `limits.connections` are open and none is idle.
     Connections,
-    /// `limits.connections_per_address` are open from there.
+    /// `limits.connections_per_address` connections of its address are open.
     Address,
-    /// The server ends.
+    /// The server has closed the pool.
     Closed,
 }
 
-/// What is to be done for a connection that was taken.
+/// The next step for a connection that was taken.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Taken {
-    /// A thread has it, or will in a moment.
+    /// A thread serves the connection, or will in a moment.
     Served,
-    /// Start a thread, or say [`Pool::thread_failed`].
+    /// The caller must start a thread, or call [`Pool::thread_failed`].
     NeedsThread,
 }
 
 #[derive(Debug)]
 struct State {
-    /// Accepted and not yet with a thread. Never longer than `open`.
+    /// Connections that are accepted and not yet with a thread. Never longer than `open`.
     queue: VecDeque<Arc<Conn>>,
     open: HashMap<u64, Arc<Conn>>,
-    /// Of `open`, those told to end; their places were given to others.
+    /// The number of `open` connections that were evicted; their places were given to others.
     evicted: usize,
     per_address: HashMap<Peer, usize>,
-    /// How many connections whose requests are in work each principal has, and whose each is.
+    /// The number of connections in work of each principal, and the principal of each connection.
     shares: Shares<PrincipalId>,
     in_work: HashMap<u64, PrincipalId>,
     waiting: usize,
@@ -157,9 +159,10 @@ impl State {
         conn.charged.store(false, Ordering::Relaxed);
     }
 
-    /// The idle connection that makes room: of the address that has most connections, the one
-    /// that is idle for longest. A connection has time to bring its head, but less where only such
-    /// ones are left, and none where half a share of all are nobody's yet.
+    /// The idle connection to evict: of the address that has most connections, the one that is
+    /// idle for longest. A connection has time to send its head, but less where only such
+    /// connections are left, and none where the connections without a known principal are half a
+    /// share or more.
     fn longest_idle(&self, now: u64, half_share: usize) -> Option<(u64, &Arc<Conn>)> {
         let states = || self.open.values().map(|conn| (conn.idle.load(Ordering::SeqCst), conn));
         let idle = || states().filter(|(since, _)| *since < IN_WORK);
@@ -178,7 +181,7 @@ impl State {
     }
 }
 
-/// Whose connections count together, as [`PrincipalId::of_address`] says.
+/// The peer under which connections count together, as [`PrincipalId::of_address`] says.
 fn network(peer: Peer) -> Peer {
     match peer {
         Peer::Ip(ip) => match PrincipalId::of_address(ip) {
@@ -193,9 +196,9 @@ fn network(peer: Peer) -> Peer {
 #[derive(Debug)]
 pub(crate) struct Pool {
     state: Mutex<State>,
-    /// A thread that waits is needed, or the pool closes.
+    /// Notified when a waiting thread is needed, or the pool closes.
     work: Condvar,
-    /// A connection or a thread has ended.
+    /// Notified when a connection or a thread has ended.
     ended: Condvar,
     begun: Instant,
     connections_max: usize,
@@ -218,7 +221,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Nothing between two changes can panic, so a poisoned state is whole.
+        // Between two changes there is no panic, so a poisoned state is whole.
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
@@ -226,7 +229,7 @@ impl Pool {
         u64::try_from(self.begun.elapsed().as_micros()).unwrap_or(IN_WORK - 1)
     }
 
-    /// Takes a new connection. When the pool is full, the longest idle one makes room.
+    /// Takes a new connection. When the pool is full, the longest idle connection makes room.
     pub(crate) fn take(&self, socket: Socket, peer: Peer) -> Result<Taken, (Socket, Refused)> {
         let mut evicted = None;
         let taken = {
@@ -242,7 +245,7 @@ impl Pool {
             }
             self.admit(&mut state, socket, peer);
             // The thread of the evicted connection takes this one. And when there are as many
-            // threads as connections may be, one of them is between two connections.
+            // threads as connections may be, one of the threads is between two connections.
             let threads_max = self.connections_max + state.evicted;
             if state.queue.len() <= state.waiting
                 || evicted.is_some()
@@ -292,7 +295,7 @@ impl Pool {
         loop {
             let half_share = self.connections_max / SHARES_MIN / 2;
             let (since, conn) = state.longest_idle(self.now_us(), half_share)?;
-            // When it got a request just now, look for another.
+            // If the connection got a request just now, another one is looked for.
             if conn.evict(since) {
                 let conn = Arc::clone(conn);
                 state.evicted += 1;
@@ -310,8 +313,8 @@ impl Pool {
         }
     }
 
-    /// The thread that [`Pool::take`] or [`Pool::replace`] asked for did not start. Gives back
-    /// the connection it was for, unless another thread has taken that.
+    /// Notes that the thread that [`Pool::take`] or [`Pool::replace`] asked for did not start.
+    /// Gives back the connection it was for, unless another thread has taken that.
     pub(crate) fn thread_failed(&self) -> Option<Arc<Conn>> {
         let mut state = self.lock();
         state.threads -= 1;
@@ -320,8 +323,9 @@ impl Pool {
         Some(conn)
     }
 
-    /// An evicted connection got a request in the same moment and keeps its thread, so the
-    /// connection in its place may need another. True when one must be started.
+    /// Notes that an evicted connection got a request in the same moment and keeps its thread, so
+    /// that the connection in its place may need another. Returns true when a thread must be
+    /// started.
     pub(crate) fn replace(&self) -> bool {
         let mut state = self.lock();
         let threads_max = self.connections_max + self.connections_max / POOL_RESERVE_DIVISOR;
@@ -341,7 +345,7 @@ impl Pool {
         drop(ended);
     }
 
-    /// The next connection for a thread of the pool; `None` when the thread shall end.
+    /// The next connection for a thread of the pool; none when the thread shall end.
     pub(crate) fn next(&self) -> Option<Arc<Conn>> {
         let mut state = self.lock();
         let mut spare = true;
@@ -352,7 +356,7 @@ impl Pool {
             if state.closed || !spare {
                 state.threads -= 1;
                 self.ended.notify_all();
-                // Their stacks are held until they are joined.
+                // The stacks of ended threads are held until they are joined.
                 let ended = take_ended(&mut state);
                 drop(state);
                 drop(ended);
@@ -367,7 +371,7 @@ impl Pool {
         }
     }
 
-    /// The connection has ended or left the pool.
+    /// Notes that the connection has ended or left the pool.
     pub(crate) fn finished(&self, conn: &Conn) {
         let mut state = self.lock();
         remove(&mut state, conn);
@@ -376,14 +380,14 @@ impl Pool {
         }
     }
 
-    /// The connection's thread is about to wait for a request.
+    /// Notes that the connection's thread is about to wait for a request.
     pub(crate) fn enter_idle(&self, conn: &Conn) {
         conn.has_begun_head.store(false, Ordering::SeqCst);
         if conn.charged.load(Ordering::Relaxed) {
             self.lock().release(conn);
         }
-        // A new connection keeps its time to speak. One that was evicted and served still must
-        // not be evicted again.
+        // A new connection keeps its time for a head. A connection that was evicted and served
+        // still must not be evicted again.
         if !conn.is_evicted() {
             let (before, now) = (conn.idle.load(Ordering::SeqCst), self.now_us());
             if [BUSY, IN_WORK].contains(&before) {
@@ -392,21 +396,21 @@ impl Pool {
         }
     }
 
-    /// The first byte of a head is here: it has some time for the rest.
+    /// Notes the first byte of a head, and gives the client time for the rest.
     pub(crate) fn begin_head(&self, conn: &Conn) {
         conn.has_begun_head.store(true, Ordering::SeqCst);
         let (before, until) = (conn.idle.load(Ordering::SeqCst), self.now_us() + SILENT_MAX_US);
         if before < IN_WORK {
-            // Else it is evicted in this moment, and stays so.
+            // If the swap fails, the connection was evicted in this moment, and stays so.
             conn.idle.compare_exchange(before, until, Ordering::SeqCst, Ordering::SeqCst).ok();
         }
     }
 
     /// Counts a connection whose head is known against its principal's share, until it is idle
-    /// again. Nothing is to be done where it counts already.
+    /// again. Does nothing where the connection counts already.
     ///
     /// # Errors
-    /// The principal has its share of them in work.
+    /// As many connections of the principal are in work as its share allows.
     pub(crate) fn charge(
         &self,
         conn: &Conn,
@@ -423,8 +427,8 @@ impl Pool {
         Ok(())
     }
 
-    /// Tells every connection to end that has waited for a request for so long, but for those
-    /// whose head is arriving.
+    /// Evicts every connection that has waited at least so long for a request, unless a head is
+    /// arriving on it.
     pub(crate) fn evict_idle(&self, at_least: Duration) {
         let at_least = u64::try_from(at_least.as_micros()).unwrap_or(IN_WORK);
         let mut idle = Vec::new();
@@ -487,7 +491,7 @@ impl Pool {
         }
     }
 
-    /// Connections that count against the bound, idle ones, threads.
+    /// The numbers of open connections that count, of idle ones, and of threads.
     pub(crate) fn count(&self) -> (usize, usize, usize) {
         let state = self.lock();
         let idle = |conn: &&Arc<Conn>| conn.idle.load(Ordering::Relaxed) < IN_WORK;
@@ -496,14 +500,14 @@ impl Pool {
     }
 }
 
-/// How long a connection has waited for a request, of which [`Conn::idle`] is `since`. One that is
-/// new has time to speak, and `since` is the end of that.
+/// The microseconds for which a connection with this [`Conn::idle`] has waited for a request. A
+/// new connection has time for its head, and `since` is the end of that time.
 fn waited_us(since: u64, now: u64) -> u64 {
     let begun = if since > now { since.saturating_sub(SILENT_MAX_US) } else { since };
     now.saturating_sub(begun)
 }
 
-/// The handles of threads that have ended, to be dropped where nothing is locked.
+/// The handles of threads that have ended, to be dropped where no lock is held.
 fn take_ended(state: &mut State) -> Vec<Joined> {
     let kept = std::mem::take(&mut state.joined);
     let (ended, running) = kept.into_iter().partition(Joined::is_finished);

@@ -1,4 +1,4 @@
-//! The pool by its own words: bounds, eviction, shares.
+//! Tests of the pool alone: bounds, eviction, shares.
 
 use super::*;
 use std::os::fd::OwnedFd;
@@ -40,7 +40,7 @@ fn one_address_has_its_bound_and_this_machine_none() {
         assert_eq!(taken, Ok(Taken::NeedsThread), "{peer}");
         open.push(theirs);
     }
-    // An end gives the place back.
+    // The end of a connection gives its place back.
     let first = pool.next().unwrap();
     assert_eq!(first.peer, ip("10.0.0.1"));
     pool.finished(&first);
@@ -54,7 +54,7 @@ fn a_new_connection_has_time_to_speak_before_it_makes_room() {
     let (_first, taken) = take(&pool, Peer::Unix);
     assert_eq!(taken, Ok(Taken::NeedsThread));
     let next = take(&pool, Peer::Unix).1;
-    // Where this thread had to wait, the time is over.
+    // If this thread had to wait for too long, the time for a head is over.
     assert!(next == Err(Refused::Connections) || begun.elapsed() >= HEAD_USUAL);
 }
 
@@ -67,10 +67,10 @@ fn the_longest_idle_connection_makes_room_and_its_thread_takes_over() {
     pool.enter_idle(&conns[1]);
     assert_eq!(take(&pool, Peer::Unix).1, Ok(Taken::Served));
     assert_eq!((conns[0].is_evicted(), conns[1].is_evicted()), (false, true));
-    // Its thread reads the end; the other side of a shut pair cannot write any more.
+    // The thread reads the end; the other side of a shut pair cannot write any more.
     assert_eq!(conns[1].socket.recv_now(&mut [0]).ok(), Some(0));
     assert_eq!(conns[1].leave_idle(), Awake::Evicted);
-    // It had a request after all, so the newcomer needs a thread of its own.
+    // The evicted connection had a request after all, so the new one needs a thread of its own.
     assert!(pool.replace());
     assert!(pool.next().is_some());
     pool.finished(&conns[1]);
@@ -83,7 +83,8 @@ fn a_flood_of_connections_without_heads_makes_room_for_the_next() {
     let begun = Instant::now();
     let _theirs: Vec<_> = (0..16).map(|_| take(&pool, Peer::Unix).0).collect();
     let conns: Vec<_> = (0..16).map(|_| pool.next().unwrap()).collect();
-    // Two of 16 are half a share. While fewer are nobody's, they have time for their heads.
+    // Two of 16 are half a share. While fewer have no known principal, they have time for their
+    // heads.
     for conn in &conns[..15] {
         assert_eq!(conn.leave_idle(), Awake::Undisturbed);
         assert_eq!(pool.charge(conn, None), Ok(()));
@@ -118,7 +119,7 @@ fn a_drain_ends_what_was_not_used_for_a_while() {
 #[test]
 fn how_long_a_connection_waits_is_known() {
     assert_eq!(waited_us(2_000_000, 2_500_000), 500_000);
-    // A new one that came at 2.2 s.
+    // A new connection that came at 2.2 s.
     assert_eq!(waited_us(2_200_000 + SILENT_MAX_US, 2_500_000), 300_000);
     assert_eq!(waited_us(100, 50), 50);
 }

@@ -17,7 +17,7 @@ fn a_structured_result_of_any_type_is_wrapped_for_revisions_of_objects() {
             (Output::Any, json!([1, 2]), Some(json!({ "result": [1, 2] }))),
             (Output::Any, json!("x"), Some(json!({ "result": "x" }))),
             (Output::Any, json!(null), Some(json!({ "result": null }))),
-            // As its schema is, whatever the value.
+            // The schema is wrapped, so each value is.
             (Output::Any, json!({ "a": 1 }), Some(json!({ "result": { "a": 1 } }))),
             (Output::Object, json!({ "a": 1 }), None),
             (Output::Object, json!(7), Some(json!({ "result": 7 }))),
@@ -39,7 +39,7 @@ fn what_is_only_structured_is_told_in_words_too() {
     let result = json!({ "content": [], "structuredContent": [1] });
     let found = call_result(R::V2025_03_26, || Output::Any, &raw(&result)).unwrap();
     assert_eq!(value(&found)["content"], json!([{ "type": "text", "text": "[1]" }]));
-    // Nothing is announced, and nothing is there.
+    // No structured result is announced, and there is none.
     let nothing = json!({ "content": [], "structuredContent": null });
     let found = call_result(R::LATEST_LEGACY, || Output::Object, &raw(&nothing)).unwrap();
     assert_eq!(value(&found), json!({ "content": [] }));
@@ -57,7 +57,7 @@ fn an_object_is_not_taken_apart() {
     let first = |text: &str| structures(text).collect::<Vec<u8>>();
     assert_eq!(first(r#"{"structuredContent" : [1],"x":{"structuredContent":{}}}"#), b"[{");
     assert_eq!(first(r#"{"text":"structuredContent","t":"\"structuredContent\":1"}"#), b"");
-    // What is no result of a call is left as it is, and not read.
+    // A text that is no result of a call is left as it is, and not parsed.
     let text = r#"{"structuredContent":{"a":1},"structuredContent":{"b":2}}"#;
     let result = Raw::from_valid(text.to_owned());
     assert_eq!(call_result(R::LATEST_LEGACY, || Output::Object, &result), None);
@@ -224,7 +224,7 @@ fn tools_in_sampling_have_structured_results_of_the_revision() {
     assert_eq!(result["structuredContent"], json!({ "result": [1] }));
     let error = asked(R::V2025_06_18, "sampling/createMessage", &params).unwrap_err();
     assert_eq!(error.code, code::INVALID_PARAMS);
-    // Audio is what it is for tools.
+    // Audio becomes a text, as in tools' results.
     let audio = json!({ "maxTokens": 1, "messages": [
         { "role": "user", "content": { "type": "audio", "data": "", "mimeType": "audio/wav" } } ] });
     let found = asked(R::V2024_11_05, "sampling/createMessage", &audio).unwrap();

@@ -1,16 +1,19 @@
 //! The questions that wait for an answer, and those that are asked in one call: they end with it.
 
-pub(super) mod table;
+mod open;
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
-use super::{Command, SessionId, Sessions};
+use super::Session;
+use crate::limits::SESSION_SWEEP_INTERVAL;
 use crate::protocol::call::{AnswerTo, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::wait::{Held, Wait};
-use table::Tie;
+
+pub(super) use open::OpenQuestions;
 
 /// A question that waits for its answer. Dropped, it answers itself with an error.
 #[derive(Debug)]
@@ -33,21 +36,37 @@ impl Pending {
     }
 }
 
-struct OpenQuestion {
-    /// What the client sees.
-    id: RequestId,
-    is_of_call: bool,
-    tie: Arc<Tie>,
+impl Session {
+    /// Closes a question for the client's answer: where the answer goes.
+    pub fn answered(&self, question: &RequestId) -> Option<Pending> {
+        self.questions.take(question.as_u64()?)
+    }
+
+    /// Closes a question that its server no longer asks; gives the id that the client sees.
+    pub fn withdraw(&self, server: &ServerName, upstream_id: &RequestId) -> Option<RequestId> {
+        self.questions.withdraw(server, upstream_id).map(RequestId::from)
+    }
+}
+
+/// When a question that is asked now expires.
+pub(super) fn expiry(now: Instant, life: Duration) -> Instant {
+    now.checked_add(life).unwrap_or(now)
 }
 
 /// The questions to a client in one call. Those that are open when this is dropped are closed,
 /// and their servers told that there is no answer.
 pub struct CallQuestions<'a> {
-    sessions: &'a Sessions,
-    session: &'a SessionId,
+    session: &'a Session,
     wait: &'a Arc<Wait>,
+    /// A question stays open for so long.
+    life: Duration,
     /// Those that may be open, so no more than a session may have.
-    asked: Vec<OpenQuestion>,
+    asked: Vec<Asked>,
+}
+
+struct Asked {
+    id: u64,
+    is_of_call: bool,
 }
 
 impl std::fmt::Debug for CallQuestions<'_> {
@@ -60,30 +79,24 @@ impl std::fmt::Debug for CallQuestions<'_> {
 
 impl<'a> CallQuestions<'a> {
     pub(super) fn new(
-        sessions: &'a Sessions,
-        session: &'a SessionId,
+        session: &'a Session,
         wait: &'a Arc<Wait>,
+        life: Duration,
     ) -> CallQuestions<'a> {
-        CallQuestions { sessions, session, wait, asked: Vec::new() }
+        CallQuestions { session, wait, life, asked: Vec::new() }
     }
 
     /// Opens a question, for whoever can send it: gives the id that the client is to see. The
     /// call's timeout stands still while it is open.
     pub fn ask(&mut self, question: Question) -> Option<RequestId> {
-        self.asked.retain(|asked| asked.tie.is_open());
-        let (is_of_call, tie) = (question.is_of_call, Arc::new(Tie::default()));
-        let (id, wait) = (self.session.clone(), self.wait.clone());
-        let tied = tie.clone();
-        let ask = |reply| Command::Ask { id, question, wait, tie: tied, reply };
-        let Ok(number) = self.sessions.ask(ask) else {
-            // Opened later than this, nobody would send it, and the call would stand still.
-            tie.give_up();
-            self.tell_given_up();
-            return None;
-        };
-        let id = RequestId::from(number?);
-        self.asked.push(OpenQuestion { id: id.clone(), is_of_call, tie });
-        Some(id)
+        let open = &self.session.questions;
+        self.asked.retain(|asked| open.has(asked.id));
+        let is_of_call = question.is_of_call;
+        // Longer than the question lives, so that its end is told before the call's.
+        let held = self.wait.hold(self.life + 3 * SESSION_SWEEP_INTERVAL);
+        let id = open.open(question, expiry(Instant::now(), self.life), Some(held))?;
+        self.asked.push(Asked { id, is_of_call });
+        Some(RequestId::from(id))
     }
 
     /// The server has answered the call: what may be about something else outlives it.
@@ -91,20 +104,11 @@ impl<'a> CallQuestions<'a> {
         self.asked.retain(|asked| asked.is_of_call);
     }
 
-    /// Closes those that are open, and gives the ids that the client sees. Never waits.
+    /// Closes those that are open, and gives the ids that the client sees.
     pub fn close(&mut self) -> Vec<RequestId> {
-        self.asked.retain(|asked| asked.tie.is_open());
-        if self.asked.is_empty() {
-            return Vec::new();
-        }
-        self.asked.iter().for_each(|asked| asked.tie.give_up());
-        self.tell_given_up();
-        self.asked.drain(..).map(|asked| asked.id).collect()
-    }
-
-    fn tell_given_up(&self) {
-        // If the inbox is full, a sweep finds them.
-        self.sessions.tell(Command::GivenUp { id: self.session.clone() }).ok();
+        let open = &self.session.questions;
+        let given_up = self.asked.drain(..).filter(|asked| open.give_up(asked.id));
+        given_up.map(|asked| RequestId::from(asked.id)).collect()
     }
 }
 
@@ -120,13 +124,13 @@ mod tests {
     use crate::protocol::call::{AnswerTo, Caller};
     use crate::protocol::raw::Raw;
     use crate::protocol::server_name::ServerName;
-    use crate::session::{Owner, SessionsConfig, Transport, start};
+    use crate::session::{Owner, Sessions, SessionsConfig, Transport, start};
     use crossbeam_channel::{Receiver, bounded};
     use std::time::Duration;
 
     const PATIENCE: Duration = Duration::from_secs(10);
 
-    fn session() -> (Sessions, SessionId) {
+    fn session() -> (Sessions, Arc<Session>) {
         let config = SessionsConfig {
             key: [1; 32],
             sessions: 10,
@@ -150,7 +154,7 @@ mod tests {
         };
         let session =
             sessions.open(Transport::StreamableHttp, owner, Some(Caller::plain())).unwrap();
-        (sessions, session.id.clone())
+        (sessions, session)
     }
 
     fn server() -> ServerName {
@@ -171,9 +175,9 @@ mod tests {
 
     #[test]
     fn what_is_open_is_closed_with_the_call_unless_it_may_be_of_another() {
-        let (sessions, id) = session();
+        let (sessions, session) = session();
         let wait = Wait::plain(PATIENCE).unwrap();
-        let mut questions = sessions.questions(&id, &wait);
+        let mut questions = sessions.questions(&session, &wait);
         let (own, of_own) = heard(true);
         let (other, of_other) = heard(false);
         let (answered, of_answered) = heard(true);
@@ -181,31 +185,49 @@ mod tests {
         let other = questions.ask(other).unwrap();
         let answered = questions.ask(answered).unwrap();
         let raw = Raw::from_valid("{}".to_owned());
-        sessions.answered(&id, &answered).unwrap().answer(Ok(raw.clone()));
+        session.answered(&answered).unwrap().answer(Ok(raw.clone()));
         assert_eq!(of_answered.recv_timeout(PATIENCE), Ok(true));
         questions.leave_others();
         assert_eq!(questions.close(), [own]);
         assert_eq!(of_own.recv_timeout(PATIENCE), Ok(false));
         drop(questions);
-        sessions.answered(&id, &other).unwrap().answer(Ok(raw));
+        session.answered(&other).unwrap().answer(Ok(raw));
         assert_eq!(of_other.recv_timeout(PATIENCE), Ok(true));
     }
 
     #[test]
-    fn a_question_that_is_opened_too_late_for_its_call_is_closed_at_once() {
-        let (sessions, id) = session();
+    fn a_call_asks_and_gives_up_while_the_session_thread_is_held_up() {
+        let (sessions, session) = session();
         let wait = Wait::plain(10 * PATIENCE).unwrap();
-        let mut questions = sessions.questions(&id, &wait);
+        let mut questions = sessions.questions(&session, &wait);
         // Whoever hears of this one's end holds the session thread up.
         let (go, gone) = bounded::<()>(0);
         let holds_up = AnswerTo::new(move |_| {
             gone.recv_timeout(PATIENCE).ok();
         });
         questions.ask(question(true, holds_up)).unwrap();
-        sessions.withdraw_unasked(&id, server(), RequestId::from(7));
+        sessions.withdraw_unasked(&session.id, server(), RequestId::from(7));
+        while session.questions.has(1) {
+            std::thread::yield_now();
+        }
+        let (next, of_next) = heard(true);
+        let next = questions.ask(next).unwrap();
+        assert_eq!(questions.close().last(), Some(&next));
+        assert_eq!(of_next.recv_timeout(PATIENCE), Ok(false));
+        drop(go);
+    }
+
+    #[test]
+    fn the_end_of_a_session_closes_its_questions() {
+        let (sessions, session) = session();
+        let wait = Wait::plain(PATIENCE).unwrap();
+        let mut questions = sessions.questions(&session, &wait);
+        let (open, of_open) = heard(true);
+        questions.ask(open).unwrap();
+        sessions.close(&session.id).unwrap();
+        assert_eq!(of_open.recv_timeout(PATIENCE), Ok(false));
         let (late, of_late) = heard(true);
         assert_eq!(questions.ask(late), None);
-        drop(go);
         assert_eq!(of_late.recv_timeout(PATIENCE), Ok(false));
         assert_eq!(questions.close(), []);
     }

@@ -1,5 +1,5 @@
-//! One line as a JSON object with fields. The secrets of the configuration are taken out of each
-//! value.
+//! One log line as a JSON object with fields. The secrets of the configuration are taken out of
+//! each value.
 
 use std::time::{Duration, SystemTime};
 
@@ -25,7 +25,7 @@ impl<'a> Fields<'a> {
         Fields { out, secrets }
     }
 
-    /// Adds a text. One that would make the line too long is left out.
+    /// Adds a text. A text that would make the line too long is left out.
     pub fn text(&mut self, key: &str, value: &str) {
         let before = self.out.len();
         self.key(key);
@@ -33,7 +33,7 @@ impl<'a> Fields<'a> {
         self.within(before);
     }
 
-    /// Adds a text, if there is any.
+    /// Adds a text, unless it is empty.
     pub fn text_if_any(&mut self, key: &str, value: &str) {
         if !value.is_empty() {
             self.text(key, value);

@@ -1,5 +1,5 @@
-//! Lines for systemd's journal: it keeps the time itself, and a line may begin with its priority
-//! (sd-daemon(3)).
+//! Lines for systemd's journal: the journal keeps the time itself, and a line may begin with its
+//! priority (sd-daemon(3)).
 
 use std::ffi::OsString;
 use std::io;
@@ -7,14 +7,14 @@ use std::io;
 use log::Level;
 use rustix::fs::fstat;
 
-/// Whether standard error is the stream of the journal that the environment names (systemd.exec(5),
-/// `$JOURNAL_STREAM`): whoever redirects it elsewhere gets lines with their time.
+/// True if standard error is the stream of the journal that the environment names
+/// (systemd.exec(5), `$JOURNAL_STREAM`): where it is redirected elsewhere, lines have their time.
 pub(super) fn is_standard_error() -> bool {
     let Ok(stat) = fstat(io::stderr()) else { return false };
     names(std::env::var_os("JOURNAL_STREAM"), stat.st_dev, stat.st_ino)
 }
 
-/// Whether the variable is this device and inode.
+/// True if the variable names this device and inode.
 fn names(variable: Option<OsString>, device: u64, inode: u64) -> bool {
     let text = variable.and_then(|text| text.into_string().ok());
     let named = text.as_deref().and_then(|text| {
@@ -24,7 +24,7 @@ fn names(variable: Option<OsString>, device: u64, inode: u64) -> bool {
     named == Some((device, inode))
 }
 
-/// What stands before a line of that level.
+/// The text before a line of that level.
 pub(super) fn priority(level: Level) -> &'static str {
     match level {
         Level::Error => "<3>",

@@ -1,4 +1,4 @@
-//! Pure but for the clock: one message to one line that cannot pass for two.
+//! The encoding of one message as one line that cannot pass for two. Pure but for the clock.
 
 use std::time::SystemTime;
 
@@ -8,16 +8,16 @@ use crate::config::LogFormat;
 use crate::limits::LOG_LINE_BYTES_MAX;
 use crate::telemetry::timestamp;
 
-/// Room for what stands around a message.
+/// Bytes for the text around a message.
 const AROUND_BYTES_MAX: usize = 256;
 const TARGET_BYTES_MAX: usize = 96;
-/// One value of a line that has fields.
+/// Bytes of one value in a line that has fields.
 const VALUE_BYTES_MAX: usize = 1024;
 const MESSAGE_BYTES_MAX: usize = LOG_LINE_BYTES_MAX - AROUND_BYTES_MAX;
 const _: () = assert!(MESSAGE_BYTES_MAX > 1024 && TARGET_BYTES_MAX < AROUND_BYTES_MAX / 2);
 
-/// A message for a text line, cut, with what could begin another line or steer a terminal
-/// escaped: whoever names a tool must not write our log.
+/// A message for a text line, cut, with characters escaped that could begin another line or steer
+/// a terminal: the author of a tool's name must not write our log.
 pub(super) fn text_message(message: &str) -> String {
     let mut out = String::with_capacity(message.len().min(MESSAGE_BYTES_MAX));
     push(&mut out, message, MESSAGE_BYTES_MAX, |out, c| {
@@ -50,7 +50,7 @@ pub(super) fn json(level: Level, target: &str, message: &str) -> String {
     out
 }
 
-/// The line that says how many lines were dropped.
+/// The line with the number of lines that were dropped.
 pub(super) fn dropped(format: LogFormat, n_lines: u64) -> String {
     let target = "trunkline::telemetry::log";
     let message = format!("{n_lines} log lines were dropped: their queue was full");
@@ -90,7 +90,8 @@ fn push_json(out: &mut String, c: char) {
     }
 }
 
-/// No control character, no line end of Unicode's, nothing that turns the direction of text.
+/// True unless the character is a control character, a line end of Unicode, or one that turns the
+/// direction of text.
 fn is_harmless(c: char) -> bool {
     !c.is_control()
         && !matches!(c, '\u{2028}' | '\u{2029}' | '\u{202a}'..='\u{202e}' | '\u{2066}'..='\u{2069}')

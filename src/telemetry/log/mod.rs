@@ -1,6 +1,6 @@
-//! Log lines: made by whoever logs, written to standard error by the `log` thread.
+//! Log lines: made by the threads that log, written to standard error by the `log` thread.
 //!
-//! A line goes into a bounded queue, so that nobody who logs waits for standard error, and no
+//! A line goes into a bounded queue, so that no thread that logs waits for standard error, and no
 //! lock is held across I/O. A full queue drops lines and counts them.
 
 mod fields;
@@ -24,12 +24,12 @@ use crate::config::{LogConfig, LogFormat, Secret};
 use crate::limits::{LOG_LINE_BYTES_MAX, LOG_QUEUE_LINES_MAX};
 use crate::thread::{self, Joined};
 
-/// How long the last lines may take to be written when the program ends.
+/// The time for which the last lines may be written when the program ends.
 const FLUSH_TIMEOUT: Duration = Duration::from_secs(1);
-/// Lines are written together up to this size: one system call for a burst.
+/// The bytes up to which lines are written together: one system call for a burst.
 const WRITE_BYTES_MAX: usize = 64 * 1024;
 
-/// Keeps the log going. Dropping it writes what is still queued, within a second.
+/// Keeps the log running. Dropping it writes the queued lines, within a second.
 #[derive(Debug)]
 pub struct LogGuard {
     control: LogControl,
@@ -53,12 +53,12 @@ pub fn start(config: LogConfig) -> io::Result<LogGuard> {
     let logger = Logger::new(direct.clone());
     let thread = thread::spawn("log", move || {
         run(&items, &n_dropped, config.format, &mut io::stderr());
-        // Nobody waits any more if the guard gave up.
+        // If the guard gave up, nothing waits for this any more.
         done.try_send(()).ok();
     })?;
     let guard = LogGuard { control, queue, written, thread: Some(thread) };
     log::set_boxed_logger(Box::new(logger)).map_err(io::Error::other)?;
-    // It is the first, as the logger is.
+    // It is set once, as the logger is.
     DIRECT.get_or_init(|| direct);
     log::set_max_level(config.level);
     std::panic::set_hook(Box::new(log_panic));
@@ -66,13 +66,13 @@ pub fn start(config: LogConfig) -> io::Result<LogGuard> {
 }
 
 impl LogGuard {
-    /// What changes the log while it goes on.
+    /// The handle that changes the running log.
     pub fn control(&self) -> LogControl {
         self.control.clone()
     }
 }
 
-/// What of the log can be changed while it goes on. Cheap to clone.
+/// A handle that changes the running log. Cheap to clone.
 #[derive(Debug, Clone)]
 pub struct LogControl {
     secrets: Arc<RwLock<Secrets>>,
@@ -87,13 +87,13 @@ impl LogControl {
         control
     }
 
-    /// From here on these never stand in a line.
+    /// Sets the secrets that must not stand in a line from here on.
     pub fn set_secrets(&self, secrets: &[Secret]) {
         let secrets = Secrets::new(secrets);
         *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
     }
 
-    /// The least important level that is written from here on.
+    /// Sets the least important level that is written from here on.
     pub fn set_level(&self, level: LevelFilter) {
         self.level.store(number(level), Ordering::Relaxed);
         log::set_max_level(level);
@@ -117,7 +117,7 @@ impl Drop for LogGuard {
         if let Some(thread) = self.thread.take()
             && !ended
         {
-            // Whoever reads standard error has stopped reading: the program must still end.
+            // The reader of standard error has stopped reading: the program must still end.
             thread.detach();
         }
     }
@@ -137,7 +137,7 @@ enum Item {
     Stop,
 }
 
-/// The way into the queue.
+/// The sending end of the queue.
 #[derive(Debug, Clone)]
 struct Lines {
     queue: Sender<Item>,
@@ -171,17 +171,17 @@ fn run(items: &Receiver<Item>, n_dropped: &AtomicU64, format: LogFormat, out: &m
         if n_lines > 0 {
             buffer.push_str(&line::dropped(format, n_lines));
         }
-        // There is nowhere left to say that standard error is broken.
+        // There is no other place to report that standard error is broken.
         out.write_all(buffer.as_bytes()).ok();
         buffer.clear();
     }
 }
 
-/// The way of a line into the queue, for lines that have fields.
+/// The log for lines with fields.
 #[derive(Debug, Clone)]
 struct Direct {
     format: LogFormat,
-    /// Standard error is the journal, which keeps the time itself and takes a priority.
+    /// True if standard error is the journal, which keeps the time itself and takes a priority.
     is_journal: bool,
     control: LogControl,
     lines: Lines,
@@ -190,7 +190,7 @@ struct Direct {
 static DIRECT: OnceLock<Direct> = OnceLock::new();
 
 impl Direct {
-    /// A line, with what the journal wants to stand before it.
+    /// Queues a line, with its priority before it for the journal.
     fn push(&self, level: Level, line: String) {
         self.lines.push(if self.is_journal {
             format!("{}{line}", journal::priority(level))
@@ -209,7 +209,7 @@ impl Direct {
     }
 }
 
-/// Logs something that has fields: as an object where the log is JSON, else as its text.
+/// Logs a line with fields: as an object where the log is JSON, else as its text.
 pub fn event(
     level: Level,
     target: &str,
@@ -232,17 +232,17 @@ pub fn event(
     direct.push(level, line);
 }
 
-/// What the `log` macros call.
+/// The logger behind the `log` macros.
 struct Logger {
     direct: Direct,
     form: Form,
 }
 
-/// RFC 3339 in UTC with milliseconds, as every other line has its time.
+/// RFC 3339 in UTC with milliseconds, the form of the time in every other line.
 const MILLISECONDS: &[FormatItem<'static>] =
     format_description!("[year]-[month]-[day]T[hour]:[minute]:[second].[subsecond digits:3]Z");
 
-/// Where the targets of libraries' lines begin.
+/// The beginnings of the targets of libraries' lines.
 const LIBRARIES: [&str; 4] = ["ureq", "rustls", "webpki", "tiny_http"];
 
 enum Form {
@@ -275,8 +275,8 @@ impl Log for Logger {
     fn enabled(&self, metadata: &Metadata<'_>) -> bool {
         let (level, wanted) = (metadata.level(), self.direct.control.level());
         let admitted = if LIBRARIES.iter().any(|name| metadata.target().starts_with(name)) {
-            // They know nothing of our secrets, and at their most talkative they dump requests
-            // byte by byte, which no scrubbing would see.
+            // Libraries know nothing of our secrets, and at the level `trace` they dump requests
+            // byte by byte, in which no secret would be found.
             if wanted == LevelFilter::Trace {
                 LevelFilter::Debug
             } else {
@@ -301,7 +301,8 @@ impl Log for Logger {
         match &self.form {
             Form::Text(writer) => {
                 let clean = line::text_message(&message);
-                // Formatted before: nothing that can panic runs under the writer's lock.
+                // The message is formatted before: no code that can panic runs under the writer's
+                // lock.
                 writer.log(
                     &Record::builder()
                         .metadata(record.metadata().clone())
@@ -323,8 +324,8 @@ impl Log for Logger {
     fn flush(&self) {}
 }
 
-/// Collects what simplelog writes until the line is whole; a message has no line ends of its
-/// own here.
+/// Collects simplelog's pieces until the line is whole; a message has no line ends of its own
+/// here.
 struct LineWriter {
     lines: Lines,
     line: Vec<u8>,

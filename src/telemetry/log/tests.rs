@@ -1,4 +1,4 @@
-//! The logger and the thread's loop on values, without the process's own log.
+//! Tests of the logger and of the thread's loop on values, without the process's own log.
 
 use super::*;
 
@@ -20,7 +20,7 @@ fn say(logger: &Logger, level: Level, target: &str, message: &str) {
     logger.log(&record.level(level).target(target).args(format_args!("{message}")).build());
 }
 
-/// What the thread writes of what is queued.
+/// The text that the thread writes of the queued lines.
 fn written(items: &Receiver<Item>, lines: &Lines, format: LogFormat) -> String {
     lines.queue.try_send(Item::Stop).unwrap();
     let mut out = Vec::new();

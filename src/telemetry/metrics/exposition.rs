@@ -1,4 +1,4 @@
-//! Families of metrics as the text that Prometheus reads, which the crate `prometheus` writes.
+//! Families of metrics as the text that Prometheus reads, encoded by the crate `prometheus`.
 
 use prometheus::proto::{
     Bucket, Counter, Gauge, Histogram, LabelPair, Metric, MetricFamily, MetricType,
@@ -41,22 +41,22 @@ fn labelled(labels: Labels<'_>) -> Metric {
 }
 
 impl Family {
-    /// Of what only grows.
+    /// A family of counters, which only grow.
     pub fn counter(name: &'static str, help: &'static str) -> Family {
         Family { kind: MetricType::COUNTER, name, help, series: Vec::new() }
     }
 
-    /// Of what is so at present.
+    /// A family of gauges, which show present values.
     pub fn gauge(name: &'static str, help: &'static str) -> Family {
         Family { kind: MetricType::GAUGE, name, help, series: Vec::new() }
     }
 
-    /// Of times.
+    /// A family of histograms of times.
     pub fn histogram(name: &'static str, help: &'static str) -> Family {
         Family { kind: MetricType::HISTOGRAM, name, help, series: Vec::new() }
     }
 
-    /// A series with its value.
+    /// Adds a series with its value.
     pub fn add(&mut self, labels: Labels<'_>, value: f64) {
         let mut metric = labelled(labels);
         if self.kind == MetricType::COUNTER {
@@ -71,7 +71,7 @@ impl Family {
         self.series.push(metric);
     }
 
-    /// A series of times.
+    /// Adds a series of times.
     pub fn add_times(&mut self, labels: Labels<'_>, counted: &Counted) {
         let bucket = |(bound, count): &(f64, u64)| {
             let mut bucket = Bucket::default();
@@ -127,7 +127,7 @@ impl Exposition {
     }
 }
 
-/// A number as metrics have them; counts are exact up to 2^53.
+/// A number in the type of metrics; counts are exact up to 2^53.
 pub fn float(number: impl TryInto<u64>) -> f64 {
     let number = number.try_into().unwrap_or(u64::MAX);
     let (high, low) =

@@ -1,4 +1,4 @@
-//! How long something took, by upper bounds that are the same everywhere.
+//! Histograms of times, with upper bounds that are the same everywhere.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -10,20 +10,21 @@ pub const BOUNDS_US: [u64; 15] = [
     2_500_000, 5_000_000, 15_000_000, 60_000_000,
 ];
 
-/// See above.
+/// A histogram with the bounds of [`BOUNDS_US`].
 #[derive(Debug)]
 pub struct Histogram {
-    /// How many were within each bound and not within the one before; the last is over all bounds.
+    /// The number of times within each bound and over the one before; the last is over all
+    /// bounds.
     counts: [AtomicU64; BOUNDS_US.len() + 1],
     sum_us: AtomicU64,
 }
 
-/// What a histogram has counted.
+/// The counts of a histogram.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Counted {
-    /// How many there were in all.
+    /// The number of all times.
     pub count: u64,
-    /// Their sum, in seconds.
+    /// For each bound in seconds, the number of times within it.
     pub sum: f64,
     /// For each bound in seconds, how many were within it.
     pub within: Vec<(f64, u64)>,
@@ -36,7 +37,7 @@ impl Default for Histogram {
 }
 
 impl Histogram {
-    /// Nothing yet.
+    /// An empty histogram.
     pub const fn new() -> Histogram {
         Histogram {
             counts: [const { AtomicU64::new(0) }; BOUNDS_US.len() + 1],
@@ -44,7 +45,7 @@ impl Histogram {
         }
     }
 
-    /// One more.
+    /// Adds a time.
     pub fn add(&self, took: Duration) {
         let us = u64::try_from(took.as_micros()).unwrap_or(u64::MAX);
         let place = BOUNDS_US.partition_point(|bound| *bound < us);
@@ -54,7 +55,7 @@ impl Histogram {
         self.sum_us.fetch_add(us, Ordering::Relaxed);
     }
 
-    /// What it has counted so far.
+    /// The counts so far.
     pub fn counted(&self) -> Counted {
         let mut count = 0;
         let mut within = Vec::with_capacity(BOUNDS_US.len());

@@ -1,5 +1,5 @@
-//! What is counted and timed. Everything that a call touches is an atomic number; what a scrape shows
-//! is gathered when it comes.
+//! Metrics: counters and times. A call touches only atomic numbers; a scrape gathers the values
+//! when it comes.
 
 pub mod exposition;
 pub mod histogram;

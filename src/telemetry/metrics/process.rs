@@ -1,4 +1,4 @@
-//! The usual metrics of a process, as `/proc/self` has them.
+//! The usual metrics of a process, read from `/proc/self`.
 
 use std::fs;
 
@@ -8,7 +8,7 @@ use super::exposition::{Exposition, float};
 /// machine that Linux runs on with glibc or musl (`USER_HZ`).
 const TICKS_A_SECOND: f64 = 100.0;
 
-/// What `/proc/self/stat` says (proc_pid_stat(5)).
+/// The fields of `/proc/self/stat` (proc_pid_stat(5)).
 #[derive(Debug, PartialEq)]
 struct Stat {
     cpu_seconds: f64,
@@ -22,7 +22,7 @@ impl Stat {
     /// The name of the program may hold anything, so the fields are counted behind it.
     fn parse(text: &str) -> Option<Stat> {
         let fields: Vec<&str> = text.rsplit_once(')')?.1.split_whitespace().collect();
-        // Their numbers are those of the manual page.
+        // The numbers are those of the manual page.
         let field = |number: usize| fields.get(number - 3)?.parse::<f64>().ok();
         Some(Stat {
             cpu_seconds: (field(14)? + field(15)?) / TICKS_A_SECOND,
@@ -34,7 +34,7 @@ impl Stat {
     }
 }
 
-/// When the machine started, in seconds since 1970.
+/// The time at which the machine started, in seconds since 1970.
 fn boot_seconds() -> Option<f64> {
     let text = fs::read_to_string("/proc/stat").ok()?;
     text.lines().find_map(|line| line.strip_prefix("btime "))?.trim().parse().ok()
@@ -46,7 +46,7 @@ fn soft_limit_of_files() -> Option<f64> {
     line.split_whitespace().next()?.parse().ok()
 }
 
-/// Adds them; what the system does not tell is left out.
+/// Adds the metrics; values that the system does not give are left out.
 pub fn add(all: &mut Exposition) {
     let stat = fs::read_to_string("/proc/self/stat").ok();
     if let Some(stat) = stat.as_deref().and_then(Stat::parse) {

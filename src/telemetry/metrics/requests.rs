@@ -1,4 +1,4 @@
-//! Requests by door, method and outcome, and how long they took.
+//! Requests by door, method and outcome, and the times that they took.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
@@ -38,20 +38,20 @@ pub(in crate::telemetry) fn count(
     }
 }
 
-/// What there was of one method by one door.
+/// The counts of one method by one door.
 #[derive(Debug, Clone)]
 pub struct OfMethod {
-    /// How it came in.
+    /// The door by which the requests came in.
     pub door: Door,
     /// The method, or `other`.
     pub method: &'static str,
-    /// How often each outcome was.
+    /// The number of each outcome.
     pub outcomes: Vec<(CallOutcome, u64)>,
-    /// How long they took.
+    /// The times that the requests took.
     pub seconds: Counted,
 }
 
-/// What there was so far, of doors and methods that were used.
+/// The counts so far, of doors and methods that were used.
 pub fn counted() -> Vec<OfMethod> {
     let mut all = Vec::new();
     for ((door, counts), seconds) in Door::ALL.into_iter().zip(&COUNTS).zip(&SECONDS) {

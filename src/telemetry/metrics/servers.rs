@@ -1,5 +1,5 @@
-//! What was asked of each server behind the gateway. A server that a reload changes goes on counting
-//! where it was: its name is what counts.
+//! Calls of each server behind the gateway. A server that a reload changes keeps its counts,
+//! because they belong to its name.
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,14 +19,14 @@ pub struct OfServer {
 
 static SERVERS: Mutex<BTreeMap<ServerName, Arc<OfServer>>> = Mutex::new(BTreeMap::new());
 
-/// The counters of that server, for whoever keeps them at hand.
+/// The counters of that server, for callers that keep them at hand.
 pub fn of(server: &ServerName) -> Arc<OfServer> {
     let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
     servers.entry(server.clone()).or_default().clone()
 }
 
 impl OfServer {
-    /// A call is over.
+    /// Counts a call that is over.
     pub fn count(&self, outcome: CallOutcome, took: Duration) {
         if let Some(count) = self.outcomes.get(outcome.index()) {
             count.fetch_add(1, Ordering::Relaxed);
@@ -34,7 +34,7 @@ impl OfServer {
         self.seconds.add(took);
     }
 
-    /// How often each outcome was, and how long calls took.
+    /// The number of each outcome, and the times that calls took.
     pub fn counted(&self) -> (Vec<(CallOutcome, u64)>, Counted) {
         let outcomes = CallOutcome::ALL.into_iter().zip(&self.outcomes);
         let outcomes = outcomes.map(|(it, count)| (it, count.load(Ordering::Relaxed)));

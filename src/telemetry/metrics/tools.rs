@@ -1,5 +1,5 @@
-//! Calls by server, tool and key. Names come from the catalogue and the configuration alone, and of
-//! so many series at most: what is over that counts as `other`.
+//! Calls by server, tool and key. Names come from the catalogue and the configuration alone, and
+//! the number of series is bounded: further calls count as `other`.
 //!
 //! The table is open-addressed and only grows, so that a call finds its series without a lock: a
 //! place is filled once.
@@ -43,7 +43,7 @@ impl Series {
         }
     }
 
-    /// How often each outcome was.
+    /// The number of each outcome.
     pub fn outcomes(&self) -> impl Iterator<Item = (CallOutcome, u64)> {
         let outcomes = CallOutcome::ALL.into_iter().zip(&self.outcomes);
         outcomes.map(|(it, count)| (it, count.load(Ordering::Relaxed)))
@@ -51,7 +51,7 @@ impl Series {
 }
 
 struct Table {
-    /// Boxed, because an empty place is not all zeros, and so stands in the binary as it is.
+    /// Boxed, because an empty place is not all zeros, and an unboxed one would fill the binary.
     places: [OnceLock<Box<Series>>; PLACES],
     n_taken: AtomicUsize,
     other: OnceLock<Box<Series>>,

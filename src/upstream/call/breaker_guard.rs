@@ -6,16 +6,17 @@ use std::time::{Duration, Instant};
 
 use crate::error::CallError;
 use crate::protocol::call::Outcome;
+use crate::protocol::session_route::SessionKind;
 use crate::telemetry::timestamp::rfc3339;
 
-use super::circuit_breaker::{Admission, DeadlineOwner, Down, FailureClass, Over};
+use super::circuit_breaker::{Admission, DeadlineOwner, Down, FailureClass};
 use crate::upstream::Upstream;
 use crate::upstream::failure::{Failure, FailureKind};
 
 /// A call that was let through.
 pub(crate) struct BreakerGuard<'a> {
     upstream: &'a Upstream,
-    over: Over,
+    session: SessionKind,
     is_probe: bool,
     /// The upstream has said something about it: it may be slow, but does not hang.
     is_heard: Cell<bool>,
@@ -31,14 +32,15 @@ impl Drop for BreakerGuard<'_> {
 
 impl Upstream {
     /// Lets a call through, or refuses it because the upstream is down.
-    pub(crate) fn admit(&self, over: Over) -> Result<BreakerGuard<'_>, CallError> {
+    pub(crate) fn admit(&self, session: SessionKind) -> Result<BreakerGuard<'_>, CallError> {
         let now = Instant::now();
         let (is_probe, is_hastened) = {
             let breaker = &mut self.health.lock().breaker;
-            match breaker.admit(now, over) {
+            match breaker.admit(now, session) {
                 Admission::Passed => (false, false),
                 Admission::Probe => {
-                    let waits = over == Over::Shared && breaker.is_left_to_supervisor();
+                    let waits =
+                        session == SessionKind::Shared && breaker.is_left_to_supervisor();
                     (true, waits && breaker.hasten(now))
                 }
                 Admission::Refused(down) => return Err(self.is_down(*down)),
@@ -47,7 +49,7 @@ impl Upstream {
         if is_hastened {
             self.hasten();
         }
-        Ok(BreakerGuard { upstream: self, over, is_probe, is_heard: Cell::new(false) })
+        Ok(BreakerGuard { upstream: self, session, is_probe, is_heard: Cell::new(false) })
     }
 
     /// Whether a call made now would be let through, for whoever does something costly before.
@@ -58,7 +60,7 @@ impl Upstream {
         let now = Instant::now();
         let down = {
             let breaker = &self.health.lock().breaker;
-            breaker.down(now, Over::Own).filter(|_| !breaker.is_probe_due(now))
+            breaker.down(now, SessionKind::Own).filter(|_| !breaker.is_probe_due(now))
         };
         down.map_or(Ok(()), |down| Err(self.is_down(down)))
     }
@@ -69,7 +71,7 @@ impl Upstream {
         let now = Instant::now();
         let (down, is_hastened) = {
             let breaker = &mut self.health.lock().breaker;
-            let down = breaker.down(now, Over::Shared);
+            let down = breaker.down(now, SessionKind::Shared);
             (down, breaker.knock(now))
         };
         if is_hastened {
@@ -97,7 +99,7 @@ impl Upstream {
 impl BreakerGuard<'_> {
     /// After the call has waited for its turn: the upstream may have gone down meanwhile.
     pub(crate) fn look_again(&self) -> Result<(), CallError> {
-        let down = self.upstream.health.lock().breaker.down(Instant::now(), self.over);
+        let down = self.upstream.health.lock().breaker.down(Instant::now(), self.session);
         match down {
             Some(down) if !self.is_probe => Err(self.upstream.is_down(down)),
             Some(_) | None => Ok(()),
@@ -137,7 +139,7 @@ impl BreakerGuard<'_> {
             FailureClass::Answered => health.lock().breaker.answered(now),
             FailureClass::Failed
                 if failure.kind == FailureKind::Broke
-                    && health.lock().breaker.leaves_to_supervisor(self.over) =>
+                    && health.lock().breaker.leaves_to_supervisor(self.session) =>
             {
                 let failure = context.report(failure);
                 if health.lock().breaker.broke_off(now, failure) {

@@ -9,6 +9,7 @@ use std::time::{Duration, Instant};
 
 use crate::error::Stage;
 use crate::limits::{BREAKER_FAILURES_MAX, PROBE_BY_CALL_INTERVAL, PROBE_PAUSE_FACTOR};
+use crate::protocol::session_route::SessionKind;
 use crate::wait::Interrupted;
 
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
@@ -42,14 +43,6 @@ pub(crate) enum Opening {
     ByCalls,
     /// Only the supervisor starts what is missing.
     BySupervisor,
-}
-
-/// The session that a call goes over.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Over {
-    Shared,
-    /// The client's own, which opens on demand.
-    Own,
 }
 
 /// How the supervisor is with the upstream.
@@ -136,9 +129,9 @@ impl FailureClass {
 }
 
 impl Breaker {
-    pub(crate) fn new(opening: Opening) -> Breaker {
+    pub(crate) fn new(opening: Opening, now: Instant) -> Breaker {
         Breaker {
-            contact: Contact::Making { since: Instant::now() },
+            contact: Contact::Making { since: now },
             failures: 0,
             failed: None,
             attempts: 0,
@@ -152,7 +145,7 @@ impl Breaker {
 
     /// For `/status`.
     pub(crate) fn state(&self, now: Instant) -> State {
-        if let Some(Down { next_try, .. }) = self.down(now, Over::Shared) {
+        if let Some(Down { next_try, .. }) = self.down(now, SessionKind::Shared) {
             return State::Down { next_try };
         }
         match self.contact {
@@ -176,16 +169,16 @@ impl Breaker {
         self.opening == Opening::BySupervisor
     }
 
-    fn is_open(&self, now: Instant, over: Over) -> bool {
+    fn is_open(&self, now: Instant, session: SessionKind) -> bool {
         let is_waiting =
             matches!(self.contact, Contact::Waiting { next_try } if now < next_try);
-        let is_left = self.is_left_to_supervisor() && over == Over::Shared;
+        let is_left = self.is_left_to_supervisor() && session == SessionKind::Shared;
         self.failures >= BREAKER_FAILURES_MAX || is_left && is_waiting
     }
 
     /// What a call is told that is not let through; none where it is.
-    pub(crate) fn down(&self, now: Instant, over: Over) -> Option<Down> {
-        let (first, last) = self.failed.as_ref().filter(|_| self.is_open(now, over))?;
+    pub(crate) fn down(&self, now: Instant, session: SessionKind) -> Option<Down> {
+        let (first, last) = self.failed.as_ref().filter(|_| self.is_open(now, session))?;
         let next_try = match self.contact {
             Contact::Waiting { next_try } => next_try.saturating_duration_since(now),
             Contact::Making { .. } | Contact::Made => Duration::ZERO,
@@ -201,8 +194,8 @@ impl Breaker {
     }
 
     /// A call wants to be let through.
-    pub(crate) fn admit(&mut self, now: Instant, over: Over) -> Admission {
-        let Some(down) = self.down(now, over) else { return Admission::Passed };
+    pub(crate) fn admit(&mut self, now: Instant, session: SessionKind) -> Admission {
+        let Some(down) = self.down(now, session) else { return Admission::Passed };
         if !self.is_probe_due(now) {
             return Admission::Refused(Box::new(down));
         }
@@ -314,8 +307,8 @@ impl Breaker {
     /// Whether the supervisor finds out by itself what a call means that broke off: it may be what
     /// the call asked for, and no reason to refuse others. Not while they are refused: then the
     /// call was let through to see.
-    pub(crate) fn leaves_to_supervisor(&self, over: Over) -> bool {
-        let is_left = self.is_left_to_supervisor() && over == Over::Shared;
+    pub(crate) fn leaves_to_supervisor(&self, session: SessionKind) -> bool {
+        let is_left = self.is_left_to_supervisor() && session == SessionKind::Shared;
         self.failures < BREAKER_FAILURES_MAX && (self.has_contact() || is_left)
     }
 
@@ -334,7 +327,7 @@ impl Breaker {
 
     /// Somebody is there. One that was down must do what it should before it is called again.
     pub(crate) fn answered(&mut self, now: Instant) {
-        if !self.is_open(now, Over::Own) {
+        if !self.is_open(now, SessionKind::Own) {
             self.failures = 0;
         }
     }
@@ -346,11 +339,11 @@ impl Breaker {
         took: Duration,
         failure: FailureReport,
     ) -> bool {
-        let was_open = self.is_open(now, Over::Own);
+        let was_open = self.is_open(now, SessionKind::Own);
         self.failures = self.failures.saturating_add(1);
         self.probe_at = Some(probe_after(now, took));
         self.note(failure);
-        !was_open && self.is_open(now, Over::Own)
+        !was_open && self.is_open(now, SessionKind::Own)
     }
 
     fn note(&mut self, failure: FailureReport) {
@@ -384,7 +377,7 @@ mod tests {
     }
 
     fn opened(now: Instant) -> Breaker {
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         breaker.made_contact();
         for n in 1..=BREAKER_FAILURES_MAX {
             let opens = breaker.failed(now, Duration::ZERO, failure(&n.to_string()));
@@ -394,14 +387,14 @@ mod tests {
     }
 
     fn is_refused(breaker: &mut Breaker, now: Instant) -> bool {
-        matches!(breaker.admit(now, Over::Shared), Admission::Refused(_))
+        matches!(breaker.admit(now, SessionKind::Shared), Admission::Refused(_))
     }
 
     #[test]
     fn it_opens_on_failures_in_a_row_and_tells_the_first_and_the_last() {
         let now = Instant::now();
         let mut breaker = opened(now);
-        let Admission::Refused(down) = breaker.admit(now, Over::Shared) else {
+        let Admission::Refused(down) = breaker.admit(now, SessionKind::Shared) else {
             panic!("it is closed")
         };
         assert_eq!((down.first.message.as_str(), down.next_try), ("1", Duration::ZERO));
@@ -412,7 +405,7 @@ mod tests {
     #[test]
     fn calls_that_break_off_have_the_supervisor_look_and_close_nobody_out() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         breaker.made_contact();
         let asked = (0..100).filter(|_| breaker.broke_off(now, failure("reset"))).count();
         assert_eq!(asked, 1);
@@ -427,25 +420,25 @@ mod tests {
     fn a_call_that_breaks_off_does_not_close_what_is_open() {
         let now = Instant::now();
         let mut breaker = opened(now);
-        for over in [Over::Shared, Over::Own] {
-            assert!(!breaker.leaves_to_supervisor(over));
+        for session in [SessionKind::Shared, SessionKind::Own] {
+            assert!(!breaker.leaves_to_supervisor(session));
         }
         breaker.failed(now, Duration::ZERO, failure("reset"));
         assert!(is_refused(&mut breaker, now));
         breaker.well();
-        assert!(breaker.leaves_to_supervisor(Over::Own));
+        assert!(breaker.leaves_to_supervisor(SessionKind::Own));
     }
 
     #[test]
     fn one_success_between_them_keeps_it_closed() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         for n in 0..5 * BREAKER_FAILURES_MAX {
             assert!(!breaker.failed(now, SECOND, failure("slow")), "{n}");
             if n % (BREAKER_FAILURES_MAX - 1) == 0 {
                 breaker.well();
             }
-            assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
+            assert_eq!(breaker.admit(now, SessionKind::Shared), Admission::Passed);
         }
     }
 
@@ -455,18 +448,18 @@ mod tests {
         let mut breaker = opened(now);
         assert!(is_refused(&mut breaker, now + PROBE_BY_CALL_INTERVAL / 2));
         let later = now + PROBE_BY_CALL_INTERVAL;
-        assert_eq!(breaker.admit(later, Over::Shared), Admission::Probe);
+        assert_eq!(breaker.admit(later, SessionKind::Shared), Admission::Probe);
         assert!(is_refused(&mut breaker, later + SECOND));
         breaker.failed(later, Duration::ZERO, failure("still"));
         breaker.probe_left();
         assert!(is_refused(&mut breaker, later));
         assert_eq!(
-            breaker.admit(later + PROBE_BY_CALL_INTERVAL, Over::Shared),
+            breaker.admit(later + PROBE_BY_CALL_INTERVAL, SessionKind::Shared),
             Admission::Probe
         );
         breaker.well();
         assert_eq!(
-            breaker.admit(later + PROBE_BY_CALL_INTERVAL, Over::Shared),
+            breaker.admit(later + PROBE_BY_CALL_INTERVAL, SessionKind::Shared),
             Admission::Passed
         );
         assert_eq!(breaker.failures(), 0);
@@ -477,9 +470,9 @@ mod tests {
         let now = Instant::now();
         let mut breaker = opened(now);
         let later = now + PROBE_BY_CALL_INTERVAL;
-        assert_eq!(breaker.admit(later, Over::Shared), Admission::Probe);
+        assert_eq!(breaker.admit(later, SessionKind::Shared), Admission::Probe);
         breaker.probe_left();
-        assert_eq!(breaker.admit(later, Over::Shared), Admission::Probe);
+        assert_eq!(breaker.admit(later, SessionKind::Shared), Admission::Probe);
     }
 
     #[test]
@@ -489,35 +482,35 @@ mod tests {
         breaker.failed(now, 5 * SECOND, failure("no connection in time"));
         assert!(is_refused(&mut breaker, now + 5 * SECOND));
         let later = now + PROBE_PAUSE_FACTOR * 5 * SECOND;
-        assert_eq!(breaker.admit(later, Over::Shared), Admission::Probe);
+        assert_eq!(breaker.admit(later, SessionKind::Shared), Admission::Probe);
     }
 
     #[test]
     fn what_only_the_supervisor_opens_is_down_until_it_tries() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::BySupervisor);
-        assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
+        let mut breaker = Breaker::new(Opening::BySupervisor, Instant::now());
+        assert_eq!(breaker.admit(now, SessionKind::Shared), Admission::Passed);
         breaker.waits(now, now + SECOND / 5, Some(Duration::ZERO), failure("it ended"));
-        let Admission::Refused(down) = breaker.admit(now, Over::Shared) else {
+        let Admission::Refused(down) = breaker.admit(now, SessionKind::Shared) else {
             panic!("it is closed")
         };
         assert_eq!((down.last.message.as_str(), down.next_try), ("it ended", SECOND / 5));
         assert_eq!(
-            breaker.admit(now, Over::Own),
+            breaker.admit(now, SessionKind::Own),
             Admission::Passed,
             "another child may be well"
         );
-        assert_eq!(breaker.admit(now + SECOND / 5, Over::Shared), Admission::Passed);
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        assert_eq!(breaker.admit(now + SECOND / 5, SessionKind::Shared), Admission::Passed);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         breaker.waits(now, now + SECOND / 5, Some(Duration::ZERO), failure("refused"));
-        assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
+        assert_eq!(breaker.admit(now, SessionKind::Shared), Admission::Passed);
         assert!(matches!(breaker.state(now), State::BackingOff { .. }));
     }
 
     #[test]
     fn a_supervisor_that_waits_is_hastened_but_not_too_often() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::BySupervisor);
+        let mut breaker = Breaker::new(Opening::BySupervisor, Instant::now());
         assert!(!breaker.knock(now), "it is making contact");
         breaker.failed(now, Duration::ZERO, failure("refused"));
         breaker.waits(now, now + 30 * SECOND, Some(Duration::ZERO), failure("refused"));
@@ -535,7 +528,7 @@ mod tests {
     #[test]
     fn attempts_that_do_not_count_have_their_pace_too() {
         let mut now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         for n in 1..=BREAKER_FAILURES_MAX {
             let took = SECOND * n;
             breaker.waits(now, now + 30 * SECOND, Some(took), failure("no such token"));
@@ -557,7 +550,7 @@ mod tests {
         let mut breaker = opened(now);
         breaker.waits(now, now + 30 * SECOND, Some(Duration::ZERO), failure("refused"));
         assert!(breaker.call_went_well(now));
-        assert_eq!(breaker.admit(now, Over::Shared), Admission::Passed);
+        assert_eq!(breaker.admit(now, SessionKind::Shared), Admission::Passed);
         // It fails for a reason of its own, which calls do not meet.
         breaker.waits(
             now,
@@ -571,7 +564,7 @@ mod tests {
     #[test]
     fn an_answer_resets_the_count_but_does_not_close_it() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls);
+        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
         for _ in 0..5 * BREAKER_FAILURES_MAX {
             assert!(!breaker.failed(now, SECOND, failure("reset")));
             breaker.answered(now);

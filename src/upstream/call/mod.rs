@@ -9,6 +9,7 @@ use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing, Questio
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
+use crate::protocol::session_route::SessionRoute;
 use crate::upstream::Upstream;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::handshake;
@@ -20,7 +21,6 @@ use crate::upstream::transport::message_bytes;
 use crate::wait::{Interrupted, Wait};
 
 use breaker_guard::BreakerGuard;
-use circuit_breaker::Over;
 use concurrency::HeldPermit;
 use waiting_calls::Place;
 
@@ -35,9 +35,8 @@ pub(super) const EVERYBODY: &str = "shared:";
 
 impl Upstream {
     /// Sends a request and waits for its answer on the caller's thread, holding one of the
-    /// bounded slots. It goes over the client's own session if there is a client and the
-    /// configuration does not say otherwise, else over the shared one; either is opened if need
-    /// be. What the upstream says and asks about this call goes to `sink`, and progress lets the
+    /// bounded slots. It goes over the session of `route`, which is opened if need be, or over the
+    /// shared one where that opening shows that the server keeps no sessions. What the upstream says and asks about this call goes to `sink`, and progress lets the
     /// call's timeout start anew.
     ///
     /// # Errors
@@ -45,7 +44,7 @@ impl Upstream {
     /// is never sent a second time unless that does no harm.
     pub fn request(
         &self,
-        through: Option<&Client>,
+        route: SessionRoute<'_>,
         outgoing: &Outgoing<'_>,
         wait: &Arc<Wait>,
         sink: &dyn CallSink,
@@ -66,25 +65,22 @@ impl Upstream {
             }
             self.context.scrubbed(failure).into_error(self.name(), outgoing.is_safe_to_repeat)
         };
-        let through = through.filter(|client| self.has_own(client));
-        let over = if through.is_some() { Over::Own } else { Over::Shared };
-        let guard = self.admit(over)?;
+        let guard = self.admit(route.kind())?;
         let charged = outgoing.charged.as_ref();
         let place = self.waiting_calls.enter(charged).map_err(failed)?;
         let permit = self.concurrency.take(charged, wait).map_err(failed)?;
         guard.look_again()?;
-        let lease = through.map(|client| self.pool.enter(client, wait));
+        let lease = route.client().map(|client| self.pool.enter(client, wait));
         let mut lease = lease.transpose().map_err(failed)?;
         let transport = lease.as_ref().map_or(&*self.transport, |lease| lease.transport());
         let (mut connection, in_flight) = permit.apart();
         if let Some(level) = outgoing.about.log_level.filter(|_| !outgoing.about.is_level_told)
         {
-            self.set_level_of_call(transport, lease.is_some(), &mut connection, level, wait);
+            self.set_level_of_call(transport, route, &mut connection, level, wait);
         }
         let began = Instant::now();
         // Of a call that outlives its client's requests, no thread of the pool waits.
-        let parks =
-            lease.as_ref().filter(|_| through.is_some_and(|client| client.is_exclusive));
+        let parks = lease.as_ref().filter(|_| matches!(route, SessionRoute::Exclusive(_)));
         let parks = parks.map(|lease| (lease, &place));
         let lending =
             Lending { in_flight: &in_flight, parks, wait, guard: &guard, inner: sink };
@@ -121,7 +117,7 @@ impl Upstream {
 
     /// What a server that needs no sessions, but may know them besides, answers in one: SDKs say
     /// there what went wrong, and only that something did where there is none. That session is
-    /// shared by all clients that keep sessions and declare nothing.
+    /// shared by all clients that keep sessions and declare nothing. None if it answers nothing.
     pub fn ask_in_session(
         &self,
         outgoing: &Outgoing<'_>,
@@ -129,12 +125,14 @@ impl Upstream {
         sink: &dyn CallSink,
     ) -> Option<Outcome> {
         let (session, capabilities) = (Arc::from(EVERYBODY), Raw::from_valid("{}".to_owned()));
-        let client = Client { session, is_exclusive: false, capabilities, charged: None };
-        // Without a session of that kind it would be the same request over the same link.
-        if !self.transport.is_stateless() || !self.has_own(&client) {
-            return None;
-        }
-        self.request(Some(&client), outgoing, wait, sink).ok()
+        let client = Client {
+            session,
+            is_exclusive: false,
+            capabilities,
+            can_be_asked: false,
+            charged: None,
+        };
+        self.request(SessionRoute::Own(&client), outgoing, wait, sink).ok()
     }
 
     /// Tells a session the level of a call that says it anew each time. Log messages for others
@@ -142,7 +140,7 @@ impl Upstream {
     fn set_level_of_call(
         &self,
         transport: &Session,
-        is_own: bool,
+        route: SessionRoute<'_>,
         connection: &mut HttpConnection,
         level: LogLevel,
         wait: &Arc<Wait>,
@@ -154,7 +152,7 @@ impl Upstream {
         if !logs {
             return;
         }
-        if !is_own {
+        if route.is_shared() {
             let known = self.desired.level().and_then(|known| LogLevel::parse(&known));
             if known.is_some_and(|known| known <= level) {
                 return;

@@ -11,13 +11,13 @@ use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::method::{Method, notification};
 use crate::protocol::raw::Raw;
 
+use super::context::SessionContext;
+use super::correlation::Arrival;
+use super::listen_filter::without_id;
+use super::pending::PendingRequests;
 use crate::upstream::Wire;
 use crate::upstream::call::EVERYBODY;
 use crate::upstream::message::Incoming;
-use crate::upstream::session::context::SessionContext;
-use crate::upstream::session::correlation::Arrival;
-use crate::upstream::session::listen_filter::without_id;
-use crate::upstream::session::pending::PendingRequests;
 
 impl SessionContext {
     /// A notification that belongs to no call, on a stream that brings no answers.

@@ -9,7 +9,7 @@ use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait};
 
 use super::Session;
-use super::negotiate::{Heard, Known, Probe, Trust};
+use super::negotiate::{Heard, HttpTransport, Known, Probe, Trust};
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 
 const UNKNOWN: u8 = 0;
@@ -17,14 +17,6 @@ const LEGACY: u8 = 1;
 const MODERN: u8 = 2;
 const STREAMABLE_HTTP: u8 = 1;
 const HTTP_SSE: u8 = 2;
-
-/// A transport over HTTP on which a server keeps sessions.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum HttpTransport {
-    StreamableHttp,
-    /// That of 2024-11-05.
-    HttpSse,
-}
 
 /// The era and the transport of a server. What was found holds until it turns out wrong.
 #[derive(Default)]

@@ -5,11 +5,11 @@ use std::sync::Arc;
 use crate::config::{HttpKind, StdioTarget, Target};
 use crate::protocol::revision::Era;
 
+use super::Session;
+use super::context::SessionContext;
+use super::era::FoundEra;
 use crate::upstream::http_client::dns::DnsCache;
 use crate::upstream::http_client::tls::Tls;
-use crate::upstream::session::Session;
-use crate::upstream::session::context::SessionContext;
-use crate::upstream::session::era::FoundEra;
 use crate::upstream::transport::http::HttpContext;
 use crate::upstream::transport::over_http::OverHttp;
 use crate::upstream::transport::stdio::Stdio;

@@ -15,11 +15,11 @@ use crate::wait::Wait;
 use crate::upstream::call::circuit_breaker::Opening;
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::http_client::HttpConnection;
-use crate::upstream::session::context::{Opened, SessionContext};
 use crate::upstream::supervisor::restarts::{Lived, Restarts};
 use crate::upstream::transport::{
     Channel, Closing, ConnectAttempt, Connected, Death, RequestAttempt, Transport,
 };
+use context::{Opened, SessionContext};
 use era::FoundEra;
 use negotiate::Purpose;
 use renewal::{Pace, Recheck};

@@ -31,8 +31,6 @@
 use crate::config::HttpKind;
 use crate::protocol::revision::Era;
 
-use super::era::HttpTransport;
-
 /// What a server can be asked first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Probe {
@@ -42,6 +40,14 @@ pub(crate) enum Probe {
     Initialize,
     /// The GET that opens the stream of HTTP+SSE, with `initialize` behind it.
     EventStream,
+}
+
+/// A transport over HTTP on which a server keeps sessions.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum HttpTransport {
+    StreamableHttp,
+    /// That of 2024-11-05.
+    HttpSse,
 }
 
 /// Why a session is opened, or its server is asked what it speaks.

@@ -15,13 +15,13 @@ use crate::protocol::raw::RawObject;
 use crate::protocol::revision::Era;
 use crate::wait::Wait;
 
+use super::context::{NoSink, unless_answered};
 use super::negotiate::Purpose;
 use super::single_flight::For;
 use super::{Open, Session};
 use crate::upstream::backoff::Retry;
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
 use crate::upstream::http_client::HttpConnection;
-use crate::upstream::session::context::{NoSink, unless_answered};
 use crate::upstream::transport::refused_status::is_certain;
 use crate::upstream::transport::{Closing, ConnectAttempt, Connected, RequestAttempt};
 

@@ -5,9 +5,9 @@ use crate::protocol::call::Notice;
 use crate::protocol::jsonrpc::code;
 use crate::protocol::method::notification;
 
+use super::dispatch::{Sorted, sort};
 use super::listen_filter::acknowledged;
 use crate::upstream::message::{Incoming, superseded};
-use crate::upstream::session::dispatch::{Sorted, sort};
 use crate::upstream::transport::stdio::process::ChildLink;
 
 /// Takes a message on the wire that all calls to a child share; gives back what makes no sense

@@ -5,11 +5,10 @@ use std::sync::Arc;
 
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{
-    CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
-};
+use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, PrincipalId, Question};
 use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
+use crate::protocol::session_route::SessionRoute;
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
@@ -50,26 +49,26 @@ impl Upstream {
         &self,
         uri: &str,
         who: &dyn Subscribing,
-        through: Option<&Client>,
+        route: SessionRoute<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let over = self.over(through, who.charged());
-        let turn = over.turn(uri, wait)?;
+        let session = self.subscriber_session(route, who.charged());
+        let turn = session.turn(uri, wait)?;
         who.note()?;
         let outcome = if turn.is_wanted() {
             Ok(nothing())
         } else {
-            over.about(Method::ResourcesSubscribe, uri, wait)
+            session.about(Method::ResourcesSubscribe, uri, wait)
         };
         if !matches!(outcome, Ok(Outcome::Complete(_))) {
             who.forget();
             return outcome;
         }
-        turn.add(who.subscriber(), over.charged.clone());
+        turn.add(who.subscriber(), session.charged.clone());
         // Looked at last: whoever forgets out of turn from here on finds the subscriber above.
         if !who.is_noted()
             && let Ok(wait) = Wait::plain(CONTROL_TIMEOUT)
-            && let Err(error) = over.leave(&turn, uri, who.subscriber(), &wait)
+            && let Err(error) = session.leave(&turn, uri, who.subscriber(), &wait)
         {
             log::debug!(target: "upstream", "a subscription could not be taken back: {error}");
         }
@@ -85,21 +84,21 @@ impl Upstream {
         &self,
         uri: &str,
         who: &dyn Subscribing,
-        through: Option<&Client>,
+        route: SessionRoute<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let over = self.over(through, who.charged());
-        let turn = match over.turn(uri, wait) {
+        let session = self.subscriber_session(route, who.charged());
+        let turn = match session.turn(uri, wait) {
             Ok(turn) => turn,
             Err(error) => {
                 if who.forget() {
-                    over.desired.forget(uri, who.subscriber());
+                    session.desired.forget(uri, who.subscriber());
                 }
                 return Err(error);
             }
         };
         if who.forget() {
-            over.leave(&turn, uri, who.subscriber(), wait)
+            session.leave(&turn, uri, who.subscriber(), wait)
         } else {
             Ok(nothing())
         }
@@ -111,48 +110,47 @@ impl Upstream {
         self.desired.forget(uri, subscriber);
     }
 
-    fn over<'a>(
+    fn subscriber_session<'a>(
         &'a self,
-        through: Option<&'a Client>,
+        route: SessionRoute<'a>,
         charged: Option<PrincipalId>,
-    ) -> Over<'a> {
-        let through = through.filter(|client| self.has_own(client));
-        let desired = through
+    ) -> SubscriberSession<'a> {
+        let client = route.client();
+        let desired = client
             .map_or_else(|| self.desired.clone(), |client| self.pool.desired(&client.session));
-        Over { upstream: self, through, charged, desired }
+        SubscriberSession { upstream: self, route, charged, desired }
     }
 }
 
 /// The session over which somebody subscribes.
-struct Over<'a> {
+struct SubscriberSession<'a> {
     upstream: &'a Upstream,
-    /// The client whose own it is; none for the shared one.
-    through: Option<&'a Client>,
+    route: SessionRoute<'a>,
     charged: Option<PrincipalId>,
     desired: Arc<DesiredSubscriptions>,
 }
 
-impl Drop for Over<'_> {
+impl Drop for SubscriberSession<'_> {
     fn drop(&mut self) {
-        if let Some(client) = self.through {
+        if let Some(client) = self.route.client() {
             self.upstream.pool.tidy(&client.session);
         }
     }
 }
 
 /// The gateway as a caller on that session: what is said besides the answer is for no call.
-struct Aside<'a>(&'a Over<'a>);
+struct Aside<'a>(&'a SubscriberSession<'a>);
 
 impl CallSink for Aside<'_> {
     fn notice(&self, notice: Notice) {
-        let Over { upstream, through, .. } = self.0;
+        let SubscriberSession { upstream, route, .. } = self.0;
         if !matches!(notice, Notice::Progress(_)) {
-            upstream.context.notice_on(*through, notice, Wire::Apart);
+            upstream.context.notice_on(route.client(), notice, Wire::Apart);
         }
     }
 
     fn ask(&self, question: Question) {
-        if let Some(client) = self.0.through {
+        if let Some(client) = self.0.route.client() {
             self.0.upstream.context.ask_on(client, question);
         }
     }
@@ -162,7 +160,7 @@ impl CallSink for Aside<'_> {
     }
 }
 
-impl Over<'_> {
+impl SubscriberSession<'_> {
     /// Tells the upstream where nobody is left, also of one that was not counted: its
     /// subscription may have been cancelled after it was sent.
     fn leave(
@@ -181,14 +179,14 @@ impl Over<'_> {
 
     fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<UriLock<'a>, CallError> {
         // What is subscribed to over a session of its own is shared with nobody.
-        let charged = self.charged.as_ref().filter(|_| self.through.is_none());
+        let charged = self.charged.as_ref().filter(|_| self.route.is_shared());
         let turn = self.desired.turn(uri, charged, wait);
         turn.map_err(|failure| failure.into_error(self.upstream.name(), true))
     }
 
     fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
         let outgoing = Outgoing { charged: self.charged.clone(), ..about(method, uri) };
-        self.upstream.request(self.through, &outgoing, wait, &Aside(self))
+        self.upstream.request(self.route, &outgoing, wait, &Aside(self))
     }
 }
 

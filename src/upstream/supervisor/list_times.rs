@@ -86,13 +86,13 @@ impl Lists {
     }
 
     /// What the upstream says from here on is not in these lists any more.
-    pub(crate) fn begin(&mut self, kinds: &[Kind]) {
+    pub(crate) fn begin(&mut self, now: Instant, kinds: &[Kind]) {
         for kind in kinds {
             let list = self.of(*kind);
             list.retry.give_up();
             (list.wanted, list.stale_at) = (false, None);
             if std::mem::take(&mut list.changed) {
-                list.quiet_until = Some(Instant::now() + RELIST_INTERVAL);
+                list.quiet_until = Some(now + RELIST_INTERVAL);
             }
         }
     }
@@ -186,7 +186,7 @@ mod tests {
         let mut lists = Lists::default();
         lists.read(Kind::Prompt, 0, Some(now));
         assert_eq!(lists.due(now), [Kind::Prompt]);
-        lists.begin(&[Kind::Prompt]);
+        lists.begin(Instant::now(), &[Kind::Prompt]);
         assert_eq!(lists.next_due(now), None);
     }
 
@@ -196,7 +196,7 @@ mod tests {
         lists.note_changed(&[Kind::Resource]);
         let due = lists.due(Instant::now());
         assert_eq!(due, [Kind::Resource, Kind::Template]);
-        lists.begin(&due);
+        lists.begin(Instant::now(), &due);
         assert_eq!(lists.next_due(Instant::now()), None);
         lists.note_changed(&[Kind::Resource, Kind::Prompt]);
         assert_eq!(lists.due(Instant::now()), [Kind::Prompt]);
@@ -214,7 +214,7 @@ mod tests {
         assert_eq!(lists.not_waiting(now), [Kind::Resource, Kind::Template]);
         assert_eq!(lists.due(soon), [Kind::Tool, Kind::Resource, Kind::Template]);
         assert_eq!(lists.due(now + 50 * crate::limits::BACKOFF_MIN), Kind::ALL);
-        lists.begin(&[Kind::Tool]);
+        lists.begin(Instant::now(), &[Kind::Tool]);
         assert!(!lists.due(soon).contains(&Kind::Tool) && !lists.is_any_readable());
         lists.hasten();
         assert_eq!(lists.not_waiting(now), Kind::ALL);

@@ -64,7 +64,7 @@ impl Supervisor {
     /// # Errors
     /// The session is gone, or answers nothing else either.
     pub(crate) fn list(&mut self, opened: &Opened, kinds: &[Kind]) -> Result<(), Failure> {
-        self.lists.begin(kinds);
+        self.lists.begin(Instant::now(), kinds);
         let mut round = Round {
             read_at: self.context.mailbox.readings.begin(kinds),
             lists: Vec::with_capacity(kinds.len()),

@@ -18,11 +18,12 @@ use crate::limits::{REFRESH_INTERVAL, RELIST_INTERVAL, SLOTS_SWEEP_INTERVAL};
 use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
+use crate::protocol::session_route::SessionKind;
 use crate::upstream::handshake::{declares, with_tools};
 use crate::wait::Wait;
 
 use super::backoff::Retry;
-use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening, Over};
+use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening};
 use super::call::concurrency::ConcurrencyLimit;
 use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
@@ -174,7 +175,7 @@ impl Supervisor {
 
     /// Why calls are refused at present, if they are.
     pub(super) fn why_down(&self) -> Option<Failure> {
-        let down = self.health.lock().breaker.down(Instant::now(), Over::Own)?;
+        let down = self.health.lock().breaker.down(Instant::now(), SessionKind::Own)?;
         Some(Failure::new(FailureKind::Broke, down.last.stage, down.last.message))
     }
 

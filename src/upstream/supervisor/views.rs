@@ -12,7 +12,8 @@ use crate::limits::{
     RELIST_INTERVAL, VIEW_REREAD_WITHIN, VIEW_TIMEOUT, VIEWS_SHARE_DIVISOR, VIEWS_SHARE_MIN,
 };
 use crate::protocol::call::{About, Client, Kind, PrincipalId};
-use crate::protocol::capabilities::{can_be_asked, declare_nothing};
+use crate::protocol::capabilities::declare_nothing;
+use crate::protocol::session_route::SessionRoute;
 use crate::protocol::view::{LastUse, Untold, ViewId};
 
 use super::view_readings::{ViewReading, ViewReadings};
@@ -43,6 +44,11 @@ impl<'a> Viewer<'a> {
     pub fn ids_of(client: &Client, about: About<'_>) -> [ViewId; 2] {
         let of_session = ViewId::of_session(client.capabilities.get());
         [of_session, ViewId::of_request(about.capabilities)]
+    }
+
+    /// The client who looks.
+    pub fn client(&self) -> &'a Client {
+        self.client
     }
 
     /// Of these, a server's lists can be one only.
@@ -336,19 +342,19 @@ fn longest_unused<'a>(
 
 impl Upstream {
     /// The lists that a client sees, where they may be others than those on the shared session:
-    /// those of a session of its own, or of requests that say what it declares.
-    pub fn view_of(&self, viewer: &Viewer<'_>) -> Option<ViewId> {
-        let can_be_asked = can_be_asked(viewer.client.capabilities.get());
-        if self.config().session.is_own(can_be_asked) && self.has_own(viewer.client) {
+    /// those of a session of its own, or of requests that say what it declares. `route`: which
+    /// session carries its calls, whatever they say of log messages.
+    pub fn view_of(&self, viewer: &Viewer<'_>, route: SessionRoute<'_>) -> Option<ViewId> {
+        if !route.is_shared() {
             return Some(viewer.of_session);
         }
         let is_declared = !declare_nothing(viewer.about.capabilities);
         (self.transport.is_stateless() && is_declared).then_some(viewer.of_request)
     }
 
-    /// Has the lists read that a client sees. Gives whether they may come soon.
-    pub fn want_view(&self, viewer: &Viewer<'_>) -> bool {
-        let Some(id) = self.view_of(viewer) else { return false };
+    /// Has the lists read that a client sees, which are known as `id`. Gives whether they may come
+    /// soon.
+    pub fn want_view(&self, viewer: &Viewer<'_>, id: ViewId) -> bool {
         let (views, client) = (&self.context.views, viewer.client);
         let is_of_request = id == viewer.of_request;
         let declared = is_of_request.then_some(viewer.about.capabilities);
@@ -383,10 +389,8 @@ impl Upstream {
     }
 
     /// Somebody was given lists without those that were wanted: is told of them when they come.
-    pub fn missed_view(&self, viewer: &Viewer<'_>) {
-        if let Some(id) = self.view_of(viewer) {
-            self.context.views.missed(id);
-        }
+    pub fn missed_view(&self, id: ViewId) {
+        self.context.views.missed(id);
     }
 }
 

@@ -14,16 +14,15 @@ use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::wait::{Interrupted, Wait};
 
-use super::streamable_http::LAST_EVENT_ID;
+use super::http::{HttpContext, LAST_EVENT_ID, Next, Wire, read_events};
+use super::message_bytes::Held;
+use super::refused_status::{Verdict, verdict};
 use crate::upstream::backoff::{Backoff, Range};
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, malformed};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse, OnBell};
 use crate::upstream::message::{self, Incoming, Stopped};
 use crate::upstream::session::dispatch::{Sorted, sort};
 use crate::upstream::session::pending::Waiting;
-use crate::upstream::transport::http::{HttpContext, Next, Wire, read_events};
-use crate::upstream::transport::message_bytes::Held;
-use crate::upstream::transport::refused_status::{Verdict, verdict};
 
 /// Where everything for one call goes, from its own stream and from elsewhere.
 pub(super) struct Ear<'a> {

@@ -30,6 +30,9 @@ use crate::upstream::http_client::{AgentFactory, HttpResponse};
 use crate::upstream::session::context::SessionContext;
 use crate::upstream::session::dispatch::MessageSender;
 
+/// Takes a broken stream up behind the event of this id.
+pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
+
 /// One session to an HTTP upstream as both transports see it.
 pub(crate) struct HttpContext {
     pub(crate) context: Arc<SessionContext>,

@@ -21,6 +21,8 @@ use crate::thread::spawn;
 use crate::wait::Wait;
 
 use super::answer::Response;
+use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
+use super::refused_status::error_text;
 use super::{Channel, Closing, RequestAttempt};
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
 use crate::upstream::handshake;
@@ -32,8 +34,6 @@ use crate::upstream::session::context::{NEVER, Opener};
 use crate::upstream::session::correlation::Interest;
 use crate::upstream::session::dispatch::hear_shared;
 use crate::upstream::session::pending::{PendingRequests, Waiting};
-use crate::upstream::transport::http::{HttpContext, Next, StreamThread, Wire, read_events};
-use crate::upstream::transport::refused_status::error_text;
 
 /// An open stream and what belongs to it.
 struct HttpSse {

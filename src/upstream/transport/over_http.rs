@@ -6,17 +6,17 @@ use std::sync::Arc;
 use crate::config::HttpKind;
 use crate::protocol::revision::Era;
 
+use super::http::HttpContext;
 use super::http_sse;
 use super::stateless_http::StatelessHttp;
 use super::streamable_http;
 use super::{Channel, ConnectAttempt, Connected, Transport};
 use crate::upstream::failure::Failure;
 use crate::upstream::http_client::HttpConnection;
-use crate::upstream::session::era::{FoundEra, HttpTransport, heard, probe_time};
+use crate::upstream::session::era::{FoundEra, heard, probe_time};
 use crate::upstream::session::negotiate::{
-    Heard, HttpNegotiation, Probe, Purpose, Step, Trust,
+    Heard, HttpNegotiation, HttpTransport, Probe, Purpose, Step, Trust,
 };
-use crate::upstream::transport::http::HttpContext;
 
 /// See above.
 pub(crate) struct OverHttp {

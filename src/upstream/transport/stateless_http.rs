@@ -17,6 +17,9 @@ use crate::protocol::revision::Revision;
 use crate::wait::Wait;
 
 use super::answer::{Ear, Exchange, Response};
+use super::http::{HttpContext, header_name};
+use super::listen_stream::Listening;
+use super::refused_status::{error_text, is_success};
 use super::{Channel, Closing, RequestAttempt};
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::handshake;
@@ -24,9 +27,6 @@ use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::message::{self, Incoming};
 use crate::upstream::session::context::Opener;
 use crate::upstream::session::stateless::{answered_here, outcome};
-use crate::upstream::transport::http::{HttpContext, header_name};
-use crate::upstream::transport::listen_stream::Listening;
-use crate::upstream::transport::refused_status::{error_text, is_success};
 
 /// What all contacts with a server share.
 pub(super) struct StatelessHttp {

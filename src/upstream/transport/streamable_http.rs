@@ -14,6 +14,9 @@ use crate::protocol::legacy::Initialized;
 use crate::wait::Wait;
 
 use super::answer::{Ear, Exchange, InSession, Response};
+use super::get_stream;
+use super::http::{HttpContext, StreamThread, Wire, session_headers, with_session};
+use super::refused_status::{Phase, SentRequest, error_text, is_success, refusal};
 use super::{Channel, Closing, RequestAttempt};
 use crate::upstream::backoff::{Range, SharedRetry};
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
@@ -22,34 +25,15 @@ use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
 use crate::upstream::session::context::Opener;
 use crate::upstream::session::correlation::Interest;
 use crate::upstream::session::pending::PendingRequests;
-use crate::upstream::transport::get_stream;
-use crate::upstream::transport::http::{
-    HttpContext, StreamThread, Wire, session_headers, with_session,
-};
-use crate::upstream::transport::refused_status::{error_text, is_success, refusal};
-
-/// Takes a broken stream up behind the event of this id.
-pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 
 /// One POST that wants a response.
 #[derive(Clone, Copy)]
-pub(crate) struct Post<'a> {
-    pub(crate) id: u64,
+struct Post<'a> {
+    sent: SentRequest,
     body: &'a str,
     wire: &'a Arc<Wire>,
     /// Headers of the GET that takes a broken stream up again.
     get: &'a HeaderMap,
-    pub(crate) phase: Phase,
-    /// The request was refused before, on a session that seemed to be lost.
-    pub(crate) is_replay: bool,
-}
-
-/// Whether a POST opens a session or belongs to one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Opening,
-    WithoutId,
-    WithId,
 }
 
 /// The response, and the session that it opened.
@@ -96,12 +80,10 @@ impl Opening {
         let http = &self.http;
         let id = http.context.next_id();
         let post = Post {
-            id,
+            sent: SentRequest { id, phase: Phase::Opening, is_replay: false },
             body: &handshake::initialize(id, http.context.capabilities()),
             wire: &wire(http, http.post.clone()),
             get: &http.get,
-            phase: Phase::Opening,
-            is_replay: false,
         };
         let sink = Opener(&http.context);
         let posted = post_request(http, connection, post, &Ear::new(&sink, wait, None))?;
@@ -149,7 +131,7 @@ fn post_request(
     known.into_iter().for_each(|id| http.context.secrets.learn(id));
     // What is said while the session is opened belongs to it already.
     let opening = match &session_id {
-        Some(id) if post.phase == Phase::Opening => {
+        Some(id) if post.sent.phase == Phase::Opening => {
             Some((wire(http, with_session(&post.wire.post, id)), with_session(post.get, id)))
         }
         Some(_) | None => None,
@@ -178,11 +160,11 @@ fn read_answer<'a>(
 ) -> Result<Response, Failure> {
     if !is_success(answer.status) {
         let text = error_text(&mut answer);
-        return refusal(http, &answer, &text, post);
+        return refusal(http, &answer, &text, post.sent);
     }
-    let Post { id, wire, get, phase, .. } = post;
-    let session = Some(InSession { wire, get, has_id: phase == Phase::WithId });
-    Exchange { http, id, ear, session }.read(connection, answer)
+    let Post { sent, wire, get, .. } = post;
+    let session = Some(InSession { wire, get, has_id: sent.phase == Phase::WithId });
+    Exchange { http, id: sent.id, ear, session }.read(connection, answer)
 }
 
 impl StreamableHttp {
@@ -244,13 +226,12 @@ impl Channel for StreamableHttp {
     ) -> Result<Outcome, Failure> {
         let RequestAttempt { outgoing, wait, sink, is_replay } = attempt;
         let id = self.http.context.next_id();
+        let phase = if self.has_id { Phase::WithId } else { Phase::WithoutId };
         let post = Post {
-            id,
+            sent: SentRequest { id, phase, is_replay },
             body: &outgoing.to_message(&RequestId::from(id)),
             wire: &self.wire,
             get: &self.get,
-            phase: if self.has_id { Phase::WithId } else { Phase::WithoutId },
-            is_replay,
         };
         let charged = outgoing.charged.as_ref();
         let waiting = self.pending.enter(id, wait, Interest::of(sink))?;

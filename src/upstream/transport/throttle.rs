@@ -1,4 +1,4 @@
-//! Pure: how fast a stream may say what nobody waits for. Whoever reads it rests when that is
+//! How fast a stream may say what nobody waits for. Whoever reads it rests when that is
 //! too much, so that the one who writes is held up, and nothing is lost.
 
 use std::time::{Duration, Instant};

@@ -393,6 +393,7 @@ fn expect_same(told: &Told, known: &Told, what: &str) {
 
 #[test]
 fn whether_there_is_a_server_that_it_may_not_see_is_told_to_no_key() {
+    let _heavy = crate::support::heavy();
     let (a, also) = (HttpUpstream::labelled("a"), HttpUpstream::with_tools(&["other"]));
     let without = gateway(&a, &also, None, "auto");
     let known = KEYS.map(|key| everything(&without, key));
@@ -463,6 +464,7 @@ fn calls(gateway: &Gateway, names: &[String]) -> Told {
 
 #[test]
 fn clashes_with_a_server_that_it_may_not_see_are_told_to_no_key_that_sees_two_others() {
+    let _heavy = crate::support::heavy();
     let (a, also, hidden) = (twin("a"), twin("also"), twin("hidden"));
     for prefix in ["auto", "never"] {
         let with = gateway(&a, &also, Some(&hidden), prefix);

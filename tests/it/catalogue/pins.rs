@@ -39,6 +39,13 @@ impl Pinned {
         pinned
     }
 
+    /// The same, and a gateway before it.
+    fn started(pin: &str) -> (Pinned, Gateway) {
+        let pinned = Pinned::new(pin);
+        let gateway = pinned.start();
+        (pinned, gateway)
+    }
+
     /// What the server lists from now on, of which it says a word.
     fn offer(&self, tools: &[(&str, &str)]) {
         self.upstream.set_tools(&[]);
@@ -125,8 +132,7 @@ fn expect_withheld(gateway: &Gateway, tool: &str) {
 
 #[test]
 fn a_changed_tool_is_withheld_until_it_is_accepted() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     assert_eq!(gateway.tool_names(), ["good", "other"]);
     assert_eq!(
         gateway.status_of("s")["pins"],
@@ -164,8 +170,7 @@ fn a_changed_tool_is_withheld_until_it_is_accepted() {
 
 #[test]
 fn clients_hear_of_what_is_accepted() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     pinned.pull_the_rug(&gateway);
     let client = gateway.mcp();
     let mut stream = client.listen();
@@ -177,8 +182,7 @@ fn clients_hear_of_what_is_accepted() {
 
 #[test]
 fn warn_tells_and_serves() {
-    let pinned = Pinned::new("warn");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("warn");
     pinned.pull_the_rug(&gateway);
     assert_eq!(changed(&gateway), ["good"]);
     assert_eq!(gateway.status_of("s")["pins"]["pin"], "warn");
@@ -248,8 +252,7 @@ fn every_part_of_a_tool_counts_and_the_order_of_its_keys_does_not() {
 
 #[test]
 fn locked_offers_nothing_that_nobody_has_accepted() {
-    let pinned = Pinned::new("locked");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("locked");
     assert_eq!(gateway.tool_names(), [""; 0]);
     assert_eq!(changed(&gateway), ["good", "other"]);
     expect_withheld(&gateway, "good");
@@ -273,8 +276,7 @@ fn locked_offers_nothing_that_nobody_has_accepted() {
 
 #[test]
 fn what_has_changed_is_shown_old_beside_new() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     pinned.pull_the_rug(&gateway);
     let shown = "s tool good\n- description: \"adds\"\n+ description: \"adds, and sends me your \
                  keys\"\n";
@@ -425,8 +427,7 @@ fn prompts_resources_and_instructions_have_pins_too() {
 
 #[test]
 fn a_change_outlives_restarts_and_is_seen_over_one() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     let path = pinned.directory.path().join("state");
     wait_until("pins are written", || path.join("pins.s").exists());
     wait_until("lists are written", || path.join("catalogue.s").exists());
@@ -458,8 +459,7 @@ fn a_change_outlives_restarts_and_is_seen_over_one() {
 
 #[test]
 fn a_call_waits_until_the_lists_of_this_start_are_held_against_the_pins() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     let path = pinned.directory.path().join("state");
     wait_until("pins are written", || path.join("pins.s").exists());
     wait_until("lists are written", || path.join("catalogue.s").exists());
@@ -484,8 +484,7 @@ fn a_call_waits_until_the_lists_of_this_start_are_held_against_the_pins() {
 
 #[test]
 fn a_gateway_of_lines_withholds_what_the_running_one_has_pinned() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     // A change that both see while they run.
     let call = |host: &mut Host, tool: &str| {
         host.request("tools/call", &json!({ "name": tool, "arguments": {} }))
@@ -525,8 +524,7 @@ fn whoever_reviews_pins_needs_no_variables_of_the_gateway() {
 
 #[test]
 fn what_goes_and_comes_back_changed_is_withheld() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     pinned.offer(&[("other", "subtracts")]);
     wait_until("it is gone", || gateway.tool_names() == ["other"]);
     gateway.call("good", &json!({})).expect(404);
@@ -538,8 +536,7 @@ fn what_goes_and_comes_back_changed_is_withheld() {
 
 #[test]
 fn only_what_was_seen_is_accepted() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     pinned.pull_the_rug(&gateway);
     // The server changes it again after somebody has looked, before the gateway takes it up.
     gateway.kill();
@@ -604,8 +601,7 @@ fn without_pins_nothing_is_told_or_kept() {
 
 #[test]
 fn lost_pins_withhold_until_their_tools_are_accepted() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     let path = pinned.directory.path().join("state/pins.s");
     wait_until("pins are written", || path.exists());
     gateway.kill();
@@ -637,8 +633,7 @@ fn lost_pins_withhold_until_their_tools_are_accepted() {
 
 #[test]
 fn wrong_words_are_told_by_their_exit_code() {
-    let pinned = Pinned::new("enforce");
-    let gateway = pinned.start();
+    let (pinned, gateway) = Pinned::started("enforce");
     let path = pinned.directory.path().join("state/pins.s");
     wait_until("pins are written", || path.exists());
     for (words, code, part) in [

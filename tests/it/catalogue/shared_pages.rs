@@ -168,6 +168,7 @@ fn lists_of_stateless_clients_that_nobody_reads_are_one_list() {
 
 #[test]
 fn lists_on_streams_that_nobody_reads_are_one_list() {
+    let _heavy = crate::support::heavy();
     let upstream = with_tools(N_TOOLS);
     let gateway = before(&[("s", &upstream)], json!({}));
     // Whatever is made once is there.
@@ -185,6 +186,7 @@ fn lists_on_streams_that_nobody_reads_are_one_list() {
 
 #[test]
 fn a_batch_of_lists_that_nobody_reads_is_one_list() {
+    let _heavy = crate::support::heavy();
     let upstream = with_tools(N_TOOLS);
     let gateway = before(&[("s", &upstream)], json!({}));
     let client = McpClient::new(gateway.address()).speaking("2025-03-26").opened();
@@ -270,6 +272,7 @@ fn pages_are_bounded_by_their_bytes_and_rest_gives_them_all() {
 
 #[test]
 fn of_the_answers_to_a_batch_few_are_held_at_once() {
+    let _heavy = crate::support::heavy();
     let upstream = HttpUpstream::start();
     let limits = json!({ "limits": {
         "buffered_bytes": 1_500_000, "body_bytes": 1_000_000, "upstream_result_bytes": 1_400_000,

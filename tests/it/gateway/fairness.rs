@@ -145,6 +145,7 @@ fn unfinished(key: &str, announced: usize, sent: usize) -> Vec<u8> {
 
 #[test]
 fn unfinished_bodies() {
+    let _heavy = crate::support::heavy();
     const BODY: usize = 1024 * 1024;
     let rig = Rig::with(&json!({
         "buffered_bytes": 8 * BODY,
@@ -165,6 +166,7 @@ fn unfinished_bodies() {
 
 #[test]
 fn connections_with_one_byte_of_a_body() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({ "connections": 32 }));
     rig.check(
         |rig| {
@@ -178,6 +180,7 @@ fn connections_with_one_byte_of_a_body() {
 
 #[test]
 fn connections_with_half_a_head() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({ "connections": 32 }));
     rig.check(|rig| rig.raw(64, b"POST /mcp/tools/call HTTP/1.1\r\nHost: l"), Rig::small_call);
 }
@@ -185,6 +188,7 @@ fn connections_with_half_a_head() {
 /// First all that a key gets, and then halves of heads.
 #[test]
 fn connections_of_a_key_and_of_nobody() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({ "connections": 32 }));
     rig.check(
         |rig| {
@@ -198,6 +202,7 @@ fn connections_of_a_key_and_of_nobody() {
 
 #[test]
 fn bodies_with_a_wrong_key() {
+    let _heavy = crate::support::heavy();
     const BODY: usize = 1024 * 1024;
     let rig = Rig::with(&json!({
         "connections": 32,
@@ -210,6 +215,7 @@ fn bodies_with_a_wrong_key() {
 
 #[test]
 fn a_wrong_key_is_refused_without_its_body() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({}));
     let mut refused = rig.raw(1, &unfinished(WRONG, 1_000_000, 1)).remove(0);
     refused.set_read_timeout(Some(DEADLINE)).unwrap();
@@ -220,6 +226,7 @@ fn a_wrong_key_is_refused_without_its_body() {
 
 #[test]
 fn slow_calls() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({ "connections": 32 }));
     let call = json!({ "name": "slow", "arguments": {} }).to_string();
     let mut request = unfinished(HOG, call.len(), 0);
@@ -237,6 +244,7 @@ fn slow_calls() {
 
 #[test]
 fn results_that_nobody_reads() {
+    let _heavy = crate::support::heavy();
     const MEGABYTE: usize = 1024 * 1024;
     let rig = Rig::with(&json!({
         "buffered_bytes": 32 * MEGABYTE,
@@ -282,6 +290,7 @@ fn cut_off(rig: &Rig, client: &McpClient, bytes: usize) -> String {
 
 #[test]
 fn kept_events() {
+    let _heavy = crate::support::heavy();
     const SESSIONS: usize = 5;
     let rig = Rig::with(&json!({}));
     rig.check(
@@ -317,6 +326,7 @@ fn client(rig: &Rig, key: &str) -> McpClient {
 
 #[test]
 fn sessions() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({ "sessions": 16, "sessions_per_key": 16 }));
     rig.check(
         |rig| {
@@ -334,6 +344,7 @@ fn sessions() {
 
 #[test]
 fn streams() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({ "streams": 4 * (CALLS + 1) }));
     rig.check(
         |rig| {
@@ -362,6 +373,7 @@ fn streams() {
 
 #[test]
 fn parked_calls() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({ "parked_calls": 8, "parked_calls_per_key": 8 }));
     let of = |rig: &Rig, key: &str| ModernClient::to(&rig.gateway).key(key).named("alice");
     rig.check(

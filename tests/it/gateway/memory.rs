@@ -35,6 +35,7 @@ fn wait_rested(gateway: &Gateway, before: u64) {
 
 #[test]
 fn kept_connections_hold_nothing_of_the_answers_that_went_over_them() {
+    let _heavy = crate::support::heavy();
     let upstream = HttpUpstream::start();
     let gateway = Gateway::before(&upstream.url());
     let before = gateway.rss_bytes();

@@ -83,6 +83,7 @@ fn a_bad_file_changes_nothing_and_all_that_is_wrong_is_said() {
 
 #[test]
 fn over_a_hundred_reloads_no_call_on_what_does_not_change_fails() {
+    let _heavy = crate::support::heavy();
     let [a, b] = ["a", "b"].map(HttpUpstream::labelled);
     let of = |n: usize| {
         let mut all = vec![("a", http(&a))];

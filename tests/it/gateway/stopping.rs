@@ -291,6 +291,7 @@ fn expect_end_in_time(gateway: Gateway, during: &str) {
 
 #[test]
 fn an_end_while_lists_are_merged_is_bounded() {
+    let _heavy = crate::support::heavy();
     let many = Many::new();
     let gateway = Gateway::with(many.config("", None)).start();
     wait_until("they are asked", || many.upstream.seen().n_list > 3);
@@ -309,6 +310,7 @@ fn an_end_while_lists_are_merged_is_bounded() {
 
 #[test]
 fn an_end_while_pins_and_lists_are_kept_is_bounded() {
+    let _heavy = crate::support::heavy();
     let many = Many::new();
     for kept in ["warn", "enforce"] {
         let gateway = Gateway::with(many.config("", Some(kept))).start();
@@ -323,6 +325,7 @@ fn an_end_while_pins_and_lists_are_kept_is_bounded() {
 
 #[test]
 fn an_end_in_the_middle_of_a_reload_is_bounded() {
+    let _heavy = crate::support::heavy();
     let many = Many::new();
     let gateway = Gateway::with(many.config("", None)).start();
     Many::wait_until_some_have_listed(&gateway);
@@ -333,6 +336,7 @@ fn an_end_in_the_middle_of_a_reload_is_bounded() {
 
 #[test]
 fn an_end_while_what_some_see_is_read_is_bounded() {
+    let _heavy = crate::support::heavy();
     let many = Many::new();
     many.upstream.offer_by_capability();
     let gateway = Gateway::with(many.config("", None)).start();

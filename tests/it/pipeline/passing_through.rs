@@ -177,6 +177,7 @@ const COPIES_MAX: u64 = 3;
 
 #[test]
 fn a_large_result_passes_without_many_copies() {
+    let _heavy = crate::support::heavy();
     let upstream = HttpUpstream::start();
     let gateway = Gateway::before(&upstream.url());
     let before = gateway.peak_rss_bytes();

@@ -1,9 +1,9 @@
 //! Scripted HTTP servers, and upstreams that talk to them.
 
 use std::collections::BTreeMap;
-use std::io::{BufRead, BufReader, Read, Write};
-use std::net::{SocketAddr, TcpListener, TcpStream};
-use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
+use std::io::{self, Read, Write};
+use std::net::{SocketAddr, TcpStream};
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
@@ -14,14 +14,18 @@ use trunkline::config::{
 };
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
+use trunkline::pipeline::session_route::route_session;
 use trunkline::protocol::call::{
     About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
 };
 use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
+use trunkline::protocol::session_route::SessionRoute;
 use trunkline::upstream::{Event, Report, ServerEvents, Upstream, Upstreams, Wire};
 use trunkline::wait::{Heartbeat, KeepAlive, Wait};
+
+use crate::support::listener::{Incoming, Listener, Next, free_port};
 
 /// Nothing here takes longer unless it is broken.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
@@ -36,6 +40,15 @@ pub(crate) struct Seen {
 }
 
 impl Seen {
+    fn of(request: &Incoming) -> Seen {
+        Seen {
+            method: request.method.clone(),
+            path: request.target.clone(),
+            headers: request.head.headers.clone(),
+            body: request.body.clone(),
+        }
+    }
+
     pub(crate) fn header(&self, name: &str) -> Option<&str> {
         let same = |(key, _): &&(String, String)| key.eq_ignore_ascii_case(name);
         self.headers.iter().find(same).map(|(_, value)| value.as_str())
@@ -105,57 +118,62 @@ impl Reply {
     pub(crate) fn stream(pour: impl FnOnce(&mut TcpStream) + Send + 'static) -> Reply {
         Reply::Stream(Box::new(pour))
     }
-}
 
-type Script = Arc<dyn Fn(&Seen) -> Reply + Send + Sync>;
+    fn write(self, out: &mut TcpStream) -> io::Result<Next> {
+        match self {
+            Reply::Body(status, extra, kind, body) => {
+                let head = format!(
+                    "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\n{extra}content-length: {}\r\n\r\n",
+                    body.len()
+                );
+                out.write_all(head.as_bytes())?;
+                out.write_all(body.as_bytes())?;
+                return Ok(Next::Keep);
+            }
+            Reply::Stream(pour) => {
+                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
+                out.write_all(head.as_bytes()).ok();
+                pour(out);
+            }
+            Reply::Raw(pour) => pour(out),
+            Reply::Close => (),
+            Reply::Hang => {
+                out.read_to_end(&mut Vec::new()).ok();
+            }
+        }
+        Ok(Next::Close)
+    }
+}
 
 /// A server on a free port. It answers each request as its script says.
 pub(crate) struct Server {
     pub(crate) address: SocketAddr,
-    accepted: Arc<AtomicUsize>,
     seen: Arc<Mutex<Vec<Seen>>>,
-    stop: Arc<AtomicBool>,
-    open: Arc<Mutex<Vec<TcpStream>>>,
-    thread: Option<trunkline::thread::Joined>,
+    listener: Listener,
 }
 
 impl Server {
     pub(crate) fn start(script: impl Fn(&Seen) -> Reply + Send + Sync + 'static) -> Server {
-        Server::start_at("127.0.0.1:0".parse().unwrap(), script)
+        Server::start_at(([127, 0, 0, 1], free_port()).into(), script)
     }
 
     pub(crate) fn start_at(
         address: SocketAddr,
         script: impl Fn(&Seen) -> Reply + Send + Sync + 'static,
     ) -> Server {
-        let listener = TcpListener::bind(address).unwrap();
-        let address = listener.local_addr().unwrap();
-        let (accepted, seen, stop) = (Arc::default(), Arc::default(), Arc::default());
-        let open: Arc<Mutex<Vec<TcpStream>>> = Arc::default();
-        let script: Script = Arc::new(script);
-        let mine: (Arc<AtomicUsize>, Arc<Mutex<Vec<Seen>>>, Arc<AtomicBool>) =
-            (Arc::clone(&accepted), Arc::clone(&seen), Arc::clone(&stop));
-        let streams = open.clone();
-        let thread = trunkline::thread::spawn("test-accept", move || {
-            let (accepted, seen, stop) = mine;
-            for stream in listener.incoming().flatten() {
-                if stop.load(Ordering::SeqCst) {
-                    return;
-                }
-                accepted.fetch_add(1, Ordering::SeqCst);
-                streams.lock().unwrap().push(stream.try_clone().unwrap());
-                let (script, seen) = (script.clone(), seen.clone());
-                trunkline::thread::spawn("test-serve", move || serve(stream, &script, &seen))
-                    .unwrap()
-                    .detach();
-            }
+        let seen: Arc<Mutex<Vec<Seen>>> = Arc::default();
+        let all = seen.clone();
+        let listener = Listener::absent_at(address.port(), move |request, out| {
+            let seen = Seen::of(request);
+            all.lock().unwrap().push(seen.clone());
+            script(&seen).write(out)
         });
-        let thread = Some(thread.unwrap());
-        Server { address, accepted, seen, stop, open, thread }
+        listener.start();
+        Server { address, seen, listener }
     }
 
     pub(crate) fn accepted(&self) -> usize {
-        self.accepted.load(Ordering::SeqCst)
+        self.listener.n_connections()
     }
 
     pub(crate) fn seen(&self) -> Vec<Seen> {
@@ -166,80 +184,6 @@ impl Server {
     pub(crate) fn count(&self, rpc: &str) -> usize {
         self.seen.lock().unwrap().iter().filter(|seen| seen.rpc() == rpc).count()
     }
-}
-
-impl Drop for Server {
-    fn drop(&mut self) {
-        self.stop.store(true, Ordering::SeqCst);
-        TcpStream::connect(self.address).ok();
-        drop(self.thread.take());
-        for stream in self.open.lock().unwrap().iter() {
-            stream.shutdown(std::net::Shutdown::Both).ok();
-        }
-    }
-}
-
-fn serve(stream: TcpStream, script: &Script, all: &Mutex<Vec<Seen>>) {
-    stream.set_nodelay(true).unwrap();
-    let mut reader = BufReader::new(stream.try_clone().unwrap());
-    let mut writer = stream;
-    while let Some(seen) = read_request(&mut reader) {
-        all.lock().unwrap().push(seen.clone());
-        let written = match script(&seen) {
-            Reply::Body(status, extra, kind, body) => {
-                let head = format!(
-                    "HTTP/1.1 {status} X\r\ncontent-type: {kind}\r\n{extra}content-length: {}\r\n\r\n",
-                    body.len()
-                );
-                writer
-                    .write_all(head.as_bytes())
-                    .and_then(|()| writer.write_all(body.as_bytes()))
-            }
-            Reply::Stream(pour) => {
-                let head = "HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\nconnection: close\r\n\r\n";
-                writer.write_all(head.as_bytes()).ok();
-                pour(&mut writer);
-                break;
-            }
-            Reply::Raw(pour) => {
-                pour(&mut writer);
-                break;
-            }
-            Reply::Close => break,
-            Reply::Hang => {
-                reader.read_to_end(&mut Vec::new()).ok();
-                break;
-            }
-        };
-        if written.is_err() {
-            break;
-        }
-    }
-    writer.shutdown(std::net::Shutdown::Both).ok();
-}
-
-fn read_request(reader: &mut BufReader<TcpStream>) -> Option<Seen> {
-    let mut line = String::new();
-    reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-    let mut words = line.split_whitespace();
-    let (method, path) = (words.next()?.to_owned(), words.next()?.to_owned());
-    let mut headers = Vec::new();
-    loop {
-        let mut line = String::new();
-        reader.read_line(&mut line).ok().filter(|n| *n > 0)?;
-        let line = line.trim_end();
-        if line.is_empty() {
-            break;
-        }
-        let (name, value) = line.split_once(':')?;
-        headers.push((name.to_owned(), value.trim().to_owned()));
-    }
-    let mut seen = Seen { method, path, headers, body: String::new() };
-    let length = seen.header("content-length").map_or(0, |value| value.parse().unwrap());
-    let mut body = vec![0; length];
-    reader.read_exact(&mut body).ok()?;
-    seen.body = String::from_utf8(body).unwrap();
-    Some(seen)
 }
 
 /// Sends one event on a stream.
@@ -421,7 +365,14 @@ impl Rig {
             charged: None,
             mirrored: Vec::new(),
         };
-        self.upstream.request(through, &outgoing, wait, sink)
+        self.upstream.request(self.route(through), &outgoing, wait, sink)
+    }
+
+    /// Which session carries the calls of a client, as the pipeline decides it.
+    pub(crate) fn route<'a>(&self, client: Option<&'a Client>) -> SessionRoute<'a> {
+        let (support, sharing) =
+            (self.upstream.session_support(), self.upstream.config().session);
+        route_session(client, None, support, sharing)
     }
 
     /// A call over the client's own session.
@@ -440,6 +391,7 @@ pub(crate) fn client(name: &str) -> Client {
     Client {
         session: name.into(),
         is_exclusive: false,
+        can_be_asked: true,
         capabilities: Raw::from_valid(capabilities),
         charged: None,
     }

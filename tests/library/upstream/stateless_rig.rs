@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use trunkline::config::{Secret, StdioTarget, Target, UpstreamConfig};
 use trunkline::protocol::call::{About, Outcome, Outgoing};
 use trunkline::protocol::raw::RawObject;
+use trunkline::protocol::session_route::SessionRoute;
 
 use crate::upstream::rig::*;
 
@@ -94,7 +95,9 @@ impl Rig {
     /// Any request, over the shared link.
     pub(crate) fn ask(&self, method: &str, params: &str) -> Outcome {
         let outgoing = outgoing(method, params);
-        self.upstream.request(None, &outgoing, &wait(5000), &Sink::default()).unwrap()
+        self.upstream
+            .request(SessionRoute::Shared, &outgoing, &wait(5000), &Sink::default())
+            .unwrap()
     }
 }
 

@@ -1,7 +1,7 @@
-//! Pure: where in the text of the file a pointer leads, and that line as people may be shown it:
-//! strings that may be secrets are left out of it.
+//! Pure: the place in the file's text to which a pointer leads, and its line for people, without
+//! strings that may be secrets.
 //!
-//! The reader of this file takes any text: what is shown is often no JSON.
+//! The reader of this file takes any text, which is often no JSON.
 
 mod scan;
 #[cfg(test)]
@@ -17,26 +17,26 @@ const SHOWN_CHARS_BEFORE: usize = 40;
 /// A place in the file, and its line.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Place {
-    /// From 1.
+    /// The line, from 1.
     pub line: usize,
-    /// In characters, from 1.
+    /// The column in characters, from 1.
     pub column: usize,
-    /// The line, or the part of it around the place, without what may be a secret.
+    /// The line, or the part of it around the place, without possible secrets.
     pub shown: String,
-    /// Characters of `shown` before the place.
+    /// The number of characters of `shown` before the place.
     pub before: usize,
-    /// Characters of `shown` that are the place.
+    /// The number of characters of `shown` that are the place.
     pub width: usize,
 }
 
-/// What of a field is meant.
+/// The part of a field that is meant.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Aim {
     Key,
     Value,
 }
 
-/// What JSON does not have, and other formats do.
+/// Syntax of other formats that JSON does not have.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Odd {
     Comment,
@@ -49,7 +49,7 @@ pub(crate) enum Odd {
 }
 
 impl Odd {
-    /// As a sentence without its full stop.
+    /// A sentence about it without its full stop.
     pub(crate) fn what(self) -> &'static str {
         match self {
             Self::Comment => {
@@ -64,7 +64,7 @@ impl Odd {
         }
     }
 
-    /// Whether what follows can be read as if it were not there.
+    /// True if the rest can be read as if the syntax were not there.
     pub(crate) fn can_be_left_out(self) -> bool {
         match self {
             Self::Comment | Self::TrailingComma => true,
@@ -82,9 +82,9 @@ impl Odd {
 pub(crate) struct Source<'t> {
     text: &'t str,
     fields: Vec<Field>,
-    /// Bytes that are not shown.
+    /// Ranges of bytes that are not shown.
     hidden: Vec<Range<usize>>,
-    /// In the order of the text.
+    /// Foreign syntax, in the order of the text.
     pub(crate) odd: Vec<(Range<usize>, Odd)>,
 }
 
@@ -101,7 +101,7 @@ impl<'t> Source<'t> {
         scan::scan(Source { text, fields: Vec::new(), hidden: Vec::new(), odd: Vec::new() })
     }
 
-    /// The text with comments and trailing commas blanked out: every other byte is where it was.
+    /// The text with comments and trailing commas blanked out: every other byte keeps its place.
     pub(crate) fn without_odd(&self) -> String {
         let mut bytes = self.text.as_bytes().to_vec();
         for (range, odd) in &self.odd {
@@ -109,7 +109,7 @@ impl<'t> Source<'t> {
             else {
                 continue;
             };
-            // A line break stays one, so that lines keep their numbers.
+            // A line break stays, so that lines keep their numbers.
             for byte in range.iter_mut().filter(|byte| **byte != b'\n') {
                 *byte = b' ';
             }
@@ -118,18 +118,18 @@ impl<'t> Source<'t> {
         String::from_utf8(bytes).unwrap_or_default()
     }
 
-    /// A value as it is written, if it is there.
+    /// A value as it is written, if it exists.
     pub(crate) fn value(&self, at: &str) -> Option<&'t str> {
         let field = self.fields.iter().find(|field| field.at == at)?;
         self.text.get(field.value.clone())
     }
 
-    /// Where a pointer leads, or else where the closest thing around it stands.
+    /// The place to which a pointer leads, or else of the closest value around it.
     pub(crate) fn find(&self, at: &str, aim: Aim) -> Option<Place> {
         let mut at = at;
         loop {
             let mut all = self.fields.iter().filter(|field| field.at == at);
-            // A key that stands twice is told of where it stands again.
+            // A key that stands twice is shown where it stands again.
             let field = match aim {
                 Aim::Key => all.next_back(),
                 Aim::Value => all.next(),
@@ -197,14 +197,14 @@ impl<'t> Source<'t> {
     }
 }
 
-/// Characters that are not seen, or that turn the direction of a line, must not choose what is
-/// shown.
+/// Replaces invisible characters, and those that turn the direction of a line: they could choose
+/// what is shown.
 fn visible(c: char) -> char {
     let turns = matches!(c, '\u{200b}'..='\u{200f}' | '\u{2028}'..='\u{202e}' | '\u{2060}'..='\u{2069}' | '\u{feff}');
     if c.is_control() || turns { '?' } else { c }
 }
 
-/// The part of a line that is shown, and how many of its characters are before the place.
+/// The part of a line that is shown, and the number of its characters before the place.
 fn window(line: &[char], from: usize) -> (String, usize) {
     if line.len() <= SHOWN_CHARS_MAX {
         return (line.iter().collect::<String>().trim_end().to_owned(), from);

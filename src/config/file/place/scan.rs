@@ -1,11 +1,11 @@
-//! Reads a text as far as it is like JSON. Pure.
+//! Pure: reads a text that is roughly JSON, and notes the places of its fields.
 
 use std::ops::Range;
 
 use super::{Field, Odd, Source};
-use crate::config::file::reader::pointer;
+use crate::config::file::json::pointer;
 
-/// Deeper than any configuration; serde_json reads no deeper.
+/// Levels, more than any configuration has; serde_json reads no deeper.
 const DEPTH_MAX: usize = 128;
 /// Keys whose strings are no secrets.
 const SHOWN_KEYS: [&str; 30] = [
@@ -40,25 +40,25 @@ const SHOWN_KEYS: [&str; 30] = [
     "$schema",
     "watch",
 ];
-/// Keys in whose objects every string may be a secret, whatever it is called.
+/// Keys in whose objects every string may be a secret, under any name.
 const HIDING_KEYS: [&str; 5] = ["env", "headers", "http_headers", "inputs", "static_headers"];
 
-/// Reads the text of `source`, and notes what is in it.
+/// Reads the text of `source`, and notes its fields, hidden strings and foreign syntax.
 pub(crate) fn scan(source: Source<'_>) -> Source<'_> {
     let mut scan = Scan { source, frames: Vec::new() };
     scan.run();
     scan.source
 }
 
-/// One container that is open.
+/// A container that is open.
 struct Frame {
     at: String,
-    /// Its opening bracket.
+    /// The place of its opening bracket.
     begin: usize,
-    /// The key under which it stands.
+    /// The key of the container.
     name: String,
     inside: Inside,
-    /// Whether an element has come since the last comma.
+    /// True if an element has come since the last comma.
     has_item: bool,
     comma: Option<usize>,
 }
@@ -68,7 +68,7 @@ enum Inside {
     Array { index: usize },
 }
 
-/// The reading of a text.
+/// The state of reading a text.
 struct Scan<'t> {
     source: Source<'t>,
     frames: Vec<Frame>,
@@ -204,7 +204,7 @@ impl Scan<'_> {
         whole.end
     }
 
-    /// Whether an object waits for a key, or has a value already and misses a comma.
+    /// True if an object waits for a key, or has a value already and lacks a comma.
     fn is_key_next(&self) -> bool {
         self.frames.last().is_some_and(|frame| match &frame.inside {
             Inside::Object { key } => key.is_none() || frame.has_item,
@@ -214,7 +214,7 @@ impl Scan<'_> {
 
     fn key(&mut self, whole: Range<usize>, inner: Range<usize>) {
         let name = self.source.text.get(inner).unwrap_or_default();
-        // Pointers are of the key as it is meant.
+        // Pointers use the key without its escapes.
         let name = serde_json::from_str::<String>(&format!("\"{name}\""))
             .unwrap_or_else(|_| name.to_owned());
         let Some(frame) = self.frames.last_mut() else { return };
@@ -241,7 +241,7 @@ impl Scan<'_> {
         at + length
     }
 
-    /// A number, a literal, or what is none.
+    /// Passes over a number, a literal, or any other word.
     fn word(&mut self, at: usize) -> usize {
         let text = self.source.text;
         let rest = text.get(at..).unwrap_or_default();
@@ -266,7 +266,7 @@ impl Scan<'_> {
         end
     }
 
-    /// The key that the value of now stands under, across arrays.
+    /// The key of the present value, across arrays.
     fn key_above(&self) -> &str {
         match self.frames.last() {
             None => "",
@@ -282,7 +282,7 @@ impl Scan<'_> {
         hides(self.key_above()) || self.frames.iter().any(|frame| hides(&frame.name))
     }
 
-    /// Leaves a string out of what is shown, unless it is no secret.
+    /// Hides a string, unless it is no secret.
     fn hide(&mut self, inner: Range<usize>) {
         let text = self.source.text.get(inner.clone()).unwrap_or_default();
         let is_shown = !self.is_in_hiding_key() && SHOWN_KEYS.contains(&self.key_above());
@@ -295,7 +295,7 @@ impl Scan<'_> {
     }
 }
 
-/// Whether a string holds nothing but what stands for something else.
+/// True if a string consists of references alone.
 fn is_only_variables(text: &str) -> bool {
     let rest = text.strip_prefix("Bearer ").unwrap_or(text);
     let inner = rest.strip_prefix("${").and_then(|rest| rest.strip_suffix('}'));
@@ -305,7 +305,7 @@ fn is_only_variables(text: &str) -> bool {
     text.is_empty() || variable || foreign.is_some_and(|it| it.chars().all(is_name))
 }
 
-/// The beginning of a URL that names no more than a server.
+/// Bytes of a URL's beginning that names no more than a server.
 fn origin_bytes(url: &str) -> usize {
     let Some(scheme) = url.find("://") else { return 0 };
     let rest = url.get(scheme + 3..).unwrap_or_default();

@@ -1,4 +1,4 @@
-//! Places in texts that are JSON, nearly JSON, and anything.
+//! Tests of places in texts that are JSON, nearly JSON, and anything.
 
 use super::*;
 
@@ -18,7 +18,7 @@ fn a_pointer_is_found_and_marked() {
     check(text, "/a~1b", Aim::Value, (2, 3), "\"a/b\"");
     check(text, "/a~1b/x/0", Aim::Value, (2, 28), "true");
     check(text, "/a~1b/x/2/y", Aim::Value, (3, 15), "1");
-    // What is not there is looked for further up.
+    // A missing value is searched further up.
     check(text, "/a~1b/none/1", Aim::Value, (2, 3), "\"a/b\"");
     check(text, "/t", Aim::Key, (4, 11), "\"t\"");
     assert_eq!(Source::new(text).find("/none", Aim::Value), None);

@@ -1,6 +1,6 @@
-//! The console: one page over `/status` and the REST endpoints, and what it needs beside them to
-//! review pins. The page is the same for everybody and tells nothing; what it shows it asks for,
-//! with the key that it is given.
+//! The console: one page over `/status` and the REST endpoints, and endpoints for the review of
+//! pins. The page is the same for all clients and holds no data; it requests the data with the
+//! key that it is given.
 
 use serde_json::{Value, json};
 
@@ -20,16 +20,16 @@ const BASE_SCRIPT: &[u8] = include_bytes!("console-base.js");
 const TOOLS_SCRIPT: &[u8] = include_bytes!("console-tools.js");
 const ACTIVITY_SCRIPT: &[u8] = include_bytes!("console-activity.js");
 
-/// Where the page names a file of its own: the path before it is put there.
+/// The mark before the name of each file that the page loads, in place of which the path is put.
 const PATH_MARK: &str = "{path}";
 
-/// Nothing but what this gateway serves itself, and images that a tool's result holds.
+/// Allows only files of this gateway, and images that a tool's result holds.
 const POLICY: &str = "default-src 'none'; script-src 'self'; style-src 'self'; connect-src 'self'; \
     img-src data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'";
 
-/// The page as it is seen under `prefix`: there `/trunk` and `/trunk/` are the same, and a name
-/// alone would lead elsewhere from one of the two. Where no prefix is known it may still be that a
-/// proxy has one, and a name alone is right under its path with a slash.
+/// The page at `prefix`: there `/trunk` and `/trunk/` are the same, and a relative name would
+/// lead elsewhere from one of the two. Where no prefix is known a proxy may still have one, and a
+/// relative name is right under its path with a slash.
 fn page(prefix: &str) -> String {
     let path = if prefix.is_empty() { String::new() } else { format!("{prefix}/") };
     let path = path.replace('&', "&amp;").replace('"', "&quot;").replace('<', "&lt;");
@@ -59,11 +59,11 @@ impl Front {
             ("X-Content-Type-Options", "nosniff"),
             ("Referrer-Policy", "no-referrer"),
         ];
-        // A client that is gone needs no answer.
+        // If the client has gone, the answer is not missed.
         responder.respond(reply::OK, &headers, &[body]).ok();
     }
 
-    /// What has changed of a server's pins, old beside new. For an admin.
+    /// Answers with the changes of a server's pins, old beside new. For an admin.
     pub(crate) fn pins(&self, head: &Head, scope: &Scope, responder: Responder) {
         let server = query_value(head.query.as_deref(), "server");
         let changes = self.reviewed(scope, server.as_deref()).and_then(|server| {
@@ -87,10 +87,10 @@ impl Front {
         answer(told, responder);
     }
 
-    /// The server whose pins somebody wants to review.
+    /// The server whose pins are to be reviewed.
     ///
     /// # Errors
-    /// It is not theirs to review, or there is no such server.
+    /// The client is no admin, or there is no such server.
     fn reviewed(&self, scope: &Scope, server: Option<&str>) -> Result<ServerName, Problem> {
         if !scope.principal.is_admin {
             return Err(Problem::not_admin());
@@ -102,7 +102,7 @@ impl Front {
     }
 }
 
-/// What the body of an acceptance may have.
+/// The members of an acceptance's body.
 const MEMBERS: [&str; 2] = ["server", "item"];
 
 fn body_of(request: &Request) -> Result<(String, Option<String>), Problem> {

@@ -1,7 +1,7 @@
-//! What tells one stateless request from another: a digest of its method and its parameters, in
-//! whatever order the client writes them. Pure.
+//! Pure: a digest of a stateless request's method and parameters, in any order of writing, by
+//! which requests are compared.
 //!
-//! Read in one pass: a body made of a million zeros costs no more than its text.
+//! The text is read in one pass: a body made of a million zeros costs no more than its text.
 
 use std::fmt;
 
@@ -14,7 +14,7 @@ use super::ADDED;
 use crate::limits::JSON_OBJECT_KEYS_MAX;
 use crate::protocol::raw::RawObject;
 
-/// The digest, without what a retry adds.
+/// The digest, without the parameters that a retry adds.
 pub(crate) fn digest(method: &str, params: &RawObject<'_>) -> String {
     let mut context = Context::new(&SHA256);
     context.update(method.as_bytes());
@@ -24,7 +24,7 @@ pub(crate) fn digest(method: &str, params: &RawObject<'_>) -> String {
         context.update(key.as_bytes());
         context.update(b"\n");
         let value = of_value(text);
-        // What cannot be read, or not in one way only, is nothing but its text.
+        // A value that is invalid or ambiguous is hashed as its text.
         context.update(value.as_ref().map_or(text.as_bytes(), AsRef::as_ref));
     }
     URL_SAFE_NO_PAD.encode(context.finish())
@@ -37,8 +37,8 @@ fn of_value(text: &str) -> Option<Digest> {
     Some(context.finish())
 }
 
-/// Adds one value. Each begins with a letter of its kind, and each text with its length, so that
-/// no two values read alike.
+/// Adds one value. Each begins with a letter for its type, and each text with its length, so that
+/// no two values are encoded alike.
 struct Value<'c>(&'c mut Context);
 
 impl<'de> DeserializeSeed<'de> for Value<'_> {
@@ -83,7 +83,7 @@ impl<'de> Visitor<'de> for Value<'_> {
     }
 
     fn visit_f64<E>(self, value: f64) -> Result<(), E> {
-        // With its point, so that it reads like no integer.
+        // The text has a point, so that it differs from every integer's.
         self.scalar(format_args!("{value:?}"));
         Ok(())
     }

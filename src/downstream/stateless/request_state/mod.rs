@@ -1,5 +1,5 @@
-//! What the gateway gives a stateless client to bring back with its retry (2026-07-28,
-//! basic/patterns/mrtr): authenticated, and good for one principal, one request and some time.
+//! The `requestState` that the gateway gives a stateless client for its retry (2026-07-28,
+//! basic/patterns/mrtr): authenticated, and valid for one principal, one request and some time.
 
 pub(crate) mod digest;
 pub(in crate::downstream) mod used;
@@ -14,29 +14,29 @@ use crate::protocol::sealed::Sealer;
 /// Members of a request's parameters that a retry adds.
 pub(crate) const ADDED: [&str; 2] = ["inputResponses", "requestState"];
 
-/// What a retry goes on with.
+/// The call that a retry continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
 pub(crate) enum Sequel {
     /// A call that waits for its answers in this process.
     #[serde(rename = "p")]
     Parked {
-        /// Which process.
+        /// The number of the process.
         boot: u64,
-        /// Which call.
+        /// The id of the call.
         id: u64,
-        /// How many times it was asked for answers before.
+        /// The number of rounds of questions before.
         round: u64,
     },
-    /// A call that its server wants made again, with the server's own state.
+    /// A call that its server asks to be made again, with the server's own state.
     #[serde(rename = "s")]
     Server {
-        /// Which server.
+        /// The server.
         server: String,
-        /// Its state, if it gave one.
+        /// The server's state, if it gave one.
         state: Option<String>,
-        /// Tells it from every other state.
+        /// A number that differs from every other state's.
         serial: u64,
-        /// How many retries were free since a call was paid for.
+        /// The number of free retries since a call was paid for.
         round: usize,
     },
 }
@@ -47,19 +47,19 @@ struct Sealed {
     n: Option<String>,
     /// The request's digest.
     d: String,
-    /// When it expires, in seconds since 1970.
+    /// The time at which the state expires, in seconds since 1970.
     x: u64,
     q: Sequel,
 }
 
-/// Makes and reads states for one request of one principal.
+/// Seals and opens states for one request of one principal.
 #[derive(Debug)]
 pub(crate) struct States<'a> {
-    /// What seals them.
+    /// The sealer.
     pub(crate) sealer: &'a Sealer,
-    /// The name of the key that asks.
+    /// The name of the request's key.
     pub(crate) principal: Option<&'a str>,
-    /// See [`super::request_state::digest::digest`].
+    /// The request's digest, see [`super::request_state::digest::digest`].
     pub(crate) digest: String,
 }
 
@@ -76,8 +76,8 @@ impl States<'_> {
         self.sealer.seal(&serde_json::to_string(&sealed).unwrap_or_default())
     }
 
-    /// The sequel that a state stands for. None if it was made by somebody else, for another
-    /// principal or another request, or has expired: which of these is nobody's business.
+    /// The sequel that a state stands for. None if the state was made elsewhere, for another
+    /// principal or another request, or has expired: the client is not told which.
     pub(crate) fn open(&self, state: &str) -> Option<Sequel> {
         let sealed: Sealed = serde_json::from_str(&self.sealer.open(state)?).ok()?;
         let same = sealed.n.as_deref() == self.principal && sealed.d == self.digest;
@@ -89,7 +89,7 @@ fn now_seconds() -> u64 {
     SystemTime::now().duration_since(UNIX_EPOCH).map_or(0, |since| since.as_secs())
 }
 
-/// Gives a server its own state back.
+/// Puts a server's own state into the parameters.
 pub(crate) fn give_back(params: &mut RawObject<'_>, state: Option<String>) {
     match state {
         Some(state) => params.set("requestState", raw::string(&state)),
@@ -97,7 +97,7 @@ pub(crate) fn give_back(params: &mut RawObject<'_>, state: Option<String>) {
     }
 }
 
-/// Takes what a retry has added away.
+/// Removes the parameters that a retry has added.
 pub(crate) fn without_added(params: &mut RawObject<'_>) {
     for name in ADDED {
         params.remove(name);

@@ -1,5 +1,5 @@
-//! Which states of [`crate::downstream::stateless::request_state`] have come back. A retry costs its key no call, so each
-//! state is good for one retry that is free; made again, it is a call like any other.
+//! The used states of [`crate::downstream::stateless::request_state`]. A retry costs its key no
+//! call, so each state is good for one free retry; a second one is a call like any other.
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
@@ -19,7 +19,7 @@ pub struct UsedStates {
 
 #[derive(Debug)]
 struct Used {
-    /// Until when each is remembered, and whose it is.
+    /// The time until which each is remembered, and its principal.
     states: HashMap<u64, (Instant, Option<PrincipalId>)>,
     shares: Shares<PrincipalId>,
 }
@@ -33,19 +33,19 @@ impl Used {
 }
 
 impl UsedStates {
-    /// None yet. `boot` is random, so that no two processes give the same serial numbers.
+    /// No states yet. `boot` is random, so that no two processes give the same serial numbers.
     pub fn new(boot: u64) -> UsedStates {
         let used = Used { states: HashMap::new(), shares: Shares::new(USED_STATES_MAX) };
         UsedStates { last_serial: AtomicU64::new(boot), used: Mutex::new(used) }
     }
 
-    /// A number for a new state, unlike all others.
+    /// A number for a new state that no other state has.
     pub(crate) fn serial(&self) -> u64 {
         self.last_serial.fetch_add(1, Ordering::Relaxed).wrapping_add(1)
     }
 
-    /// Whether the state of that number comes back for the first time. It is remembered for
-    /// `life`, by when it has expired; one that cannot be remembered counts as used.
+    /// True if the state of that number comes back for the first time. It is remembered for
+    /// `life`, after which it has expired; a state that cannot be remembered counts as used.
     pub(crate) fn is_first_use(
         &self,
         serial: u64,
@@ -63,7 +63,7 @@ impl UsedStates {
         if used.shares.take_of(charged, 1).is_err() {
             return false;
         }
-        // A state's own time counts in whole seconds.
+        // A state's own expiry counts in whole seconds.
         let expires = now + life + Duration::from_secs(1);
         used.states.insert(serial, (expires, charged.cloned()));
         true
@@ -93,7 +93,7 @@ mod tests {
             assert!(states.is_first_use(states.serial(), None, now, LIFE));
         }
         assert!(!states.is_first_use(states.serial(), None, now, LIFE));
-        // Expired ones make room.
+        // Expired states make room.
         let later = now + LIFE + Duration::from_secs(2);
         assert!(states.is_first_use(states.serial(), None, later, LIFE));
         assert_eq!(states.used.lock().unwrap().states.len(), 1);

@@ -17,6 +17,7 @@ const SPARE_THREADS_GO_WITHIN: Duration = Duration::from_secs(60);
 
 #[test]
 fn two_thousand_connections_come_and_go() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({}));
     let before = rig.footprint();
     rig.attack(|rig| {
@@ -43,6 +44,7 @@ fn two_thousand_connections_come_and_go() {
 
 #[test]
 fn more_connections_than_there_may_be_are_refused_until_one_ends() {
+    let _heavy = crate::support::heavy();
     const MAX: usize = 32;
     let rig = Rig::with(&json!({ "connections": MAX }));
     let before = rig.footprint();

@@ -223,6 +223,7 @@ fn an_id_is_a_text_or_an_integer() {
 
 #[test]
 fn sixteen_mebibytes_are_too_long_unless_the_operator_says_otherwise() {
+    let _heavy = crate::support::heavy();
     let text = format!("{{\"message\":\"{}\"}}", "x".repeat(16 * 1024 * 1024));
     let rig = Rig::with(&json!({}));
     rig.attack(|rig| {
@@ -245,6 +246,7 @@ fn sixteen_mebibytes_are_too_long_unless_the_operator_says_otherwise() {
 /// What is made to need far more memory than its own length.
 #[test]
 fn bombs_cost_no_more_than_their_length() {
+    let _heavy = crate::support::heavy();
     const N_AT_ONCE: usize = 4;
     const BODY_BYTES_MAX: usize = 4 * 1024 * 1024;
     let rig = Rig::with(&json!({}));

@@ -60,6 +60,7 @@ fn a_reset_while_a_call_waits_cancels_it() {
 
 #[test]
 fn a_reset_in_the_middle_of_an_answer_costs_nothing() {
+    let _heavy = crate::support::heavy();
     let rig = Rig::with(&json!({}));
     rig.attack(|rig| {
         let body = json!({ "name": "big", "arguments": { "megabytes": 3 } }).to_string();

@@ -13,7 +13,7 @@ use crate::support::http::Request;
 use crate::support::listener::Next;
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::{wait_until, wait_within};
+use crate::support::{DEADLINE, wait_until, wait_within};
 
 const JSON: &str = "application/json";
 const MEGABYTE: usize = 1024 * 1024;
@@ -35,7 +35,7 @@ fn costs_at_most(gateway: &Gateway, bytes: usize, done: impl FnOnce()) {
 fn before(server: &Faulty) -> Gateway {
     let gateway = Gateway::with(json!({ "mcp_servers": { "s": server.config(30_000) } }));
     let gateway = gateway.start();
-    gateway.wait_until_well(&["s"]);
+    gateway.wait_until_well_within(3 * DEADLINE, &["s"]);
     gateway
 }
 
@@ -49,6 +49,7 @@ fn large_error(peer: &mut Peer<'_>) -> io::Result<Next> {
 
 #[test]
 fn large_data_of_an_error_is_left_out_and_costs_little() {
+    let _heavy = crate::support::heavy();
     let server = Faulty::start(Speech::Sessions, At::Call, large_error);
     let gateway = before(&server);
     let told = "(The error's data has more than 65536 bytes and is left out.)";
@@ -85,6 +86,7 @@ fn large_introduction(peer: &mut Peer<'_>) -> io::Result<Next> {
 
 #[test]
 fn what_a_server_says_of_itself_is_cut_and_its_status_costs_little() {
+    let _heavy = crate::support::heavy();
     let server = Faulty::start(Speech::Sessions, At::Contact, large_introduction);
     let gateway = before(&server);
     costs_at_most(&gateway, 4 * SAID, || {
@@ -115,6 +117,7 @@ fn what_a_server_says_of_itself_is_cut_and_its_status_costs_little() {
 
 #[test]
 fn a_tool_over_its_bound_is_left_out_and_named() {
+    let _heavy = crate::support::heavy();
     let tool = |name: &str, n: usize| {
         let properties: Vec<String> = (0..n)
             .map(|n| format!(r#""p{n}":{{"type":"string","x-mcp-header":"H-{n}"}}"#))
@@ -152,6 +155,7 @@ fn many_messages(peer: &mut Peer<'_>) -> io::Result<Next> {
 
 #[test]
 fn an_answer_of_many_elements_is_read_no_further_than_it_makes_sense() {
+    let _heavy = crate::support::heavy();
     let faults: [(Fault, &str); 2] =
         [(many_elements, "no object"), (many_messages, "too many messages")];
     for (fault, told) in faults {
@@ -174,13 +178,14 @@ fn many_items(peer: &mut Peer<'_>) -> io::Result<Next> {
 
 #[test]
 fn a_list_of_millions_of_items_costs_what_is_kept_of_it() {
+    let _heavy = crate::support::heavy();
     let good = HttpUpstream::start();
     let server = Faulty::start(Speech::Sessions, At::List, many_items);
     let gateway = Gateway::with(json!({ "mcp_servers": {
         "good": { "url": good.url(), "transport": "http" }, "s": server.config(30_000),
     } }))
     .start();
-    gateway.wait_until_well(&["good", "s"]);
+    gateway.wait_until_well_within(3 * DEADLINE, &["good", "s"]);
     let left_out = gateway.status_of("s")["left_out"].as_u64().unwrap();
     assert_eq!(left_out, u64::try_from(DATA / 2 + 1).unwrap());
     assert!(gateway.peak_rss_bytes() < 64 * 1024 * 1024, "{}", gateway.peak_rss_bytes());
@@ -188,6 +193,7 @@ fn a_list_of_millions_of_items_costs_what_is_kept_of_it() {
 
 #[test]
 fn the_status_of_thousands_of_changed_tools_costs_little_more_than_that_of_none() {
+    let _heavy = crate::support::heavy();
     const TOOLS: usize = 3000;
     let state = Directory::new();
     let names: Vec<String> = (0..TOOLS).map(|n| format!("tool-{n}")).collect();

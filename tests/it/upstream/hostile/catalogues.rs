@@ -38,6 +38,7 @@ fn listed_of_bad(gateway: &Gateway) -> usize {
 
 #[test]
 fn of_a_hundred_thousand_tools_the_rest_is_left_out_and_status_says_so() {
+    let _heavy = crate::support::heavy();
     let tools: Vec<String> = (0..100_000).map(|n| tool(&format!("tool_{n}"), "")).collect();
     let (good, server) = (HttpUpstream::start(), with_tools(format!("[{}]", tools.join(","))));
     let gateway = before(&server, &good, json!({}));
@@ -51,6 +52,7 @@ fn of_a_hundred_thousand_tools_the_rest_is_left_out_and_status_says_so() {
 
 #[test]
 fn of_large_descriptions_as_many_are_kept_as_the_bound_lets() {
+    let _heavy = crate::support::heavy();
     let heavy = "d".repeat(250 * 1024);
     let tools: Vec<String> = (0..6).map(|n| tool(&format!("tool_{n}"), &heavy)).collect();
     let (good, server) = (HttpUpstream::start(), with_tools(format!("[{}]", tools.join(","))));
@@ -95,6 +97,7 @@ const USABLE: [&str; 5] =
 
 #[test]
 fn items_beyond_the_bytes_of_one_list_are_left_out_and_what_is_held_is_told() {
+    let _heavy = crate::support::heavy();
     const ITEM: usize = 200 * 1024;
     const BYTES_MAX: usize = 16 * 1024 * 1024;
     let heavy = "d".repeat(ITEM);

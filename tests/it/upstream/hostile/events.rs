@@ -263,6 +263,7 @@ use std::io::Write as _;
 
 #[test]
 fn a_server_that_never_stops_talking_takes_no_place_from_others() {
+    let _heavy = crate::support::heavy();
     let streams = [
         (Speech::Sessions, NOBODYS),
         (Speech::Sessions, UNKNOWN_UPDATE),

@@ -8,6 +8,7 @@ use std::time::{Duration, Instant};
 use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
 use trunkline::protocol::call::Client;
+use trunkline::protocol::session_route::SessionSupport;
 
 use crate::upstream::rig::*;
 use crate::upstream::stateless_rig::*;
@@ -209,7 +210,7 @@ fn a_session_that_is_refused_for_the_moment_is_no_sign_of_an_era() {
         });
         let rig = Rig::ready(&server);
         rig.call_through(&client("anna"), "echo").unwrap_err();
-        assert!(!rig.upstream.refuses_sessions());
+        assert_ne!(rig.upstream.session_support(), SessionSupport::Refused);
         text(rig.call_through(&client("bert"), "echo"));
         assert_eq!(server.count("initialize"), 2);
     }
@@ -220,7 +221,7 @@ fn a_session_that_is_refused_for_the_moment_is_no_sign_of_an_era() {
     let config = modern_child("", "answer '{}'", &refuse);
     let rig = Rig::ready_with(config, Limits::default());
     rig.call_through(&client("anna"), "sh").unwrap_err();
-    assert!(!rig.upstream.refuses_sessions());
+    assert_ne!(rig.upstream.session_support(), SessionSupport::Refused);
     text(rig.call_through(&client("bert"), "sh"));
     std::fs::remove_file(&flag).unwrap();
 }
@@ -322,7 +323,7 @@ fn where_the_upstream_is_modern_alone_no_client_has_a_session() {
         // It was asked for a session once.
         assert_eq!(server.count("initialize"), 1);
     }
-    assert!(rig.upstream.refuses_sessions());
+    assert_eq!(rig.upstream.session_support(), SessionSupport::Refused);
 }
 
 #[test]

@@ -10,6 +10,7 @@ use crossbeam_channel::{Receiver, Sender, bounded};
 use trunkline::limits::Limits;
 use trunkline::protocol::call::{Notice, Outcome};
 use trunkline::protocol::raw::RawObject;
+use trunkline::protocol::session_route::SessionRoute;
 
 use crate::upstream::rig::*;
 use crate::upstream::session::subscriptions::{One, one};
@@ -98,7 +99,7 @@ fn subscribe(rig: &Rig, uri: &str) -> bool {
 }
 
 fn subscribe_as(rig: &Rig, uri: &str, who: &One) -> bool {
-    match rig.upstream.subscribe(uri, who, None, &wait(5000)).unwrap() {
+    match rig.upstream.subscribe(uri, who, SessionRoute::Shared, &wait(5000)).unwrap() {
         Outcome::Complete(_) => true,
         Outcome::Error { .. } => false,
         other @ Outcome::InputRequired { .. } => panic!("{other:?}"),
@@ -139,7 +140,7 @@ fn another_stream_is_opened_before_the_old_one_is_closed() {
     assert!(wanted.contains(r#"["a:","b:"]"#), "{wanted}");
     assert_eq!(teller.next(), Told::Ended(second));
     for who in &both {
-        rig.upstream.unsubscribe("a:", who, None, &wait(5000)).unwrap();
+        rig.upstream.unsubscribe("a:", who, SessionRoute::Shared, &wait(5000)).unwrap();
     }
     let (_, wanted) = teller.began();
     assert!(wanted.contains(r#"["b:"]"#), "{wanted}");
@@ -173,7 +174,7 @@ fn streams_that_are_replaced_in_quick_succession_are_few() {
     let who = one();
     for _ in 0..5 {
         assert!(subscribe_as(&rig, "a:", &who));
-        rig.upstream.unsubscribe("a:", &who, None, &wait(5000)).unwrap();
+        rig.upstream.unsubscribe("a:", &who, SessionRoute::Shared, &wait(5000)).unwrap();
     }
     let (mut open, mut most) = (0_usize, 0);
     for _ in 0..11 {

@@ -70,7 +70,7 @@ fn a_question_is_not_for_what_the_gateway_asks_beside_the_call() {
             });
             eventually("it is called", || world.was_told(&rig, "ask_beside"));
             let one = one();
-            rig.upstream.subscribe("a:b", &one, Some(&anna), &wait(1000)).ok();
+            rig.upstream.subscribe("a:b", &one, rig.route(Some(&anna)), &wait(1000)).ok();
             let result = call.join().unwrap();
             assert!(result.contains("by the client"), "{}: {result}", world.name);
         });

@@ -6,6 +6,7 @@ use std::sync::atomic::{AtomicBool, Ordering};
 
 use trunkline::error::CallError;
 use trunkline::protocol::call::{Outcome, PrincipalId};
+use trunkline::protocol::session_route::SessionRoute;
 use trunkline::protocol::subscriber::Subscriber;
 use trunkline::upstream::Subscribing;
 
@@ -48,12 +49,18 @@ impl Subscribing for One {
 impl Rig {
     #[track_caller]
     fn subscribe(&self, uri: &str, who: &One) {
-        assert_eq!(text(self.upstream.subscribe(uri, who, None, &wait(5000))), "{}");
+        assert_eq!(
+            text(self.upstream.subscribe(uri, who, SessionRoute::Shared, &wait(5000))),
+            "{}"
+        );
     }
 
     #[track_caller]
     fn unsubscribe(&self, uri: &str, who: &One) {
-        assert_eq!(text(self.upstream.unsubscribe(uri, who, None, &wait(5000))), "{}");
+        assert_eq!(
+            text(self.upstream.unsubscribe(uri, who, SessionRoute::Shared, &wait(5000))),
+            "{}"
+        );
     }
 }
 
@@ -89,7 +96,8 @@ fn a_refused_subscription_is_not_counted() {
     rig.lists();
     let (anna, bert) = (one(), one());
     full.refuse.store(true, Ordering::SeqCst);
-    let outcome = rig.upstream.subscribe("a:b", &anna, None, &wait(5000)).unwrap();
+    let outcome =
+        rig.upstream.subscribe("a:b", &anna, SessionRoute::Shared, &wait(5000)).unwrap();
     assert!(matches!(outcome, Outcome::Error { .. }), "{outcome:?}");
     assert!(!anna.is_noted());
     full.refuse.store(false, Ordering::SeqCst);
@@ -105,7 +113,8 @@ fn what_is_taken_back_is_forgotten_even_if_the_server_refuses() {
     let (anna, bert) = (one(), one());
     rig.subscribe("a:b", &anna);
     full.refuse.store(true, Ordering::SeqCst);
-    let outcome = rig.upstream.unsubscribe("a:b", &anna, None, &wait(5000)).unwrap();
+    let outcome =
+        rig.upstream.unsubscribe("a:b", &anna, SessionRoute::Shared, &wait(5000)).unwrap();
     assert!(matches!(outcome, Outcome::Error { .. }), "{outcome:?}");
     assert!(!anna.is_noted());
     full.refuse.store(false, Ordering::SeqCst);

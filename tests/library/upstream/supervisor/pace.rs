@@ -107,7 +107,7 @@ fn a_clients_own_session_that_its_server_forgets_is_opened_without_a_call() {
     });
     let rig = Rig::ready(&server);
     let (anna, who) = (client("anna"), one());
-    text(rig.upstream.subscribe("a:b", &who, Some(&anna), &wait(5000)));
+    text(rig.upstream.subscribe("a:b", &who, rig.route(Some(&anna)), &wait(5000)));
     gone.store(1, Ordering::SeqCst);
     text(rig.call_through(&anna, "echo"));
     eventually("another one is subscribed", || subscribed.lock().unwrap().contains(&3));

@@ -9,6 +9,7 @@ use trunkline::error::CallError;
 use trunkline::limits::{CHILD_OUTBOX_BYTES_MAX, Limits};
 use trunkline::protocol::call::{About, Outcome, Outgoing};
 use trunkline::protocol::raw::RawObject;
+use trunkline::protocol::session_route::SessionRoute;
 use trunkline::wait::Wait;
 
 use crate::upstream::rig::*;
@@ -29,7 +30,7 @@ fn call_of(rig: &Rig, bytes: usize, wait: &Arc<Wait>) -> Result<Outcome, CallErr
         charged: None,
         mirrored: Vec::new(),
     };
-    rig.upstream.request(None, &outgoing, wait, &Sink::default())
+    rig.upstream.request(SessionRoute::Shared, &outgoing, wait, &Sink::default())
 }
 
 fn count(rig: &Rig, line: &str) -> usize {
@@ -58,6 +59,7 @@ fn a_line_that_nobody_waits_for_any_more_is_not_written() {
 
 #[test]
 fn what_waits_is_bounded_in_bytes() {
+    let _heavy = crate::support::heavy();
     let config = script("", "echo call >&2; sleep 100");
     let rig = Rig::ready_with(UpstreamConfig { max_in_flight: 8, ..config }, Limits::default());
     std::thread::scope(|scope| {

@@ -13,6 +13,7 @@ use trunkline::protocol::call::{About, Kind, Notice, Outcome};
 use trunkline::protocol::log_level::LogLevel;
 use trunkline::protocol::modern::Freshness;
 use trunkline::protocol::raw::RawObject;
+use trunkline::protocol::session_route::SessionRoute;
 use trunkline::upstream::Event;
 use trunkline::wait::Interrupted;
 
@@ -35,7 +36,8 @@ fn what_a_request_is_about_stands_in_its_headers() {
         wants_progress: true,
         ..outgoing("tools/call", params)
     };
-    let outcome = rig.upstream.request(None, &outgoing, &wait(5000), &Sink::default());
+    let outcome =
+        rig.upstream.request(SessionRoute::Shared, &outgoing, &wait(5000), &Sink::default());
     assert_eq!(text(outcome), r#"{"content":[]}"#);
     let seen = server.seen().into_iter().find(|seen| seen.rpc() == "tools/call").unwrap();
     for (name, value) in [
@@ -248,7 +250,8 @@ fn a_log_message_goes_to_the_only_call_that_wants_any() {
             ..outgoing("tools/call", &params)
         };
         let sink = Sink::default();
-        let outcome = rig.upstream.request(None, &outgoing, &wait(wait_ms), &sink);
+        let outcome =
+            rig.upstream.request(SessionRoute::Shared, &outgoing, &wait(wait_ms), &sink);
         (outcome, sink.notices().len())
     };
     let level = Some(LogLevel::Debug);

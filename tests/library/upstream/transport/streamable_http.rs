@@ -391,6 +391,7 @@ fn a_result_over_the_bound_names_the_bound() {
 
 #[test]
 fn fifty_megabytes_pass() {
+    let _heavy = crate::support::heavy();
     let large = format!("{{\"x\":\"{}\"}}", "x".repeat(50 * 1024 * 1024));
     let length = large.len();
     let streamed = AtomicBool::new(false);

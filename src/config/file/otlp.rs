@@ -1,11 +1,10 @@
-//! `otlp`: where spans go. What the file does not say, the standard variables of OpenTelemetry may
-//! (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables).
+//! `otlp`: the destination of spans. The standard variables of OpenTelemetry give values that the
+//! file does not (opentelemetry.io/docs/specs/otel/configuration/sdk-environment-variables).
 
-use super::syntax;
-use crate::config::Secret;
-use crate::config::file::json::Json;
-use crate::config::file::reader::{Fields, Reader};
+use super::json::Json;
+use super::reader::{Fields, Reader};
 use crate::config::secrets::forms::percent_decoded;
+use crate::config::{Secret, syntax};
 
 /// The keys of `otlp`.
 pub const OTLP_KEYS: &[&str] = &["endpoint", "headers", "sampling"];
@@ -14,20 +13,20 @@ pub const OTLP_KEYS: &[&str] = &["endpoint", "headers", "sampling"];
 const TRACES_PATH: &str = "/v1/traces";
 const MILLION: f64 = 1_000_000.0;
 
-/// Where spans go, and which.
+/// The destination of spans, and the rate of sampling.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct OtlpConfig {
-    /// The whole URL.
+    /// The whole URL of the collector.
     pub endpoint: String,
-    /// Sent with each request.
+    /// Headers of each request.
     pub headers: Vec<(String, Secret)>,
-    /// Of a million traces that nobody has begun, so many are recorded.
+    /// The number of traces that are recorded of a million that begin here.
     pub sampling: u32,
-    /// What the program is called there.
+    /// The name of the program at the collector.
     pub service: String,
 }
 
-/// Reads and checks it. None where no spans are wanted.
+/// Reads and checks `otlp`. None where no spans are wanted.
 pub(crate) fn read(file: &Fields<'_>) -> Option<OtlpConfig> {
     let reader = file.reader;
     let fields = file.object("otlp", OTLP_KEYS);
@@ -129,11 +128,12 @@ fn sampling(fields: &Fields<'_>) -> Option<u32> {
 
 fn millionths(ratio: f64) -> Option<u32> {
     let is_ratio = (0.0..=1.0).contains(&ratio);
-    // What is printed without its fraction is read back: there is no other way without `as`.
+    // The number is printed without its fraction and read back: without `as` there is no other
+    // way.
     is_ratio.then(|| format!("{:.0}", ratio * MILLION).parse().ok()).flatten()
 }
 
-/// All, unless the environment names a sampler with a ratio, or none.
+/// The sampling rate: all, unless the environment names a sampler with a ratio, or none.
 fn of_sampler(variable: &impl Fn(&str) -> Option<String>) -> u32 {
     let all = 1_000_000;
     let ratio = || variable("OTEL_TRACES_SAMPLER_ARG").and_then(|text| text.parse().ok());

@@ -1,6 +1,6 @@
-//! Pure: what a URL, a header, an origin, a glob and a hash must look like.
+//! Pure: the syntax of URLs, headers, origins, globs and hashes.
 
-/// A port that can be listened on or connected to.
+/// A port number from 0 to 65535.
 pub(crate) fn port(text: &str) -> Option<u16> {
     let digits = !text.is_empty() && text.bytes().all(|b| b.is_ascii_digit());
     digits.then(|| text.parse().ok()).flatten()
@@ -9,7 +9,7 @@ pub(crate) fn port(text: &str) -> Option<u16> {
 /// Checks that `text` is a URL of one of `schemes` with a host.
 ///
 /// # Errors
-/// What is wrong, in words that hold no part of the URL: it may carry a secret.
+/// The fault, in words that hold no part of the URL: it may carry a secret.
 pub(crate) fn url(text: &str, schemes: &[&str], userinfo: Userinfo) -> Result<(), String> {
     let wanted = || format!("must be a URL that begins with {}", schemes.join(" or "));
     let (scheme, rest) = text.split_once("://").ok_or_else(wanted)?;
@@ -35,14 +35,14 @@ pub(crate) fn url(text: &str, schemes: &[&str], userinfo: Userinfo) -> Result<()
     if is_host_and_port(host) { Ok(()) } else { Err("has no valid host and port".to_owned()) }
 }
 
-/// Whether a URL may hold a user and a password.
+/// The rule for a user and a password in a URL.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(crate) enum Userinfo {
     Admitted,
     Refused,
 }
 
-/// `host`, `host:port`, `[v6]` or `[v6]:port`.
+/// True for `host`, `host:port`, `[v6]` and `[v6]:port`.
 pub(crate) fn is_host_and_port(text: &str) -> bool {
     let (host, rest) = match text.strip_prefix('[').and_then(|rest| rest.split_once(']')) {
         Some((host, rest)) => (host.parse::<std::net::Ipv6Addr>().is_ok(), rest),
@@ -57,7 +57,7 @@ pub(crate) fn is_host_and_port(text: &str) -> bool {
         || rest.strip_prefix(':').is_some_and(|digits| port(digits).is_some_and(|n| n > 0)))
 }
 
-/// `scheme://host`, with a port if there is one, and nothing after it.
+/// True for `scheme://host`, with a port if there is one, and nothing after it.
 pub(crate) fn is_origin(text: &str) -> bool {
     let ok = |b: u8| b.is_ascii_alphanumeric() || b"+-.".contains(&b);
     text.split_once("://").is_some_and(|(scheme, host)| {
@@ -65,18 +65,18 @@ pub(crate) fn is_origin(text: &str) -> bool {
     })
 }
 
-/// A header's name (RFC 9110, 5.1).
+/// True for a header's name (RFC 9110, 5.1).
 pub(crate) fn is_header_name(text: &str) -> bool {
     let ok = |b: u8| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&b);
     !text.is_empty() && text.bytes().all(ok)
 }
 
-/// A header's value (RFC 9110, 5.5), without its obsolete bytes beyond ASCII.
+/// True for a header's value (RFC 9110, 5.5), without its obsolete bytes beyond ASCII.
 pub(crate) fn is_header_value(text: &str) -> bool {
     text.trim() == text && text.bytes().all(|b| b == b'\t' || (b' '..=b'~').contains(&b))
 }
 
-/// Headers that say how a message is framed or what the transport means: the gateway's own.
+/// True for headers of a message's framing and of the transport, which only the gateway sets.
 pub(crate) fn is_own_header(name: &str) -> bool {
     const OWN: [&str; 12] = [
         "accept",
@@ -95,19 +95,19 @@ pub(crate) fn is_own_header(name: &str) -> bool {
     OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
-/// What stands in offered names: an alias, a separator.
+/// True for a text that can stand in offered names: an alias, a separator.
 pub(crate) fn is_name_part(text: &str) -> bool {
     let ok = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);
     !text.is_empty() && text.chars().all(ok)
 }
 
-/// A glob that can match something.
+/// True for a glob that can match some name.
 pub(crate) fn is_glob(text: &str) -> bool {
     let pattern = text.strip_prefix('!').unwrap_or(text);
     !pattern.is_empty() && !pattern.chars().any(char::is_control)
 }
 
-/// 64 hexadecimal digits.
+/// Reads 64 hexadecimal digits.
 pub(crate) fn sha256(text: &str) -> Option<[u8; 32]> {
     let digits: Vec<u8> = text
         .chars()
