@@ -1,7 +1,7 @@
 //! One session with a server: opened once however many calls need it, renewed where the server
 //! has forgotten it, and asked anew what it speaks where that turns out wrong. A request goes over
-//! it once, and once more where that does no harm ([`verdict`]). How the server is reached is the
-//! affair of `transport/`.
+//! it once, and once more where that does no harm ([`verdict`]). How the server is reached is its
+//! transport's affair.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
