@@ -1,18 +1,18 @@
 //! The bytes that may be buffered at once, shared by everything that holds bodies.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use crate::protocol::call::PrincipalId;
 use crate::protocol::raw::Raw;
 use crate::shares::{NotTaken, Shares};
+use crate::sync::Mutex;
 
 #[derive(Debug)]
 struct Pot(Mutex<Shares<PrincipalId>>);
 
 impl Pot {
     fn lock(&self) -> MutexGuard<'_, Shares<PrincipalId>> {
-        // Between two changes there is no panic, so a poisoned value is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 }
 
@@ -46,7 +46,7 @@ pub type Kept = Mutex<Share>;
 pub fn room_for_copy(value: &Raw) -> Result<Share, Exhausted> {
     let kept = value.keeper().and_then(|keeper| keeper.downcast_ref::<Kept>());
     let Some(kept) = kept else { return Ok(Share::default()) };
-    let mut room = kept.lock().unwrap_or_else(PoisonError::into_inner).empty();
+    let mut room = kept.lock().empty();
     room.grow_to(value.get().len())?;
     Ok(room)
 }

@@ -4,7 +4,7 @@ use std::collections::BTreeMap;
 use std::io;
 use std::os::fd::OwnedFd;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -39,6 +39,7 @@ use crate::session::{
     self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
 };
 use crate::state::{self, StateDir, Writer};
+use crate::sync::RwLock;
 use crate::telemetry::otlp::{self, Exporting};
 use crate::thread::{self, StopReason};
 use crate::tidy;

@@ -24,6 +24,7 @@ pub mod serving;
 pub mod session;
 pub mod shares;
 pub mod state;
+pub mod sync;
 pub mod telemetry;
 pub mod thread;
 pub mod tidy;

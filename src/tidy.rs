@@ -1,4 +1,4 @@
-//! Removes the remains of sessions at upstreams when they end, or when they may see a server no
+//! Removes the remains of sessions at servers when they end, or when they may see a server no
 //! more: a client's own upstream sessions, and subscriptions.
 
 use std::collections::{HashMap, VecDeque};
@@ -170,7 +170,7 @@ impl Work {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use std::sync::Mutex;
+    use crate::sync::Mutex;
     use std::time::Duration;
 
     use crossbeam_channel::bounded;
@@ -181,7 +181,7 @@ mod tests {
 
     impl Noted {
         fn note(&self, what: String) {
-            self.0.lock().unwrap().push(what);
+            self.0.lock().push(what);
         }
     }
 
@@ -243,9 +243,8 @@ mod tests {
         work.turn(&noted);
         work.begin(of("victim", TIDIED_SUBSCRIPTIONS_A_TURN), &noted);
         (0..2).for_each(|_| work.turn(&noted));
-        let count = |what: &str| {
-            noted.0.lock().unwrap().iter().filter(|it| it.starts_with(what)).count()
-        };
+        let count =
+            |what: &str| noted.0.lock().iter().filter(|it| it.starts_with(what)).count();
         assert_eq!(count("well victim:"), TIDIED_SUBSCRIPTIONS_A_TURN);
         assert!(count("well hog:") <= 2 * TIDIED_SUBSCRIPTIONS_A_TURN);
         while !work.turns.is_empty() {
@@ -275,7 +274,7 @@ mod tests {
             "well b:",
             "forget hung a:",
         ];
-        assert_eq!(*noted.0.lock().unwrap(), expected);
+        assert_eq!(*noted.0.lock(), expected);
     }
 
     #[test]
@@ -284,7 +283,7 @@ mod tests {
         let (tell, left) = bounded(100);
         let end = move |n: usize| tell.send(ended(&n.to_string(), &[("hung", "a:")])).unwrap();
         let count = |beginning: &str| {
-            let noted = noted.0.lock().unwrap();
+            let noted = noted.0.lock();
             noted.iter().filter(|what| what.starts_with(beginning)).count()
         };
         let wait_for = |n: usize, of: &[&str]| {

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use serde::de::{Deserializer as _, IgnoredAny, MapAccess, Visitor};
 use serde_json::Value;
 
-use crate::downstream::legacy::dispatch::{Body, read_body};
+use crate::downstream::posted_message::{Body, read_body};
 use crate::limits::{
     BATCH_MESSAGES_MAX, INSTRUCTIONS_BYTES_MAX, JSON_DEPTH_MAX, SERVER_CAPABILITIES_BYTES_MAX,
     SERVER_INFO_BYTES_MAX,

@@ -1,4 +1,4 @@
-//! Access decisions: authentication, policies, origins, proxies and quotas. Pure: no sockets, no
+//! Pure: access decisions: authentication, policies, origins, proxies and quotas. No socket, no
 //! clock, no log.
 
 pub mod authenticate;

@@ -24,7 +24,7 @@ mod withheld;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, PoisonError, RwLock, RwLockReadGuard};
+use std::sync::{Arc, RwLockReadGuard};
 use std::time::Instant;
 
 use crate::budget::Budget;
@@ -40,6 +40,7 @@ use crate::protocol::owners::Owners;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
+use crate::sync::RwLock;
 use left_out::LeftOut;
 use merge::ServerLabel;
 use pages::Pages;
@@ -547,7 +548,7 @@ impl Shared {
     }
 
     fn read(&self) -> RwLockReadGuard<'_, Snapshot> {
-        self.0.current.read().unwrap_or_else(PoisonError::into_inner)
+        self.0.current.read()
     }
 
     /// The current snapshot, which does not change while it is held.
@@ -591,7 +592,7 @@ impl Shared {
     /// notified.
     fn publish(&self, catalogue: Arc<Catalogue>, shown: Option<Arc<Shown>>) {
         let snapshot = Snapshot { catalogue, shown };
-        *self.0.current.write().unwrap_or_else(PoisonError::into_inner) = snapshot;
+        *self.0.current.write() = snapshot;
         self.0.pages.forget_former();
     }
 }

@@ -3,7 +3,7 @@
 
 use std::collections::HashMap;
 use std::hash::{Hash, Hasher};
-use std::sync::{Arc, Mutex, MutexGuard, OnceLock, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, OnceLock, Weak};
 use std::time::Instant;
 
 use super::Item;
@@ -12,6 +12,7 @@ use crate::limits::{PAGES_KEPT_BYTES_MAX, PAGES_KEPT_MAX};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::raw::{Keeper, Raw, RawObject, on_one_line, string};
 use crate::protocol::revision::Revision;
+use crate::sync::Mutex;
 
 /// The names with which items are shown.
 #[derive(Debug, Clone, Copy, PartialEq, Eq, Hash)]
@@ -134,7 +135,7 @@ struct InUse {
 
 impl Page {
     fn used(self: &Arc<Page>, mut share: Share, bytes: usize) -> Result<Arc<InUse>, Exhausted> {
-        let mut in_use = self.in_use.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut in_use = self.in_use.lock();
         if let Some(in_use) = in_use.upgrade() {
             return Ok(in_use);
         }
@@ -195,8 +196,7 @@ impl Pages {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Between two changes there is no panic, so a poisoned value is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn known(&self, key: &PageKey) -> Arc<Page> {

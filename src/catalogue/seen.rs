@@ -6,7 +6,7 @@
 //! may not see.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::Arc;
 
 use super::merge::renamed;
 use super::name::split_server;
@@ -16,6 +16,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::links;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 
 /// The servers and items that a client sees.
 pub struct Sight<'a> {
@@ -47,11 +48,11 @@ struct SeenKey {
 
 impl SeenItems {
     fn get(&self, key: &SeenKey) -> Option<Arc<Item>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).get(key).cloned()
+        self.0.lock().get(key).cloned()
     }
 
     fn keep(&self, key: SeenKey, item: Arc<Item>) -> Arc<Item> {
-        let mut items = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut items = self.0.lock();
         if items.len() >= SEEN_ITEMS_MAX {
             items.clear();
         }

@@ -2,10 +2,11 @@
 //! by the bell of its own wait.
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 
 use crate::protocol::call::PrincipalId;
 use crate::shares::Shares;
+use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 
 /// The waits of requests that the next snapshot may answer.
@@ -56,7 +57,7 @@ impl Waiting {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// A place among the waiting requests. Its holder must look at the current snapshot before it

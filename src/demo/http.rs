@@ -4,7 +4,7 @@ use std::collections::HashMap;
 use std::fmt::Write as _;
 use std::io;
 use std::net::SocketAddr;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
 use crossbeam_channel::bounded;
@@ -20,6 +20,7 @@ use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code, error_respons
 use crate::protocol::method::Method;
 use crate::protocol::revision::Revision;
 use crate::protocol::sse;
+use crate::sync::Mutex;
 use crate::thread::{self, StopReason};
 use crate::wait::{ClientWatch, Interrupted, Wait, Woken};
 
@@ -85,11 +86,6 @@ pub fn serve(address: SocketAddr, listening: impl FnOnce(&str)) -> io::Result<St
     shell.slow_calls.stop();
     running.drain(Instant::now() + STOP_TIMEOUT);
     Ok(reason)
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Between two changes of a table there is no panic.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A refusal of a request.
@@ -203,7 +199,7 @@ impl Shell {
                  initialize.",
             )
         })?;
-        let (session, mut demo) = locked(&self.sessions).find(id).ok_or_else(|| {
+        let (session, mut demo) = self.sessions.lock().find(id).ok_or_else(|| {
             let what = "Session not found. Open a new one with initialize.";
             Refusal::new(status::NOT_FOUND, code::SESSION_NOT_FOUND, what)
         })?;
@@ -219,7 +215,7 @@ impl Shell {
         let is_new = demo.revision.is_some();
         let session = if is_new { new_session_id()? } else { Arc::from("") };
         if is_new {
-            locked(&self.sessions).insert(session.clone(), demo);
+            self.sessions.lock().insert(session.clone(), demo);
         }
         Ok(Post { session, is_new, may_stream: false, answers })
     }
@@ -386,7 +382,7 @@ impl SlowCalls {
     ) -> Result<Entered<'_>, String> {
         let refuse =
             |code, what: &str| Err(error_response(Some(plan.id()), &RpcError::new(code, what)));
-        let mut running = locked(&self.0);
+        let mut running = self.0.lock();
         let key = (session.clone(), plan.id().clone());
         if running.is_stopping {
             return refuse(code::INTERNAL_ERROR, "The server stops.");
@@ -410,13 +406,13 @@ impl SlowCalls {
     }
 
     fn cancel(&self, key: CallKey) {
-        if let Some(wait) = locked(&self.0).waits.get(&key) {
+        if let Some(wait) = self.0.lock().waits.get(&key) {
             wait.interrupt(Interrupted::Cancelled);
         }
     }
 
     fn stop(&self) {
-        let mut running = locked(&self.0);
+        let mut running = self.0.lock();
         running.is_stopping = true;
         running.waits.values().for_each(|wait| wait.interrupt(Interrupted::Stopping));
     }
@@ -472,7 +468,7 @@ impl Entered<'_> {
 
 impl Drop for Entered<'_> {
     fn drop(&mut self) {
-        locked(&self.calls.0).waits.remove(&self.key);
+        self.calls.0.lock().waits.remove(&self.key);
     }
 }
 

@@ -1,9 +1,9 @@
 //! The answer to a POST while its call runs: the call's thread writes to it, and the call's wait
 //! keeps its connection alive.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
+use crate::sync::Mutex;
 use crate::wait::KeepAlive;
 
 /// An answer whose connection can be kept alive.
@@ -27,14 +27,14 @@ impl<T> KeptAlive<T> {
 
     /// Takes the answer for good.
     pub(crate) fn take(&self) -> Option<T> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner).take()
+        self.0.lock().take()
     }
 
     /// Calls `using` with the answer, if it is not taken.
     pub(crate) fn with<R>(&self, using: impl FnOnce(&mut T) -> R) -> Option<R> {
         let mut answer = self.take()?;
         let out = using(&mut answer);
-        *self.0.lock().unwrap_or_else(PoisonError::into_inner) = Some(answer);
+        *self.0.lock() = Some(answer);
         Some(out)
     }
 }

@@ -1,16 +1,13 @@
 //! Lists for clients: pages of items, and the states of their servers.
 
 use super::Front;
-use super::problem_body::add_refusal;
-use super::stateless::failed;
-use super::stateless::response::StatelessAnswer;
+use super::refusal_text::add_refusal;
 use crate::access::policy::Scope;
 use crate::error::CallError;
 use crate::pipeline::{CallOptions, Health, Item, ItemList, Listing};
 use crate::protocol::call::Kind;
 use crate::protocol::cursor::{self, Place};
 use crate::protocol::jsonrpc::{RpcError, code};
-use crate::protocol::modern;
 use crate::protocol::raw::{self, Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
@@ -103,26 +100,6 @@ impl Front {
         let text = self.pipeline.page_text(scope, &list, page, Some(revision));
         let text = text.map_err(NotListed::Call)?;
         Ok(ListPage::new(&list, text, next.as_deref()))
-    }
-
-    /// The answer to a list request of a stateless client.
-    pub(super) fn list_modern(
-        &self,
-        scope: &Scope,
-        options: CallOptions<'_>,
-        (revision, kind): (Revision, Kind),
-        params: Option<&str>,
-    ) -> StatelessAnswer {
-        let listed = (revision, kind);
-        match self.list_page(scope, options, listed, params, |item| item.mirrors.is_ok()) {
-            Ok(mut page) => {
-                let freshness = self.pipeline.freshness(scope, options, kind);
-                page.others = modern::write_result(&page.others, Some(freshness));
-                StatelessAnswer::List(page)
-            }
-            Err(NotListed::Asked(error)) => StatelessAnswer::Error(error),
-            Err(NotListed::Call(error)) => failed(&error),
-        }
     }
 }
 

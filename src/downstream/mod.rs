@@ -1,7 +1,8 @@
-//! The doors for MCP clients: bytes in → call → outcome → bytes out. Each door has a file; the
-//! common part is here: the principal, the scope and the admission of a request.
+//! Serves clients: bytes in → call → outcome → bytes out. Each transport has a file or a folder;
+//! the common part is here: the principal, the scope and the admission of a request.
 
 mod admission;
+pub mod answer;
 mod counted_bytes;
 pub mod endpoint;
 pub mod event_stream;
@@ -9,8 +10,9 @@ mod kept_alive;
 pub mod legacy;
 pub mod list_pages;
 pub mod operator;
-mod posted_message;
+pub mod posted_message;
 mod problem_body;
+mod refusal_text;
 pub mod reply;
 mod request_telemetry;
 pub mod rest;
@@ -18,7 +20,7 @@ pub mod stateless;
 pub mod stdio;
 
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock, Weak};
+use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
 
 use crossbeam_channel::Sender;
@@ -39,6 +41,7 @@ use crate::session::{
     Bearer, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
     Transport,
 };
+use crate::sync::RwLock;
 
 use crate::telemetry;
 use crate::telemetry::rejected::Reason;
@@ -61,7 +64,7 @@ pub struct Readmitted {
     differ: Vec<Arc<str>>,
 }
 
-/// The values that the doors need.
+/// The values that the clients' transports share.
 #[derive(Debug)]
 pub struct Front {
     /// The present admission, swapped whole.
@@ -137,7 +140,7 @@ enum TransportSwitch {
 impl Front {
     /// The present admission.
     fn admission(&self) -> Arc<Admission> {
-        self.admission.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.admission.read().clone()
     }
 
     /// Sets the admission; requests that were admitted before go on. Tasks and parked calls of
@@ -147,7 +150,7 @@ impl Front {
         mut admission: Admission,
         ends: impl Fn(Option<&str>) -> bool,
     ) -> Readmitted {
-        let mut current = self.admission.write().unwrap_or_else(PoisonError::into_inner);
+        let mut current = self.admission.write();
         // This comes before another client can get the name of a key that has ended.
         let names = current.keys.iter().filter_map(|key| key.principal.name.as_ref());
         let ended: Vec<Arc<str>> = names.filter(|name| ends(Some(name))).cloned().collect();
@@ -201,7 +204,7 @@ impl Front {
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
 
-    /// Notes the begin of a request in this thread's record, with its id and peer.
+    /// Notes the beginning of a request in this thread's record, with its id and peer.
     fn begin(&self, head: &Head, bytes_in: usize) -> Served {
         let admission = self.admission();
         admission.note_forwarded(head);

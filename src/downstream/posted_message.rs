@@ -4,16 +4,56 @@
 use std::borrow::Cow;
 
 use super::Front;
-use super::legacy::dispatch::{self, Body};
 use crate::http::Head;
+use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 use crate::protocol::headers;
-use crate::protocol::jsonrpc::Message;
+use crate::protocol::jsonrpc::{Malformed, Message, RpcError, code};
 use crate::protocol::method::Method;
 use crate::protocol::modern;
 use crate::protocol::quirks::{self, Quirk, Tolerance};
+use crate::protocol::raw;
 use crate::protocol::revision::{Era, Revision};
 use crate::session::Session;
 use crate::telemetry;
+
+/// A body: one message, or a batch where the revision has batches.
+#[derive(Debug, PartialEq)]
+pub enum Body<'a> {
+    /// One message.
+    One(Message<'a>),
+    /// Several messages, some of which may be malformed.
+    Batch(Vec<Result<Message<'a>, Malformed>>),
+}
+
+/// Reads a body.
+///
+/// # Errors
+/// The fault of the body as a whole.
+pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Malformed> {
+    let refuse = |code, what: &str| Malformed { id: None, error: RpcError::new(code, what) };
+    let text = std::str::from_utf8(body)
+        .map_err(|_| refuse(code::PARSE_ERROR, "The body is not UTF-8."))?;
+    if raw::is_deeper_than(text, JSON_DEPTH_MAX) {
+        return Err(refuse(code::INVALID_REQUEST, "The body nests too deep."));
+    }
+    if !text.trim_start().starts_with('[') {
+        return Message::parse(text).map(Body::One);
+    }
+    let elements = raw::first_elements(text, BATCH_MESSAGES_MAX + 1).map_err(|error| {
+        refuse(code::PARSE_ERROR, &format!("The body is no JSON: {error}."))
+    })?;
+    if !revision.is_some_and(Revision::allows_batches) {
+        return Err(refuse(
+            code::INVALID_REQUEST,
+            "This revision has no batches; send one message a request.",
+        ));
+    }
+    if elements.is_empty() || elements.len() > BATCH_MESSAGES_MAX {
+        let what = format!("A batch holds 1 to {BATCH_MESSAGES_MAX} messages.");
+        return Err(refuse(code::INVALID_REQUEST, &what));
+    }
+    Ok(Body::Batch(elements.into_iter().map(Message::parse).collect()))
+}
 
 /// A request's revision header and body.
 #[derive(Debug)]
@@ -74,7 +114,7 @@ impl<'a> Posted<'a> {
             return false;
         }
         let Ok(Body::One(Message::Request { method, params, .. })) =
-            dispatch::read_body(&self.body, None)
+            read_body(&self.body, None)
         else {
             return is_modern_head && !is_of_session;
         };
@@ -136,5 +176,29 @@ pub(super) fn repeated(head: &Head, tolerance: Tolerance) -> Option<&'static str
 impl Front {
     pub(super) fn tolerance(&self) -> Tolerance {
         self.admission().tolerance
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn batches_are_read_in_their_revision_only() {
+        let batch = br#" [{"jsonrpc":"2.0","id":1,"method":"ping"},7]"#;
+        let read = read_body(batch, Some(Revision::V2025_03_26)).unwrap();
+        assert!(matches!(read, Body::Batch(list) if list[0].is_ok() && list[1].is_err()));
+        for revision in [None, Some(Revision::V2025_06_18), Some(Revision::V2025_11_25)] {
+            let error = read_body(batch, revision).unwrap_err().error;
+            assert_eq!(error.code, code::INVALID_REQUEST);
+        }
+        assert!(read_body(b"[]", Some(Revision::V2025_03_26)).is_err());
+    }
+
+    #[test]
+    fn nesting_is_bounded_before_it_is_parsed() {
+        let deep = "[".repeat(100_000);
+        let error = read_body(deep.as_bytes(), None).unwrap_err().error;
+        assert_eq!(error.code, code::INVALID_REQUEST);
     }
 }

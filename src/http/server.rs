@@ -3,8 +3,8 @@
 use std::collections::VecDeque;
 use std::io::{self, ErrorKind, IoSlice};
 use std::os::fd::AsFd;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -24,6 +24,7 @@ use super::socket::Socket;
 use super::{Budget, Counters, Handler, Listen, Peer};
 use crate::limits::{DRAIN_LOOK_INTERVAL, DRAINED_IDLE, Limits};
 use crate::protocol::headers::REQUEST_ID;
+use crate::sync::Mutex;
 use crate::telemetry::rejected::Reason;
 use crate::telemetry::{RequestName, Seldom, access};
 use crate::thread::{self, Joined, StopReason};
@@ -333,7 +334,7 @@ impl Running {
     fn stop_accepting(&self) {
         self.shared.leaving.store(true, Ordering::SeqCst);
         self.shared.wake_accept.ring();
-        let accept = self.accept.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let accept = self.accept.lock().take();
         drop(accept);
     }
 }

@@ -9,8 +9,8 @@ use std::io::{self, Cursor, ErrorKind, Read};
 use std::net::TcpListener;
 use std::os::unix::net::UnixListener;
 use std::panic::{AssertUnwindSafe, catch_unwind};
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -27,6 +27,7 @@ use crate::budget::Exhausted;
 use crate::limits::{Limits, RESULT_BYTES_COUNTED_FROM, THREAD_STACK_BYTES};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::headers::REQUEST_ID;
+use crate::sync::{Condvar, Mutex};
 use crate::telemetry::rejected::{self, Reason};
 use crate::telemetry::{RequestName, request};
 use crate::thread::{self, Joined, StopReason};
@@ -57,11 +58,6 @@ struct Shared {
     refused: AtomicU64,
     requests: AtomicU64,
     panics: AtomicU64,
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // The values behind these locks are whole at any time.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// A bound address that is not served yet.
@@ -157,7 +153,7 @@ impl Server {
         let mut running = Running { shared, threads: Mutex::default(), _file: self.file };
         for number in 0..count {
             let shared = Arc::clone(&running.shared);
-            *locked(&shared.threads) += 1;
+            *shared.threads.lock() += 1;
             let counted = Counted(Arc::clone(&shared));
             let body = move || {
                 let _counted = counted;
@@ -168,7 +164,7 @@ impl Server {
             } else {
                 thread::spawn_sized(&format!("http-{number:03}"), THREAD_STACK_BYTES, body)?
             };
-            running.threads.get_mut().unwrap_or_else(PoisonError::into_inner).push(joined);
+            running.threads.get_mut().push(joined);
         }
         Ok(running)
     }
@@ -204,7 +200,7 @@ struct Counted(Arc<Shared>);
 
 impl Drop for Counted {
     fn drop(&mut self) {
-        *locked(&self.0.threads) -= 1;
+        *self.0.threads.lock() -= 1;
         self.0.ended.notify_all();
     }
 }
@@ -542,7 +538,7 @@ impl Running {
         let shared = &self.shared;
         Counters {
             open: shared.at_work.load(Ordering::Relaxed),
-            threads: *locked(&shared.threads),
+            threads: *shared.threads.lock(),
             buffered_bytes: shared.budget.taken(),
             refused: shared.refused.load(Ordering::Relaxed),
             requests: shared.requests.load(Ordering::Relaxed),
@@ -563,25 +559,17 @@ impl Running {
     /// no request is left.
     pub fn drain(&self, deadline: Instant) -> bool {
         self.shared.stopping.store(true, Ordering::SeqCst);
-        let mut threads = locked(&self.shared.threads);
+        let threads = self.shared.threads.lock();
         // Each call of `unblock` ends one thread's wait.
         (0..*threads).for_each(|_| self.shared.engine.unblock());
-        while *threads > 0 {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.shared.ended.wait_timeout(threads, left);
-            threads = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        self.shared.ended.wait_until(threads, deadline, |threads| *threads == 0).1
     }
 }
 
 impl Drop for Running {
     fn drop(&mut self) {
         let all_ended = self.drain(Instant::now() + CUT_GRACE);
-        let joined = std::mem::take(&mut *locked(&self.threads));
+        let joined = std::mem::take(&mut *self.threads.lock());
         if !all_ended {
             log::warn!("handlers still at work were left behind at the stop");
             joined.into_iter().filter(|thread| !thread.is_finished()).for_each(Joined::detach);

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use crate::limits::{
@@ -12,6 +12,7 @@ use crate::limits::{
 };
 use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 use crate::upstream::Wire;
 
 /// The principal that a message may be about, if the message names no call.
@@ -88,10 +89,10 @@ pub(super) struct InFlight<'a> {
 
 impl Callers {
     fn lock(&self) -> MutexGuard<'_, BTreeMap<ServerName, OfServer>> {
-        self.servers.lock().unwrap_or_else(PoisonError::into_inner)
+        self.servers.lock()
     }
 
-    /// Notes the begin of a call. Dropping the guard ends the call, unanswered unless the guard
+    /// Notes the beginning of a call. Dropping the guard ends the call, unanswered unless the guard
     /// was told otherwise.
     pub(super) fn enter(
         &self,

@@ -6,7 +6,7 @@
 //! their levels or end.
 
 use std::collections::HashMap;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::send::route_to;
@@ -16,6 +16,7 @@ use crate::limits::LOG_LEVEL_LOOK_INTERVAL;
 use crate::protocol::call::Client;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 use crate::upstream::Upstream;
 
 /// The time at which all sessions were searched for each server.
@@ -31,8 +32,7 @@ struct Look {
 
 impl LogLevels {
     fn lock(&self) -> MutexGuard<'_, HashMap<ServerName, Look>> {
-        // Between two changes there is no panic, so a poisoned value is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     /// True if the sessions may be searched now for that server; else they will be later.
@@ -65,8 +65,8 @@ impl LogLevels {
 }
 
 impl Pipeline {
-    /// A session has said its level: the servers in scope with which it shares a session are told
-    /// the lowest that any of those wants who share it.
+    /// Notes the level of a session: the servers in scope with which it shares a session are sent
+    /// the lowest level of the clients that share it.
     pub fn said_log_level(&self, scope: &Scope, client: &Client, level: LogLevel) {
         for server in self.servers_with(scope, "logging") {
             let Some(upstream) = self.shared_with(&server, client) else { continue };
@@ -78,7 +78,8 @@ impl Pipeline {
         }
     }
 
-    /// A session has begun that has not said its level: where others want little, it wants more.
+    /// Notes a new session without a level: where others want few messages, it wants the usual
+    /// ones.
     pub fn log_level_unsaid(&self, scope: &Scope, client: &Client) {
         for server in self.servers(scope) {
             let Some(upstream) = self.shared_with(&server, client) else { continue };

@@ -2,14 +2,13 @@
 
 use std::sync::Arc;
 
-use super::await_lists::still_starting;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
 use crate::catalogue::pins::Subject;
-use crate::catalogue::{Catalogue, Health, Item, Resolution, Steps, name};
+use crate::catalogue::{Catalogue, Health, Item, Resolution, Server, Steps, name};
 use crate::config::Role;
-use crate::error::{CallError, PinCause};
+use crate::error::{Allowed, CallError, PinCause, Stage};
 use crate::limits::{LOOK_UP_STEPS_MAX, NEAR_NAMES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::method::Method;
@@ -542,6 +541,21 @@ fn mirrored(item: &Item, params: &RawObject<'_>) -> Vec<(String, String)> {
         Some((mirror.header.clone(), Mirror::text_of(&value)?))
     };
     mirrors.iter().filter_map(value).collect()
+}
+
+/// The error of a call to a server that has not answered since the start.
+pub(super) fn still_starting(
+    name: &ServerName,
+    server: &Server,
+    allowed: Option<Allowed>,
+) -> CallError {
+    CallError::UpstreamTimeout {
+        server: name.clone(),
+        stage: Stage::Handshake,
+        allowed,
+        starting: Some(server.connecting_since.elapsed()),
+        may_have_run: false,
+    }
 }
 
 /// True if the scope sees an item. Only tools have policies of their own.

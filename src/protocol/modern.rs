@@ -13,6 +13,9 @@ use super::revision::{Era, Revision};
 use super::server_introduction;
 use crate::limits::{INPUT_REQUEST_BYTES_MAX, INTRODUCTION_BYTES_MAX, REQUEST_STATE_BYTES_MAX};
 
+/// Members of a request's parameters that a retry with input adds.
+pub const RETRY_MEMBERS: [&str; 2] = ["inputResponses", "requestState"];
+
 /// Keys of `_meta` that the revision reserves.
 pub mod key {
     /// The revision that a request is written in.
@@ -188,7 +191,7 @@ pub fn header_mismatch(what: impl Into<String>) -> RpcError {
 pub fn error_for(mut error: RpcError) -> RpcError {
     error.code = match error.code {
         code::RESOURCE_NOT_FOUND => code::INVALID_PARAMS,
-        // Mirrored headers are between the gateway and its upstreams; the client cannot mend
+        // Mirrored headers are between the gateway and its servers; the client cannot mend
         // them.
         code::URL_ELICITATION_REQUIRED | code::HEADER_MISMATCH => code::INTERNAL_ERROR,
         other => other,
@@ -376,8 +379,8 @@ pub fn discover_result(capabilities: &str, instructions: Option<&str>) -> String
     out
 }
 
-/// Reads an upstream's answer to `server/discover`. None if it serves no modern revision that
-/// the gateway speaks.
+/// Reads a server's answer to `server/discover`. None if it serves no modern revision that the
+/// gateway speaks.
 ///
 /// # Errors
 /// The text is no such answer; the error says why.

@@ -14,18 +14,18 @@ use crate::protocol::view::ViewId;
 pub struct Shared {
     /// The server.
     pub server: ServerName,
-    /// Which clients those are.
+    /// The clients that share the session.
     pub by: SharedBy,
 }
 
-/// Which of the clients that keep sessions share the one with a server.
+/// The clients that share the session with a server, among those that keep sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedBy {
-    /// All of them.
+    /// All clients.
     EveryClient,
-    /// Those that declare neither sampling nor elicitation nor roots.
+    /// Clients that declare neither sampling nor elicitation nor roots.
     ClientsThatCannotBeAsked,
-    /// None: each has its own.
+    /// No client: each has its own session.
     NoClient,
 }
 
@@ -68,7 +68,7 @@ pub enum Audience {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Mutex;
+    use crate::sync::Mutex;
     use std::sync::atomic::Ordering;
     use std::time::{Duration, Instant};
 
@@ -83,7 +83,7 @@ mod tests {
 
     impl EventSink for Sink {
         fn send(&self, _: EncodedEvent) -> bool {
-            *self.0.lock().unwrap() += 1;
+            *self.0.lock() += 1;
             true
         }
         fn close(&self) {}
@@ -122,8 +122,8 @@ mod tests {
         };
         // The message may be about the session that was present a moment ago.
         table.tell(&to, "{}", begun + ABSENT_SESSION_TIME - Duration::from_secs(1));
-        assert_eq!((*sink.0.lock().unwrap(), unattributed.load(Ordering::Relaxed)), (0, 1));
+        assert_eq!((*sink.0.lock(), unattributed.load(Ordering::Relaxed)), (0, 1));
         table.tell(&to, "{}", begun + ABSENT_SESSION_TIME + Duration::from_secs(1));
-        assert_eq!((*sink.0.lock().unwrap(), unattributed.load(Ordering::Relaxed)), (1, 1));
+        assert_eq!((*sink.0.lock(), unattributed.load(Ordering::Relaxed)), (1, 1));
     }
 }

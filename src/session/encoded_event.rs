@@ -2,12 +2,13 @@
 //! against the budget, or with the logs' bytes, for as long as one of them does.
 
 use std::borrow::Cow;
-use std::sync::{Arc, Mutex, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::event_logs::{Counted, Place};
 use crate::limits::RESULT_BYTES_COUNTED_FROM;
 use crate::protocol::raw::{Raw, on_one_line};
 use crate::protocol::sse;
+use crate::sync::Mutex;
 
 /// An encoded event. Cheap to clone: all clones share its text.
 #[derive(Debug, Clone)]
@@ -108,7 +109,7 @@ impl EncodedEvent {
     /// The count among the logs' bytes: that of the others that hold the same text, or `new`.
     pub(super) fn counted(&self, new: impl FnOnce() -> Arc<Counted>) -> Arc<Counted> {
         let Said::Text(text) = &self.said else { return new() };
-        let mut counted = text.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut counted = text.counted.lock();
         counted.upgrade().unwrap_or_else(|| {
             let new = new();
             *counted = Arc::downgrade(&new);
@@ -119,7 +120,7 @@ impl EncodedEvent {
     /// True if a log holds the text.
     pub(super) fn is_counted(&self) -> bool {
         let Said::Text(text) = &self.said else { return false };
-        let counted = text.counted.lock().unwrap_or_else(PoisonError::into_inner);
+        let counted = text.counted.lock();
         counted.strong_count() > 0
     }
 

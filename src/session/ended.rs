@@ -1,8 +1,8 @@
-//! The remains of ended sessions: at upstreams, and their tokens, which must revive no session,
+//! The remains of ended sessions: at servers, and their tokens, which must revive no session,
 //! after a restart either.
 
 use std::collections::{HashSet, VecDeque};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 
 use super::token::Claims;
 use super::{Session, SessionId};
@@ -12,6 +12,7 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::Shares;
 use crate::state::{Id, Writer, Written};
+use crate::sync::Mutex;
 use crate::turns::Turns;
 
 /// The subscriptions and upstream sessions of an ended session, or of an open one at servers that
@@ -20,7 +21,7 @@ use crate::turns::Turns;
 pub struct Ended {
     /// The session's id.
     pub session: SessionId,
-    /// The session's identity at upstreams.
+    /// The session's identity at servers.
     pub subscriber: Subscriber,
     /// The server and the server's own URI of each resource that the session was subscribed to.
     pub subscriptions: Vec<(ServerName, String)>,
@@ -49,13 +50,8 @@ pub struct TidyPlace {
 
 impl Drop for TidyPlace {
     fn drop(&mut self) {
-        locked(&self.taken).give_back_of(self.charged.as_ref(), 1);
+        self.taken.lock().give_back_of(self.charged.as_ref(), 1);
     }
-}
-
-fn locked(taken: &Mutex<Shares<PrincipalId>>) -> MutexGuard<'_, Shares<PrincipalId>> {
-    // Between two changes there is no panic, so a poisoned value is whole.
-    taken.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 impl LeftBehind {
@@ -81,7 +77,7 @@ impl LeftBehind {
     ) -> bool {
         loop {
             let next = {
-                let mut taken = locked(&self.taken);
+                let mut taken = self.taken.lock();
                 let next = self.left.pop_of(|who| taken.may_take_of(who, 1).is_ok());
                 let taken = next.as_ref().map(|(who, _)| taken.take_of(who.as_ref(), 1));
                 next.filter(|_| taken.is_some_and(|taken| taken.is_ok()))

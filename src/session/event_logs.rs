@@ -2,7 +2,7 @@
 //! many logs and queues hold it, and for as long as one of them does.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, Weak};
 
 use super::EncodedEvent;
 use super::event_log::Bounds;
@@ -10,6 +10,7 @@ use super::resumable::State;
 use crate::limits::EVENT_LOGS_BYTES_MAX;
 use crate::protocol::call::PrincipalId;
 use crate::shares::Shares;
+use crate::sync::Mutex;
 
 /// The bounds of every log, and the bytes that all logs hold. Cheap to clone.
 #[derive(Debug, Clone)]
@@ -54,17 +55,12 @@ pub(super) struct Place {
     own_bytes: usize,
 }
 
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Between two changes there is no panic, so a poisoned value is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 impl Counted {
     /// A place in a log of `holder`. None where there is no room.
     fn place(self: &Arc<Counted>, holder: &PrincipalId, own_bytes: usize) -> Option<Place> {
-        let mut by = locked(&self.by);
+        let mut by = self.by.lock();
         let said_bytes = if by.payer.is_none() { self.bytes } else { 0 };
-        locked(&self.held).bytes.take_for_now(holder, own_bytes + said_bytes).ok()?;
+        self.held.lock().bytes.take_for_now(holder, own_bytes + said_bytes).ok()?;
         by.payer.get_or_insert_with(|| holder.clone());
         *by.places.entry(holder.clone()).or_default() += 1;
         Some(Place { counted: self.clone(), holder: holder.clone(), own_bytes })
@@ -74,12 +70,12 @@ impl Counted {
 impl Drop for Place {
     fn drop(&mut self) {
         let Place { counted, holder, own_bytes } = self;
-        let mut by = locked(&counted.by);
+        let mut by = counted.by.lock();
         let n_places = by.places.get_mut(holder).map_or(0, |n| {
             *n -= 1;
             *n
         });
-        let mut holding = locked(&counted.held);
+        let mut holding = counted.held.lock();
         holding.bytes.give_back(holder, *own_bytes);
         if n_places > 0 {
             return;
@@ -112,12 +108,12 @@ impl EventLogs {
 
     /// Bytes of the events in all logs, and of those in queues that were in logs.
     pub fn held_bytes(&self) -> usize {
-        locked(&self.held).bytes.taken()
+        self.held.lock().bytes.taken()
     }
 
     #[cfg(test)]
     pub(super) fn is_any_log(&self) -> bool {
-        !locked(&self.held).logs.is_empty()
+        !self.held.lock().logs.is_empty()
     }
 
     /// Drops the oldest events of the principal that holds most, until `who` may keep so many
@@ -125,12 +121,12 @@ impl EventLogs {
     pub(super) fn make_room(&self, who: &PrincipalId, bytes: usize) {
         loop {
             let oldest = {
-                let holding = locked(&self.held);
+                let holding = self.held.lock();
                 let from = holding.bytes.in_the_way_of(who, bytes);
                 from.and_then(|from| holding.logs.get(&from)?.values().next().cloned())
             };
             let Some(state) = oldest.and_then(|state| state.upgrade()) else { return };
-            let mut state = locked(&state);
+            let mut state = state.lock();
             state.log.drop_oldest();
             self.enlist(&mut state);
         }
@@ -138,7 +134,7 @@ impl EventLogs {
 
     /// True if there is room for so many bytes.
     pub(super) fn have_room(&self, bytes: usize) -> bool {
-        locked(&self.held).bytes.may_take_of(None, bytes).is_ok()
+        self.held.lock().bytes.may_take_of(None, bytes).is_ok()
     }
 
     /// The event with its place in a log of `holder`. None where there is no room.
@@ -159,7 +155,7 @@ impl EventLogs {
 
     /// Enters the log in the list of logs that hold events, or takes it out when it is empty.
     pub(super) fn enlist(&self, state: &mut State) {
-        let mut holding = locked(&self.held);
+        let mut holding = self.held.lock();
         let holding = &mut *holding;
         let logs = holding.logs.entry(state.holder.clone()).or_default();
         match (state.turn, state.log.bytes()) {

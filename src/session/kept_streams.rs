@@ -1,6 +1,6 @@
 //! The resumable streams of one session, bounded.
 
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Instant;
 
 use super::EncodedEvent;
@@ -9,6 +9,7 @@ use super::event_logs::EventLogs;
 use super::resumable::{Resumable, random_number};
 use crate::limits::RESUMABLE_STREAMS_MAX;
 use crate::protocol::call::PrincipalId;
+use crate::sync::Mutex;
 
 #[derive(Debug, Default)]
 struct List {
@@ -65,8 +66,7 @@ impl KeptStreams {
     }
 
     fn list(&self) -> MutexGuard<'_, List> {
-        // Between two changes there is no panic, so a poisoned value is whole.
-        self.list.lock().unwrap_or_else(PoisonError::into_inner)
+        self.list.lock()
     }
 
     /// Begins a stream. None if no events are kept; then events have no ids.

@@ -3,9 +3,11 @@
 //! senders, not sockets.
 
 mod audience;
+mod call_in_session;
 mod command;
 mod encoded_event;
 mod ended;
+mod entry;
 pub(crate) mod event_log;
 mod event_logs;
 mod kept_streams;
@@ -21,7 +23,7 @@ mod transport;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
@@ -39,11 +41,13 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionKind;
 use crate::protocol::subscriber::Subscriber;
 use crate::protocol::view::ViewId;
+use crate::sync::{Mutex, RwLock};
 use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
 
 pub use audience::{Audience, LogWish, Shared, SharedBy};
+pub use call_in_session::CallInSession;
 pub use encoded_event::EncodedEvent;
 pub use ended::{Ended, Narrowed, TidyPlace};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
@@ -69,7 +73,7 @@ pub struct Session {
     pub door: Transport,
     /// The session's owner.
     pub owner: Owner,
-    /// The identity under which the session subscribes to resources at upstreams.
+    /// The identity under which the session subscribes to resources at servers.
     pub subscriber: Subscriber,
     /// The streams over Streamable HTTP, kept for clients that resume them.
     pub kept: KeptStreams,
@@ -97,7 +101,7 @@ pub struct Session {
     log_level: AtomicU8,
     subscriptions: Subscriptions,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
-    /// What servers have asked its client and wait for.
+    /// The open questions of servers to the client.
     questions: OpenQuestions,
 }
 
@@ -156,11 +160,11 @@ impl Session {
         Some(*views)
     }
 
-    /// True if its client is one of those who share the session with a server: it hears nothing
-    /// of what is said there otherwise.
+    /// True if the client is one of those that share the session with a server; else it is told
+    /// nothing of that session.
     fn shares(&self, by: SharedBy) -> bool {
         match (self.door, by) {
-            // It stands for subscriptions alone, which are the shared session's.
+            // Such a session stands for subscriptions alone, which are the shared session's.
             (Transport::Listen, _) | (_, SharedBy::EveryClient) => true,
             (_, SharedBy::ClientsThatCannotBeAsked) => !self.can_be_asked(),
             (_, SharedBy::NoClient) => false,
@@ -168,15 +172,15 @@ impl Session {
     }
 
     fn hears_of(&self, server: &ServerName) -> bool {
-        self.visible_servers.read().unwrap_or_else(PoisonError::into_inner).contains(server)
+        self.visible_servers.read().contains(server)
     }
 
     fn hears(&self) -> Arc<[ServerName]> {
-        self.visible_servers.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.visible_servers.read().clone()
     }
 
     fn hear(&self, servers: Arc<[ServerName]>) {
-        *self.visible_servers.write().unwrap_or_else(PoisonError::into_inner) = servers;
+        *self.visible_servers.write() = servers;
     }
 
     /// The principal to which things that outlast a request belong.
@@ -184,9 +188,8 @@ impl Session {
         PrincipalId::new(self.owner.principal.as_ref(), &self.id)
     }
 
-    /// A number for a stream that is about to be opened: of two streams, the newer one has the
-    /// higher number, whichever is attached first. It is taken before the client can know that
-    /// the stream is open.
+    /// A number for a stream that is about to be opened: the newer of two has the higher number,
+    /// whichever is attached first. It is taken before the client can know of the stream.
     pub fn next_stream(&self) -> u64 {
         self.last_stream.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -209,8 +212,7 @@ impl Session {
         LogLevel::ALL.get(number.checked_sub(1)?).copied()
     }
 
-    /// True if the client wants such a log message. A client that has set no level takes every
-    /// one.
+    /// True if the client wants such a log message; without a level it wants every one.
     pub fn wants_log(&self, level: Option<LogLevel>) -> bool {
         match (self.log_level(), level) {
             (Some(wanted), Some(level)) => level >= wanted,
@@ -268,7 +270,7 @@ impl Session {
         wait: &Arc<Wait>,
     ) -> Result<CallInSession, Refused> {
         self.touch();
-        let mut calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut calls = self.calls.lock();
         if self.ended.load(Ordering::Acquire) {
             return Err(Refused::Ended);
         }
@@ -285,13 +287,13 @@ impl Session {
     /// Cancels the call of that id. False if there is none: the call may just have ended.
     pub fn cancel(&self, id: &RequestId) -> bool {
         self.touch();
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock();
         calls.get(id).map(|wait| wait.interrupt(Interrupted::Cancelled)).is_some()
     }
 
     fn end(&self) {
         self.questions.end();
-        let calls = self.calls.lock().unwrap_or_else(PoisonError::into_inner);
+        let calls = self.calls.lock();
         self.ended.store(true, Ordering::Release);
         for wait in calls.values() {
             wait.interrupt(Interrupted::Cancelled);
@@ -304,27 +306,11 @@ impl Session {
     }
 
     fn has_calls(&self) -> bool {
-        !self.calls.lock().unwrap_or_else(PoisonError::into_inner).is_empty()
+        !self.calls.lock().is_empty()
     }
 
     fn last_used(&self) -> Instant {
         self.opened + Duration::from_millis(self.last_used_ms.load(Ordering::Relaxed))
-    }
-}
-
-/// A guard of a call in flight.
-#[derive(Debug)]
-pub struct CallInSession {
-    session: Arc<Session>,
-    id: RequestId,
-}
-
-impl Drop for CallInSession {
-    fn drop(&mut self) {
-        let mut calls = self.session.calls.lock().unwrap_or_else(PoisonError::into_inner);
-        calls.remove(&self.id);
-        drop(calls);
-        self.session.touch();
     }
 }
 
@@ -335,7 +321,7 @@ type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
 pub struct Sessions {
     inbox: Sender<Command>,
     view: View,
-    /// A question to a client stays open for so long.
+    /// The time for which a question to a client stays open.
     parked: Duration,
 }
 
@@ -359,7 +345,7 @@ impl Sessions {
         door: Transport,
         may_hear: impl FnOnce() -> Vec<ServerName>,
     ) -> Option<Arc<Session>> {
-        let known = self.view.read().unwrap_or_else(PoisonError::into_inner).get(id).cloned();
+        let known = self.view.read().get(id).cloned();
         let session = match known {
             Some(session) => session,
             // Only tokens have a dot, so that a random text costs the session thread nothing.
@@ -398,9 +384,8 @@ impl Sessions {
         self.ask(|reply| Command::Attach { id, number, stream, reply })
     }
 
-    /// Ends a session: its calls are cancelled and its streams closed. The session has ended when
-    /// this returns, and its end is on the disk if there is a state directory, unless the disk is
-    /// slow.
+    /// Ends a session: its calls are cancelled and its streams closed. When this returns, its end
+    /// is on the disk too, if there is a state directory and the disk is not slow.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -413,9 +398,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// As [`Sessions::close`], for a session of an earlier process that cannot be revived because
-    /// there is no room for it. False if the id is not that of such a session, or it belongs to
-    /// others.
+    /// As [`Sessions::close`], for a session of an earlier process for which there is no room.
+    /// False if the id is not that of such a session, or the session belongs to others.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -475,34 +459,33 @@ impl Sessions {
     }
 
     /// Asks the client of a session a question that belongs to no call, on its newest stream. If
-    /// there is no stream, the upstream gets an error. Never waits.
+    /// there is no stream, the server gets an error. Never waits.
     pub fn ask_unasked(&self, id: &SessionId, question: Question) {
         // If the inbox is full, the dropped question answers itself with an error.
         self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
     }
 
-    /// Like [`Session::withdraw`], and tells the client on its newest stream. Never waits.
+    /// As [`Session::withdraw`], and tells the client on its newest stream. Never waits.
     pub fn withdraw_unasked(&self, id: &SessionId, server: ServerName, upstream_id: RequestId) {
         self.tell(Command::WithdrawUnasked { id: id.clone(), server, upstream_id }).ok();
     }
 
     /// True if the client of a session wants such a log message.
     pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         view.get(id).is_some_and(|session| session.wants_log(level))
     }
 
     /// The principal of an open session.
     pub fn principal_id(&self, id: &str) -> Option<PrincipalId> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         view.get(id).map(|session| session.principal_id())
     }
 
-    /// The least important level from which a client that shares a session with a server wants
-    /// log messages; clients that have set none count with the usual one. None where no client
-    /// has set one.
+    /// The lowest log level of the clients that share a session with a server, with the usual
+    /// level for those that have set none. None where no client has set one.
     pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         let sharing = view.values().filter(|session| match session.door {
             Transport::HttpSse | Transport::StreamableHttp | Transport::Stdio => {
                 session.caller.get().is_some()
@@ -550,7 +533,7 @@ impl Sessions {
 
     /// The numbers of open sessions.
     pub fn counts(&self) -> Counts {
-        let view = self.view.read().unwrap_or_else(PoisonError::into_inner);
+        let view = self.view.read();
         let count = |door| view.values().filter(|session| session.door == door).count();
         Counts {
             http_sse: count(Transport::HttpSse),

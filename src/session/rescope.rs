@@ -1,7 +1,6 @@
 //! Changes of what sessions may see, after a change of the keys, or of the servers.
 
 use std::collections::hash_map;
-use std::sync::PoisonError;
 
 use super::table::Table;
 use super::{Ended, Narrowed, Owner, Session, SessionId};
@@ -40,7 +39,7 @@ pub struct Rescoped {
 impl Session {
     /// The principal in whose share the session counts; none where no other principal can come.
     pub fn charged(&self) -> Option<PrincipalId> {
-        self.charged.read().unwrap_or_else(PoisonError::into_inner).clone()
+        self.charged.read().clone()
     }
 }
 
@@ -114,7 +113,7 @@ impl Table {
             None => self.shares.take_for_nobody(1),
         };
         debug_assert!(taken.is_ok(), "the place was given back before");
-        *session.charged.write().unwrap_or_else(PoisonError::into_inner) = whose;
+        *session.charged.write() = whose;
     }
 
     /// Keeps the remains of a session at servers for `tidy`: one entry a session, so that there
@@ -147,7 +146,8 @@ impl Ended {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::{Arc, Mutex};
+    use crate::sync::Mutex;
+    use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
@@ -162,7 +162,7 @@ mod tests {
 
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.0.lock().unwrap().push(event.to_text());
+            self.0.lock().push(event.to_text());
             true
         }
         fn close(&self) {}
@@ -205,7 +205,7 @@ mod tests {
     }
 
     fn count(sink: &Sink, what: &str) -> usize {
-        sink.0.lock().unwrap().iter().filter(|event| event.contains(what)).count()
+        sink.0.lock().iter().filter(|event| event.contains(what)).count()
     }
 
     #[test]
@@ -234,7 +234,7 @@ mod tests {
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
         assert!(!table.hears("x", &name("a")));
-        // A request that was admitted before cannot bring it back.
+        // A request that was admitted before the change cannot bring the subscription back.
         let late = session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared);
         assert_eq!(late, Err(Refused::NotHeard));
     }
@@ -273,11 +273,11 @@ mod tests {
         assert_eq!(table.hand_over(Err), 1);
         let left = Mutex::new(Vec::new());
         let take = |ended| {
-            left.lock().unwrap().push(ended);
+            left.lock().push(ended);
             Ok(())
         };
         assert_eq!(table.hand_over(take), 0);
-        let left = left.into_inner().unwrap();
+        let left = left.into_inner();
         let [ended] = &left[..] else { panic!("{left:?}") };
         assert_eq!(ended.subscriptions, [(a.clone(), s.clone())]);
         let narrowed = ended.narrowed.as_ref().unwrap();
@@ -327,15 +327,15 @@ mod tests {
                 (!ends).then_some(rescoped)
             }),
         };
-        let visible_servers = |ends: bool, admission: u64| {
+        let heard = |ends: bool, admission: u64| {
             rescope(ends).late(owner(admission)).map(|owner| owner.visible_servers.len())
         };
         assert_eq!(
-            [0, 1, 2, 3].map(|at| visible_servers(false, at)),
+            [0, 1, 2, 3].map(|at| heard(false, at)),
             [None, Some(1), Some(2), Some(2)]
         );
         assert_eq!(
-            [0, 1, 2, 3].map(|at| visible_servers(true, at)),
+            [0, 1, 2, 3].map(|at| heard(true, at)),
             [None, None, Some(2), Some(2)]
         );
     }

@@ -3,7 +3,7 @@
 //! live on.
 
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::event_log::{EventId, EventLog, StreamId};
@@ -12,6 +12,7 @@ use super::{EncodedEvent, EventSink};
 use crate::limits::RESUMABLE_STREAM_LIFE;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::sse;
+use crate::sync::Mutex;
 
 /// The writer of the events that are pushed.
 enum Live {
@@ -87,8 +88,7 @@ impl Resumable {
     }
 
     fn state(&self) -> MutexGuard<'_, State> {
-        // Between two changes there is no panic, so a poisoned value is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     /// The stream's id.
@@ -295,7 +295,7 @@ pub(super) mod tests {
 
         /// The received text, without ids.
         pub(in crate::session) fn text(&self) -> String {
-            let text = String::from_utf8(self.bytes.lock().unwrap().clone()).unwrap();
+            let text = String::from_utf8(self.bytes.lock().clone()).unwrap();
             let lines = text.lines().filter(|line| !line.starts_with("id: "));
             lines.collect::<Vec<_>>().join("|")
         }
@@ -304,7 +304,7 @@ pub(super) mod tests {
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
             if self.is_open() {
-                self.bytes.lock().unwrap().extend_from_slice(event.to_text().as_bytes());
+                self.bytes.lock().extend_from_slice(event.to_text().as_bytes());
             }
             self.is_open()
         }
@@ -473,7 +473,7 @@ pub(super) mod tests {
 
     impl EventSink for Queue {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.0.lock().unwrap().push(event);
+            self.0.lock().push(event);
             true
         }
         fn close(&self) {}
@@ -491,7 +491,7 @@ pub(super) mod tests {
         stream.attach(queue.clone(), b"", 0);
         push(&stream, "y");
         assert!(logs.held_bytes() > 5000, "{}", logs.held_bytes());
-        queue.0.lock().unwrap().clear();
+        queue.0.lock().clear();
         assert!(logs.held_bytes() < 100, "{}", logs.held_bytes());
     }
 

@@ -1,19 +1,21 @@
 //! The resources to which a session is subscribed.
 
 use std::collections::HashMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 
 use super::Refused;
 use crate::limits::SUBSCRIPTIONS_PER_SESSION_MAX;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionKind;
+use crate::sync::Mutex;
 
 /// A server, and its own URI of a resource.
 pub(super) type Resource = (ServerName, String);
 
 /// The resources, each with the URI that the client wrote, and the session with the server over
-/// which the subscription goes: with one of the client's own it ends. None once the session has ended:
-/// under one lock it is either collected at the end or refused.
+/// which the subscription goes: with a session of the client's own the subscription ends. None
+/// once the session has ended: by this one lock a subscription is either collected at the end or
+/// refused.
 pub(super) struct Subscriptions(Mutex<Option<HashMap<Resource, (String, SessionKind)>>>);
 
 impl Subscriptions {
@@ -22,7 +24,7 @@ impl Subscriptions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<HashMap<Resource, (String, SessionKind)>>> {
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
     pub(super) fn add(
@@ -51,7 +53,7 @@ impl Subscriptions {
         self.lock().as_ref().is_some_and(|resources| resources.contains_key(resource))
     }
 
-    /// The URI under which the client subscribed, if it has over such a session.
+    /// The URI with which the client subscribed over such a session, if it has.
     pub(super) fn asked(&self, resource: &Resource, over: SessionKind) -> Option<String> {
         let resources = self.lock();
         let (asked, mine) = resources.as_ref()?.get(resource)?;

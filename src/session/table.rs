@@ -1,22 +1,21 @@
-//! Pure: the table of sessions and its rules: bounds, idle time, audiences. Pure: time is an
-//! argument.
+//! Pure: the table of sessions: bounds, idle time, audiences. Time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, OnceLock, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::ended::LeftBehind;
+use super::entry::Entry;
 use super::questions::OpenQuestions;
 use super::{
     Audience, EncodedEvent, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Shared,
     Subscriptions, Transport,
 };
-use crate::limits::{ABSENT_SESSION_TIME, SESSION_STREAMS_MAX};
+use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::{Caller, PrincipalId};
-use crate::protocol::for_revision::hears_text;
-use crate::protocol::jsonrpc::{Message, notification};
-use crate::protocol::listening::{acknowledged, subscription_ended, with_subscription};
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::listening::{acknowledged, subscription_ended};
 use crate::protocol::method::notification::RESOURCES_UPDATED;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
@@ -24,6 +23,7 @@ use crate::protocol::session_route::SessionKind;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
 use crate::shares::{NotTaken, Shares};
+use crate::sync::{Mutex, RwLock};
 
 /// The bounds that the table keeps.
 #[derive(Debug, Clone, Copy)]
@@ -42,73 +42,17 @@ pub(super) enum Full {
     Share(usize),
 }
 
-struct Entry {
-    session: Arc<Session>,
-    /// Streams that cannot be resumed: that of HTTP+SSE, and all where no events are kept. They
-    /// are ordered by number (`Session::next_stream`), so the oldest is first.
-    streams: BTreeMap<u64, Arc<dyn EventSink>>,
-}
-
-impl Entry {
-    /// True if the session's client may still be there: a client that went without ending its
-    /// session leaves it behind, and such a session must not keep messages that name no call from
-    /// other clients.
-    fn is_present(&self, now: Instant) -> bool {
-        self.streams.values().any(|stream| stream.is_open())
-            || self.session.kept.any_open()
-            || now.saturating_duration_since(self.session.last_used()) < ABSENT_SESSION_TIME
-    }
-
-    /// Sends a message that belongs to no call. A `subscriptions/listen` stream gets only
-    /// messages that pass its filter, marked with its subscription (2026-07-28,
-    /// basic/patterns/subscriptions).
-    fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {
-        if self.session.door != Transport::Listen {
-            let caller = self.session.caller();
-            let visible_servers = |caller: Arc<Caller>| hears_text(caller.revision, message);
-            return caller.is_none_or(visible_servers) && self.send(event);
-        }
-        let Some(listening) = self.session.listening.get() else { return false };
-        let Ok(Message::Notification { method, params }) = Message::parse(message) else {
-            return false;
-        };
-        if method != RESOURCES_UPDATED && !listening.filter.wants(&method) {
-            return false;
-        }
-        let params = with_subscription(params.as_deref(), &listening.id);
-        let message = notification(&method, Some(&params));
-        self.send(&sse::event("", &message).into())
-    }
-
-    /// Sends an event on one stream only (2025-11-25, basic/transports, Multiple Connections):
-    /// the newest, a resumable one before others. False where there is none.
-    fn send(&mut self, event: &EncodedEvent) -> bool {
-        if self.session.kept.tell(event) {
-            return true;
-        }
-        while let Some(newest) = self.streams.last_entry() {
-            if newest.get().send(event.clone()) {
-                return true;
-            }
-            newest.remove();
-        }
-        false
-    }
-}
-
 /// Every session, by id.
 pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
-    /// The places of each principal: of its sessions, and of the ended sessions whose remains
-    /// wait.
+    /// The places of each principal: of sessions, and of ended ones whose remains wait.
     pub(super) shares: Shares<PrincipalId>,
     /// The remains of ended sessions that `tidy` has not taken yet. Each counts as a session, so
     /// both together are bounded by `limits.sessions`.
     left: LeftBehind,
-    /// The remains of open sessions at servers that they may see no more, not taken by `tidy`
-    /// yet: one entry a session.
+    /// The remains of open sessions at servers that they may see no more: one entry each.
     pub(super) narrowed: HashMap<SessionId, Ended>,
 }
 
@@ -131,8 +75,7 @@ impl Table {
     ) -> Result<Arc<Session>, Full> {
         let visible_servers = owner.visible_servers.clone();
         let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
-        // Without keys no client can be told from another, so the bound on all sessions is the
-        // only one.
+        // Without keys no client can be told from another: only the bound on all holds.
         if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
@@ -196,9 +139,8 @@ impl Table {
             oldest.close();
         }
         if let Some(listening) = entry.session.listening.get() {
-            // This thread sends the acknowledgement, because it sends all other messages: so no
-            // message comes before it, and none is missed after it (2026-07-28,
-            // basic/patterns/subscriptions).
+            // This thread sends all messages, so none comes before the acknowledgement and none
+            // is missed after it (2026-07-28, basic/patterns/subscriptions).
             let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
             entry.send(&first.into());
         }
@@ -263,15 +205,15 @@ impl Table {
         }
     }
 
-    /// Sends a message to an audience, to each session on one stream only (2025-11-25,
-    /// basic/transports, Multiple Connections): its newest.
+    /// Sends a message to an audience, to each session on its newest stream only (2025-11-25,
+    /// basic/transports, Multiple Connections).
     pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
         let event = EncodedEvent::from(sse::event("", message));
-        let visible_servers = |session: &Session, server: &ServerName| {
+        let may_see = |session: &Session, server: &ServerName| {
             session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
-            visible_servers(session, &shared.server) && session.shares(shared.by)
+            may_see(session, &shared.server) && session.shares(shared.by)
         };
         match to {
             Audience::One(id, server) => {
@@ -283,14 +225,14 @@ impl Table {
             }
             Audience::Hearing(server) => {
                 for entry in
-                    self.entries.values_mut().filter(|it| visible_servers(&it.session, server))
+                    self.entries.values_mut().filter(|it| may_see(&it.session, server))
                 {
                     entry.tell(message, &event);
                 }
             }
             Audience::Seeing(server, view) => {
                 for entry in self.entries.values_mut() {
-                    if visible_servers(&entry.session, server) && entry.session.sees(*view) {
+                    if may_see(&entry.session, server) && entry.session.sees(*view) {
                         entry.tell(message, &event);
                     }
                 }
@@ -338,7 +280,7 @@ impl Table {
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
         let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
-        // What is the same for many is written once, and shared.
+        // An event that is the same for many is encoded once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
@@ -387,8 +329,8 @@ impl Table {
         self.entries.get(id).map(|entry| &entry.session)
     }
 
-    /// The sessions that should end: idle ones, and those whose stream, with which they live, has
-    /// ended. Closes the questions of the others that have waited for too long.
+    /// The sessions to end: idle ones, and those whose stream, with which they live, has ended.
+    /// Closes the questions of the others that have waited for too long.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();
@@ -427,7 +369,7 @@ mod tests {
 
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
-            self.events.lock().unwrap().push(event);
+            self.events.lock().push(event);
             self.is_open()
         }
         fn close(&self) {
@@ -525,7 +467,7 @@ mod tests {
         open(&mut table, now, "4", "m").unwrap_err();
         let took = Mutex::new(Vec::new());
         let take_one = |ended: Ended| {
-            let mut took = took.lock().unwrap();
+            let mut took = took.lock();
             if !took.is_empty() {
                 return Err(ended);
             }
@@ -533,7 +475,7 @@ mod tests {
             Ok(())
         };
         assert_eq!(table.hand_over(take_one), 1);
-        assert_eq!(*took.lock().unwrap(), ["1".into()]);
+        assert_eq!(*took.lock(), ["1".into()]);
         open(&mut table, now, "4", "m").unwrap();
     }
 
@@ -568,8 +510,8 @@ mod tests {
         table.tell(&Audience::Hearing(ServerName::parse("a").unwrap()), "{}", Instant::now());
         table.tell(&Audience::Hearing(ServerName::parse("b").unwrap()), "{}", Instant::now());
         // The newest stream got the event, although its number came first.
-        assert_eq!(first.events.lock().unwrap().len(), 1);
-        assert_eq!(second.events.lock().unwrap().len(), 0);
+        assert_eq!(first.events.lock().len(), 1);
+        assert_eq!(second.events.lock().len(), 0);
     }
 
     #[test]

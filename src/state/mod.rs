@@ -14,12 +14,13 @@ use std::os::unix::fs::{
     DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _, PermissionsExt as _,
 };
 use std::path::{Path, PathBuf};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::rand::{SecureRandom as _, SystemRandom};
 
 use crate::limits::{STATE_FILE_BYTES_MAX, STATE_SET_ASIDE_MAX};
+use crate::sync::Mutex;
 use framed::{Form, Unusable};
 
 pub use ids::Id;
@@ -126,8 +127,7 @@ impl StateDir {
     }
 
     fn held(&self) -> MutexGuard<'_, Option<File>> {
-        // Between two changes there is no panic.
-        self.lock.lock().unwrap_or_else(PoisonError::into_inner)
+        self.lock.lock()
     }
 
     /// A directory that another gateway may use: for reading, and for writing files that the

@@ -4,7 +4,7 @@
 
 use std::collections::{BTreeMap, HashMap};
 use std::io;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
@@ -13,6 +13,7 @@ use super::StateDir;
 use super::ids::{Id, IdFile};
 use super::pace::Pace;
 use crate::limits::{ENDED_IDS_MAX, STATE_LAST_WRITES_TIMEOUT, STATE_RETRY_INTERVAL};
+use crate::sync::Mutex;
 use crate::telemetry::metrics::state_writes;
 use crate::thread;
 
@@ -111,13 +112,13 @@ impl Writer {
 
     /// As [`Writer::replace`]; the files `then_remove` are removed after it.
     pub fn replace_then_remove(&self, name: &str, file: Vec<u8>, then_remove: Vec<String>) {
-        locked(&self.pending).put(name, Some(file), then_remove);
+        self.pending.lock().put(name, Some(file), then_remove);
         self.wake.try_send(()).ok();
     }
 
     /// Queues the removal of a file.
     pub fn remove(&self, name: &str) {
-        locked(&self.pending).put(name, None, Vec::new());
+        self.pending.lock().put(name, None, Vec::new());
         self.wake.try_send(()).ok();
     }
 
@@ -125,7 +126,7 @@ impl Writer {
     pub fn keep(&self, id: Id) -> Written {
         let (written, hears) = bounded(1);
         {
-            let mut pending = locked(&self.pending);
+            let mut pending = self.pending.lock();
             if pending.ids.len() < ENDED_IDS_MAX {
                 pending.ids.push(id);
                 pending.waiting.push(written);
@@ -134,11 +135,6 @@ impl Writer {
         self.wake.try_send(()).ok();
         Written(hears)
     }
-}
-
-fn locked(pending: &Mutex<Pending>) -> MutexGuard<'_, Pending> {
-    // Between two changes there is no panic, so a poisoned value is whole.
-    pending.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 struct Writing {
@@ -192,7 +188,7 @@ impl Writing {
 
     fn next_due(&self) -> Option<Instant> {
         let files = {
-            let pending = locked(&self.pending);
+            let pending = self.pending.lock();
             let due =
                 |(name, file): (&String, &Waiting)| Pace::due(self.paces.get(name), file.since);
             pending.files.iter().map(due).min()
@@ -206,7 +202,7 @@ impl Writing {
 
     /// The files that are due; at the end all of them.
     fn due(&self, now: Instant, is_over: bool) -> Vec<String> {
-        let pending = locked(&self.pending);
+        let pending = self.pending.lock();
         let is_due = |name: &str, file: &Waiting| {
             is_over || Pace::due(self.paces.get(name), file.since) <= now
         };
@@ -216,7 +212,7 @@ impl Writing {
 
     fn write_ids(&mut self, is_over: bool) {
         let (new, waiting) = {
-            let mut pending = locked(&self.pending);
+            let mut pending = self.pending.lock();
             (std::mem::take(&mut pending.ids), std::mem::take(&mut pending.waiting))
         };
         // A disk that refused is tried again with the next id, and when it is due.
@@ -240,7 +236,7 @@ impl Writing {
     }
 
     fn write_file(&mut self, name: String) {
-        let Some(waiting) = locked(&self.pending).files.remove(&name) else { return };
+        let Some(waiting) = self.pending.lock().files.remove(&name) else { return };
         let result = match &waiting.file {
             Some(file) => self.directory.replace(&name, file),
             None => self.directory.remove(&name),
@@ -255,7 +251,7 @@ impl Writing {
         self.paces.retain(|_, pace| !pace.is_over(now));
         self.paces.insert(name.clone(), pace);
         if result.is_err() {
-            return locked(&self.pending).put_back(name, waiting);
+            return self.pending.lock().put_back(name, waiting);
         }
         for name in waiting.then_remove {
             if let Err(error) = self.directory.remove(&name) {

@@ -4,8 +4,8 @@
 
 use std::collections::{HashMap, VecDeque};
 use std::net::IpAddr;
+use std::sync::LazyLock;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{LazyLock, Mutex, PoisonError};
 use std::time::{Duration, Instant, SystemTime};
 
 use ::log::Level;
@@ -22,6 +22,7 @@ use crate::limits::{
     ACCESS_ERROR_CHARS_MAX, REFUSAL_KINDS_MAX, REFUSAL_LINES_ALIKE_MAX, REFUSAL_LINES_MAX,
     REFUSAL_LINES_WITHIN,
 };
+use crate::sync::Mutex;
 use crate::telemetry::redact;
 
 const TARGET: &str = "access";
@@ -36,8 +37,8 @@ pub fn tell_calls(wanted: bool) {
     CALLS.store(wanted, Ordering::Relaxed);
 }
 
-/// What is alike: whose it is, as the configuration names the key (empty without one), and why it
-/// was turned away. One address may be a whole team's.
+/// Refusals alike: the peer's address, the key's name (empty without one), and the reason. One
+/// address may be a whole team's.
 type Kind = (Option<IpAddr>, String, &'static str);
 
 /// The last refusals, and the bounds on their lines.
@@ -82,10 +83,10 @@ impl Refusals {
 }
 
 fn refusals() -> std::sync::MutexGuard<'static, Refusals> {
-    REFUSALS.lock().unwrap_or_else(PoisonError::into_inner)
+    REFUSALS.lock()
 }
 
-/// What was turned away last, the newest first.
+/// The last refusals, the newest first.
 pub fn recent_refusals() -> Vec<ToldRequest> {
     refusals().recent.iter().rev().cloned().collect()
 }

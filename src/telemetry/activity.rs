@@ -3,13 +3,14 @@
 
 use std::fmt::Debug;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{MutexGuard, Weak};
 
 use super::record::ToldRequest;
+use crate::sync::Mutex;
 
 /// Receives all activities.
 pub trait Watcher: Debug + Send + Sync {
-    /// Never waits.
+    /// Takes a report, without a wait.
     fn told(&self, request: &ToldRequest);
 }
 
@@ -17,7 +18,7 @@ static IS_WATCHED: AtomicBool = AtomicBool::new(false);
 static WATCHER: Mutex<Option<Weak<dyn Watcher>>> = Mutex::new(None);
 
 fn watcher() -> MutexGuard<'static, Option<Weak<dyn Watcher>>> {
-    WATCHER.lock().unwrap_or_else(PoisonError::into_inner)
+    WATCHER.lock()
 }
 
 /// Sets the watcher, or none.
@@ -31,7 +32,7 @@ pub(super) fn is_watched() -> bool {
     IS_WATCHED.load(Ordering::Relaxed)
 }
 
-/// Tells the watcher, if there is anything to tell. The lock of this thread's record is not held, since whoever is told may log.
+/// Gives a report to the watcher. This thread's record is not locked, since the watcher may log.
 pub(super) fn tell(request: Option<ToldRequest>) {
     let Some(request) = request else { return };
     let told = watcher().as_ref().and_then(Weak::upgrade);

@@ -2,10 +2,10 @@
 
 use std::collections::HashSet;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 
 use crate::limits::{CLIENT_NAME_CHARS_MAX, QUIRK_LINES_MAX};
 use crate::protocol::quirks::Quirk;
+use crate::sync::Mutex;
 
 /// One counter for each of [`Quirk::ALL`].
 static COUNTERS: [AtomicU64; Quirk::ALL.len()] =
@@ -40,7 +40,7 @@ fn counter(quirk: Quirk) -> Option<&'static AtomicU64> {
 }
 
 fn is_new(quirk: Quirk, name: &str) -> bool {
-    let mut told = TOLD.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut told = TOLD.lock();
     let told = told.get_or_insert_default();
     if told.contains(&(quirk, name.to_owned())) || told.len() >= QUIRK_LINES_MAX {
         return false;

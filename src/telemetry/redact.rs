@@ -3,12 +3,12 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
-use std::sync::{PoisonError, RwLock};
 
 use crate::config::Secret;
 use crate::config::secrets::is_token;
 use crate::limits::{LEARNED_SECRETS_BYTES_MAX, LEARNED_SECRETS_MAX};
 use crate::protocol::raw;
+use crate::sync::RwLock;
 
 /// The text in a secret's place.
 const MARK: &str = "[secret]";
@@ -82,7 +82,7 @@ impl Secrets {
         if secret.expose().len() < SECRET_BYTES_MIN || self.configured.contains(&secret) {
             return;
         }
-        let mut learned = self.learned.write().unwrap_or_else(PoisonError::into_inner);
+        let mut learned = self.learned.write();
         if learned.contains(&secret) {
             return;
         }
@@ -100,7 +100,7 @@ impl Secrets {
 
     /// Calls `look` with each secret that such a reader must not see.
     fn each(&self, reader: Reader, mut look: impl FnMut(&str)) {
-        let learned = self.learned.read().unwrap_or_else(PoisonError::into_inner);
+        let learned = self.learned.read();
         let guessed = match reader {
             Reader::Client => &[],
             Reader::Operator => self.guessed.as_slice(),

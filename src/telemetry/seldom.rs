@@ -1,9 +1,9 @@
 //! Log lines about events that others can repeat: a few are logged, then they are counted.
 
-use std::sync::{Mutex, PoisonError};
 use std::time::Instant;
 
 use crate::limits::{LOG_REPEATS_MAX, LOG_REPEATS_WITHIN};
+use crate::sync::Mutex;
 
 /// One kind of line.
 #[derive(Debug)]
@@ -39,7 +39,7 @@ impl Seldom {
     }
 
     fn turn_at(&self, now: Instant) -> Option<String> {
-        let mut said = self.said.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut said = self.said.lock();
         if said.since.is_none_or(|since| now.duration_since(since) >= LOG_REPEATS_WITHIN) {
             (said.since, said.logged) = (Some(now), 0);
         }

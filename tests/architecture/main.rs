@@ -17,13 +17,14 @@ mod modules;
 mod source;
 
 /// What the two ends of the wire may name, towards servers and towards clients.
-const ENDS_USE: [&str; 10] = [
+const ENDS_USE: [&str; 11] = [
     "budget",
     "config",
     "error",
     "limits",
     "protocol",
     "shares",
+    "sync",
     "telemetry",
     "thread",
     "turns",
@@ -32,19 +33,20 @@ const ENDS_USE: [&str; 10] = [
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 30] = [
+const MAY_USE: [(&str, &[&str]); 31] = [
     ("limits", &[]),
     ("shares", &["limits"]),
+    ("sync", &[]),
     ("turns", &[]),
-    ("budget", &["limits", "protocol", "shares"]),
+    ("budget", &["limits", "protocol", "shares", "sync"]),
     ("thread", &["limits"]),
-    ("wait", &["limits"]),
+    ("wait", &["limits", "sync"]),
     ("protocol", &["limits"]),
     ("error", &["limits", "protocol", "wait"]),
     ("config", &["limits", "protocol", "error"]),
-    ("telemetry", &["config", "error", "limits", "protocol", "thread"]),
+    ("telemetry", &["config", "error", "limits", "protocol", "sync", "thread"]),
     ("access", &["config", "error", "limits", "protocol", "telemetry"]),
-    ("state", &["limits", "telemetry", "thread"]),
+    ("state", &["limits", "sync", "telemetry", "thread"]),
     (
         "session",
         &[
@@ -53,6 +55,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "shares",
             "state",
+            "sync",
             "telemetry",
             "thread",
             "turns",
@@ -71,6 +74,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "shares",
             "state",
+            "sync",
             "telemetry",
             "thread",
             "upstream",
@@ -91,6 +95,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "session",
             "shares",
+            "sync",
             "telemetry",
             "thread",
             "upstream",
@@ -109,13 +114,14 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "session",
             "shares",
+            "sync",
             "telemetry",
             "thread",
             "wait",
         ],
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
-    ("demo", &["access", "http", "limits", "protocol", "telemetry", "thread", "wait"]),
+    ("demo", &["access", "http", "limits", "protocol", "sync", "telemetry", "thread", "wait"]),
     ("serving", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
     (
         "gateway",
@@ -134,6 +140,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "serving",
             "session",
             "state",
+            "sync",
             "telemetry",
             "thread",
             "tidy",
@@ -173,7 +180,17 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     ),
     (
         "tidy",
-        &["error", "limits", "pipeline", "protocol", "session", "telemetry", "thread", "turns"],
+        &[
+            "error",
+            "limits",
+            "pipeline",
+            "protocol",
+            "session",
+            "sync",
+            "telemetry",
+            "thread",
+            "turns",
+        ],
     ),
     (
         "cli",
@@ -242,38 +259,13 @@ const STATUSES: [u32; 18] =
 
 /// Neighbours in a folder of `src/` that use each other all the same: the folder, the two, and how that comes. A pair that
 /// is none any more is taken out.
-const KNOWN_CIRCLES: [(&str, &str, &str, &str); 25] = [
-    (
-        "downstream",
-        "legacy",
-        "posted_message",
-        "a body is read in one way for both eras, and quirks are known of both",
-    ),
-    ("downstream", "legacy", "request_telemetry", "what a door answers is told by its outcome"),
-    ("downstream", "legacy", "stateless", "a retry's members are none of a session's request"),
-    ("downstream", "list_pages", "stateless", "a page is an answer of either era"),
-    ("downstream", "problem_body", "reply", "a problem and its body"),
-    ("downstream", "reply", "rest", "one dialect's words decide a status"),
-    (
-        "downstream",
-        "request_telemetry",
-        "stateless",
-        "what a door answers is told by its outcome",
-    ),
+const KNOWN_CIRCLES: [(&str, &str, &str, &str); 18] = [
     (
         "downstream",
         "stateless",
         "stdio",
         "an answer of a stateless request is a POST's or lines of the one client of stdio",
     ),
-    ("downstream/legacy", "call_sink", "dispatch", "a request makes the sink of its call"),
-    (
-        "downstream/legacy",
-        "dispatch",
-        "input_required",
-        "a call is made again with the input that its client gave",
-    ),
-    ("pipeline", "await_lists", "route", "a name that is not found may be waited for"),
     ("protocol", "call", "modern", "a call knows what its caller declares"),
     (
         "protocol",
@@ -299,7 +291,25 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 25] = [
         "resumable",
         "the oldest event of all logs is dropped from the stream that has it",
     ),
+    (
+        "upstream",
+        "call",
+        "http_client",
+        "a call holds a connection, whose side channel is a fair queue",
+    ),
+    (
+        "upstream",
+        "call",
+        "session",
+        "a call goes over a session, whose places are a fair queue",
+    ),
     ("upstream", "call", "status", "the breaker tells what state it is in"),
+    (
+        "upstream",
+        "call",
+        "transport",
+        "a call goes over a transport, which tells the breaker how it opens",
+    ),
     (
         "upstream",
         "failure",
@@ -537,6 +547,20 @@ fn threads_are_started_in_one_file() {
             found.push("starts a thread of std".to_owned());
         }
         found
+    });
+}
+
+#[test]
+fn locks_are_those_that_nothing_poisons() {
+    hold("locks come from sync.rs", |source| {
+        // Still the standard library's there.
+        if ["sync", "upstream", "wait"].contains(&source.layer()) {
+            return Vec::new();
+        }
+        let imported = source.imports_of("std::sync");
+        let locks = ["Mutex", "RwLock", "Condvar", "PoisonError"];
+        let named = locks.iter().filter(|name| imported.contains(**name));
+        named.map(|name| format!("names std::sync::{name}")).collect()
     });
 }
 

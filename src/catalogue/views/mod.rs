@@ -4,7 +4,7 @@
 use std::cmp::Reverse;
 use std::collections::{BTreeSet, HashMap};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::left_out::LeftOut;
@@ -22,6 +22,7 @@ use crate::protocol::pieces::{self, Usage};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::{LastUse, Untold, ViewId};
+use crate::sync::Mutex;
 
 /// A server, and the view of it.
 pub type Key = (ServerName, ViewId);
@@ -323,7 +324,7 @@ impl Shown {
     }
 
     fn merged(&self) -> MutexGuard<'_, HashMap<BTreeSet<Key>, Arc<Catalogue>>> {
-        self.merged.lock().unwrap_or_else(PoisonError::into_inner)
+        self.merged.lock()
     }
 
     /// True if any view differs from the shared lists.

@@ -8,7 +8,7 @@ use std::collections::VecDeque;
 use std::fmt;
 use std::io;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
@@ -18,6 +18,7 @@ use crate::limits::Limits;
 use crate::protocol::call::PrincipalId;
 use crate::session::EncodedEvent;
 use crate::shares::{NotTaken, Shares};
+use crate::sync::{Condvar, Mutex};
 use crate::telemetry::rejected::{self, Reason};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
@@ -108,7 +109,7 @@ impl Queue {
 #[derive(Debug)]
 struct Client {
     id: u64,
-    /// The client's door, for the log.
+    /// The name of the client's transport, for the log.
     door: &'static str,
     /// The principal in whose share the place counts.
     charged: Option<PrincipalId>,
@@ -119,13 +120,8 @@ struct Client {
 
 impl Client {
     fn queue(&self) -> MutexGuard<'_, Queue> {
-        locked(&self.queue)
+        self.queue.lock()
     }
-}
-
-fn locked<T>(mutex: &Mutex<T>) -> MutexGuard<'_, T> {
-    // Between two changes there is no panic, so a poisoned value is whole.
-    mutex.lock().unwrap_or_else(PoisonError::into_inner)
 }
 
 /// The end of all streams.
@@ -168,13 +164,13 @@ impl Hub {
 
     fn announce(&self, client: &Client) {
         if !client.announced.swap(true, Ordering::SeqCst) {
-            locked(&self.inbox).announced.push(client.id);
+            self.inbox.lock().announced.push(client.id);
             self.wake();
         }
     }
 
     fn close(&self, closing: Closing) {
-        let mut inbox = locked(&self.inbox);
+        let mut inbox = self.inbox.lock();
         inbox.closed = true;
         inbox.closing.get_or_insert(closing);
         drop(inbox);
@@ -243,7 +239,7 @@ impl Streams {
     /// There is none, or none for that principal.
     pub fn reserve_for(&self, charged: Option<&PrincipalId>) -> Result<Place, Full> {
         let (taken, share) = {
-            let mut places = locked(&self.hub.places);
+            let mut places = self.hub.places.lock();
             (places.take_of(charged, 1), places.share_of(charged))
         };
         taken.map_err(|why| match why {
@@ -252,14 +248,14 @@ impl Streams {
         })?;
         // From here on dropping the place gives it back.
         let place = Place { hub: Some(Arc::clone(&self.hub)), charged: charged.cloned() };
-        if locked(&self.hub.inbox).closed {
+        if self.hub.inbox.lock().closed {
             return Err(Full::Streams);
         }
         Ok(place)
     }
 
-    /// Takes a detached connection over, which came by `door`. `on_end` is called once, by the
-    /// hub, when the client has gone, was dropped or was closed.
+    /// Takes a detached connection over; `door` names its transport. `on_end` is called once, by
+    /// the hub, when the client has gone, was dropped or was closed.
     ///
     /// # Errors
     /// There is no place for it; the connection ends and `on_end` is not called.
@@ -274,7 +270,7 @@ impl Streams {
 
     /// The number of open streams.
     pub fn count(&self) -> usize {
-        locked(&self.hub.places).taken()
+        self.hub.places.lock().taken()
     }
 
     /// Ends all streams in order: the queued events go out, then `last`, then the end. Streams
@@ -283,15 +279,7 @@ impl Streams {
         self.hub.close(Closing { last: last.map(EncodedEvent::from), deadline });
         // The hub itself cuts at the deadline; the rest is for a hub that has died.
         let give_up = deadline + Duration::from_secs(1);
-        let mut inbox = locked(&self.hub.inbox);
-        while !inbox.ended {
-            let left = give_up.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return;
-            }
-            let waited = self.hub.ended.wait_timeout(inbox, left);
-            inbox = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        drop(self.hub.ended.wait_until(self.hub.inbox.lock(), give_up, |inbox| inbox.ended));
     }
 }
 
@@ -324,7 +312,7 @@ impl Place {
         let charged = self.charged.clone();
         let client = Arc::new(Client { id, door, charged, queue, announced });
         {
-            let mut inbox = locked(&hub.inbox);
+            let mut inbox = hub.inbox.lock();
             if inbox.closed {
                 return Err(Full::Streams);
             }
@@ -340,7 +328,7 @@ impl Place {
 impl Drop for Place {
     fn drop(&mut self) {
         if let Some(hub) = &self.hub {
-            locked(&hub.places).give_back_of(self.charged.as_ref(), 1);
+            hub.places.lock().give_back_of(self.charged.as_ref(), 1);
         }
     }
 }

@@ -12,7 +12,7 @@ use rustix::buffer::spare_capacity;
 use rustix::event::{Timespec, epoll};
 use rustix::io::Errno;
 
-use super::{BELL, Client, Closing, Hub, Inbox, OnEnd, locked};
+use super::{BELL, Client, Closing, Hub, Inbox, OnEnd};
 use crate::http::Stream;
 use crate::session::EncodedEvent;
 use crate::telemetry::rejected::{self, Reason};
@@ -64,7 +64,7 @@ pub(super) struct Worker {
 impl Drop for Worker {
     fn drop(&mut self) {
         let opened = {
-            let mut inbox = locked(&self.hub.inbox);
+            let mut inbox = self.hub.inbox.lock();
             inbox.closed = true;
             std::mem::take(&mut inbox.opened)
         };
@@ -73,7 +73,7 @@ impl Drop for Worker {
         }
         let left: Vec<_> = self.entries.keys().copied().collect();
         left.into_iter().for_each(|id| self.end(id));
-        locked(&self.hub.inbox).ended = true;
+        self.hub.inbox.lock().ended = true;
         self.hub.ended.notify_all();
     }
 }
@@ -142,7 +142,7 @@ impl Worker {
         // The flag is cleared before the inbox is read, so that a later sender rings anew.
         self.hub.rung.store(false, Ordering::SeqCst);
         let (opened, announced, closing) = {
-            let mut inbox = locked(&self.hub.inbox);
+            let mut inbox = self.hub.inbox.lock();
             let Inbox { opened, announced, closing, closed: _, ended: _ } = &mut *inbox;
             (std::mem::take(opened), std::mem::take(announced), closing.take())
         };
@@ -280,7 +280,7 @@ impl Worker {
         // are on their way to it.
         throw_away(&entry.stream);
         drop(entry.stream);
-        locked(&self.hub.places).give_back_of(entry.client.charged.as_ref(), 1);
+        self.hub.places.lock().give_back_of(entry.client.charged.as_ref(), 1);
         if catch_unwind(AssertUnwindSafe(entry.on_end)).is_err() {
             log::error!("the end of a stream could not be told: a panic");
         }

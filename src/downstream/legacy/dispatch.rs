@@ -1,112 +1,33 @@
-//! Requests of clients with sessions, over any transport: messages in, answers out. The doors
-//! bring their own streams.
+//! Requests of clients with sessions, over any transport: messages in, answers out. The
+//! transports bring their own streams.
 
-use std::sync::{Arc, Weak};
+use std::sync::Arc;
 
 use super::call_sink::{LegacyCallSink, about, client_of};
 use super::input_required;
 use super::input_required::Elicited;
 use crate::access::policy::Scope;
-use crate::downstream::Front;
-use crate::downstream::list_pages::{ListPage, NotListed, cursor_of};
+use crate::downstream::answer::{Answer, MessageSink};
+use crate::downstream::list_pages::{NotListed, cursor_of};
 use crate::downstream::reply::Problem;
 use crate::downstream::rest::NoSink;
-use crate::downstream::stateless::request_state::ADDED;
+use crate::downstream::{Front, request_telemetry};
 use crate::error::CallError;
-use crate::limits::{
-    BATCH_MESSAGES_MAX, CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, JSON_DEPTH_MAX,
-    UPSTREAM_TEXT_CHARS_MAX,
-};
+use crate::limits::{CALL_TIMEOUT_MAX, INPUT_ROUNDS_MAX, UPSTREAM_TEXT_CHARS_MAX};
 use crate::pipeline::CallOptions;
 use crate::protocol::call::{Call, CallSink, Caller, Kind, Outcome};
 use crate::protocol::capabilities::without_tasks;
-use crate::protocol::jsonrpc::{Malformed, Message, RequestId, RpcError, code};
+use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::{Method, notification};
+use crate::protocol::modern::RETRY_MEMBERS;
 use crate::protocol::raw::{self, Raw, RawObject};
 use crate::protocol::revision::Revision;
-use crate::session::{Pending, Refused, Session};
-use crate::wait::{ClientWatch, Heartbeat, KeepAlive, Wait};
-
-/// The answer to a request.
-#[derive(Debug, Clone, PartialEq)]
-pub enum Answer {
-    /// A result.
-    Result(Raw),
-    /// The result of a list.
-    List(ListPage),
-    /// An error.
-    Error(RpcError),
-    /// An error with its own status and headers, for a door that has not answered yet.
-    Refused(Problem),
-    /// No answer: the client has cancelled the request (basic/utilities/cancellation).
-    None,
-    /// No answer: the session has just ended.
-    Gone,
-}
-
-impl Answer {
-    /// An error of the given code.
-    pub fn error(code: i64, message: impl Into<String>) -> Answer {
-        Answer::Error(RpcError::new(code, message))
-    }
-}
-
-/// A body: one message, or a batch where the revision has batches.
-#[derive(Debug, PartialEq)]
-pub enum Body<'a> {
-    /// One message.
-    One(Message<'a>),
-    /// Several messages, some of which may be malformed.
-    Batch(Vec<Result<Message<'a>, Malformed>>),
-}
-
-/// Reads a body.
-///
-/// # Errors
-/// The fault of the body as a whole.
-pub fn read_body(body: &[u8], revision: Option<Revision>) -> Result<Body<'_>, Malformed> {
-    let refuse = |code, what: &str| Malformed { id: None, error: RpcError::new(code, what) };
-    let text = std::str::from_utf8(body)
-        .map_err(|_| refuse(code::PARSE_ERROR, "The body is not UTF-8."))?;
-    if raw::is_deeper_than(text, JSON_DEPTH_MAX) {
-        return Err(refuse(code::INVALID_REQUEST, "The body nests too deep."));
-    }
-    if !text.trim_start().starts_with('[') {
-        return Message::parse(text).map(Body::One);
-    }
-    let elements = raw::first_elements(text, BATCH_MESSAGES_MAX + 1).map_err(|error| {
-        refuse(code::PARSE_ERROR, &format!("The body is no JSON: {error}."))
-    })?;
-    if !revision.is_some_and(Revision::allows_batches) {
-        return Err(refuse(
-            code::INVALID_REQUEST,
-            "This revision has no batches; send one message a request.",
-        ));
-    }
-    if elements.is_empty() || elements.len() > BATCH_MESSAGES_MAX {
-        let what = format!("A batch holds 1 to {BATCH_MESSAGES_MAX} messages.");
-        return Err(refuse(code::INVALID_REQUEST, &what));
-    }
-    Ok(Body::Batch(elements.into_iter().map(Message::parse).collect()))
-}
-
-/// The receiver of messages to a request's client while the request is served: a door's stream.
-pub(crate) trait MessageSink {
-    /// One message.
-    fn message(&self, text: &str);
-    /// The part that keeps the client's connection alive while no message is sent; none where
-    /// none is needed.
-    fn keep_alive(&self) -> Option<Weak<dyn KeepAlive>> {
-        None
-    }
-    /// A watch that reports that the client has gone, where no connection could carry the answer
-    /// then.
-    fn client(&self) -> Option<ClientWatch>;
-    /// Is called when the call is in its session and can be cancelled.
-    fn entered(&self, _wait: &Wait) {}
-}
+use crate::session::{self, Pending, Refused, Session};
+use crate::telemetry;
+use crate::telemetry::outcome::Door;
+use crate::wait::{ClientWatch, Heartbeat, Wait};
 
 impl Front {
     /// The heartbeat of a call's wait, for the connection of its client.
@@ -134,14 +55,14 @@ impl Front {
         Raw::from_valid(text)
     }
 
-    /// A session has begun whose client has not said its level of log messages.
+    /// Notes a new session whose client has set no level of log messages.
     pub(crate) fn log_level_unsaid(&self, session: &Session, scope: &Scope) {
         if let Some(caller) = session.caller() {
             self.pipeline.log_level_unsaid(scope, &client_of(session, &caller));
         }
     }
 
-    /// Takes a notification or a response: nothing is answered.
+    /// Takes a notification or a response, neither of which has an answer.
     pub(crate) fn take(&self, session: &Session, scope: &Scope, message: &Message<'_>) {
         session.touch();
         match message {
@@ -149,7 +70,7 @@ impl Front {
                 self.take_notification(session, scope, method, params.as_deref());
             }
             Message::Response { id: Some(id), outcome } => {
-                // An answer to nothing that is asked is passed over.
+                // An answer to no open question is ignored.
                 if let Some(pending) = session.answered(id) {
                     if let Err(error) = outcome {
                         tell_of_refusal(session, &pending, error);
@@ -186,8 +107,31 @@ impl Front {
         }
     }
 
+    /// Answers a request of an open session.
+    pub(crate) fn answer(
+        &self,
+        session: &Arc<Session>,
+        scope: &Scope,
+        asked: &SessionRequest<'_>,
+        sink: &dyn MessageSink,
+    ) -> Answer {
+        let door = match session.door {
+            session::Transport::HttpSse => Door::Sse,
+            session::Transport::StreamableHttp | session::Transport::Listen => Door::Streamable,
+            session::Transport::Stdio => Door::Stdio,
+        };
+        telemetry::request::ask(door, asked.method, asked.params);
+        telemetry::request::in_session(asked.id.as_json(), Some(&session.id));
+        if let Some(client) = session.caller().and_then(|caller| caller.client.clone()) {
+            telemetry::request::client(&client);
+        }
+        let answer = self.answer_asked(session, scope, asked, sink);
+        request_telemetry::answered(&answer);
+        answer
+    }
+
     /// Answers a request of an open session, after it is noted for telemetry.
-    pub(crate) fn answer_asked(
+    fn answer_asked(
         &self,
         session: &Arc<Session>,
         scope: &Scope,
@@ -256,7 +200,7 @@ impl Front {
         }
     }
 
-    /// Sets the level of a session: on the shared sessions with upstreams the lowest level of any
+    /// Sets the level of a session: on the shared sessions with servers the lowest level of any
     /// session, on the client's own sessions its own.
     fn log_level(
         &self,
@@ -298,7 +242,7 @@ impl Front {
         nothing()
     }
 
-    /// Answers a request that needs an upstream.
+    /// Answers a request that needs a server.
     fn answer_by_upstream(
         &self,
         session: &Arc<Session>,
@@ -511,7 +455,7 @@ fn read_call<'a>(
         call.params.remove("task");
     }
     // These parameters belong to a retry of a stateless client.
-    ADDED.into_iter().for_each(|name| drop(call.params.remove(name)));
+    RETRY_MEMBERS.into_iter().for_each(|name| drop(call.params.remove(name)));
     Ok(call)
 }
 
@@ -544,29 +488,5 @@ fn refused_entry(refused: Refused) -> Answer {
             Answer::error(code::INTERNAL_ERROR, "Too many calls are in flight in this session.")
         }
         Refused::Ended | Refused::NotHeard => Answer::Gone,
-    }
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn batches_are_read_in_their_revision_only() {
-        let batch = br#" [{"jsonrpc":"2.0","id":1,"method":"ping"},7]"#;
-        let read = read_body(batch, Some(Revision::V2025_03_26)).unwrap();
-        assert!(matches!(read, Body::Batch(list) if list[0].is_ok() && list[1].is_err()));
-        for revision in [None, Some(Revision::V2025_06_18), Some(Revision::V2025_11_25)] {
-            let error = read_body(batch, revision).unwrap_err().error;
-            assert_eq!(error.code, code::INVALID_REQUEST);
-        }
-        assert!(read_body(b"[]", Some(Revision::V2025_03_26)).is_err());
-    }
-
-    #[test]
-    fn nesting_is_bounded_before_it_is_parsed() {
-        let deep = "[".repeat(100_000);
-        let error = read_body(deep.as_bytes(), None).unwrap_err().error;
-        assert_eq!(error.code, code::INVALID_REQUEST);
     }
 }

@@ -2,12 +2,13 @@
 
 use std::sync::Arc;
 
-use super::dispatch::{self, Answer, Body, MessageSink, SessionRequest};
+use super::dispatch::SessionRequest;
 use super::response::Response;
 use super::streamable_http::accept_of;
 use crate::access::policy::Scope;
+use crate::downstream::answer::{Answer, MessageSink};
 use crate::downstream::event_stream::Place;
-use crate::downstream::posted_message::Posted;
+use crate::downstream::posted_message::{Body, Posted, read_body};
 use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
 use crate::downstream::rest::query_value;
 use crate::downstream::{Front, TransportSwitch, request_telemetry};
@@ -84,7 +85,7 @@ impl Front {
         let revision = session.caller().map(|caller| caller.revision);
         let mut posted = Posted::read(&request.head, &request.body, self.tolerance());
         let bytes = std::mem::take(&mut posted.body);
-        let body = match dispatch::read_body(&bytes, revision) {
+        let body = match read_body(&bytes, revision) {
             Ok(body) => body,
             Err(malformed) => {
                 let problem = Problem::malformed(&malformed.error);

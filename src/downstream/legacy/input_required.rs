@@ -7,7 +7,7 @@ use std::sync::atomic::{AtomicU64, Ordering};
 use crossbeam_channel::{Receiver, bounded};
 
 use super::call_sink::LegacyCallSink;
-use super::dispatch::Answer;
+use crate::downstream::answer::Answer;
 use crate::error::{CallError, MAY_HAVE_RUN, STOPPED, Stage};
 use crate::limits::{INPUT_REQUESTS_MAX, INPUT_RETRY_DELAY};
 use crate::protocol::call::{AnswerTo, CallSink, Caller, Question};

@@ -4,7 +4,7 @@ use std::borrow::Cow;
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
-use super::dispatch::{Answer, MessageSink};
+use crate::downstream::answer::{Answer, MessageSink};
 use crate::downstream::kept_alive::{Beating, KeptAlive};
 use crate::downstream::list_pages::ListPage;
 use crate::downstream::reply::{self, Problem, STREAM_HEADERS};

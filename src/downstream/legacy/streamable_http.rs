@@ -3,11 +3,11 @@
 use std::borrow::Cow;
 use std::sync::Arc;
 
-use super::dispatch::{self, Body, SessionRequest};
+use super::dispatch::SessionRequest;
 use super::response::{PostStream, Response, Responses, priming};
 use crate::access::policy::Scope;
 use crate::downstream::event_stream::Place;
-use crate::downstream::posted_message::Posted;
+use crate::downstream::posted_message::{Body, Posted, read_body};
 use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
 use crate::downstream::{Front, TransportSwitch, request_telemetry};
 use crate::http::{Head, Request, Responder};
@@ -42,7 +42,7 @@ impl Front {
             .and_then(|id| self.session(id, &scope, session::Transport::StreamableHttp));
         let revision = session.as_ref().and_then(|s| s.caller()).map(|c| c.revision);
         let bytes = std::mem::take(&mut posted.body);
-        let body = match dispatch::read_body(&bytes, revision) {
+        let body = match read_body(&bytes, revision) {
             Ok(body) => body,
             Err(malformed) => return refuse_malformed(&malformed, responder),
         };
@@ -94,7 +94,7 @@ impl Front {
         responder: Responder,
     ) {
         let bytes = std::mem::take(&mut posted.body);
-        let body = match dispatch::read_body(&bytes, None) {
+        let body = match read_body(&bytes, None) {
             Ok(body) => body,
             Err(malformed) => return refuse_malformed(&malformed, responder),
         };

@@ -15,7 +15,7 @@ use serde_json::{Value, json};
 
 use super::Front;
 use super::endpoint::Endpoint;
-use super::problem_body::add_refusal;
+use super::refusal_text::add_refusal;
 use super::reply::{self, Problem};
 use crate::access::policy::Scope;
 use crate::config::Reloaded;
@@ -262,7 +262,7 @@ fn refusals() -> Value {
     access::recent_refusals().iter().filter_map(told).collect()
 }
 
-/// What was turned away.
+/// One refusal.
 pub(super) fn refusal(told: &ToldRequest, refused: &Refused) -> Value {
     json!({
         "at": seconds(told.at),

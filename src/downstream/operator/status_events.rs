@@ -2,7 +2,7 @@
 //! of them; another client those of its own key.
 
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::Instant;
 
 use serde_json::{Value, json};
@@ -19,6 +19,7 @@ use crate::limits::{ACTIVITY_EVENTS_MAX, ACTIVITY_WITHIN};
 use crate::protocol::headers::{self, EVENT_STREAM};
 use crate::protocol::sse;
 use crate::session::EncodedEvent;
+use crate::sync::Mutex;
 use crate::telemetry::activity;
 use crate::telemetry::record::ToldRequest;
 use crate::telemetry::window::Window;
@@ -72,7 +73,7 @@ pub struct Watchers {
 
 impl Watchers {
     fn open(&self) -> MutexGuard<'_, Open> {
-        self.open.lock().unwrap_or_else(PoisonError::into_inner)
+        self.open.lock()
     }
 
     /// Adds a watcher, and sends it `hello` before all else; false if a reload came between.
@@ -135,8 +136,8 @@ impl activity::Watcher for Watchers {
     }
 }
 
-/// What a key may hear that is no admin's: whether something is there and hidden from it is for
-/// operators.
+/// The activity for a key that is no admin's: only operators may know that an item exists which
+/// is hidden from the key.
 fn known(request: &ToldRequest) -> ToldRequest {
     let mut known = request.clone();
     if let Some(refused) = &mut known.refused {

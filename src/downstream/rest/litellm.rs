@@ -3,13 +3,10 @@
 use std::collections::HashMap;
 
 use super::query_value;
-use crate::downstream::reply::Problem;
+use crate::downstream::reply::{Problem, TIMEOUT_WORD};
 use crate::error::{HttpRefusal, Stage};
 use crate::pipeline::{Health, ItemList, Listing};
 use crate::protocol::raw;
-
-/// The word for a server that has not answered in time.
-pub(crate) const TIMEOUT: &str = "timeout";
 
 /// LiteLLM's word for an error, where it has its own.
 pub(crate) fn word(code: &'static str) -> &'static str {
@@ -92,7 +89,7 @@ fn refused_with(health: &Health) -> Option<u16> {
 fn fault(health: &Health) -> Option<&'static str> {
     match health {
         Health::Well => None,
-        Health::Connecting => Some(TIMEOUT),
+        Health::Connecting => Some(TIMEOUT_WORD),
         Health::Failed { refusal: Some(refusal), .. } => Some(refused(refusal)),
         Health::Failed { stage, refusal: None, .. } => Some(match stage {
             Stage::Resolve | Stage::Spawn | Stage::Connect | Stage::Tls | Stage::Send => {

@@ -1,4 +1,4 @@
-//! Messages and questions of an upstream during a stateless client's call, for that client.
+//! Messages and questions of a server during a stateless client's call, for that client.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -8,7 +8,7 @@ use super::request_state::Sequel;
 use super::response::StatelessResponse;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
-use crate::downstream::legacy::dispatch::MessageSink;
+use crate::downstream::answer::MessageSink;
 use crate::error::CallError;
 use crate::limits::{INPUT_ROUNDS_MAX, QUESTIONS_GATHERED_MAX, QUESTIONS_GATHERED_WITHIN};
 use crate::pipeline::CallOptions;
@@ -176,7 +176,7 @@ pub(crate) fn with_list_changes(capabilities: &str) -> String {
     all.to_text()
 }
 
-/// Turns an upstream's messages during a call into messages for the call's client.
+/// Turns a server's messages during a call into messages for the call's client.
 pub(crate) struct StatelessCallSink<'a> {
     pub(crate) asked: &'a StatelessRequest<'a>,
     pub(crate) wait: &'a Arc<Wait>,

@@ -3,7 +3,7 @@
 
 use std::borrow::Cow;
 use std::collections::VecDeque;
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::Duration;
 
 use crate::error::CallError;
@@ -12,6 +12,7 @@ use crate::protocol::call::{CallSink, Notice, Outcome, Question};
 use crate::protocol::for_revision::{self, Fit};
 use crate::protocol::raw::{Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
+use crate::sync::Mutex;
 use crate::wait::{Held, Interrupted, Wait};
 
 /// A call that runs on its own thread, apart from the requests of its client.
@@ -133,7 +134,7 @@ impl DetachedCall {
     }
 
     fn lock(&self) -> MutexGuard<'_, Inner> {
-        self.inner.lock().unwrap_or_else(PoisonError::into_inner)
+        self.inner.lock()
     }
 
     /// Notes that a request waits for the call from here on; its bell rings for each event.

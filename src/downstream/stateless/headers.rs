@@ -1,13 +1,34 @@
 //! Pure: checks of a stateless request's headers against its body (2026-07-28,
 //! basic/transports/streamable-http, Request Metadata).
 
+use crate::downstream::posted_message::Posted;
 use crate::http::Head;
-use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, decode_value};
+use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, decode_value};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::method::Method;
 use crate::protocol::mirror::Mirror;
-use crate::protocol::modern::header_mismatch;
+use crate::protocol::modern::{self, Envelope, header_mismatch};
+use crate::protocol::quirks;
 use crate::protocol::raw::RawObject;
+
+/// The envelope of a request whose headers agree with its body; a different revision header may
+/// be a known quirk.
+pub(super) fn checked<'a>(
+    posted: &mut Posted<'_>,
+    method: &str,
+    params: Option<&'a str>,
+) -> Result<Envelope<'a>, RpcError> {
+    if let Some(declared) = modern::declared_version(params) {
+        let quirk =
+            posted.version.and_then(|said| quirks::of_stateless_header(said, &declared));
+        if !quirk.is_some_and(|quirk| posted.tolerates(quirk)) {
+            compare(posted.version, PROTOCOL_VERSION, &declared)?;
+        }
+    }
+    let envelope = modern::read_envelope(params)?;
+    check_method(posted.head, method)?;
+    Ok(envelope)
+}
 
 /// Checks that the method in the header is the body's.
 ///

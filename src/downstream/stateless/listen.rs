@@ -5,11 +5,11 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use super::call_sink::{client_of, options_of};
-use super::response::{StatelessAnswer, StatelessResponse};
+use super::response::StatelessResponse;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
+use crate::downstream::answer::{Answer, MessageSink};
 use crate::downstream::event_stream::Place;
-use crate::downstream::legacy::dispatch::MessageSink;
 use crate::downstream::legacy::subscriptions::OfSession;
 use crate::downstream::reply::Problem;
 use crate::error::CallError;
@@ -38,7 +38,7 @@ impl Front {
     ) {
         let place = match self.place(scope) {
             Ok(place) => place,
-            Err(problem) => return stream.finish(id, &StatelessAnswer::Refused(problem)),
+            Err(problem) => return stream.finish(id, &Answer::Refused(problem)),
         };
         match self.subscribe_listener(scope, id, envelope, &stream) {
             Ok(session) => self.open_listener(&session, place, stream),
@@ -53,17 +53,17 @@ impl Front {
         id: &RequestId,
         envelope: &Envelope<'_>,
         stream: &StatelessResponse,
-    ) -> Result<Arc<Session>, StatelessAnswer> {
-        let failed = |error: &CallError| StatelessAnswer::Refused(Problem::from_call(error));
+    ) -> Result<Arc<Session>, Answer> {
+        let failed = |error: &CallError| Answer::Refused(Problem::from_call(error));
         if self.is_stopping() {
             return Err(failed(&CallError::ShuttingDown));
         }
-        let wanted = Filter::read(&envelope.params).map_err(StatelessAnswer::Error)?;
+        let wanted = Filter::read(&envelope.params).map_err(Answer::Error)?;
         if wanted.uris.len() > SUBSCRIPTIONS_PER_SESSION_MAX {
             let what = format!(
                 "\"resourceSubscriptions\" has more than {SUBSCRIPTIONS_PER_SESSION_MAX} URIs."
             );
-            return Err(StatelessAnswer::Error(RpcError::new(code::INVALID_PARAMS, what)));
+            return Err(Answer::Error(RpcError::new(code::INVALID_PARAMS, what)));
         }
         let capabilities = self.pipeline.capabilities(scope, envelope.caller.revision);
         // The gateway's lists change with the servers behind it, whether or not these notify.

@@ -1,11 +1,11 @@
-//! Stateless requests (2026-07-28): each is whole in itself, and recognized request by request on
-//! the same endpoints as those of sessions.
+//! Stateless requests (2026-07-28), on the same endpoints as those of sessions.
 
 pub(super) mod call_sink;
 pub(super) mod detached_call;
 pub(crate) mod headers;
 pub(super) mod listen;
 pub mod parked_calls;
+mod refusals;
 pub(crate) mod request_state;
 pub(super) mod response;
 
@@ -13,10 +13,11 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::answer::{Answer, MessageSink};
 use super::counted_bytes::{room_for_copy, share_of};
-use super::legacy::dispatch::{self, Body, MessageSink};
 use super::legacy::outcome::adapted;
-use super::posted_message::Posted;
+use super::list_pages::NotListed;
+use super::posted_message::{Body, Posted, read_body};
 use super::reply::{self, Problem};
 use super::{Front, request_telemetry};
 use crate::access::policy::Scope;
@@ -24,14 +25,12 @@ use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::pipeline::CallOptions;
 use crate::protocol::call::{Call, CallSink, Kind, Outcome};
-use crate::protocol::capabilities::{can_be_asked, lacking};
+use crate::protocol::capabilities::can_be_asked;
 use crate::protocol::for_revision::Output;
-use crate::protocol::headers::PROTOCOL_VERSION;
 use crate::protocol::jsonrpc::{Message, RequestId, RpcError, code};
 use crate::protocol::legacy;
 use crate::protocol::method::Method;
 use crate::protocol::modern::{self, Envelope, Freshness};
-use crate::protocol::quirks;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::Revision;
 use crate::telemetry;
@@ -42,11 +41,12 @@ use call_sink::{
     Gathering, REQUEST_TIMEOUT, StatelessCallSink, StatelessRequest, client_of, options_of,
     with_list_changes,
 };
-use headers::{check_method, check_name, check_params, compare};
+use headers::{check_name, check_params, checked};
 use parked_calls::{DetachedCall, News};
+use refusals::{INVALID_STATE, failed, invalid, invalid_state, missing, not_found};
 use request_state::digest::digest;
 use request_state::{Sequel, States, give_back, without_added};
-use response::{StatelessAnswer, StatelessResponse};
+use response::StatelessResponse;
 
 impl Front {
     /// Answers a POST of a stateless client.
@@ -60,7 +60,7 @@ impl Front {
             Problem::malformed(&error).send_rpc(responder, id).ok();
         };
         let bytes = std::mem::take(&mut posted.body);
-        let body = match dispatch::read_body(&bytes, None) {
+        let body = match read_body(&bytes, None) {
             Ok(body) => body,
             Err(malformed) => return refuse(malformed.error, malformed.id.as_ref(), responder),
         };
@@ -72,8 +72,8 @@ impl Front {
                 let envelope = match checked(&mut posted, &method, params) {
                     Ok(envelope) => envelope,
                     Err(error) => {
-                        let answer = StatelessAnswer::Error(error);
-                        request_telemetry::answered_stateless(&answer);
+                        let answer = Answer::Error(error);
+                        request_telemetry::answered(&answer);
                         return stream.finish(&id, &answer);
                     }
                 };
@@ -87,7 +87,7 @@ impl Front {
                 }
                 let request = (Some(posted.head), method.as_str(), params);
                 let answer = self.answer_modern(request, scope, envelope, &stream);
-                request_telemetry::answered_stateless(&answer);
+                request_telemetry::answered(&answer);
                 stream.finish(&id, &answer);
             }
             // Closing the connection cancels a request; some clients send a notification besides.
@@ -101,15 +101,14 @@ impl Front {
         }
     }
 
-    /// Answers a stateless request; with the head of its POST, which must agree with it, if it
-    /// came by one.
+    /// Answers a stateless request, which must agree with the head of its POST, if it has one.
     pub(super) fn answer_modern(
         &self,
         (head, name, params): (Option<&Head>, &str, Option<&str>),
         scope: &Scope,
         envelope: Envelope<'_>,
         stream: &StatelessResponse,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let client = client_of(scope, &envelope.caller);
         let caller = envelope.caller.clone();
         let options = options_of(&client, &caller);
@@ -129,7 +128,7 @@ impl Front {
             Method::ToolsCall | Method::PromptsGet | Method::ResourcesRead => {
                 let named = head.map(|head| check_name(head, method, &envelope.params));
                 if let Some(Err(error)) = named {
-                    return StatelessAnswer::Error(error);
+                    return Answer::Error(error);
                 }
                 self.call_modern(head, scope, method, envelope, stream)
             }
@@ -150,7 +149,7 @@ impl Front {
                     supported.join(", "),
                     Revision::LATEST_MODERN
                 );
-                StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
+                Answer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
             }
             // These belong to revisions with sessions.
             Method::Ping
@@ -166,12 +165,27 @@ impl Front {
         }
     }
 
-    fn discover(
+    /// The answer to a list request of a stateless client.
+    fn list_modern(
         &self,
         scope: &Scope,
         options: CallOptions<'_>,
-        revision: Revision,
-    ) -> StatelessAnswer {
+        (revision, kind): (Revision, Kind),
+        params: Option<&str>,
+    ) -> Answer {
+        let listed = (revision, kind);
+        match self.list_page(scope, options, listed, params, |item| item.mirrors.is_ok()) {
+            Ok(mut page) => {
+                let freshness = self.pipeline.freshness(scope, options, kind);
+                page.others = modern::write_result(&page.others, Some(freshness));
+                Answer::List(page)
+            }
+            Err(NotListed::Asked(error)) => Answer::Error(error),
+            Err(NotListed::Call(error)) => failed(&error),
+        }
+    }
+
+    fn discover(&self, scope: &Scope, options: CallOptions<'_>, revision: Revision) -> Answer {
         let capabilities = self.pipeline.capabilities(scope, revision);
         let instructions = self.pipeline.instructions(scope);
         let capabilities = with_list_changes(&capabilities);
@@ -183,7 +197,7 @@ impl Front {
         let behind = self.pipeline.only_server_info(scope);
         let info = legacy::implementation(revision, behind.as_ref());
         let text = modern::write_result_of(info, &text, freshness);
-        StatelessAnswer::Result(Raw::from_valid(text))
+        Answer::Result(Raw::from_valid(text))
     }
 
     fn check_mirrored(
@@ -209,14 +223,14 @@ impl Front {
         method: &str,
         envelope: Envelope<'_>,
         stream: &StatelessResponse,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let Envelope { caller, mut params, progress_token, .. } = envelope;
         let servers = self.pipeline.servers(scope);
         let [server] = servers.as_slice() else { return not_found(method) };
         let states = self.states(scope, method, &params);
         let sequel = match sequel(&states, &params) {
             Ok(sequel) => sequel,
-            Err(error) => return StatelessAnswer::Error(error),
+            Err(error) => return Answer::Error(error),
         };
         let mut free_round = 0;
         match sequel {
@@ -251,7 +265,7 @@ impl Front {
         method: Method,
         envelope: Envelope<'_>,
         stream: &StatelessResponse,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let mut call = envelope.into_call(method);
         if !call.caller.revision.has_tasks() {
             // `task` would have a meaning for a server of the revision with tasks.
@@ -268,7 +282,7 @@ impl Front {
         let states = self.states(scope, method.as_str(), &call.params);
         let sequel = match sequel(&states, &call.params) {
             Ok(sequel) => sequel,
-            Err(error) => return StatelessAnswer::Error(error),
+            Err(error) => return Answer::Error(error),
         };
         let client = client_of(scope, &asked.caller);
         let caller = asked.caller.clone();
@@ -282,12 +296,11 @@ impl Front {
             Err(error) => return failed(&error),
         };
         if let Err(error) = self.check_mirrored(head, scope, options, method, &call.params) {
-            return StatelessAnswer::Error(error);
+            return Answer::Error(error);
         }
         match sequel {
             Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
-                // This check comes before the call is taken: an invalid retry must not cost the
-                // client its call.
+                // This comes first: an invalid retry must not cost the client its call.
                 let responses = call.params.get("inputResponses").unwrap_or("{}");
                 let Ok(responses) = RawObject::parse(responses) else {
                     return invalid("\"inputResponses\" must be an object.");
@@ -302,7 +315,7 @@ impl Front {
             Some(Sequel::Parked { .. }) if !self.may_begin_anew(scope, options, &call) => {
                 let what = "The call was lost when the gateway was restarted; the tool may have \
                             run.";
-                return StatelessAnswer::Error(RpcError::new(code::INTERNAL_ERROR, what));
+                return Answer::Error(RpcError::new(code::INTERNAL_ERROR, what));
             }
             Some(Sequel::Server { server: whose, state, .. }) if whose == server.as_str() => {
                 give_back(&mut call.params, state);
@@ -341,8 +354,7 @@ impl Front {
         }
     }
 
-    /// True if a lost call may be made a second time: only if that does no more than making it
-    /// once.
+    /// True if a lost call may be made again: only if twice does no more than once.
     fn may_begin_anew(&self, scope: &Scope, options: CallOptions<'_>, call: &Call<'_>) -> bool {
         if call.method.is_safe_to_repeat() {
             return true;
@@ -359,7 +371,7 @@ impl Front {
         states: &States<'_>,
         stream: &StatelessResponse,
         make: impl FnOnce(CallOptions<'_>, &Arc<Wait>, &dyn CallSink) -> Result<Outcome, CallError>,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let wait = match self.stateless_wait(stream) {
             Ok(wait) => wait,
             Err(error) => return failed(&error),
@@ -375,7 +387,7 @@ impl Front {
         };
         let outcome = make(options, &wait, &sink);
         match sink.refused.into_inner() {
-            Some(error) => StatelessAnswer::Error(error),
+            Some(error) => Answer::Error(error),
             None => self.conclude(asked, states, outcome),
         }
     }
@@ -421,7 +433,7 @@ impl Front {
         round: u64,
         states: &States<'_>,
         stream: &StatelessResponse,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         let wait = match self.stateless_wait(stream) {
             Ok(wait) => wait,
             Err(error) => {
@@ -470,24 +482,23 @@ impl Front {
             };
             if let Err(reason) = woken {
                 detached.abandon(reason);
-                return StatelessAnswer::None;
+                return Answer::None;
             }
         }
     }
 
-    /// Answers with the questions of a call, and parks the call. None if it has no questions any
-    /// more.
+    /// Answers with a call's questions, and parks the call. None if it has no questions left.
     fn ask(
         &self,
         asked: &StatelessRequest<'_>,
         detached: &Arc<DetachedCall>,
         round: u64,
         states: &States<'_>,
-    ) -> Option<StatelessAnswer> {
+    ) -> Option<Answer> {
         let missing = detached.missing(asked.caller.capabilities.get());
         if !missing.is_empty() {
             detached.abandon(Interrupted::Cancelled);
-            return Some(StatelessAnswer::Error(modern::missing_capability(missing)));
+            return Some(Answer::Error(modern::missing_capability(missing)));
         }
         let requests = detached.requests(asked.caller.revision)?;
         let Scope { principal, charged, .. } = asked.scope;
@@ -496,13 +507,13 @@ impl Front {
             Ok(false) => return None,
             Err(full) => {
                 detached.abandon(Interrupted::Cancelled);
-                return Some(StatelessAnswer::Error(full.to_error()));
+                return Some(Answer::Error(full.to_error()));
             }
         }
         let sequel = Sequel::Parked { boot: self.parked.boot(), id: detached.id(), round };
         let state = states.seal(sequel, self.parked.life());
         let text = modern::input_required(Some(&requests), Some(&state));
-        Some(StatelessAnswer::Result(Raw::from_valid(text)))
+        Some(Answer::Result(Raw::from_valid(text)))
     }
 
     fn conclude(
@@ -510,7 +521,7 @@ impl Front {
         asked: &StatelessRequest<'_>,
         states: &States<'_>,
         outcome: Result<Outcome, CallError>,
-    ) -> StatelessAnswer {
+    ) -> Answer {
         match outcome {
             Ok(Outcome::Complete(result)) => {
                 // Of the methods with `input_required`, only this one has cacheable results
@@ -524,16 +535,14 @@ impl Front {
                 };
                 let result = adapted(client, method, || Output::Any, &result).unwrap_or(result);
                 let text = modern::write_result(result.get(), freshness);
-                StatelessAnswer::Result(result.rewritten(text))
+                Answer::Result(result.rewritten(text))
             }
-            Ok(Outcome::Error { error, .. }) => {
-                StatelessAnswer::Error(modern::error_for(error))
-            }
+            Ok(Outcome::Error { error, .. }) => Answer::Error(modern::error_for(error)),
             Ok(Outcome::InputRequired { server, requests, state }) => {
                 let capabilities = asked.caller.capabilities.get();
                 let missing = missing(requests.as_ref(), capabilities);
                 if !missing.is_empty() {
-                    return StatelessAnswer::Error(modern::missing_capability(missing));
+                    return Answer::Error(modern::missing_capability(missing));
                 }
                 // A server that gave no state must get none (basic/patterns/mrtr, Client
                 // Requirements).
@@ -545,31 +554,12 @@ impl Front {
                 });
                 let requests = requests.as_ref().map(Raw::get);
                 let text = modern::input_required(requests, state.as_deref());
-                StatelessAnswer::Result(Raw::from_valid(text))
+                Answer::Result(Raw::from_valid(text))
             }
-            Err(CallError::Cancelled) => StatelessAnswer::None,
+            Err(CallError::Cancelled) => Answer::None,
             Err(error) => failed(&error),
         }
     }
-}
-
-/// The envelope of a request whose headers agree with its body; a different revision header may
-/// be a known quirk.
-fn checked<'a>(
-    posted: &mut Posted<'_>,
-    method: &str,
-    params: Option<&'a str>,
-) -> Result<Envelope<'a>, RpcError> {
-    if let Some(declared) = modern::declared_version(params) {
-        let quirk =
-            posted.version.and_then(|said| quirks::of_stateless_header(said, &declared));
-        if !quirk.is_some_and(|quirk| posted.tolerates(quirk)) {
-            compare(posted.version, PROTOCOL_VERSION, &declared)?;
-        }
-    }
-    let envelope = modern::read_envelope(params)?;
-    check_method(posted.head, method)?;
-    Ok(envelope)
 }
 
 /// The sequel that a retry's state stands for; none if the request is no retry.
@@ -582,48 +572,4 @@ fn sequel(states: &States<'_>, params: &RawObject<'_>) -> Result<Option<Sequel>,
         None => Ok(None),
         Some(state) => states.open(&state).map(Some).ok_or_else(|| wrong(INVALID_STATE)),
     }
-}
-
-const INVALID_STATE: &str = "\"requestState\" is not valid for this request: it was changed, has \
-                             been used, has expired, or was made for another one.";
-
-fn invalid_state() -> StatelessAnswer {
-    invalid(INVALID_STATE)
-}
-
-fn invalid(what: &str) -> StatelessAnswer {
-    StatelessAnswer::Error(RpcError::new(code::INVALID_PARAMS, what))
-}
-
-fn not_found(method: &str) -> StatelessAnswer {
-    let what = format!("Method not found: {method}");
-    StatelessAnswer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))
-}
-
-/// The answer to a call that failed.
-pub(super) fn failed(error: &CallError) -> StatelessAnswer {
-    let problem = Problem::from_call(error);
-    if matches!(error, CallError::RateLimited { .. }) {
-        return StatelessAnswer::Refused(problem);
-    }
-    if problem.headers.is_empty() {
-        return StatelessAnswer::Error(modern::error_for(problem.to_rpc()));
-    }
-    // An error with headers keeps them.
-    StatelessAnswer::Refused(Problem {
-        status: reply::modern_status(problem.rpc_code),
-        ..problem
-    })
-}
-
-/// Capabilities that a server's input requests need and a client has not declared.
-fn missing(requests: Option<&Raw>, capabilities: &str) -> Vec<&'static str> {
-    let requests = requests.and_then(|requests| RawObject::parse(requests.get()).ok());
-    let requests = requests.unwrap_or_default();
-    let lacking = |request: &str| {
-        let fields = RawObject::parse(request).ok()?;
-        let method = fields.string("method").ok()??;
-        lacking(capabilities, &method, fields.get("params"))
-    };
-    requests.iter().filter_map(|(_, request)| lacking(request)).collect()
 }

@@ -7,7 +7,7 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, Weak};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::detached_call::Hearing;
@@ -16,6 +16,7 @@ use crate::error::CallError;
 use crate::protocol::call::{CallSink, Outcome, PrincipalId};
 use crate::protocol::jsonrpc::{RpcError, code};
 use crate::shares::{NotTaken, Shares};
+use crate::sync::Mutex;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
 
@@ -147,7 +148,7 @@ impl ParkedCalls {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        locked(&self.state)
+        self.state.lock()
     }
 
     /// The number that distinguishes this process from others.
@@ -296,10 +297,6 @@ impl ParkedCalls {
     }
 }
 
-fn locked(state: &Mutex<State>) -> MutexGuard<'_, State> {
-    state.lock().unwrap_or_else(PoisonError::into_inner)
-}
-
 /// Ends a call in whatever way its thread ends.
 struct Finish {
     call: Arc<DetachedCall>,
@@ -319,7 +316,7 @@ impl Drop for Finish {
 fn stay_while_parked(state: &Mutex<State>, call: &DetachedCall) {
     loop {
         let left = {
-            let mut state = locked(state);
+            let mut state = state.lock();
             let Some(parked) = state.parked.get(&call.id()) else { return };
             let left = parked.expires.saturating_duration_since(Instant::now());
             if left.is_zero() || call.wait().interrupted().is_some() {

@@ -7,36 +7,19 @@
 use std::sync::{Arc, Weak};
 use std::time::Instant;
 
+use crate::downstream::answer::{Answer, MessageSink};
 use crate::downstream::event_stream::{OnEnd, Place};
 use crate::downstream::kept_alive::{Beating, KeptAlive};
-use crate::downstream::legacy::dispatch::MessageSink;
 use crate::downstream::legacy::response::Response;
-use crate::downstream::list_pages::ListPage;
-use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
+use crate::downstream::reply::{self, STREAM_HEADERS};
 use crate::downstream::stdio::line_sinks::LineAnswer;
 use crate::http::{OpenResponse, Responder};
 use crate::protocol::headers::JSON;
-use crate::protocol::jsonrpc::{RequestId, RpcError, error_response};
+use crate::protocol::jsonrpc::{RequestId, error_response};
 use crate::protocol::modern::error_for;
-use crate::protocol::raw::Raw;
 use crate::protocol::sse;
 use crate::session::{EncodedEvent, EventSink};
 use crate::wait::{ClientWatch, KeepAlive};
-
-/// The answer to a stateless request.
-#[derive(Debug)]
-pub(crate) enum StatelessAnswer {
-    /// A result.
-    Result(Raw),
-    /// The result of a list.
-    List(ListPage),
-    /// An error.
-    Error(RpcError),
-    /// An error with its own status and headers, where the answer has not begun.
-    Refused(Problem),
-    /// No answer: the client has gone.
-    None,
-}
 
 /// An answer that may have begun.
 pub(crate) enum StatelessResponse {
@@ -128,18 +111,18 @@ impl StatelessResponse {
     }
 
     /// Sends the answer.
-    pub(crate) fn finish(self, id: &RequestId, answer: &StatelessAnswer) {
+    pub(crate) fn finish(self, id: &RequestId, answer: &Answer) {
         let mut posted = match &self {
             StatelessResponse::Posted(posted) => posted.take(),
             StatelessResponse::Lines(_) => None,
         };
         let (status, response) = match answer {
-            StatelessAnswer::Result(result) => (reply::OK, Response::with_result(id, result)),
-            StatelessAnswer::List(page) => (reply::OK, Response::with_page(id, page)),
-            StatelessAnswer::Error(error) => {
+            Answer::Result(result) => (reply::OK, Response::with_result(id, result)),
+            Answer::List(page) => (reply::OK, Response::with_page(id, page)),
+            Answer::Error(error) => {
                 (reply::modern_status(error.code), Response::error(Some(id), error))
             }
-            StatelessAnswer::Refused(problem) => {
+            Answer::Refused(problem) => {
                 let error = error_for(problem.to_rpc());
                 if let Some(responder) = posted.as_mut().and_then(|it| it.responder.take()) {
                     // If the client has gone, the answer is not missed.
@@ -149,7 +132,7 @@ impl StatelessResponse {
                 (problem.status, Response::error(Some(id), &error))
             }
             // Dropped unfinished, the connection ends; on lines nothing more is sent.
-            StatelessAnswer::None => return,
+            Answer::None | Answer::Gone => return,
         };
         match (&self, posted) {
             (StatelessResponse::Lines(answer), _) => answer.give(response.to_event()),

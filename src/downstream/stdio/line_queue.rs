@@ -2,10 +2,11 @@
 //! waits for room; a message outside of requests does not wait and may find none.
 
 use std::collections::VecDeque;
-use std::sync::{Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 use crate::session::EncodedEvent;
+use crate::sync::{Condvar, Mutex};
 
 /// The queue. As with streams, one message of any size enters an empty queue, and the bound
 /// counts the bytes behind it.
@@ -53,15 +54,14 @@ impl LineQueue {
     }
 
     fn lock(&self) -> MutexGuard<'_, Waiting> {
-        // Between two changes there is no panic, so a poisoned value is whole.
-        self.waiting.lock().unwrap_or_else(PoisonError::into_inner)
+        self.waiting.lock()
     }
 
     /// Queues a message and waits for room. False where the queue is closed.
     pub fn put(&self, event: EncodedEvent) -> bool {
         let mut waiting = self.lock();
         while !waiting.is_closed && !waiting.has_room(event.len(), self.bytes_max) {
-            waiting = self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner);
+            waiting = self.changed.wait(waiting);
         }
         self.push(waiting, event)
     }
@@ -99,14 +99,13 @@ impl LineQueue {
                 return Next::End;
             }
             let changed = match until {
-                None => self.changed.wait(waiting).unwrap_or_else(PoisonError::into_inner),
+                None => self.changed.wait(waiting),
                 Some(until) => {
                     let left = until.saturating_duration_since(Instant::now());
                     if left.is_zero() {
                         return Next::Nothing;
                     }
-                    let waited = self.changed.wait_timeout(waiting, left);
-                    waited.unwrap_or_else(PoisonError::into_inner).0
+                    self.changed.wait_timeout(waiting, left).0
                 }
             };
             waiting = changed;

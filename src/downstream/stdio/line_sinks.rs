@@ -1,15 +1,16 @@
 //! Sinks of messages to a client of lines: for a session's request, outside of requests, for the
 //! answer to a stateless request, and for a subscription.
 
+use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 
 use super::LineClient;
 use super::line_queue::LineQueue;
+use crate::downstream::answer::MessageSink;
 use crate::downstream::event_stream::{OnEnd, Place};
-use crate::downstream::legacy::dispatch::MessageSink;
 use crate::protocol::jsonrpc::RequestId;
 use crate::session::{EncodedEvent, EventSink};
+use crate::sync::Mutex;
 use crate::wait::{ClientWatch, Interrupted, Wait};
 
 /// The sink of messages while a session's request is served.
@@ -99,7 +100,7 @@ impl Subscribed {
     /// Ends the subscription because its client has cancelled it.
     pub(crate) fn end(&self) {
         self.is_open.store(false, Ordering::SeqCst);
-        let on_end = self.on_end.lock().unwrap_or_else(PoisonError::into_inner).take();
+        let on_end = self.on_end.lock().take();
         if let Some(on_end) = on_end {
             on_end();
         }

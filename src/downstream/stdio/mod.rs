@@ -13,13 +13,15 @@ use std::collections::HashMap;
 use std::fmt;
 use std::os::unix::net::UnixStream;
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, OnceLock, PoisonError};
+use std::sync::{Arc, MutexGuard, OnceLock};
 use std::time::Instant;
 
-use super::legacy::dispatch::{self, Answer, Body, SessionRequest};
+use super::answer::Answer;
+use super::legacy::dispatch::SessionRequest;
 use super::legacy::response::Response;
+use super::posted_message::{Body, read_body};
 use super::reply::Problem;
-use super::stateless::response::{StatelessAnswer, StatelessResponse};
+use super::stateless::response::StatelessResponse;
 use super::{Front, request_telemetry};
 use crate::access::policy::Scope;
 use crate::error::CallError;
@@ -32,6 +34,7 @@ use crate::protocol::quirks::{self, Tolerance};
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::revision::{Era, Revision};
 use crate::session::{EncodedEvent, Session, Transport};
+use crate::sync::{Condvar, Mutex};
 use crate::telemetry;
 use crate::telemetry::outcome::CallOutcome;
 use crate::telemetry::request::{Incoming, Served};
@@ -126,8 +129,7 @@ impl LineClient {
     }
 
     fn lock(&self) -> MutexGuard<'_, Requests> {
-        // Between two changes there is no panic, so a poisoned value is whole.
-        self.requests.lock().unwrap_or_else(PoisonError::into_inner)
+        self.requests.lock()
     }
 
     /// The client's scope: all present servers.
@@ -162,7 +164,7 @@ impl LineClient {
         let (text, quirks) = mended.unwrap_or_else(|| (text.to_owned(), Vec::new()));
         let caller = self.session.get().and_then(|session| session.caller());
         let revision = caller.as_ref().map(|caller| caller.revision);
-        let body = match dispatch::read_body(text.as_bytes(), revision) {
+        let body = match read_body(text.as_bytes(), revision) {
             Ok(body) => body,
             Err(malformed) => {
                 let id = malformed.id.as_ref();
@@ -308,7 +310,7 @@ impl LineClient {
         }
     }
 
-    /// Notes the begin of the request in this thread's record.
+    /// Notes the beginning of the request in this thread's record.
     fn begin(&self, bytes_in: usize) -> Option<Served> {
         match self.host {
             Host::Other => Some(telemetry::request::begin(Incoming {
@@ -353,7 +355,7 @@ impl LineClient {
         let stream = StatelessResponse::on_lines(answer);
         request_telemetry::stateless(telemetry::outcome::Door::Stdio, &id, &method, params);
         let answer = match modern::read_envelope(params) {
-            Err(error) => StatelessAnswer::Error(error),
+            Err(error) => Answer::Error(error),
             Ok(envelope) if Method::parse(&method) == Some(Method::SubscriptionsListen) => {
                 self.front.listen(&scope, &id, &envelope, stream);
                 return telemetry::request::answered(CallOutcome::Ok);
@@ -366,15 +368,14 @@ impl LineClient {
                 self.front.answer_modern(request, &scope, envelope, &stream)
             }
         };
-        request_telemetry::answered_stateless(&answer);
+        request_telemetry::answered(&answer);
         stream.finish(&id, &answer);
     }
 
     fn serve_of_session(self: &Arc<Self>, text: &str, is_cancelled: &Arc<AtomicBool>) {
         let caller = self.session.get().and_then(|session| session.caller());
         // The text was read before, so it reads again.
-        let Ok(body) = dispatch::read_body(text.as_bytes(), caller.map(|it| it.revision))
-        else {
+        let Ok(body) = read_body(text.as_bytes(), caller.map(|it| it.revision)) else {
             return;
         };
         match body {
@@ -460,8 +461,7 @@ impl LineClient {
     fn await_opening(&self) {
         let mut requests = self.lock();
         while requests.opening.is_some() {
-            let waited = self.answered.wait(requests);
-            requests = waited.unwrap_or_else(PoisonError::into_inner);
+            requests = self.answered.wait(requests);
         }
     }
 
@@ -497,16 +497,8 @@ impl LineClient {
             Request::OfSession(_) | Request::Stateless { .. } => true,
             Request::Listening(_) => false,
         };
-        let mut requests = self.lock();
-        while requests.by_id.values().any(is_open) {
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.answered.wait_timeout(requests, left);
-            requests = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
-        true
+        let is_done = |requests: &Requests| !requests.by_id.values().any(is_open);
+        self.answered.wait_until(self.lock(), deadline, is_done).1
     }
 
     /// Cancels the requests in flight, and ends the client's session and its output.

@@ -7,7 +7,7 @@
 use std::cmp::Reverse;
 use std::collections::{HashMap, VecDeque};
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
-use std::sync::{Arc, Condvar, Mutex, MutexGuard, PoisonError};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use rustix::net::Shutdown;
@@ -17,6 +17,7 @@ use super::socket::Socket;
 use crate::limits::{Limits, POOL_RESERVE_DIVISOR, SHARES_MIN, SPARE_THREAD_LIFE};
 use crate::protocol::call::PrincipalId;
 use crate::shares::{NotTaken, Shares};
+use crate::sync::{Condvar, Mutex};
 use crate::thread::Joined;
 
 /// A connection may be closed to make room for another if its first head, or the rest of a head
@@ -221,8 +222,7 @@ impl Pool {
     }
 
     fn lock(&self) -> MutexGuard<'_, State> {
-        // Between two changes there is no panic, so a poisoned state is whole.
-        self.state.lock().unwrap_or_else(PoisonError::into_inner)
+        self.state.lock()
     }
 
     fn now_us(&self) -> u64 {
@@ -363,11 +363,10 @@ impl Pool {
                 return None;
             }
             state.waiting += 1;
-            let waited = self.work.wait_timeout(state, SPARE_THREAD_LIFE);
-            let (woken, timeout) = waited.unwrap_or_else(PoisonError::into_inner);
+            let (woken, is_over) = self.work.wait_timeout(state, SPARE_THREAD_LIFE);
             state = woken;
             state.waiting -= 1;
-            spare = !timeout.timed_out();
+            spare = !is_over;
         }
     }
 
@@ -456,18 +455,7 @@ impl Pool {
     }
 
     fn wait_ended(&self, deadline: Instant, done: impl Fn(&State) -> bool) -> bool {
-        let mut state = self.lock();
-        loop {
-            if done(&state) {
-                return true;
-            }
-            let left = deadline.saturating_duration_since(Instant::now());
-            if left.is_zero() {
-                return false;
-            }
-            let waited = self.ended.wait_timeout(state, left);
-            state = waited.unwrap_or_else(PoisonError::into_inner).0;
-        }
+        self.ended.wait_until(self.lock(), deadline, done).1
     }
 
     /// Cuts every connection and waits for the threads, until `deadline` at most.

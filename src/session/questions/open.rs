@@ -1,8 +1,8 @@
-//! The questions of servers to the client of one session that wait for an answer, under the ids
-//! that this client sees. Pure: time is an argument.
+//! Pure: the questions of servers to the client of one session that wait for an answer, under the
+//! ids that this client sees. Time is an argument.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::MutexGuard;
 use std::time::Instant;
 
 use super::Pending;
@@ -10,11 +10,12 @@ use crate::limits::QUESTIONS_PER_SESSION_MAX;
 use crate::protocol::call::Question;
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 use crate::wait::Held;
 
-/// The open questions of one session. Each is entered by the thread of its call, or by the
-/// session thread where it belongs to no call. None once the session has ended: under one lock a
-/// question is either closed by that end or refused.
+/// The open questions of one session. The thread of its call enters a question, or the session
+/// thread where the question belongs to no call. None once the session has ended: by this one
+/// lock a question is either closed by that end or refused.
 pub(in crate::session) struct OpenQuestions(Mutex<Option<ById>>);
 
 #[derive(Default)]
@@ -25,13 +26,13 @@ struct ById {
 
 struct OpenQuestion {
     pending: Pending,
-    /// The server's id for it.
+    /// The server's id for the question.
     upstream_id: RequestId,
     expires: Instant,
 }
 
 impl OpenQuestion {
-    /// Closes it without an answer of the client.
+    /// Closes the question without an answer of the client.
     fn fail(self, what: &str) {
         self.pending.answer(Err(RpcError::new(code::INTERNAL_ERROR, what)));
     }
@@ -44,12 +45,12 @@ impl OpenQuestions {
 
     fn lock(&self) -> MutexGuard<'_, Option<ById>> {
         // Nothing between two changes can panic, so a poisoned value is whole.
-        self.0.lock().unwrap_or_else(PoisonError::into_inner)
+        self.0.lock()
     }
 
-    /// Opens a question; gives the id that the client is to see. A question over the bound of
-    /// the session, or after its end, is not opened: dropped, it answers itself with an error.
-    /// `held` holds the timeout of the question's call, if it has one.
+    /// Opens a question; returns the id that the client is to see. A question over the bound of
+    /// the session, or after the session's end, is not opened: when it is dropped, it answers
+    /// itself with an error. `held` holds the timeout of the question's call, if it has one.
     pub(in crate::session) fn open(
         &self,
         question: Question,
@@ -58,7 +59,8 @@ impl OpenQuestions {
     ) -> Option<u64> {
         let Question { server, id: upstream_id, method, reply, .. } = question;
         let pending = Pending { server, method, reply, held };
-        // Declared before the lock is taken, so that it is dropped after the lock.
+        // The question is declared before the lock is taken, so that it is dropped after the
+        // lock.
         let question = OpenQuestion { pending, upstream_id, expires };
         let mut open = self.lock();
         let open = open.as_mut()?;
@@ -74,12 +76,12 @@ impl OpenQuestions {
         self.lock().as_mut()?.questions.remove(&id)
     }
 
-    /// True if nobody has closed the question yet.
+    /// True if the question is still open.
     pub(super) fn has(&self, id: u64) -> bool {
         self.lock().as_ref().is_some_and(|open| open.questions.contains_key(&id))
     }
 
-    /// Closes a question, for its answer.
+    /// Closes a question for its answer.
     pub(in crate::session) fn take(&self, id: u64) -> Option<Pending> {
         self.remove(id).map(|question| question.pending)
     }
@@ -91,8 +93,8 @@ impl OpenQuestions {
         question.map(|question| question.fail(ended)).is_some()
     }
 
-    /// Closes a question that its server no longer asks, the newest if the server has used the
-    /// id twice; gives the id that the client sees.
+    /// Closes a question that its server no longer asks, the newest if the server has used the id
+    /// twice; returns the id that the client sees.
     pub(in crate::session) fn withdraw(
         &self,
         server: &ServerName,
@@ -123,9 +125,9 @@ impl OpenQuestions {
         }
     }
 
-    /// Closes all questions: nobody will answer them. None is opened afterwards.
+    /// Closes all questions, which get no answer any more. None is opened afterwards.
     pub(in crate::session) fn end(&self) {
-        // Bound to a name, so that the answers are given after the lock is let go of.
+        // The questions have a name here, so that they are dropped after the lock is released.
         let _closed = self.lock().take();
     }
 }
@@ -147,14 +149,14 @@ mod tests {
     /// A question of server `a`.
     fn question(heard: &Heard, upstream_id: u64) -> Question {
         let heard = heard.clone();
-        let reply = AnswerTo::new(move |answer| heard.lock().unwrap().push(answer));
+        let reply = AnswerTo::new(move |answer| heard.lock().push(answer));
         let (id, method) = (RequestId::from(upstream_id), "roots/list".to_owned());
         Question { server: server("a"), id, is_of_call: true, method, params: None, reply }
     }
 
     /// The messages of the errors that servers were told, in their order.
     fn errors(heard: &Heard) -> Vec<String> {
-        let heard = heard.lock().unwrap();
+        let heard = heard.lock();
         heard.iter().map(|answer| answer.clone().unwrap_err().message).collect()
     }
 
@@ -168,7 +170,7 @@ mod tests {
         assert_eq!((taken.server.as_str(), taken.method.as_str()), ("a", "roots/list"));
         taken.answer(Ok(Raw::from_valid("{}".to_owned())));
         assert!(session.take(id).is_none());
-        assert!(heard.lock().unwrap()[0].is_ok() && heard.lock().unwrap().len() == 1);
+        assert!(heard.lock()[0].is_ok() && heard.lock().len() == 1);
     }
 
     #[test]
@@ -178,7 +180,7 @@ mod tests {
         let later = now + Duration::from_secs(1);
         session.open(question(&heard, 1), later, None).unwrap();
         session.sweep(now);
-        assert_eq!(heard.lock().unwrap().len(), 0);
+        assert_eq!(heard.lock().len(), 0);
         session.sweep(later);
         session.open(question(&heard, 2), later, None).unwrap();
         assert!(session.withdraw(&server("a"), &RequestId::from(2)).is_some());
@@ -211,7 +213,7 @@ mod tests {
         let newer = session.open(question(&heard, 1), now, None).unwrap();
         let id = RequestId::from(1);
         assert_eq!(session.withdraw(&server("b"), &id), None);
-        assert_eq!(heard.lock().unwrap().len(), 0);
+        assert_eq!(heard.lock().len(), 0);
         assert_eq!(session.withdraw(&server("a"), &id), Some(newer));
         assert_eq!(session.withdraw(&server("a"), &id), Some(older));
     }
@@ -227,7 +229,7 @@ mod tests {
         assert_eq!(ids.map(|id| session.has(id)), [false, true, true]);
         assert_eq!(errors(&heard), ["The call in which this was asked has ended."]);
         session.sweep(now);
-        assert_eq!(heard.lock().unwrap().len(), 1);
+        assert_eq!(heard.lock().len(), 1);
         drop(session.take(ids[1]).unwrap());
         assert_eq!(ids.map(|id| session.has(id)), [false, false, true]);
     }

@@ -9,7 +9,7 @@ mod line;
 
 use std::io::{self, Write};
 use std::sync::atomic::{AtomicU64, AtomicUsize, Ordering};
-use std::sync::{Arc, OnceLock, PoisonError, RwLock};
+use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
@@ -22,6 +22,7 @@ pub use fields::Fields;
 use super::redact::Secrets;
 use crate::config::{LogConfig, LogFormat, Secret};
 use crate::limits::{LOG_LINE_BYTES_MAX, LOG_QUEUE_LINES_MAX};
+use crate::sync::RwLock;
 use crate::thread::{self, Joined};
 
 /// The time for which the last lines may be written when the program ends.
@@ -90,7 +91,7 @@ impl LogControl {
     /// Sets the secrets that must not stand in a line from here on.
     pub fn set_secrets(&self, secrets: &[Secret]) {
         let secrets = Secrets::new(secrets);
-        *self.secrets.write().unwrap_or_else(PoisonError::into_inner) = secrets;
+        *self.secrets.write() = secrets;
     }
 
     /// Sets the least important level that is written from here on.
@@ -219,7 +220,7 @@ pub fn event(
     let Some(direct) = DIRECT.get().filter(|direct| level <= direct.control.level()) else {
         return;
     };
-    let secrets = direct.control.secrets.read().unwrap_or_else(PoisonError::into_inner);
+    let secrets = direct.control.secrets.read();
     let line = match direct.format {
         LogFormat::Json => {
             let mut fields = Fields::new(level, &secrets);
@@ -295,7 +296,6 @@ impl Log for Logger {
         let message = record.args().to_string();
         let message = {
             let secrets = self.direct.control.secrets.read();
-            let secrets = secrets.unwrap_or_else(PoisonError::into_inner);
             secrets.scrub_cut(&message).into_owned()
         };
         match &self.form {

@@ -2,12 +2,13 @@
 //! because they belong to its name.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::Duration;
 
 use super::histogram::{Counted, Histogram};
 use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
 use crate::telemetry::outcome::CallOutcome;
 
 /// The counters of one server.
@@ -21,7 +22,7 @@ static SERVERS: Mutex<BTreeMap<ServerName, Arc<OfServer>>> = Mutex::new(BTreeMap
 
 /// The counters of that server, for callers that keep them at hand.
 pub fn of(server: &ServerName) -> Arc<OfServer> {
-    let mut servers = SERVERS.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut servers = SERVERS.lock();
     servers.entry(server.clone()).or_default().clone()
 }
 

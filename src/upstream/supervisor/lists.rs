@@ -17,6 +17,7 @@ use crate::upstream::handshake::declares;
 use crate::wait::Interrupted;
 
 use super::Supervisor;
+use super::list_failures::{in_list, is_bearable, is_unclear};
 use super::list_times::stale_at;
 use super::view_readings::ViewReading;
 use crate::upstream::Event;
@@ -442,53 +443,6 @@ fn refused(kind: Kind, error: &RpcError) -> Failure {
     Failure::new(FailureKind::Refused(Refusal::Plain), Stage::List, what)
 }
 
-/// Whether it may only be this list that cannot be had.
-fn is_bearable(failure: &Failure) -> bool {
-    match failure.kind {
-        FailureKind::Refused(_)
-        | FailureKind::Overloaded
-        | FailureKind::Nonsense
-        | FailureKind::Interrupted(Interrupted::Deadline) => true,
-        FailureKind::Interrupted(
-            Interrupted::Cancelled
-            | Interrupted::ClientGone
-            | Interrupted::Stopping
-            | Interrupted::Retired,
-        )
-        | FailureKind::SessionGone
-        | FailureKind::Broke => false,
-    }
-}
-
-/// Whether the session itself may be gone, or the upstream hang: a refusal, or an answer that
-/// makes no sense, is an answer.
-pub(crate) fn is_unclear(failure: &Failure) -> bool {
-    match failure.kind {
-        FailureKind::Refused(Refusal::OtherEra)
-        | FailureKind::Interrupted(_)
-        | FailureKind::SessionGone
-        | FailureKind::Broke => true,
-        FailureKind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
-        | FailureKind::Nonsense
-        | FailureKind::Overloaded => false,
-    }
-}
-
-fn in_list(failure: Failure) -> Failure {
-    let stage = match failure.stage {
-        Stage::Resolve | Stage::Spawn | Stage::Connect | Stage::Tls | Stage::Handshake => {
-            failure.stage
-        }
-        Stage::Slot
-        | Stage::Send
-        | Stage::Answer
-        | Stage::Read
-        | Stage::Parse
-        | Stage::List => Stage::List,
-    };
-    Failure { stage, ..failure }
-}
-
 /// What a page of a list says beside its items.
 #[derive(Debug, PartialEq)]
 struct Page {
@@ -590,14 +544,5 @@ mod tests {
         let malformed = room.items[0].as_ref().unwrap_err();
         assert!(malformed.name.as_ref().unwrap().len() < 1000, "{malformed:?}");
         assert!(malformed.reason.contains("more than 262144 bytes"), "{malformed:?}");
-    }
-
-    #[test]
-    fn only_what_is_no_answer_casts_doubt_on_the_session() {
-        let of = |kind| is_unclear(&Failure::new(kind, Stage::Answer, "x"));
-        let late = crate::wait::Interrupted::Deadline;
-        assert!(of(FailureKind::Interrupted(late)) && of(FailureKind::SessionGone));
-        assert!(of(FailureKind::Refused(Refusal::OtherEra)));
-        assert!(!of(FailureKind::Nonsense) && !of(FailureKind::Refused(Refusal::Plain)));
     }
 }

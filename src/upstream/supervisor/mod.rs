@@ -1,5 +1,6 @@
 //! One thread per upstream: makes contact, reads its lists, and goes on trying when it is gone.
 
+mod list_failures;
 pub(super) mod list_times;
 pub(super) mod lists;
 pub(super) mod own_session;
@@ -34,8 +35,9 @@ use super::session::resubscribe::{LogLevelTold, Resubscribing, Taken};
 use super::session::subscribe::about;
 use super::status::SharedHealth;
 use super::{Event, FailureReport, Report};
+use list_failures::is_unclear;
 use list_times::Lists;
-use lists::{UndeclaredTools, is_unclear};
+use lists::UndeclaredTools;
 use restarts::{Lived, Reopenings, Restarts};
 
 /// What the supervisor's thread owns.

@@ -1,7 +1,7 @@
 //! The memory of a message that is being read, and of what is made of it: from some size on it
 //! counts against the budget that all bodies and results share.
 
-use std::sync::{Arc, PoisonError};
+use std::sync::Arc;
 
 use crate::budget::{BUFFERED_BYTES_FULL, Budget, Kept, Share};
 use crate::error::Stage;
@@ -51,7 +51,7 @@ impl<'a> Held<'a> {
 pub(crate) fn charge(result: &Raw, principal: Option<&PrincipalId>) -> Result<(), Failure> {
     let share = result.keeper().and_then(|keeper| keeper.downcast_ref::<Kept>());
     let Some(share) = share else { return Ok(()) };
-    let mut share = share.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut share = share.lock();
     share.charge(principal).map_err(|_| exhausted())
 }
 

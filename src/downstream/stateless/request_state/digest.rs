@@ -10,15 +10,16 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::digest::{Context, Digest, SHA256};
 use serde::de::{DeserializeSeed, Deserializer, Error as _, MapAccess, SeqAccess, Visitor};
 
-use super::ADDED;
 use crate::limits::JSON_OBJECT_KEYS_MAX;
+use crate::protocol::modern::RETRY_MEMBERS;
 use crate::protocol::raw::RawObject;
 
 /// The digest, without the parameters that a retry adds.
 pub(crate) fn digest(method: &str, params: &RawObject<'_>) -> String {
     let mut context = Context::new(&SHA256);
     context.update(method.as_bytes());
-    let mut fields: Vec<_> = params.iter().filter(|(key, _)| !ADDED.contains(key)).collect();
+    let mut fields: Vec<_> =
+        params.iter().filter(|(key, _)| !RETRY_MEMBERS.contains(key)).collect();
     fields.sort_unstable();
     for (key, text) in fields {
         context.update(key.as_bytes());

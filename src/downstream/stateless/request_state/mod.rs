@@ -8,11 +8,9 @@ use std::time::{Duration, SystemTime, UNIX_EPOCH};
 
 use serde::{Deserialize, Serialize};
 
+use crate::protocol::modern::RETRY_MEMBERS;
 use crate::protocol::raw::{self, RawObject};
 use crate::protocol::sealed::Sealer;
-
-/// Members of a request's parameters that a retry adds.
-pub(crate) const ADDED: [&str; 2] = ["inputResponses", "requestState"];
 
 /// The call that a retry continues.
 #[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
@@ -99,7 +97,7 @@ pub(crate) fn give_back(params: &mut RawObject<'_>, state: Option<String>) {
 
 /// Removes the parameters that a retry has added.
 pub(crate) fn without_added(params: &mut RawObject<'_>) {
-    for name in ADDED {
+    for name in RETRY_MEMBERS {
         params.remove(name);
     }
 }

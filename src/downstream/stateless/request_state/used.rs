@@ -3,12 +3,12 @@
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::sync::{Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use crate::limits::USED_STATES_MAX;
 use crate::protocol::call::PrincipalId;
 use crate::shares::Shares;
+use crate::sync::Mutex;
 
 /// The states that have come back and have not expired.
 #[derive(Debug)]
@@ -53,7 +53,7 @@ impl UsedStates {
         now: Instant,
         life: Duration,
     ) -> bool {
-        let mut used = self.used.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut used = self.used.lock();
         if used.states.contains_key(&serial) {
             return false;
         }
@@ -96,7 +96,7 @@ mod tests {
         // Expired states make room.
         let later = now + LIFE + Duration::from_secs(2);
         assert!(states.is_first_use(states.serial(), None, later, LIFE));
-        assert_eq!(states.used.lock().unwrap().states.len(), 1);
+        assert_eq!(states.used.lock().states.len(), 1);
     }
 
     #[test]
