@@ -253,7 +253,7 @@ impl Manager {
         let Bearer { principal, admission, charged } = bearer;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
-        let visible_servers = |server: &ServerName| {
+        let is_visible = |server: &ServerName| {
             claims.only.as_ref().is_none_or(|only| only == server)
                 && claims.narrowed.as_ref().is_none_or(|list| list.contains(server))
         };
@@ -261,7 +261,7 @@ impl Manager {
             principal: claims.principal.as_deref().map(Into::into),
             only: claims.only.clone(),
             narrowed: claims.narrowed.clone().map(Into::into),
-            visible_servers: may_hear.into_iter().filter(visible_servers).collect(),
+            visible_servers: may_hear.into_iter().filter(is_visible).collect(),
             admission,
             charged,
         };

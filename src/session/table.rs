@@ -209,11 +209,11 @@ impl Table {
     /// basic/transports, Multiple Connections).
     pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
         let event = EncodedEvent::from(sse::event("", message));
-        let visible_servers = |session: &Session, server: &ServerName| {
+        let may_see = |session: &Session, server: &ServerName| {
             session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
-            visible_servers(session, &shared.server) && session.shares(shared.by)
+            may_see(session, &shared.server) && session.shares(shared.by)
         };
         match to {
             Audience::One(id, server) => {
@@ -225,14 +225,14 @@ impl Table {
             }
             Audience::Hearing(server) => {
                 for entry in
-                    self.entries.values_mut().filter(|it| visible_servers(&it.session, server))
+                    self.entries.values_mut().filter(|it| may_see(&it.session, server))
                 {
                     entry.tell(message, &event);
                 }
             }
             Audience::Seeing(server, view) => {
                 for entry in self.entries.values_mut() {
-                    if visible_servers(&entry.session, server) && entry.session.sees(*view) {
+                    if may_see(&entry.session, server) && entry.session.sees(*view) {
                         entry.tell(message, &event);
                     }
                 }
