@@ -18,7 +18,7 @@ pub enum Side {
     Gateway,
 }
 
-/// The stage that an attempt to use an upstream reached.
+/// The stage that an attempt to use a server reached.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Stage {
     /// Looking up the host's address.
@@ -31,7 +31,7 @@ pub enum Stage {
     Tls,
     /// Opening a session.
     Handshake,
-    /// Waiting for a permit of the upstream's bounded calls.
+    /// Waiting for a permit of the server's bounded calls.
     Slot,
     /// Sending the request.
     Send,
@@ -41,7 +41,7 @@ pub enum Stage {
     Read,
     /// Parsing the answer.
     Parse,
-    /// Reading the upstream's lists.
+    /// Reading the server's lists.
     List,
 }
 
@@ -79,7 +79,7 @@ pub struct Allowed {
     pub by: &'static str,
 }
 
-/// The head of an upstream's refusal for the client, without secrets.
+/// The head of a server's refusal for the client, without secrets.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct HttpRefusal {
     /// The HTTP status.
@@ -96,8 +96,8 @@ impl HttpRefusal {
         self.www_authenticate.is_some() || self.retry_after.is_some()
     }
 
-    /// The pause that the upstream asks for, if it is given in seconds. A date is for people and
-    /// clients: it would have to be compared with a clock that is not the upstream's.
+    /// The pause that the server asks for, if it is given in seconds. A date is for people and
+    /// clients: it would have to be compared with a clock that is not the server's.
     pub fn asked_pause(&self) -> Option<Duration> {
         match self.retry_after.as_ref()? {
             RetryAfter::Seconds(seconds) => Some(Duration::from_secs(u64::from(*seconds))),
@@ -208,7 +208,7 @@ pub enum CallError {
         /// The reason.
         cause: PinCause,
     },
-    /// The upstream refused, broke off or answered nonsense.
+    /// The server refused, broke off or answered nonsense.
     UpstreamFailed {
         /// The server.
         server: ServerName,
@@ -219,7 +219,7 @@ pub enum CallError {
         /// The details of a refusal over HTTP.
         refusal: Option<Box<HttpRefusal>>,
     },
-    /// The upstream has failed again and again: the request was not sent.
+    /// The server has failed again and again: the request was not sent.
     UpstreamDown {
         /// The server.
         server: ServerName,
@@ -232,7 +232,7 @@ pub enum CallError {
         /// Time until the next attempt; zero while it is made.
         next_try: Duration,
     },
-    /// The upstream did not answer in time.
+    /// The server did not answer in time.
     UpstreamTimeout {
         /// The server.
         server: ServerName,

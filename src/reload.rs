@@ -1,6 +1,6 @@
 //! Reads the configuration again while the gateway runs: on SIGHUP, and when the file changes, if
 //! the configuration asks for that. An invalid file changes nothing; a valid one touches only the
-//! upstreams and keys that differ.
+//! servers and keys that differ.
 
 use std::fs::Metadata;
 use std::io;
@@ -45,9 +45,9 @@ impl Source {
     }
 
     /// Reads and checks the file.
-    /// Every problem found, or one that the file cannot be read.
+    ///
     /// # Errors
-    /// Every problem found, or the one that the file cannot be read.
+    /// Every problem found, or one that the file cannot be read.
     pub fn load(&mut self) -> Result<Config, Vec<Problem>> {
         self.read = self.look();
         Config::load(&self.path, &self.overrides)
@@ -74,7 +74,7 @@ pub struct Reload {
 /// The parts of the gateway that a reload changes.
 #[derive(Debug)]
 pub struct Parts {
-    /// The doors, with admission and sessions.
+    /// The clients' side: admission and sessions.
     pub(crate) front: Arc<Front>,
     pub(crate) upstreams: Arc<Upstreams>,
     /// The sender to the catalogue's thread.
@@ -89,7 +89,7 @@ impl Parts {
         wishes
     }
 
-    /// Changes from one configuration to the next, without a wait for an upstream.
+    /// Changes from one configuration to the next, without a wait for a server.
     ///
     /// # Errors
     /// The system refuses a thread or a descriptor, or the program ends meanwhile; the text says
@@ -272,7 +272,8 @@ impl Reload {
         }
         let (took, changed) = (Instant::now(), changes.to_string());
         let at_next_start = changes.at_next_start.clone();
-        // Before anything is said of what is new. What ends now may still say what it knows.
+        // The new secrets are hidden before any line of the new configuration; the old ones stay
+        // hidden, because servers that end now may still repeat them.
         let (mut secrets, old) = (config.secrets(), self.running.secrets());
         secrets.extend(old);
         self.log.set_secrets(&secrets);

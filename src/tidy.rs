@@ -1,4 +1,4 @@
-//! Removes the remains of sessions at upstreams when they end, or when they may see a server no
+//! Removes the remains of sessions at servers when they end, or when they may see a server no
 //! more: a client's own upstream sessions, and subscriptions.
 
 use std::collections::{HashMap, VecDeque};

@@ -1,6 +1,6 @@
-//! Pure: what a look-up among templates may cost.
+//! Pure: the bound on the cost of a look-up among templates.
 
-/// What looking for templates may still cost: a step is a template or a byte that is looked at.
+/// The steps that are left for a look-up: a step is a template or a byte that is read.
 #[derive(Debug)]
 pub struct Steps {
     pub(super) n_left: usize,
@@ -8,12 +8,12 @@ pub struct Steps {
 }
 
 impl Steps {
-    /// So many.
+    /// This number of steps.
     pub fn new(n: usize) -> Steps {
         Steps { n_left: n, is_cut: false }
     }
 
-    /// Takes so many steps. False if fewer were left: what they were for is not done then.
+    /// Takes so many steps. False if fewer were left: then the caller leaves the work undone.
     pub fn take(&mut self, n: usize) -> bool {
         let left = self.n_left.checked_sub(n);
         self.is_cut |= left.is_none();
@@ -21,7 +21,7 @@ impl Steps {
         left.is_some()
     }
 
-    /// Whether something was not done because there were too few.
+    /// True if some work was left undone because there were too few steps.
     pub fn is_cut(&self) -> bool {
         self.is_cut
     }

@@ -1,10 +1,10 @@
-//! The last good catalogue on disk: each upstream's introduction and lists, so that a gateway
-//! which starts again offers the same before any upstream has answered.
+//! The last good catalogue on disk: each server's introduction and lists, so that a gateway
+//! which starts again offers the same before any server has answered.
 //!
-//! Each upstream has a file with one JSON object:
+//! Each server has a file with one JSON object:
 //! `{"target","revision","capabilities","server_info"?,"instructions"?,"left_out","lists"}`.
-//! `target` is a keyed digest of the upstream's address: an upstream with a new address must not
-//! be given the old one's tools, and no secret stands on the disk.
+//! `target` is a keyed digest of the server's address: a server with a new address must not be
+//! given the old one's tools, and no secret stands on the disk.
 
 use std::collections::HashMap;
 use std::sync::Arc;
@@ -24,10 +24,10 @@ use crate::protocol::server_name::ServerName;
 use crate::state::framed::{Form, hex};
 use crate::state::{self, StateDir, Writer};
 
-/// What a list that was read is, beside the one that was known.
+/// A list that was read, compared with the known one.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub(super) enum Reading {
-    /// None was known.
+    /// No list was known.
     First,
     Same,
     Other,
@@ -67,7 +67,7 @@ impl Store {
         Store { directory, writer, key, upstreams: HashMap::new() }
     }
 
-    /// Reads the stored lists of an upstream with the same address into `listed`.
+    /// Reads the stored lists of a server with the same address into `listed`.
     pub fn load(&mut self, upstream: &UpstreamConfig, listed: &mut Listed) {
         let target = hex(hmac::sign(&self.key, &described(&upstream.target)).as_ref());
         let file = file_name(&upstream.name);
@@ -81,7 +81,7 @@ impl Store {
                     let said = listed.server.initialized.clone();
                     stored.said = said.map(|said| (said, n_left_out));
                 }
-                // The new upstream's lists will be written over it.
+                // The new server's lists will be written over it.
                 Some(Read::OfAnotherTarget) => (),
                 None => self.directory.set_aside(&file, "it does not hold what it should"),
             }
@@ -89,7 +89,7 @@ impl Store {
         self.upstreams.insert(upstream.name.clone(), stored);
     }
 
-    /// Removes the files of upstreams for which `is_there` is false.
+    /// Removes the files of servers for which `is_there` is false.
     pub fn keep(&mut self, is_there: impl Fn(&ServerName) -> bool) {
         self.upstreams.retain(|server, _| is_there(server));
         let is_unknown = |name: &str| {
@@ -99,8 +99,8 @@ impl Store {
         self.directory.remove_where(is_unknown);
     }
 
-    /// Queues the write of an upstream's lists, if they differ from the stored ones. The file is
-    /// made only where a value differs: an upstream may list the same again and again.
+    /// Queues the write of a server's lists, if they differ from the stored ones. The file is
+    /// made only where a value differs: a server may list the same again and again.
     pub(super) fn save(&mut self, server: &ServerName, listed: &Listed, reading: Reading) {
         let Some(stored) = self.upstreams.get_mut(server) else { return };
         let Some(initialized) = &listed.server.initialized else { return };
@@ -139,7 +139,7 @@ fn file_name(server: &ServerName) -> String {
     format!("{PREFIX}{server}")
 }
 
-/// The address of an upstream. Credentials, which may be exchanged any day, are not a part of it.
+/// The address of a server. Credentials, which may be exchanged any day, are not a part of it.
 fn described(target: &Target) -> Vec<u8> {
     let mut parts: Vec<&[u8]> = Vec::new();
     match target {

@@ -1,4 +1,4 @@
-//! Reads the command line: from words to a [`Command`].
+//! Parses the words of the command line to a [`Command`].
 
 use std::ffi::OsString;
 use std::net::SocketAddr;

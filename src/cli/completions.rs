@@ -1,5 +1,4 @@
-//! Pure: `trunkline completions` and `trunkline man`, which say what the help says, for shells
-//! and for `man`.
+//! Pure: `trunkline completions` and `trunkline man`: the help's text for shells and for `man`.
 
 use super::command::{Name, Shell};
 use super::help;

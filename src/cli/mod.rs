@@ -137,8 +137,8 @@ fn loaded(at: &At) -> Result<(Config, Option<Source>), u8> {
     }
 }
 
-/// Starts the log, writes what the operator should know, and runs `serve` until there is a reason
-/// to stop. `warning` writes one of the configuration's warnings.
+/// Starts the log, writes the configuration's warnings by `warning`, and runs `serve` until there
+/// is a reason to stop.
 fn serve_with_log(
     config: Config,
     warning: impl Fn(&Problem) -> String,

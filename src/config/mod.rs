@@ -122,7 +122,7 @@ impl Config {
         Config::read(text, Outside { environment, folder: None }, overrides)
     }
 
-    /// Calls per minute by the name of the key that has such a bound.
+    /// The calls per minute of each key with such a bound, by the key's name.
     pub fn quotas(&self) -> impl Iterator<Item = (Arc<str>, u32)> {
         let keys = self.api_keys.iter();
         keys.filter_map(|key| Some((Arc::from(key.name.as_str()), key.calls_per_minute?)))
@@ -450,7 +450,7 @@ pub enum SessionSharing {
     PerClient,
 }
 
-/// How a server is reached.
+/// The transport and the address of a server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Target {
     /// Over HTTP.

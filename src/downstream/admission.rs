@@ -23,7 +23,7 @@ const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 const FORWARDED: [&str; 4] =
     [FORWARDED_FOR, "x-forwarded-host", "x-forwarded-proto", FORWARDED_PREFIX];
 
-/// The settings of the doors that a reload may change.
+/// The settings of clients' admission that a reload may change.
 #[derive(Debug)]
 pub struct Admission {
     /// The admitted values of `Host` and `Origin`.

@@ -1,5 +1,5 @@
-//! The doors for MCP clients: bytes in → call → outcome → bytes out. Each door has a file; the
-//! common part is here: the principal, the scope and the admission of a request.
+//! Serves clients: bytes in → call → outcome → bytes out. Each transport has a file or a folder;
+//! the common part is here: the principal, the scope and the admission of a request.
 
 mod admission;
 pub mod answer;
@@ -65,7 +65,7 @@ pub struct Readmitted {
     differ: Vec<Arc<str>>,
 }
 
-/// The values that the doors need.
+/// The values that the clients' transports share.
 #[derive(Debug)]
 pub struct Front {
     /// The present admission, swapped whole.
@@ -209,7 +209,7 @@ impl Front {
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
 
-    /// Notes the begin of a request in this thread's record, with its id and peer.
+    /// Notes the beginning of a request in this thread's record, with its id and peer.
     fn begin(&self, head: &Head, bytes_in: usize) -> Served {
         let admission = self.admission();
         admission.note_forwarded(head);

@@ -1,4 +1,4 @@
-//! Pure: the bodies of refusals and failures, for the clients of each door.
+//! Pure: the bodies of refusals and failures, for the clients of each transport.
 
 use super::endpoint::{Dialect, Endpoint};
 use super::reply::Problem;

@@ -1,4 +1,4 @@
-//! Status, headers and body for outcomes and failures. All status codes of the doors are here.
+//! Status, headers and body for outcomes and failures. All status codes for clients are here.
 
 use std::io;
 
@@ -46,7 +46,7 @@ pub enum BadKey {
     Wrong,
 }
 
-/// A refusal or failure, before it gets the form of a door.
+/// A refusal or failure, before it gets the form of a transport.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
     /// The HTTP status.
@@ -76,7 +76,7 @@ impl Problem {
     }
 
     /// A request that is refused before any work is done for it. It is counted here, since a
-    /// refusal is put into words once, by any door.
+    /// refusal is put into words once, by any transport.
     fn refusal(
         reason: Reason,
         status: u16,
@@ -395,7 +395,7 @@ impl Problem {
             CallError::RateLimited { retry_after } => {
                 let seconds = whole_seconds(*retry_after);
                 let code = code::INTERNAL_ERROR;
-                // The time is in the body too, for doors that answer on a stream.
+                // The time is in the body too, for transports that answer on a stream.
                 Problem::refusal(Reason::Rate, 429, "rate_limited", code, text)
                     .with("retry_after_s", seconds)
                     .header("Retry-After", seconds.to_string())
@@ -420,7 +420,7 @@ impl Problem {
         }
     }
 
-    /// A failure for which an upstream, which is named, is to blame.
+    /// A failure for which a server, which is named, is to blame.
     fn of_upstream(error: &CallError, text: String) -> Problem {
         let named = |status, word| {
             let problem = Problem::new(status, word, code::INTERNAL_ERROR, text);
@@ -466,7 +466,7 @@ impl Problem {
         }
     }
 
-    /// Adds the details of an upstream's refusal.
+    /// Adds the details of a server's refusal.
     fn refused_upstream(self, refusal: &HttpRefusal) -> Problem {
         let members = refusal_members(refusal).into_iter();
         let problem = members.fold(self, |problem, (key, value)| problem.with(key, value));
@@ -476,8 +476,8 @@ impl Problem {
         }
     }
 
-    /// An upstream's JSON-RPC error for REST: wrong arguments are the client's fault, all else
-    /// the upstream's.
+    /// A server's JSON-RPC error for REST: wrong arguments are the client's fault, all else the
+    /// server's.
     pub fn from_upstream_error(server: &str, error: &RpcError) -> Problem {
         let (status, word) = if error.code == code::INVALID_PARAMS {
             (400, "invalid_arguments")

@@ -12,7 +12,7 @@ pub(super) fn initializes(door: Door, id: &RequestId, params: Option<&str>) {
     request::in_session(id.as_json(), None);
 }
 
-/// Notes the begin of a stateless request.
+/// Notes the beginning of a stateless request.
 pub(super) fn stateless(door: Door, id: &RequestId, method: &str, params: Option<&str>) {
     request::ask(door, method, params);
     request::in_session(id.as_json(), None);

@@ -91,7 +91,7 @@ fn or_late(bound: Bound, late: &'static str) -> impl Fn(io::Error) -> End {
     }
 }
 
-/// Starts one more thread of the pool; it serves connections until the pool wants it no more.
+/// Starts one more thread of the pool; it serves connections until the pool ends it.
 ///
 /// # Errors
 /// The system refuses a thread.

@@ -25,14 +25,14 @@ pub struct Limits {
     pub idle: Duration,
     /// The time for which one write may stall before the connection is closed.
     pub write: Duration,
-    /// Sessions open at once, together with ended ones whose remains at upstreams still wait for
+    /// Sessions open at once, together with ended ones whose remains at servers still wait for
     /// removal. More get 503.
     pub sessions: usize,
     /// Sessions open at once under one key. More get 503.
     pub sessions_per_key: usize,
     /// The time without use after which a session ends.
     pub session_idle: Duration,
-    /// The time for which an upstream's request to a client may stay open.
+    /// The time for which a server's request to a client may stay open.
     pub parked: Duration,
     /// Calls of stateless clients that wait for a retry. Further ones are cancelled, with an
     /// error.
@@ -58,7 +58,7 @@ pub struct Limits {
     pub upstream_result_bytes: usize,
     /// Bytes of one upstream SSE event, or of one line from a child.
     pub upstream_event_bytes: usize,
-    /// Tools taken from one upstream; the rest is left out.
+    /// Tools taken from one server; the rest is left out.
     pub upstream_tools: usize,
     /// Views that are kept: servers' lists for clients with certain capabilities; the one that
     /// was not used for longest is dropped.

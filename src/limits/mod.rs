@@ -52,22 +52,22 @@ pub const JSON_OBJECT_KEYS_MAX: usize = 10_000;
 pub const JSON_ARRAY_ELEMENTS_MAX: usize = 100_000;
 /// Messages in one JSON-RPC batch (2025-03-26 only).
 pub const BATCH_MESSAGES_MAX: usize = 64;
-/// Messages in one batch of an upstream's. A larger one is no answer.
+/// Messages in one batch of a server. A larger one is no answer.
 pub const UPSTREAM_BATCH_MESSAGES_MAX: usize = 1024;
 /// Bytes of the message of a JSON-RPC error. A longer one is cut, with a note.
 pub const ERROR_MESSAGE_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of the `data` of a JSON-RPC error. Larger data is left out, and the error's message says
 /// so.
 pub const ERROR_DATA_BYTES_MAX: usize = 64 * 1024;
-/// Bytes of the `serverInfo` of an upstream, which is kept as long as the upstream is well and
-/// shown in `/status`. Its largest members are left out of a larger one.
+/// Bytes of the `serverInfo` of a server, which is kept as long as the server is well and shown
+/// in `/status`. Its largest members are left out of a larger one.
 pub const SERVER_INFO_BYTES_MAX: usize = 32 * 1024;
-/// Bytes of an upstream's capabilities, which are merged for every session. Of larger ones, the
+/// Bytes of a server's capabilities, which are merged for every session. Of larger ones, the
 /// largest are kept without their largest members.
 pub const SERVER_CAPABILITIES_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of one capability where all together are too large.
 pub const SERVER_CAPABILITY_BYTES_MAX: usize = 1024;
-/// Bytes of an upstream's instructions. Longer ones are cut, with a note.
+/// Bytes of a server's instructions. Longer ones are cut, with a note.
 pub const INSTRUCTIONS_BYTES_MAX: usize = 64 * 1024;
 /// Bytes of one item of a list: a tool, a prompt, a resource or a template. A larger one is left
 /// out and counted.
@@ -141,7 +141,7 @@ pub const SESSION_TOKEN_LIFE: Duration = Duration::from_secs(7 * 24 * 3600);
 /// Bytes of client capabilities that a session token carries; a session with more cannot be
 /// revived.
 pub const SESSION_TOKEN_CAPABILITIES_BYTES_MAX: usize = 2048;
-/// The longest time that any call may wait before its upstream's own times are known.
+/// The longest time that any call may wait before its server's own times are known.
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Resources that one session may be subscribed to.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
@@ -225,8 +225,8 @@ pub const CALL_INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const SESSION_CALLS_MAX: usize = 256;
 /// Questions of servers that one session has open. More are answered with an error.
 pub const QUESTIONS_PER_SESSION_MAX: usize = 32;
-/// Tasks whose principal is remembered. Past it what is over goes, then the oldest of whoever
-/// has most; a task that is not remembered is unknown to everybody.
+/// Tasks whose principal is remembered. Past it, expired tasks are forgotten, then the oldest of
+/// the principal that has most; a forgotten task is unknown to all clients.
 pub const TASKS_MAX: usize = 8192;
 /// Bytes of the server's own id of a task that is remembered.
 pub const TASK_ID_BYTES_MAX: usize = 1024;
@@ -241,7 +241,7 @@ pub const RESUMABLE_STREAM_LIFE: Duration = Duration::from_secs(300);
 pub const EVENT_LOGS_BYTES_MAX: usize = 64 * 1024 * 1024;
 /// The time that a client whose connection broke is asked to wait before it resumes.
 pub const STREAM_RETRY: Duration = Duration::from_millis(1000);
-/// Upstreams that reloads have ended and whose calls are awaited; past it, the calls of the
+/// Servers that reloads have ended and whose calls are awaited; past it, the calls of the
 /// oldest ones are cut off.
 pub const RETIRING_UPSTREAMS_MAX: usize = 1024;
 /// The time before a configuration that could be applied in part only is applied again.
@@ -323,9 +323,9 @@ pub const CHILD_OUTBOX_NOTIFICATION_BYTES_MAX: usize = 11 * 1024 * 1024;
 pub const CALL_INBOX_MESSAGES_MAX: usize = 1024;
 /// The time that a child has from the end of its input to SIGTERM, and from there to SIGKILL.
 pub const CHILD_GRACE: Duration = Duration::from_secs(2);
-/// The shortest wait between two attempts to reach an upstream.
+/// The shortest wait between two attempts to reach a server.
 pub const BACKOFF_MIN: Duration = Duration::from_millis(200);
-/// The longest wait between two attempts to reach an upstream.
+/// The longest wait between two attempts to reach a server.
 pub const BACKOFF_MAX: Duration = Duration::from_secs(30);
 /// The longest wait that a server can ask for (`Retry-After`, `retry` of an event stream).
 pub const BACKOFF_ASKED_MAX: Duration = Duration::from_secs(3600);
@@ -344,19 +344,19 @@ pub const CHILD_BACKOFF_RESET_AFTER: Duration = Duration::from_secs(60);
 /// Restarts without a wait, of a child that has answered calls before it ended; the number is
 /// reset when the child was well for [`CHILD_BACKOFF_RESET_AFTER`].
 pub const CHILD_RESTARTS_FREE: u32 = 8;
-/// Failed attempts in a row to use an upstream before its calls are refused at once.
+/// Failed attempts in a row to use a server before its calls are refused at once.
 pub const BREAKER_FAILURES_MAX: u32 = 5;
-/// The time from the last failed attempt until a call may try the upstream, before its supervisor
+/// The time from the last failed attempt until a call may try the server, before its supervisor
 /// does.
 pub const PROBE_BY_CALL_INTERVAL: Duration = Duration::from_secs(1);
-/// A call tries an upstream not before this many times the time that the last attempt took.
+/// A call tries a server not before this many times the time that the last attempt took.
 pub const PROBE_PAUSE_FACTOR: u32 = 4;
 /// The time for a control message (cancellation, end of a session) to be delivered.
 pub const CONTROL_TIMEOUT: Duration = Duration::from_secs(2);
-/// The time for which the first call over a client's own session waits for the upstream's GET
+/// The time for which the first call over a client's own session waits for the server's GET
 /// stream, on which questions may come.
 pub const LISTEN_TIMEOUT: Duration = Duration::from_millis(500);
-/// The time for an upstream's answer to `server/discover`, before silence is taken for the legacy
+/// The time for a server's answer to `server/discover`, before silence is taken for the legacy
 /// era, or another child gets the other era's request.
 pub const ERA_PROBE_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time for the answer of a child whose era was found before; then the other era is tried, in
@@ -392,10 +392,10 @@ pub const LATE_MESSAGE_TIME: Duration = Duration::from_millis(250);
 pub const LATELY_TIME: Duration = Duration::from_secs(60);
 /// Principals of which the last call is remembered, by server.
 pub const CALLERS_REMEMBERED_MAX: usize = 1024;
-/// The time for which a replaced stream of an upstream is still read: messages that were sent
+/// The time for which a replaced stream of a server is still read: messages that were sent
 /// before may be on their way.
 pub const SUPERSEDED_STREAM_TIME: Duration = Duration::from_secs(1);
-/// Replaced streams of one upstream that are read at once; the oldest is ended sooner.
+/// Replaced streams of one server that are read at once; the oldest is ended sooner.
 pub const SUPERSEDED_STREAMS_MAX: usize = 2;
 /// Messages on such streams that are kept until it is known if the new stream repeats them.
 pub const SUPERSEDED_NEWS_MAX: usize = 256;
@@ -405,9 +405,9 @@ pub const SHARES_MIN: usize = 4;
 /// The time without use after which a session without an open stream does not count any more in
 /// the check that one principal alone shares a session with a server.
 pub const ABSENT_SESSION_TIME: Duration = Duration::from_secs(60);
-/// The time between two sweeps of an upstream's unused connections.
+/// The time between two sweeps of a server's unused connections.
 pub const SLOTS_SWEEP_INTERVAL: Duration = Duration::from_secs(30);
-/// The time between two checks of an upstream that is well.
+/// The time between two checks of a server that is well.
 pub const REFRESH_INTERVAL: Duration = Duration::from_secs(300);
 /// The least time between two readings of a list whose freshness is over.
 pub const LIST_TTL_MIN: Duration = Duration::from_secs(10);
@@ -469,12 +469,12 @@ pub const VIEW_READINGS_MAX: usize = 4;
 pub const VIEW_CATALOGUES_MAX: usize = 64;
 /// Items with links that are kept for clients that see only some servers. More are made anew.
 pub const SEEN_ITEMS_MAX: usize = 4096;
-/// Control messages (cancellations, answers to an upstream's requests) that wait to be sent to
-/// one upstream; more are dropped.
+/// Control messages (cancellations, answers to a server's requests) that wait to be sent to one
+/// server; more are dropped.
 pub const CONTROL_QUEUE_MESSAGES_MAX: usize = 512;
-/// Clients' notifications that wait to be sent to one upstream; more are dropped.
+/// Clients' notifications that wait to be sent to one server; more are dropped.
 pub const CONTROL_NOTIFICATIONS_MAX: usize = 704;
-/// Messages besides answers that one stream of an upstream may bring in
+/// Messages besides answers that one stream of a server may bring in
 /// [`UNASKED_MESSAGES_WITHIN`]. Past it the stream is left unread for the rest of that time.
 pub const UNASKED_MESSAGES_MAX: usize = 500;
 /// The interval of [`UNASKED_MESSAGES_MAX`].
@@ -490,7 +490,7 @@ pub const SCHEMA_LEVELS_MENDED_MAX: usize = 16;
 /// Items of one list that cannot be offered and are named in the log and in `/status`; all are
 /// counted.
 pub const LEFT_OUT_NAMED_MAX: usize = 100;
-/// Resources of one upstream that are subscribed to at once.
+/// Resources of one server that are subscribed to at once.
 pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 /// Bytes of the URI of one of them.
 pub const SUBSCRIPTION_URI_BYTES_MAX: usize = 8192;
@@ -504,7 +504,7 @@ pub const UPSTREAM_BUFFER_BYTES: usize = 16 * 1024;
 pub const UPSTREAM_IDLE_MAX: Duration = Duration::from_secs(4);
 /// Bytes of a finished stream's end that are read so that its connection can be used again.
 pub const UPSTREAM_DRAIN_BYTES_MAX: usize = 64 * 1024;
-/// Redirects that one request to an upstream follows; one more is an error.
+/// Redirects that one request to a server follows; one more is an error.
 pub const UPSTREAM_REDIRECTS_MAX: usize = 5;
 /// The time for which the next call on that connection waits for it; past it there is a new
 /// connection.
@@ -516,21 +516,21 @@ pub const STREAM_RESUME_MIN: Duration = Duration::from_millis(100);
 pub const STREAM_RESUME_MAX: Duration = Duration::from_secs(5);
 /// The time after which a stream counts as one that its server does not close at once.
 pub const STREAM_LASTED: Duration = Duration::from_secs(5);
-/// Bytes from which on an upstream's answer counts against `limits.buffered_bytes`; smaller
+/// Bytes from which on a server's answer counts against `limits.buffered_bytes`; smaller
 /// answers are not counted.
 pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
-/// Ids of sessions of one upstream that are removed from texts as secrets.
+/// Ids of sessions of one server that are removed from texts as secrets.
 pub const LEARNED_SECRETS_MAX: usize = 256;
 /// Bytes of all these ids.
 pub const LEARNED_SECRETS_BYTES_MAX: usize = 64 * 1024;
-/// Characters of an upstream's text in an error or a log line.
+/// Characters of a server's text in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
 /// Bytes of the report of another gateway, that of `--url`, on servers behind it that are not
 /// well.
 pub const UNWELL_BEHIND_BYTES_MAX: usize = 256 * 1024;
-/// Characters of an upstream's `WWW-Authenticate` that clients are told.
+/// Characters of a server's `WWW-Authenticate` that clients are told.
 pub const UPSTREAM_CHALLENGE_CHARS_MAX: usize = 1000;
-/// Characters of the message of an upstream's own JSON-RPC error that REST is told.
+/// Characters of the message of a server's own JSON-RPC error that REST is told.
 pub const UPSTREAM_ERROR_CHARS_MAX: usize = 4000;
 /// Bytes of one line of a child's standard error; longer ones are cut.
 pub const CHILD_STDERR_LINE_BYTES_MAX: usize = 4096;
@@ -542,7 +542,7 @@ pub const CHILD_STDERR_LINES_KNOWN_MAX: usize = 1000;
 /// The time for which the exit of a child that closed its output is awaited, so that it can be
 /// named.
 pub const CHILD_EXIT_SEEN: Duration = Duration::from_millis(500);
-/// The time after which an upstream that is well gets the shortest backoff again.
+/// The time after which a server that is well gets the shortest backoff again.
 pub const BACKOFF_RESET_AFTER: Duration = Duration::from_secs(30);
 /// Names of clients that were logged, each for one quirk. Quirks of further clients are counted
 /// without a line.
@@ -567,7 +567,7 @@ pub const IMPORT_BYTES_MAX: u64 = 4 * 1024 * 1024;
 pub const IMPORT_YAML_NODES_MAX: usize = 100_000;
 /// Names that are suggested for an unknown one.
 pub const NEAR_NAMES_MAX: usize = 3;
-/// The share of the pool, as 1/N, that calls which wait for an upstream never hold.
+/// The share of the pool, as 1/N, that calls which wait for a server never hold.
 pub const POOL_RESERVE_DIVISOR: usize = 8;
 /// Bytes of the kernel's send buffer per client connection.
 pub const SEND_BUFFER_BYTES: usize = 64 * 1024;

@@ -24,7 +24,7 @@ struct Search<'a> {
     server: Option<ServerName>,
     asked: Wanted,
     began: Instant,
-    /// The request's own time limit, shorter than the upstreams'.
+    /// The request's own time limit, shorter than the servers'.
     timeout: Option<Duration>,
     /// Lists that are read again, each with the earliest beginning of a reading that can bring
     /// the item.
@@ -66,12 +66,12 @@ fn await_news(wait: &Wait, until: Instant) -> Result<News, CallError> {
 }
 
 impl Pipeline {
-    /// [`Pipeline::route`] for a request that can wait. Where what it asks for is unknown, it waits
-    /// for the servers that it may belong to: for first contact as long as a call to them may
-    /// take, for a list that is read again [`LIST_REREAD_TIMEOUT`] at most. Where a server in its
-    /// first contact could still make it another's or ambiguous, it waits for that server so long
-    /// too. What a server has that withholds changes is waited for until its lists of this start
-    /// have been held against its pins.
+    /// [`Pipeline::route`] for a request that can wait. If the item is unknown, the request waits
+    /// for the servers that may have it: for first contact as long as a call to them may take,
+    /// for a list that is read again [`LIST_REREAD_TIMEOUT`] at most. If a server in its first
+    /// contact could still own the name or make it ambiguous, the request waits for that server
+    /// as long. For an item of a server that withholds changes, it waits until the server's lists
+    /// since the start are compared with the pins.
     ///
     /// # Errors
     /// As [`Pipeline::route`], or the wait was ended.

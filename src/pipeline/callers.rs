@@ -92,7 +92,7 @@ impl Callers {
         self.servers.lock()
     }
 
-    /// Notes the begin of a call. Dropping the guard ends the call, unanswered unless the guard
+    /// Notes the beginning of a call. Dropping the guard ends the call, unanswered unless the guard
     /// was told otherwise.
     pub(super) fn enter(
         &self,

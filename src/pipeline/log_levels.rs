@@ -65,8 +65,8 @@ impl LogLevels {
 }
 
 impl Pipeline {
-    /// A session has said its level: the servers in scope with which it shares a session are told
-    /// the lowest that any of those wants who share it.
+    /// Notes the level of a session: the servers in scope with which it shares a session are sent
+    /// the lowest level of the clients that share it.
     pub fn said_log_level(&self, scope: &Scope, client: &Client, level: LogLevel) {
         for server in self.servers_with(scope, "logging") {
             let Some(upstream) = self.shared_with(&server, client) else { continue };
@@ -78,7 +78,8 @@ impl Pipeline {
         }
     }
 
-    /// A session has begun that has not said its level: where others want little, it wants more.
+    /// Notes a new session without a level: where others want few messages, it wants the usual
+    /// ones.
     pub fn log_level_unsaid(&self, scope: &Scope, client: &Client) {
         for server in self.servers(scope) {
             let Some(upstream) = self.shared_with(&server, client) else { continue };

@@ -1,6 +1,6 @@
 //! The life of one call: check the quota, find the server, send. Read this first.
 //!
-//! The doors in `downstream` make a [`Call`] of a request and bytes of its result; all else
+//! The transports in `downstream` make a [`Call`] of a request and bytes of its result; all else
 //! happens here, on the thread of the client's connection.
 
 mod await_lists;
@@ -47,12 +47,12 @@ use log_levels::LogLevels;
 use task_owners::TaskOwners;
 use views::view_of;
 
-/// Values of lists and of `/status` for the doors.
+/// Values of lists and of `/status` for clients.
 pub use crate::catalogue::pages::Names;
 pub use crate::catalogue::pins::command::{Changes, Texts as PinTexts, Unusable};
 pub use crate::catalogue::pins::{Review, Subject};
 pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
-/// The options of one subscription for the doors.
+/// The options of one subscription for clients.
 pub use crate::upstream::Subscribing;
 pub use crate::upstream::{FailureReport, State, Unread};
 pub use lists::{ItemList, Listing, ServerStatus};
@@ -97,7 +97,7 @@ pub struct AccessLog {
 }
 
 impl AccessLog {
-    /// Calls have lines as the configuration says, from here on.
+    /// The parts of calls that are logged by this configuration.
     pub fn of(log: LogConfig) -> AccessLog {
         telemetry::access::tell_calls(log.access);
         AccessLog { bodies: log.bodies }
@@ -107,16 +107,16 @@ impl AccessLog {
 /// The characters of a body that are logged.
 const LOGGED_BODY_CHARS: usize = 512;
 
-/// A door's additions to a call.
+/// A transport's additions to a call.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct CallOptions<'a> {
     /// The server that the tool must belong to.
     pub server: Option<&'a str>,
-    /// The request's own time limit, shorter than the upstream's.
+    /// The request's own time limit, shorter than the server's.
     pub timeout: Option<Duration>,
     /// The part of this time that has passed.
     pub waited: Duration,
-    /// The client, where it has a session that an upstream could have one for.
+    /// The client, where it has a session that a server could have one for.
     pub client: Option<&'a Client>,
     /// The caller as each stateless request tells of it.
     pub about: About<'a>,
@@ -129,8 +129,8 @@ pub struct CallOptions<'a> {
 }
 
 impl Pipeline {
-    /// A pipeline over these parts. `quotas` are calls per minute by key name; `first_list` is how
-    /// long after the start the first lists are waited for.
+    /// A pipeline over these parts. `quotas` are calls per minute by key name; `first_list` is the
+    /// time after the start for which the first lists are awaited.
     pub fn new(
         catalogue: catalogue::Shared,
         upstreams: Arc<Upstreams>,
@@ -243,11 +243,11 @@ impl Pipeline {
     /// 1. Check the key's calls for this minute.
     /// 2. Find the server: one look-up in the catalogue, among the items that the scope sees. For
     ///    an unknown item the call waits where a list may bring it soon.
-    /// 3. Send: within the upstream's times, with its own name for the item, and nothing else
+    /// 3. Send: within the server's times, with its own name for the item, and nothing else
     ///    changed.
     ///
     /// # Errors
-    /// Any failure that kept the upstream from answering.
+    /// Any failure that kept the server from answering.
     pub fn call(
         &self,
         scope: &Scope,
@@ -425,7 +425,7 @@ impl Pipeline {
         }
     }
 
-    /// Ends what upstreams keep for a client whose session has ended.
+    /// Ends the sessions and subscriptions at servers of a client whose session has ended.
     pub fn close_client(&self, session: &Arc<str>) {
         // Tasks of a key stay: another session of it may ask for them.
         self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));
@@ -438,7 +438,7 @@ impl Pipeline {
         }
     }
 
-    /// Ends the client's session with one upstream that the client may see no more.
+    /// Ends the client's session with one server that the client may see no more.
     pub fn close_client_at(&self, session: &str, server: &ServerName) {
         if let Some(upstream) = self.upstreams.get(server) {
             upstream.close_client(session);

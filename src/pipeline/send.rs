@@ -1,5 +1,5 @@
-//! Sends a call over the session with the upstream that its client should have, within the
-//! upstream's times.
+//! Sends a call over the session with the server that its client should have, within the
+//! server's times.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -23,19 +23,19 @@ use crate::telemetry::outcome::CallOutcome;
 use crate::upstream::Upstream;
 use crate::wait::{RanOut, Wait};
 
-/// The principal, the session and the options with which a request goes to an upstream.
+/// The principal, the session and the options with which a request goes to a server.
 pub(super) struct Asker<'a> {
     upstream: Arc<Upstream>,
     owners: &'a TaskOwners,
     /// None where callers cannot be told apart: REST without keys.
     principal: Option<PrincipalId>,
-    /// Which session carries the request.
+    /// The session that carries the request.
     route: SessionRoute<'a>,
     options: CallOptions<'a>,
     callers: &'a Callers,
 }
 
-/// Which session with an upstream carries the calls of a client; see [`route_session`].
+/// The session with a server that carries the calls of a client; see [`route_session`].
 pub(super) fn route_to<'a>(
     upstream: &Upstream,
     client: Option<&'a Client>,
@@ -45,7 +45,7 @@ pub(super) fn route_to<'a>(
 }
 
 impl Pipeline {
-    /// Which session with that server carries the calls of a client that keeps a session; the
+    /// The session with that server that carries the calls of a client that keeps a session; the
     /// shared one where there is no such server.
     pub fn session_route<'a>(
         &self,
@@ -56,7 +56,7 @@ impl Pipeline {
         upstream.map_or(SessionRoute::Shared, |upstream| route_to(&upstream, client, None))
     }
 
-    /// Whoever asks that server something.
+    /// The asker of a request to that server.
     ///
     /// # Errors
     /// There is no such server.
@@ -136,10 +136,10 @@ impl Asker<'_> {
         may_ask_in_session(client, self.route, self.upstream.session_support(), sharing)
     }
 
-    /// Sends a request within the upstream's times.
+    /// Sends a request within the server's times.
     ///
     /// # Errors
-    /// Any failure that kept the upstream from answering.
+    /// Any failure that kept the server from answering.
     pub(super) fn send(
         &self,
         outgoing: &Outgoing<'_>,

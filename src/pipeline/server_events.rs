@@ -1,4 +1,4 @@
-//! Messages and questions of upstreams outside of calls, on their way to sessions.
+//! Messages and questions of servers outside of calls, on their way to sessions.
 
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
@@ -18,7 +18,7 @@ use crate::session::{Audience, LogWish, Sessions, Shared, SharedBy};
 use crate::telemetry::Seldom;
 use crate::upstream::{ServerEvents, Upstream, Upstreams, Wire};
 
-/// Passes messages that upstreams send outside of calls on to sessions.
+/// Passes messages that servers send outside of calls on to sessions.
 #[derive(Debug)]
 pub struct ToSessions {
     sessions: Sessions,

@@ -1,6 +1,7 @@
-//! Pure: which session with a server carries a call. This is decided here alone, when a call is
-//! sent, and goes along as a [`SessionRoute`]. Only the opening of a session can find out more:
-//! a modern server refuses it, and the call goes over the shared one (`upstream/call/mod.rs`).
+//! Pure: the choice of the session with a server that carries a call. It is decided here alone,
+//! when a call is sent, and goes along as a [`SessionRoute`]. Only the opening of a session can
+//! change it: a modern server refuses the session, and the call goes over the shared one
+//! (`upstream/call/mod.rs`).
 
 use crate::config::SessionSharing;
 use crate::protocol::call::Client;
@@ -8,9 +9,9 @@ use crate::protocol::log_level::LogLevel;
 use crate::protocol::session_route::{SessionRoute, SessionSupport};
 use crate::session::SharedBy;
 
-/// Which session carries the calls of a client; none is known where nobody can be told apart.
-/// `log_level`: what the request itself says of log messages. These name no call, so a request
-/// that wants its own, and is whole in itself, goes over a session that carries no other.
+/// The session that carries the calls of a client; the shared one without a client. `log_level`
+/// is the request's own level. Log messages name no call, so a stateless request that wants its
+/// own goes over a session that carries no other call.
 pub fn route_session(
     client: Option<&Client>,
     log_level: Option<LogLevel>,
@@ -39,11 +40,11 @@ pub fn route_session(
     }
 }
 
-/// Which of the clients that keep sessions share the session with a server: those whose calls
-/// [`route_session`] sends over it.
+/// The clients that share the session with a server, among those that keep sessions: those whose
+/// calls [`route_session`] sends over it.
 pub fn shared_by(support: SessionSupport, sharing: SessionSharing) -> SharedBy {
     match (support, sharing) {
-        // With a server without sessions nobody has one of its own.
+        // With a server without sessions no client has one of its own.
         (SessionSupport::Refused, _) | (_, SessionSharing::Shared) => SharedBy::EveryClient,
         (SessionSupport::Required | SessionSupport::Possible, SessionSharing::Auto) => {
             SharedBy::ClientsThatCannotBeAsked
@@ -55,8 +56,8 @@ pub fn shared_by(support: SessionSupport, sharing: SessionSharing) -> SharedBy {
 }
 
 /// True if a call that was refused over the shared session may be repeated in a session: its
-/// client keeps one, and the server, which needs none, may keep them besides.
-pub(super) fn may_ask_in_session(
+/// client keeps one, and the server, which needs none, may keep sessions besides.
+pub fn may_ask_in_session(
     client: Option<&Client>,
     route: SessionRoute<'_>,
     support: SessionSupport,
@@ -126,7 +127,7 @@ mod tests {
         let exclusive = ["exclusive", "shared", "shared"];
         check(&client(true, true), None, [exclusive, NEVER, exclusive]);
         check(&client(true, false), None, [NEVER, NEVER, exclusive]);
-        // Log messages of its own call are wanted.
+        // The call wants its own log messages.
         check(&client(true, false), Some(LogLevel::USUAL), [exclusive, NEVER, exclusive]);
     }
 

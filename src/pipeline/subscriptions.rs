@@ -37,7 +37,7 @@ impl Pipeline {
     /// the server, or over the shared one.
     ///
     /// # Errors
-    /// Any failure that kept the upstream from answering, or the subscriber from subscribing.
+    /// Any failure that kept the server from answering, or the subscriber from subscribing.
     pub fn subscription(
         &self,
         server: &ServerName,
@@ -59,10 +59,10 @@ impl Pipeline {
 
     /// Unsubscribes for a subscriber that has ended, unless `is_wanted` says that the
     /// subscription is wanted again; takes [`CONTROL_TIMEOUT`] at most. The gateway forgets the
-    /// subscription even if the upstream fails.
+    /// subscription even if the server fails.
     ///
     /// # Errors
-    /// Any failure that kept the upstream from answering.
+    /// Any failure that kept the server from answering.
     pub fn take_back(
         &self,
         server: &ServerName,
@@ -79,7 +79,7 @@ impl Pipeline {
         self.upstream(server)?.unsubscribe(uri, &who, SessionRoute::Shared, &wait)
     }
 
-    /// Forgets a subscription of a subscriber that has ended, without a message to the upstream.
+    /// Forgets a subscription of a subscriber that has ended, without a message to the server.
     pub fn forget_subscription(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
         if let Ok(upstream) = self.upstream(server) {
             upstream.forget_subscription(uri, subscriber);

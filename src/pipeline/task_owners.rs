@@ -23,10 +23,10 @@ pub(super) struct TaskKey {
 #[derive(Debug)]
 struct Binding {
     principal: PrincipalId,
-    /// Over which session with its server the task is spoken of. Ids are unique in a session at
+    /// The session with the server in which the task is named. Ids are unique within a session at
     /// least: the children of a server over stdio may all count from 1.
     session: SessionKind,
-    /// When the server may delete the task; none if it keeps it.
+    /// The time at which the server may delete the task; none if it keeps the task.
     until: Option<Instant>,
     /// The announced type of the task's result.
     output: Output,
@@ -112,8 +112,8 @@ impl TaskOwners {
     ) -> bool {
         let known = self.known();
         let mut bindings = known.of(now, key);
-        // What others have under this id on the shared session is what the server would take
-        // it for there.
+        // On the shared session the server would take the id for the task that another principal
+        // has there.
         let shadows = |it: &Binding| {
             session == SessionKind::Shared
                 && it.session == session
@@ -285,12 +285,12 @@ mod tests {
         assert!(owners.owns(now, &a, &key("1"), SessionKind::Own));
         assert!(owners.owns(now, &b, &key("1"), SessionKind::Own));
         assert_eq!(owners.of_shared(now, &key("1")), None);
-        // On the shared session it means b's from here on.
+        // On the shared session the id means b's task from here on.
         owners.bind(now, &b, key("1"), SessionKind::Shared, None, Output::Object);
         assert!(owners.owns(now, &a, &key("1"), SessionKind::Own));
         assert!(!owners.owns(now, &a, &key("1"), SessionKind::Shared));
         assert!(owners.owns(now, &b, &key("1"), SessionKind::Shared));
-        // And then a's, when the server counts anew.
+        // And then a's task, when the server counts anew.
         owners.bind(now, &a, key("1"), SessionKind::Shared, None, Output::Object);
         assert!(owners.owns(now, &a, &key("1"), SessionKind::Shared));
         assert!(!owners.owns(now, &b, &key("1"), SessionKind::Shared));
@@ -326,7 +326,7 @@ mod tests {
         let id = "x".repeat(TASK_ID_BYTES_MAX + 1);
         owners.bind(now, &named("a"), key(&id), SessionKind::Shared, None, Output::Object);
         assert!(!owners.owns(now, &named("a"), &key(&id), SessionKind::Shared));
-        // A time beyond what a clock can hold is no end.
+        // A time beyond the clock's range sets no end.
         owners.bind(
             now,
             &named("a"),

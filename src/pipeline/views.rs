@@ -13,7 +13,7 @@ use crate::protocol::view::ViewId;
 use crate::upstream::{Upstream, Viewer};
 use crate::wait::Wait;
 
-/// The lists that a client sees of an upstream, where they may be others than all see.
+/// The lists that a client sees of a server, where they may be others than all see.
 pub(super) fn view_of(upstream: &Upstream, viewer: &Viewer<'_>) -> Option<ViewId> {
     upstream.view_of(viewer, route_to(upstream, Some(viewer.client()), None))
 }

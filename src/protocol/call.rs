@@ -42,7 +42,7 @@ impl Caller {
     }
 }
 
-/// One request of a client, whichever door and era it came through.
+/// One request of a client, over any transport and of any era.
 #[derive(Debug)]
 pub struct Call<'a> {
     /// The caller.
@@ -57,19 +57,19 @@ pub struct Call<'a> {
     pub progress_token: Option<String>,
 }
 
-/// How a call ended. A failure before an upstream answered is a [`crate::error::CallError`].
+/// How a call ended. A failure before a server answered is a [`crate::error::CallError`].
 #[derive(Debug, Clone, PartialEq)]
 pub enum Outcome {
     /// The result, an object's text.
     Complete(Raw),
-    /// The upstream answered with an error of its own.
+    /// The server answered with an error of its own.
     Error {
         /// The server that answered.
         server: ServerName,
         /// The error object.
         error: RpcError,
     },
-    /// The upstream needs answers of the client first; the same call is then made again with them
+    /// The server needs answers of the client first; the same call is then made again with them
     /// (2026-07-28, basic/patterns/mrtr).
     InputRequired {
         /// The server that needs them.
@@ -166,7 +166,7 @@ impl Kind {
     }
 }
 
-/// A notification that an upstream sends, during a call or outside of one.
+/// A notification that a server sends, during a call or outside of one.
 #[derive(Debug, Clone, PartialEq)]
 pub enum Notice {
     /// The call's progress: the parameters of `notifications/progress`, whose token is
@@ -176,7 +176,7 @@ pub enum Notice {
     Log(Raw),
     /// The parameters of `notifications/resources/updated`.
     ResourceUpdated(Raw),
-    /// The upstream no longer wants an answer to a request of its own.
+    /// The server no longer wants an answer to a request of its own.
     Withdrawn {
         /// The server that asked. Ids of different servers have nothing to do with each other.
         server: ServerName,
@@ -192,7 +192,7 @@ pub enum Notice {
     },
 }
 
-/// A request of an upstream to the client: sampling, elicitation, roots, or one of a method that
+/// A request of a server to the client: sampling, elicitation, roots, or one of a method that
 /// the gateway does not know.
 #[derive(Debug)]
 pub struct Question {
@@ -259,7 +259,7 @@ impl Question {
 type Answer = Result<Raw, RpcError>;
 
 /// The place for one answer to a [`Question`]. Sending the answer never waits. If the place is
-/// dropped without an answer, the server gets an error, so that no upstream waits for ever.
+/// dropped without an answer, the server gets an error, so that no server waits for ever.
 pub struct AnswerTo(Option<Box<dyn FnOnce(Answer) + Send>>);
 
 impl AnswerTo {
@@ -293,7 +293,7 @@ impl std::fmt::Debug for AnswerTo {
 /// The owner of something that lasts longer than a request, or that is bounded. A task, and all
 /// else that later requests refer to, belongs to a key, whichever session of the key asks;
 /// without keys it belongs to a session, because then nothing else tells clients apart. Bounds
-/// are shared by keys, and without keys by addresses, because anybody opens sessions.
+/// are shared by keys, and without keys by addresses, because any client opens sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrincipalId {
     /// The key of that name.
@@ -350,12 +350,12 @@ pub struct Client {
     /// True if the client's own upstream sessions carry one call at a time: several requests of
     /// one principal that are whole in themselves need not be of one client.
     pub is_exclusive: bool,
-    /// The capabilities that the client declared and that are declared upstream for it: an
+    /// The capabilities that the client declared and that are declared to servers for it: an
     /// object's text.
     pub capabilities: Raw,
-    /// True if it declares sampling, elicitation or roots: what servers ask clients for.
+    /// True if the client declares sampling, elicitation or roots, so that it can be asked.
     pub can_be_asked: bool,
-    /// Whose share of what is bounded its upstream sessions take, as [`Outgoing::charged`].
+    /// The principal in whose share its upstream sessions count, as [`Outgoing::charged`].
     pub charged: Option<PrincipalId>,
 }
 
@@ -364,7 +364,7 @@ pub struct Client {
 pub trait CallSink {
     /// A message for the caller of this call.
     fn notice(&self, notice: Notice);
-    /// The upstream asks the client of this call something. The call goes on meanwhile.
+    /// The server asks the client of this call something. The call goes on meanwhile.
     fn ask(&self, question: Question);
     /// True if a client waits for messages during the call. Where none does, the call is given
     /// only the messages that name it.
@@ -373,7 +373,7 @@ pub trait CallSink {
     }
 }
 
-/// A request on its way to an upstream. The session that sends it mints its id, which is the
+/// A request on its way to a server. The session that sends it mints its id, which is the
 /// progress token too.
 #[derive(Debug)]
 pub struct Outgoing<'a> {

@@ -125,7 +125,7 @@ pub fn initialize_params(revision: Revision, capabilities: &str) -> String {
     )
 }
 
-/// Reads the result of an upstream's `initialize`.
+/// Reads the result of a server's `initialize`.
 ///
 /// # Errors
 /// A member is missing or of the wrong type, or the gateway does not speak the revision.

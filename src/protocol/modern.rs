@@ -191,7 +191,7 @@ pub fn header_mismatch(what: impl Into<String>) -> RpcError {
 pub fn error_for(mut error: RpcError) -> RpcError {
     error.code = match error.code {
         code::RESOURCE_NOT_FOUND => code::INVALID_PARAMS,
-        // Mirrored headers are between the gateway and its upstreams; the client cannot mend
+        // Mirrored headers are between the gateway and its servers; the client cannot mend
         // them.
         code::URL_ELICITATION_REQUIRED | code::HEADER_MISMATCH => code::INTERNAL_ERROR,
         other => other,
@@ -379,8 +379,8 @@ pub fn discover_result(capabilities: &str, instructions: Option<&str>) -> String
     out
 }
 
-/// Reads an upstream's answer to `server/discover`. None if it serves no modern revision that
-/// the gateway speaks.
+/// Reads a server's answer to `server/discover`. None if it serves no modern revision that the
+/// gateway speaks.
 ///
 /// # Errors
 /// The text is no such answer; the error says why.

@@ -25,7 +25,7 @@
 //!
 //! | in which revisions | what | towards the others | held by |
 //! |---|---|---|---|
-//! | up to 2025-11-25 | `initialize`, `notifications/initialized`, `ping` | the doors answer; upstream `server/discover` and `_meta` | `an_initialize_of_any_revision`, `discovery_says_what_the_gateway_is_and_what_is_behind_it` |
+//! | up to 2025-11-25 | `initialize`, `notifications/initialized`, `ping` | the gateway answers; upstream `server/discover` and `_meta` | `an_initialize_of_any_revision`, `discovery_says_what_the_gateway_is_and_what_is_behind_it` |
 //! | up to 2025-11-25 | `logging/setLevel` | `_meta` `logLevel` of each request, and back | `the_lowest_wanted_level_is_set_upstream`, `a_log_message_goes_to_the_only_call_that_wants_any` |
 //! | up to 2025-11-25 | `resources/subscribe`, `resources/unsubscribe`, GET streams, `Last-Event-ID` | `subscriptions/listen`, and back | `a_resource_is_subscribed_to_once_for_all_clients_of_both_eras` |
 //! | up to 2025-11-25 | `notifications/roots/list_changed` | told to servers of sessions alone | `changed_roots_are_told_on_the_clients_own_session_alone` |

@@ -1,4 +1,4 @@
-//! The name of an upstream server.
+//! The name of a server.
 
 use std::fmt;
 

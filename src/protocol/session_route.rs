@@ -1,13 +1,13 @@
-//! Which session with a server carries a call, as a value: `pipeline/session_route.rs` decides it
-//! once for each call, and whatever the call meets on its way reads it.
+//! The session with a server that carries a call, as a value: `pipeline/session_route.rs` decides
+//! it once for each call, and all parts on the call's way read it.
 
 use super::call::Client;
 
-/// Which session with a server carries a call.
+/// The session with a server that carries a call.
 #[derive(Debug, Clone, Copy, PartialEq)]
 pub enum SessionRoute<'a> {
     /// The session that clients share; with a server that keeps none, the way on which each
-    /// request says itself whose it is.
+    /// request names its caller itself.
     Shared,
     /// A session of this client's own, which all of its calls share.
     Own(&'a Client),
@@ -17,7 +17,7 @@ pub enum SessionRoute<'a> {
 }
 
 impl<'a> SessionRoute<'a> {
-    /// The client whose own the session is; none of the shared one.
+    /// The client that owns the session; none for the shared one.
     pub fn client(self) -> Option<&'a Client> {
         match self {
             Self::Shared => None,
@@ -25,7 +25,7 @@ impl<'a> SessionRoute<'a> {
         }
     }
 
-    /// The same without the client.
+    /// The kind of the session, without the client.
     pub fn kind(self) -> SessionKind {
         match self {
             Self::Shared => SessionKind::Shared,
@@ -39,22 +39,22 @@ impl<'a> SessionRoute<'a> {
     }
 }
 
-/// Whose a session with a server is.
+/// The owner of a session with a server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionKind {
-    /// Clients share it, and the server's supervisor keeps it open.
+    /// Clients share the session, and the server's supervisor keeps it open.
     Shared,
-    /// One client's own, which opens on demand.
+    /// One client owns the session, which opens on demand.
     Own,
 }
 
-/// What is known of a server's sessions.
+/// A server's support of sessions, as far as it is known.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SessionSupport {
-    /// It is of a revision with sessions, or what it is was not found out yet.
+    /// The server's revision has sessions, or the revision is not known yet.
     Required,
-    /// It is of a revision without sessions; that it keeps none besides was not found.
+    /// The server's revision has no sessions; it may keep sessions besides.
     Possible,
-    /// It is of a revision without sessions, was asked for one and refused.
+    /// The server's revision has no sessions, and it has refused one.
     Refused,
 }

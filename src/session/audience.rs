@@ -14,18 +14,18 @@ use crate::protocol::view::ViewId;
 pub struct Shared {
     /// The server.
     pub server: ServerName,
-    /// Which clients those are.
+    /// The clients that share the session.
     pub by: SharedBy,
 }
 
-/// Which of the clients that keep sessions share the one with a server.
+/// The clients that share the session with a server, among those that keep sessions.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum SharedBy {
-    /// All of them.
+    /// All clients.
     EveryClient,
-    /// Those that declare neither sampling nor elicitation nor roots.
+    /// Clients that declare neither sampling nor elicitation nor roots.
     ClientsThatCannotBeAsked,
-    /// None: each has its own.
+    /// No client: each has its own session.
     NoClient,
 }
 

@@ -1,4 +1,4 @@
-//! The remains of ended sessions: at upstreams, and their tokens, which must revive no session,
+//! The remains of ended sessions: at servers, and their tokens, which must revive no session,
 //! after a restart either.
 
 use std::collections::{HashSet, VecDeque};
@@ -21,7 +21,7 @@ use crate::turns::Turns;
 pub struct Ended {
     /// The session's id.
     pub session: SessionId,
-    /// The session's identity at upstreams.
+    /// The session's identity at servers.
     pub subscriber: Subscriber,
     /// The server and the server's own URI of each resource that the session was subscribed to.
     pub subscriptions: Vec<(ServerName, String)>,

@@ -36,7 +36,7 @@ pub struct SessionsConfig {
     pub sessions_per_key: usize,
     /// The time without use after which a session ends.
     pub idle: Duration,
-    /// The time for which an upstream's question to a client stays open.
+    /// The time for which a server's question to a client stays open.
     pub parked: Duration,
     /// Receives the remains of sessions that have ended.
     pub left: Sender<Ended>,
@@ -253,7 +253,7 @@ impl Manager {
         let Bearer { principal, admission, charged } = bearer;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
-        let visible_servers = |server: &ServerName| {
+        let is_visible = |server: &ServerName| {
             claims.only.as_ref().is_none_or(|only| only == server)
                 && claims.narrowed.as_ref().is_none_or(|list| list.contains(server))
         };
@@ -261,7 +261,7 @@ impl Manager {
             principal: claims.principal.as_deref().map(Into::into),
             only: claims.only.clone(),
             narrowed: claims.narrowed.clone().map(Into::into),
-            visible_servers: may_hear.into_iter().filter(visible_servers).collect(),
+            visible_servers: may_hear.into_iter().filter(is_visible).collect(),
             admission,
             charged,
         };
@@ -288,11 +288,11 @@ impl Manager {
         (claims.only.as_ref() == only).then(|| self.close(id))
     }
 
-    /// Asks a client something that belongs to no call. A question that is dropped here answers
+    /// Asks a client a question that belongs to no call. A question that is dropped here answers
     /// itself with an error.
     fn ask_on_stream(&mut self, id: &SessionId, question: Question) {
         let Some(session) = self.table.session(id).cloned() else { return };
-        // A client can be asked nothing before it has introduced itself.
+        // Before `initialize` the client has no capabilities, and cannot be asked.
         let caller = session.caller().unwrap_or_else(|| Arc::new(Caller::plain()));
         if !session.hears_of(&question.server) {
             return;
@@ -305,7 +305,7 @@ impl Manager {
         let params = params.as_ref().map(Raw::get);
         let message = request(&RequestId::from(number), &method, params);
         if !self.table.send(id, &message) {
-            // There is no stream, so nobody can be asked.
+            // There is no stream, so the client cannot be asked.
             drop(session.questions.take(number));
         }
     }

@@ -73,7 +73,7 @@ pub struct Session {
     pub door: Transport,
     /// The session's owner.
     pub owner: Owner,
-    /// The identity under which the session subscribes to resources at upstreams.
+    /// The identity under which the session subscribes to resources at servers.
     pub subscriber: Subscriber,
     /// The streams over Streamable HTTP, kept for clients that resume them.
     pub kept: KeptStreams,
@@ -101,7 +101,7 @@ pub struct Session {
     log_level: AtomicU8,
     subscriptions: Subscriptions,
     calls: Mutex<HashMap<RequestId, Arc<Wait>>>,
-    /// What servers have asked its client and wait for.
+    /// The open questions of servers to the client.
     questions: OpenQuestions,
 }
 
@@ -160,11 +160,11 @@ impl Session {
         Some(*views)
     }
 
-    /// True if its client is one of those who share the session with a server: it hears nothing
-    /// of what is said there otherwise.
+    /// True if the client is one of those that share the session with a server; else it is told
+    /// nothing of that session.
     fn shares(&self, by: SharedBy) -> bool {
         match (self.door, by) {
-            // It stands for subscriptions alone, which are the shared session's.
+            // Such a session stands for subscriptions alone, which are the shared session's.
             (Transport::Listen, _) | (_, SharedBy::EveryClient) => true,
             (_, SharedBy::ClientsThatCannotBeAsked) => !self.can_be_asked(),
             (_, SharedBy::NoClient) => false,
@@ -188,9 +188,8 @@ impl Session {
         PrincipalId::new(self.owner.principal.as_ref(), &self.id)
     }
 
-    /// A number for a stream that is about to be opened: of two streams, the newer one has the
-    /// higher number, whichever is attached first. It is taken before the client can know that
-    /// the stream is open.
+    /// A number for a stream that is about to be opened: the newer of two has the higher number,
+    /// whichever is attached first. It is taken before the client can know of the stream.
     pub fn next_stream(&self) -> u64 {
         self.last_stream.fetch_add(1, Ordering::Relaxed) + 1
     }
@@ -213,8 +212,7 @@ impl Session {
         LogLevel::ALL.get(number.checked_sub(1)?).copied()
     }
 
-    /// True if the client wants such a log message. A client that has set no level takes every
-    /// one.
+    /// True if the client wants such a log message; without a level it wants every one.
     pub fn wants_log(&self, level: Option<LogLevel>) -> bool {
         match (self.log_level(), level) {
             (Some(wanted), Some(level)) => level >= wanted,
@@ -323,7 +321,7 @@ type View = Arc<RwLock<HashMap<SessionId, Arc<Session>>>>;
 pub struct Sessions {
     inbox: Sender<Command>,
     view: View,
-    /// A question to a client stays open for so long.
+    /// The time for which a question to a client stays open.
     parked: Duration,
 }
 
@@ -386,9 +384,8 @@ impl Sessions {
         self.ask(|reply| Command::Attach { id, number, stream, reply })
     }
 
-    /// Ends a session: its calls are cancelled and its streams closed. The session has ended when
-    /// this returns, and its end is on the disk if there is a state directory, unless the disk is
-    /// slow.
+    /// Ends a session: its calls are cancelled and its streams closed. When this returns, its end
+    /// is on the disk too, if there is a state directory and the disk is not slow.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -401,9 +398,8 @@ impl Sessions {
         Ok(())
     }
 
-    /// As [`Sessions::close`], for a session of an earlier process that cannot be revived because
-    /// there is no room for it. False if the id is not that of such a session, or it belongs to
-    /// others.
+    /// As [`Sessions::close`], for a session of an earlier process for which there is no room.
+    /// False if the id is not that of such a session, or the session belongs to others.
     ///
     /// # Errors
     /// The session thread does not answer in time.
@@ -463,13 +459,13 @@ impl Sessions {
     }
 
     /// Asks the client of a session a question that belongs to no call, on its newest stream. If
-    /// there is no stream, the upstream gets an error. Never waits.
+    /// there is no stream, the server gets an error. Never waits.
     pub fn ask_unasked(&self, id: &SessionId, question: Question) {
         // If the inbox is full, the dropped question answers itself with an error.
         self.tell_unasked(Command::AskUnasked { id: id.clone(), question }).ok();
     }
 
-    /// Like [`Session::withdraw`], and tells the client on its newest stream. Never waits.
+    /// As [`Session::withdraw`], and tells the client on its newest stream. Never waits.
     pub fn withdraw_unasked(&self, id: &SessionId, server: ServerName, upstream_id: RequestId) {
         self.tell(Command::WithdrawUnasked { id: id.clone(), server, upstream_id }).ok();
     }
@@ -486,9 +482,8 @@ impl Sessions {
         view.get(id).map(|session| session.principal_id())
     }
 
-    /// The least important level from which a client that shares a session with a server wants
-    /// log messages; clients that have set none count with the usual one. None where no client
-    /// has set one.
+    /// The lowest log level of the clients that share a session with a server, with the usual
+    /// level for those that have set none. None where no client has set one.
     pub fn lowest_log_level(&self, shared: &Shared) -> Option<LogLevel> {
         let view = self.view.read();
         let sharing = view.values().filter(|session| match session.door {

@@ -234,7 +234,7 @@ mod tests {
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
         assert!(!table.hears("x", &name("a")));
-        // A request that was admitted before cannot bring it back.
+        // A request that was admitted before the change cannot bring the subscription back.
         let late = session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared);
         assert_eq!(late, Err(Refused::NotHeard));
     }
@@ -327,15 +327,15 @@ mod tests {
                 (!ends).then_some(rescoped)
             }),
         };
-        let visible_servers = |ends: bool, admission: u64| {
+        let heard = |ends: bool, admission: u64| {
             rescope(ends).late(owner(admission)).map(|owner| owner.visible_servers.len())
         };
         assert_eq!(
-            [0, 1, 2, 3].map(|at| visible_servers(false, at)),
+            [0, 1, 2, 3].map(|at| heard(false, at)),
             [None, Some(1), Some(2), Some(2)]
         );
         assert_eq!(
-            [0, 1, 2, 3].map(|at| visible_servers(true, at)),
+            [0, 1, 2, 3].map(|at| heard(true, at)),
             [None, None, Some(2), Some(2)]
         );
     }

@@ -13,8 +13,9 @@ use crate::sync::Mutex;
 pub(super) type Resource = (ServerName, String);
 
 /// The resources, each with the URI that the client wrote, and the session with the server over
-/// which the subscription goes: with one of the client's own it ends. None once the session has ended:
-/// under one lock it is either collected at the end or refused.
+/// which the subscription goes: with a session of the client's own the subscription ends. None
+/// once the session has ended: by this one lock a subscription is either collected at the end or
+/// refused.
 pub(super) struct Subscriptions(Mutex<Option<HashMap<Resource, (String, SessionKind)>>>);
 
 impl Subscriptions {
@@ -52,7 +53,7 @@ impl Subscriptions {
         self.lock().as_ref().is_some_and(|resources| resources.contains_key(resource))
     }
 
-    /// The URI under which the client subscribed, if it has over such a session.
+    /// The URI with which the client subscribed over such a session, if it has.
     pub(super) fn asked(&self, resource: &Resource, over: SessionKind) -> Option<String> {
         let resources = self.lock();
         let (asked, mine) = resources.as_ref()?.get(resource)?;

@@ -1,5 +1,4 @@
-//! Pure: the table of sessions and its rules: bounds, idle time, audiences. Pure: time is an
-//! argument.
+//! Pure: the table of sessions: bounds, idle time, audiences. Time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -48,14 +47,12 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
-    /// The places of each principal: of its sessions, and of the ended sessions whose remains
-    /// wait.
+    /// The places of each principal: of sessions, and of ended ones whose remains wait.
     pub(super) shares: Shares<PrincipalId>,
     /// The remains of ended sessions that `tidy` has not taken yet. Each counts as a session, so
     /// both together are bounded by `limits.sessions`.
     left: LeftBehind,
-    /// The remains of open sessions at servers that they may see no more, not taken by `tidy`
-    /// yet: one entry a session.
+    /// The remains of open sessions at servers that they may see no more: one entry each.
     pub(super) narrowed: HashMap<SessionId, Ended>,
 }
 
@@ -78,8 +75,7 @@ impl Table {
     ) -> Result<Arc<Session>, Full> {
         let visible_servers = owner.visible_servers.clone();
         let held = self.per_key.get(&owner.principal).copied().unwrap_or_default();
-        // Without keys no client can be told from another, so the bound on all sessions is the
-        // only one.
+        // Without keys no client can be told from another: only the bound on all holds.
         if owner.principal.is_some() && held >= self.bounds.sessions_per_key {
             return Err(Full::SessionsPerKey);
         }
@@ -143,9 +139,8 @@ impl Table {
             oldest.close();
         }
         if let Some(listening) = entry.session.listening.get() {
-            // This thread sends the acknowledgement, because it sends all other messages: so no
-            // message comes before it, and none is missed after it (2026-07-28,
-            // basic/patterns/subscriptions).
+            // This thread sends all messages, so none comes before the acknowledgement and none
+            // is missed after it (2026-07-28, basic/patterns/subscriptions).
             let first = sse::event("", &acknowledged(&listening.id, &listening.filter));
             entry.send(&first.into());
         }
@@ -210,15 +205,15 @@ impl Table {
         }
     }
 
-    /// Sends a message to an audience, to each session on one stream only (2025-11-25,
-    /// basic/transports, Multiple Connections): its newest.
+    /// Sends a message to an audience, to each session on its newest stream only (2025-11-25,
+    /// basic/transports, Multiple Connections).
     pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
         let event = EncodedEvent::from(sse::event("", message));
-        let visible_servers = |session: &Session, server: &ServerName| {
+        let may_see = |session: &Session, server: &ServerName| {
             session.hears_of(server) && session.caller().is_some()
         };
         let shares = |session: &Session, shared: &Shared| {
-            visible_servers(session, &shared.server) && session.shares(shared.by)
+            may_see(session, &shared.server) && session.shares(shared.by)
         };
         match to {
             Audience::One(id, server) => {
@@ -230,14 +225,14 @@ impl Table {
             }
             Audience::Hearing(server) => {
                 for entry in
-                    self.entries.values_mut().filter(|it| visible_servers(&it.session, server))
+                    self.entries.values_mut().filter(|it| may_see(&it.session, server))
                 {
                     entry.tell(message, &event);
                 }
             }
             Audience::Seeing(server, view) => {
                 for entry in self.entries.values_mut() {
-                    if visible_servers(&entry.session, server) && entry.session.sees(*view) {
+                    if may_see(&entry.session, server) && entry.session.sees(*view) {
                         entry.tell(message, &event);
                     }
                 }
@@ -285,7 +280,7 @@ impl Table {
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
         let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
-        // What is the same for many is written once, and shared.
+        // An event that is the same for many is encoded once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
         for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
@@ -334,8 +329,8 @@ impl Table {
         self.entries.get(id).map(|entry| &entry.session)
     }
 
-    /// The sessions that should end: idle ones, and those whose stream, with which they live, has
-    /// ended. Closes the questions of the others that have waited for too long.
+    /// The sessions to end: idle ones, and those whose stream, with which they live, has ended.
+    /// Closes the questions of the others that have waited for too long.
     pub(super) fn over(&mut self, now: Instant) -> Vec<SessionId> {
         let idle = self.bounds.idle;
         let mut over = Vec::new();

@@ -37,8 +37,8 @@ pub fn tell_calls(wanted: bool) {
     CALLS.store(wanted, Ordering::Relaxed);
 }
 
-/// What is alike: whose it is, as the configuration names the key (empty without one), and why it
-/// was turned away. One address may be a whole team's.
+/// Refusals alike: the peer's address, the key's name (empty without one), and the reason. One
+/// address may be a whole team's.
 type Kind = (Option<IpAddr>, String, &'static str);
 
 /// The last refusals, and the bounds on their lines.
@@ -86,7 +86,7 @@ fn refusals() -> std::sync::MutexGuard<'static, Refusals> {
     REFUSALS.lock()
 }
 
-/// What was turned away last, the newest first.
+/// The last refusals, the newest first.
 pub fn recent_refusals() -> Vec<ToldRequest> {
     refusals().recent.iter().rev().cloned().collect()
 }

@@ -10,7 +10,7 @@ use crate::sync::Mutex;
 
 /// Receives all activities.
 pub trait Watcher: Debug + Send + Sync {
-    /// Never waits.
+    /// Takes a report, without a wait.
     fn told(&self, request: &ToldRequest);
 }
 
@@ -32,7 +32,7 @@ pub(super) fn is_watched() -> bool {
     IS_WATCHED.load(Ordering::Relaxed)
 }
 
-/// Tells the watcher, if there is anything to tell. The lock of this thread's record is not held, since whoever is told may log.
+/// Gives a report to the watcher. This thread's record is not locked, since the watcher may log.
 pub(super) fn tell(request: Option<ToldRequest>) {
     let Some(request) = request else { return };
     let told = watcher().as_ref().and_then(Weak::upgrade);

@@ -1,19 +1,20 @@
-//! The lines with the beginning of a call's arguments and result, where the configuration wants them.
+//! Log lines with the beginning of a call's arguments and result, where the configuration asks
+//! for them.
 
 use ::log::Level;
 
 use super::{log, request};
 
-/// Which side of a call a line has.
+/// The body of a call that is logged.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Body {
-    /// What the tool is called with.
+    /// The arguments of the tool.
     Arguments,
-    /// What it gave.
+    /// The tool's result.
     Result,
 }
 
-/// A line with the beginning of a body, and of which request it is.
+/// Logs a line with the beginning of a body, and the id of its request.
 pub fn tell(tool: &str, of: Body, body: &str) {
     let (id, key) = request::named()
         .map_or_else(Default::default, |(id, key)| (id.as_str().to_owned(), key));

@@ -7,7 +7,7 @@ use ring::rand::{SecureRandom, SystemRandom};
 
 use crate::limits::REQUEST_ID_BYTES_MAX;
 
-/// The id of one HTTP request in logs, in its answer, and towards upstreams. It is copied and
+/// The id of one HTTP request in logs, in its answer, and towards servers. It is copied and
 /// never allocated.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub struct RequestName {

@@ -13,9 +13,9 @@ pub enum CallOutcome {
     ToolError,
     /// The client asked for something invalid.
     ClientError,
-    /// The upstream failed, or is down.
+    /// The server failed, or is down.
     UpstreamError,
-    /// The upstream did not answer in time.
+    /// The server did not answer in time.
     Timeout,
     /// A bound is reached, or the gateway failed.
     Overloaded,
@@ -67,7 +67,7 @@ impl CallOutcome {
         }
     }
 
-    /// The outcome for an upstream's error: wrong arguments are the client's fault.
+    /// The outcome for a server's error: wrong arguments are the client's fault.
     pub fn of_answer(rpc_code: i64) -> CallOutcome {
         if rpc_code == code::INVALID_PARAMS { Self::ClientError } else { Self::UpstreamError }
     }

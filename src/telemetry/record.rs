@@ -1,4 +1,4 @@
-//! What is known of one request, and the form in which operators are told of it.
+//! The record of one request, and its form for operators.
 
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
@@ -11,56 +11,57 @@ use crate::limits::ACCESS_TEXT_CHARS_MAX;
 use crate::protocol::method::Method;
 use crate::telemetry::redact;
 
-/// Why something is refused that is there, and not for whoever asks. Only operators are told.
+/// The reason of a refusal of an item that exists, but is hidden from the client. Only operators
+/// see it.
 const HIDDEN: &str = "hidden";
 
-/// One request as operators are told of it: in work, answered, or turned away.
+/// One request as operators are told of it: in work, answered, or refused.
 #[derive(Debug, Clone)]
 pub struct ToldRequest {
-    /// When it was told.
+    /// The time of the report.
     pub at: SystemTime,
-    /// The request's name.
+    /// The request's id.
     pub id: String,
-    /// Who sent it.
+    /// The address of the peer.
     pub peer: String,
-    /// The name of its key; empty without one.
+    /// The name of the request's key; empty without one.
     pub key: String,
-    /// The client, as it calls itself.
+    /// The name that the client gives itself.
     pub client: String,
-    /// How it came in; empty before a message was read.
+    /// The door by which the request came in; empty before a message was read.
     pub door: &'static str,
-    /// The method that it asks for; empty before a message was read.
+    /// The method's name; empty before a message was read.
     pub method: &'static str,
     /// The tool's offered name, or empty.
     pub tool: String,
     /// The server's name, or empty.
     pub server: String,
-    /// How it ended; empty while it is in work.
+    /// The outcome's word; empty while the request is in work.
     pub outcome: &'static str,
     /// The HTTP status of the answer; 0 where there was none.
     pub status: u16,
-    /// How long it took, or has been in work.
+    /// The time that the request took, or has been in work.
     pub took: Duration,
-    /// What went wrong, or empty.
+    /// The failure, or empty.
     pub message: String,
-    /// Why it was turned away, if it was.
+    /// The refusal, if the request was refused.
     pub refused: Option<Refused>,
 }
 
-/// Why a request was turned away.
+/// The refusal of a request.
 #[derive(Debug, Clone)]
 pub struct Refused {
     /// The reason.
     pub reason: &'static str,
-    /// The reason that its client was told, which may say less.
+    /// The reason that the client was given, which may say less.
     pub reason_told: &'static str,
     /// The HTTP method and path; empty where they were not read.
     pub request: String,
-    /// How many more of its peer, key and reason there were since the last one that was told.
+    /// The number of refusals alike (peer, key and reason) since the last one that was reported.
     pub left_out: u64,
 }
 
-/// What the head of an HTTP request says to telemetry.
+/// The head of an HTTP request, as far as telemetry uses it.
 #[derive(Debug, Clone, Copy)]
 pub struct Incoming<'a> {
     /// `X-Request-Id`.
@@ -71,21 +72,21 @@ pub struct Incoming<'a> {
     pub tracestate: Option<&'a str>,
     /// `User-Agent`.
     pub agent: Option<&'a str>,
-    /// HTTP's method.
+    /// The HTTP method.
     pub method: &'a str,
-    /// Without the query.
+    /// The path without the query.
     pub path: &'a str,
-    /// Who sent it; none over a Unix socket.
+    /// The address of the peer; none over a Unix socket.
     pub peer: Option<IpAddr>,
-    /// Bytes of its body.
+    /// Bytes of the body.
     pub bytes_in: usize,
 }
 
-/// One message of a request: what is asked for.
+/// One message of a request.
 #[derive(Debug, Clone, Copy)]
 pub(super) struct RequestedMethod {
     pub(super) door: Door,
-    /// None of a method that the gateway does not know.
+    /// The method; none if the gateway does not know it.
     pub(super) method: Option<Method>,
     pub(super) began: Instant,
     pub(super) took: Option<Duration>,
@@ -97,11 +98,11 @@ impl RequestedMethod {
     }
 }
 
-/// What is known of a request so far.
+/// The known facts about a request.
 #[derive(Debug)]
 pub(super) struct Record {
     pub(super) is_in_work: bool,
-    /// A call that outlives its request is told of by the request.
+    /// True for a call that outlives its request; its own request is logged instead.
     pub(super) is_apart: bool,
     pub(super) id: Option<RequestName>,
     pub(super) trace: Trace,
@@ -113,17 +114,17 @@ pub(super) struct Record {
     pub(super) client: String,
     pub(super) bytes_in: usize,
     pub(super) bytes_out: usize,
-    /// 0 where nothing was answered.
+    /// The status of the answer; 0 before there is one.
     pub(super) status: u16,
     pub(super) asked: Option<RequestedMethod>,
     pub(super) tool: String,
     pub(super) server: String,
     pub(super) outcome: Option<CallOutcome>,
-    /// Why it was turned away.
+    /// The reason of a refusal.
     pub(super) refused: Option<&'static str>,
-    /// What it asks for is there, and not for whoever asks.
+    /// True if the requested item exists, but is hidden from the client.
     pub(super) is_hidden: bool,
-    /// What stands for the tool is the client's text, of which no span is made.
+    /// True if `tool` is the client's own text, which is not put into a span.
     pub(super) is_tool_as_asked: bool,
     pub(super) error: String,
 }
@@ -163,7 +164,7 @@ pub(super) fn set(text: &mut String, new: &str, chars_max: usize) {
 }
 
 impl Record {
-    /// Why it was turned away, as operators are told.
+    /// The reason of a refusal, for operators.
     pub(super) fn reason(&self) -> Option<&'static str> {
         self.refused.map(|told| if self.is_hidden { HIDDEN } else { told })
     }
@@ -173,7 +174,7 @@ impl Record {
         of_message.unwrap_or_else(|| self.began.elapsed())
     }
 
-    /// A request begins: the record is filled again.
+    /// Fills the record with a new request.
     pub(super) fn begin(&mut self, incoming: Incoming<'_>) -> RequestName {
         let id = incoming.id.and_then(RequestName::parse).unwrap_or_else(RequestName::random);
         self.clear_message();
@@ -197,7 +198,7 @@ impl Record {
         self.error.clear();
     }
 
-    /// What was asked for is answered, if it is not already.
+    /// Notes the answer of the message, if it is not noted already.
     pub(super) fn answer(&mut self, default: CallOutcome) {
         let Some(asked) = self.asked.as_mut().filter(|asked| asked.took.is_none()) else {
             return;
@@ -220,17 +221,17 @@ impl Record {
             id: self.id.as_ref().map_or("", RequestName::as_str),
         });
     }
-    /// The name of the request; empty before it has one.
+    /// The id of the request; empty before it has one.
     pub(super) fn id(&self) -> &str {
         self.id.as_ref().map_or("", RequestName::as_str)
     }
 
-    /// The path as a line has it, without what may be secret.
+    /// The path in a log line, without possible secrets.
     pub(super) fn path(&self) -> String {
         redact::url(&self.path)
     }
 
-    /// The request as operators are told of it.
+    /// The request in the form for operators.
     pub(super) fn told(&self) -> ToldRequest {
         let asked = self.asked.as_ref();
         let refused = |reason| Refused {
@@ -258,7 +259,7 @@ impl Record {
     }
 }
 
-/// Who is at the other end, as lines have it.
+/// The peer's address in log lines.
 pub(super) fn peer_text(peer: Option<IpAddr>) -> String {
     peer.map_or_else(|| "unix".to_owned(), |ip| ip.to_string())
 }

@@ -47,8 +47,9 @@ fn registered() -> Shared {
     record
 }
 
-/// Ends the message of a record: it has a line, as has a request that was turned away before there was a message.
-/// Returns what watchers are to be told of it once the record's lock is released.
+/// Ends the message of a record: writes its line, or that of a request that was refused before
+/// there was a message. Returns the report for watchers, to be given once the record's lock is
+/// released.
 fn flush(record: &mut Record) -> Option<ToldRequest> {
     record.answer(CallOutcome::Cancelled);
     let mut told = None;
@@ -60,8 +61,8 @@ fn flush(record: &mut Record) -> Option<ToldRequest> {
     told
 }
 
-/// Calls `change` with this thread's record, if it serves a request. It must not log: a line asks
-/// for the record itself.
+/// Calls `change` with this thread's record, if it serves a request. `change` must not log: a log
+/// line uses the record itself.
 pub(super) fn with<T>(change: impl FnOnce(&mut Record) -> T) -> Option<T> {
     // A thread that ends has no record any more.
     let changed = CURRENT.try_with(|current| {
@@ -79,7 +80,7 @@ pub struct Served {
     pub name: RequestName,
 }
 
-/// Notes the begin of a request on this thread.
+/// Notes the beginning of a request on this thread.
 pub fn begin(incoming: Incoming<'_>) -> Served {
     let begun =
         CURRENT.try_with(|current| lock(current.get_or_init(registered)).begin(incoming));
@@ -107,8 +108,8 @@ pub fn client(name: &str) {
     with(|record| set(&mut record.client, name, ACCESS_TEXT_CHARS_MAX));
 }
 
-/// Notes the begin of a message: later notes belong to it. `params` are its parameters, for their
-/// `_meta.traceparent`.
+/// Notes the beginning of a message: later notes belong to it. `params` are its parameters, for
+/// their `_meta.traceparent`.
 pub fn ask(door: Door, method: &str, params: Option<&str>) {
     let before = with(|record| {
         let before = flush(record);
@@ -178,8 +179,8 @@ fn is_error(result: &str) -> bool {
         && RawObject::parse(result).is_ok_and(|it| it.get("isError") == Some("true"))
 }
 
-/// A call failed, and is about to be put into words. `word` is what it is turned away with, if it is
-/// none of the upstream's failures.
+/// Notes a failed call before its error is put into words. `word` is the reason of the refusal,
+/// if the failure is not the server's.
 pub fn failed(error: &CallError, word: Option<&'static str>) {
     with(|record| {
         record.outcome = Some(CallOutcome::of_failure(error));
@@ -193,8 +194,8 @@ pub fn failed(error: &CallError, word: Option<&'static str>) {
     });
 }
 
-/// Counts one more request that is turned away, this thread's: its line and `/status` say why, by
-/// `word` where that says more, and in the words that the client is given.
+/// Counts a refusal of the request that this thread serves: its line and `/status` show the
+/// reason, as `word` where that says more, and the client's text.
 pub fn turned_away(reason: Reason, word: Option<&'static str>, message: &str) {
     rejected::count(reason);
     with(|record| {
@@ -231,14 +232,14 @@ pub(super) fn named() -> Option<(RequestName, String)> {
     with(|record| record.id.map(|id| (id, record.key.clone()))).flatten()
 }
 
-/// A request to an upstream is about to be made: its `_meta` says what it is part of, and so will
-/// its head. A trace that is not recorded here goes on as it came.
+/// Begins a request to a server: its `_meta` carries the parent, and so will its head. A trace
+/// that is not recorded here is passed on unchanged.
 pub fn ask_upstream(meta: &mut Option<RawObject<'_>>) -> Asking {
     with(|record| record.trace.ask_upstream(meta)).unwrap_or_else(|| Asking::begin(None))
 }
 
-/// Calls `set` with the name and value of each header by which a request to an upstream says what
-/// it is part of.
+/// Calls `set` with the name and value of each header that tells a server the request's id and
+/// trace.
 pub fn write_headers(mut set: impl FnMut(&'static str, &str)) {
     with(|record| {
         if let Some(id) = &record.id {
@@ -286,7 +287,7 @@ impl Carried {
     }
 }
 
-/// The requests in work, the oldest first, and how many there are if that is more than `max`.
+/// The requests in work, the oldest first, at most `max`, and the number of all of them.
 pub fn in_work(max: usize) -> (Vec<ToldRequest>, usize) {
     let all: Vec<Shared> = {
         let all = ALL.lock();

@@ -1,5 +1,5 @@
 //! The spans of a request: its parent, its own span where it is sampled, and the headers passed
-//! on to upstreams.
+//! on to servers.
 
 use std::net::IpAddr;
 use std::sync::OnceLock;
@@ -24,7 +24,7 @@ const TRACESTATE_BYTES_MAX: usize = 512;
 pub(super) enum SpanKind {
     /// A request of a client.
     Server,
-    /// A request to an upstream.
+    /// A request to a server.
     Client,
 }
 
@@ -108,7 +108,7 @@ pub(super) struct Trace {
     /// `tracestate` of the HTTP head.
     state: String,
     span: Option<Open>,
-    /// The parent that requests to upstreams carry.
+    /// The parent that requests to servers carry.
     outgoing: Option<TraceContext>,
     rpc_id: String,
     session: String,
@@ -128,7 +128,7 @@ impl Trace {
         }
     }
 
-    /// Notes the begin of a message. A parent in its `_meta` comes before one in the head.
+    /// Notes the beginning of a message. A parent in its `_meta` comes before one in the head.
     pub(super) fn ask(&mut self, params: Option<&str>) {
         (self.span, self.outgoing) = (None, None);
         self.rpc_id.clear();
@@ -170,7 +170,7 @@ impl Trace {
         }
     }
 
-    /// Calls `set` with the headers of a request to an upstream.
+    /// Calls `set` with the headers of a request to a server.
     pub(super) fn write(&self, set: &mut impl FnMut(&'static str, &str)) {
         if let Some(outgoing) = self.outgoing {
             set("traceparent", &outgoing.to_text());
@@ -180,7 +180,7 @@ impl Trace {
         }
     }
 
-    /// A request to an upstream is about to be made for the message: its `_meta` says what it is part of.
+    /// Begins a request to a server for the message: its `_meta` carries the parent.
     pub(super) fn ask_upstream(&mut self, meta: &mut Option<RawObject<'_>>) -> Asking {
         let own = self.span.map(|span| Open::new(Some(span.context)));
         let said = || {
@@ -198,14 +198,14 @@ impl Trace {
         Asking::begin(own)
     }
 
-    /// The message is answered.
+    /// Notes the answer of the message, and ends its span.
     pub(super) fn answered(&mut self, told: &Answered<'_>) {
         let Some(open) = self.span.take() else { return };
         let mut attributes = told.attributes();
         let more = [(names::RPC_ID, &self.rpc_id), (names::SESSION, &self.session)];
         let more = more.into_iter().filter(|(_, text)| !text.is_empty());
         attributes.extend(more.map(|(name, text)| (name, text.clone())));
-        // Requests to an upstream from here on do not belong to the message.
+        // Requests to a server from here on do not belong to the message.
         self.outgoing = None;
         push(told.span(open, SpanKind::Server, attributes));
     }
@@ -215,7 +215,7 @@ impl Trace {
 #[derive(Debug)]
 pub(super) struct Answered<'a> {
     pub(super) door: Door,
-    /// None of a method that the gateway does not know.
+    /// The method; none if the gateway does not know it.
     pub(super) method: Option<Method>,
     pub(super) outcome: CallOutcome,
     pub(super) took: Duration,
@@ -315,7 +315,7 @@ fn parent_of(params: &str) -> Option<TraceContext> {
     TraceContext::parse(&meta.string("traceparent").ok()??)
 }
 
-/// The span of a request to an upstream for this thread's request.
+/// The span of a request to a server for this thread's request.
 #[derive(Debug)]
 pub struct Asking {
     open: Option<Open>,
@@ -323,12 +323,12 @@ pub struct Asking {
 }
 
 impl Asking {
-    /// The request begins now; its span, where it has one.
+    /// The span of a request that begins now, if it has one.
     pub(super) fn begin(open: Option<Open>) -> Asking {
         Asking { open, began: Instant::now() }
     }
 
-    /// The upstream has answered, or failed to.
+    /// Ends the span: the server has answered, or failed.
     pub fn answered(
         self,
         (server, method, target): (&str, &str, &str),

@@ -1,23 +1,23 @@
-//! What keeps a client's connection alive while its call waits.
+//! The heartbeat that keeps a client's connection alive while its call waits.
 
 use std::sync::Weak;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
-/// The way to a call's client, as far as its connection is to be kept alive.
+/// A call's client, as far as its connection is to be kept alive.
 pub trait KeepAlive: Send + Sync {
     /// Sends the client a keep-alive if nothing was sent to it for as long as `every`. Returns
-    /// when that is to be looked at next. It may take as long as any write to the client.
+    /// the time of the next check. The call may take as long as any write to the client.
     fn keep_alive(&self, every: Duration) -> Instant;
 }
 
-/// How often a wait keeps its client's connection alive. A beat is run by the thread that waits,
-/// with no lock held, and the wait goes on after it.
+/// The interval of keep-alives on a client's connection. The waiting thread runs a beat, with no
+/// lock held, and the wait goes on after it.
 #[derive(Clone)]
 pub struct Heartbeat {
     /// The longest silence. The first beat comes so long after the beginning of the wait.
     pub every: Duration,
-    /// Where the beats go. There are none once that has been dropped.
+    /// The client of the beats. There are no beats once it has been dropped.
     pub client: Weak<dyn KeepAlive>,
 }
 
@@ -27,25 +27,25 @@ impl std::fmt::Debug for Heartbeat {
     }
 }
 
-/// A wait's heartbeat, and when the next beat is due.
+/// A wait's heartbeat, and the time of the next beat.
 pub(super) struct Beats {
     heartbeat: Heartbeat,
     began: Instant,
-    /// In microseconds after the beginning. [`NO_BEAT`] while a beat is run, and once there are
-    /// no more.
+    /// The time of the next beat, in microseconds after the beginning. [`NO_BEAT`] while a beat
+    /// is run, and once there are no more.
     due_us: AtomicU64,
 }
 
 const NO_BEAT: u64 = u64::MAX;
 
 impl Beats {
-    /// Those of a wait that begins now.
+    /// The beats of a wait that begins now.
     pub(super) fn new(heartbeat: Heartbeat, now: Instant) -> Beats {
         let due_us = AtomicU64::new(in_us(heartbeat.every));
         Beats { heartbeat, began: now, due_us }
     }
 
-    /// When the next one is due, if there is one.
+    /// The time of the next beat, if there is one.
     pub(super) fn next(&self) -> Option<Instant> {
         match self.due_us.load(Ordering::Acquire) {
             NO_BEAT => None,
@@ -53,9 +53,9 @@ impl Beats {
         }
     }
 
-    /// Runs one that is due.
+    /// Runs a beat that is due.
     pub(super) fn run(&self) {
-        // While this one is run no other begins, whoever waits on the same wait meanwhile.
+        // While this beat is run no other begins, even if another thread waits on the same wait.
         if self.due_us.swap(NO_BEAT, Ordering::AcqRel) == NO_BEAT {
             return;
         }
@@ -66,7 +66,7 @@ impl Beats {
     }
 }
 
-/// Whole microseconds, rounded up: what is due is not looked at a moment too early.
+/// Whole microseconds, rounded up, so that no beat is due a moment too early.
 fn in_us(time: Duration) -> u64 {
     u64::try_from(time.as_nanos().div_ceil(1000)).unwrap_or(NO_BEAT)
 }
@@ -81,8 +81,8 @@ mod tests {
     const EVERY: Duration = Duration::from_millis(20);
     const LONG: Duration = Duration::from_secs(5);
 
-    /// A client that notes its beats. It may be sent something besides, and its beats may do
-    /// something.
+    /// A client that notes its beats. Other messages may be sent to it, and its beats may run
+    /// code.
     #[derive(Default)]
     struct Beaten {
         beats: Mutex<Vec<Instant>>,
@@ -108,7 +108,7 @@ mod tests {
                 return due;
             }
             self.beats.lock().unwrap().push(now);
-            // Taken already where a beat is run inside another.
+            // The lock is taken already where a beat is run inside another.
             if let Ok(during) = self.during.try_lock()
                 && let Some(during) = &*during
             {
@@ -156,7 +156,7 @@ mod tests {
             client.send();
             wait.until(None, Some(EVERY / 10)).unwrap();
         }
-        // A machine that is busy may have slept for longer than a beat's time.
+        // On a busy machine the sleep may have lasted longer than a beat's time.
         assert!(client.count() <= 1, "{}", client.count());
     }
 
@@ -187,7 +187,7 @@ mod tests {
         *client.during.lock().unwrap() = Some(Box::new(move || {
             same.set_timeout(LONG, LONG);
             same.progressed();
-            // However long a beat waits itself.
+            // The beat itself waits for a long time.
             same.until(None, Some(EVERY * 2)).unwrap();
             same.interrupt(Interrupted::Cancelled);
         }));

@@ -1,9 +1,9 @@
-//! What a call's thread watches while it waits: a descriptor, its own client, a cancellation
-//! and its deadline, all in one `poll`.
+//! The wait of a call's thread: for a descriptor, its own client, a cancellation and its
+//! deadline, all in one `poll`.
 //!
-//! Everything that a call waits for is a descriptor. An answer that another thread reads, and a
-//! slot that comes free, ring the call's [`Bell`]. However long the call waits, and for whatever,
-//! the wait itself keeps the client's connection alive meanwhile ([`Heartbeat`]).
+//! A call waits for descriptors alone. An answer that another thread reads, and a permit that
+//! comes free, ring the call's [`Bell`]. During any wait, the wait itself keeps the client's
+//! connection alive ([`Heartbeat`]).
 
 use std::io;
 use std::os::fd::{AsFd, BorrowedFd, OwnedFd};
@@ -29,7 +29,7 @@ impl Bell {
         Ok(Bell(eventfd(0, EventfdFlags::CLOEXEC | EventfdFlags::NONBLOCK)?))
     }
 
-    /// Wakes whoever polls this bell, now or at the next poll.
+    /// Wakes the thread that polls this bell, now or at its next poll.
     pub fn ring(&self) {
         // The counter can only be full when the bell rings already.
         rustix::io::write(&self.0, &1_u64.to_ne_bytes()).ok();
@@ -37,7 +37,7 @@ impl Bell {
 
     /// Silences the bell.
     pub fn clear(&self) {
-        // Nothing to read means that it was silent.
+        // If there is nothing to read, the bell was silent.
         rustix::io::read(&self.0, &mut [0_u8; 8]).ok();
     }
 }
@@ -48,7 +48,7 @@ impl AsFd for Bell {
     }
 }
 
-/// Why a wait ended before what was waited for.
+/// The reason why a wait ended early.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Interrupted {
     /// The client said that it no longer wants the answer.
@@ -63,21 +63,21 @@ pub enum Interrupted {
     Retired,
 }
 
-/// What a wait ended with.
+/// The reason why one poll of a wait ended.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Woken {
     /// The watched descriptor is ready.
     Ready,
-    /// The bell rang: look at what it may have rung for.
+    /// The bell rang: the waiting thread must look for the cause.
     Bell,
     /// `tick` has passed.
     Tick,
 }
 
-/// A client's connection as far as a wait is concerned: a descriptor that reports the hang-up.
+/// A client's connection for a wait: a descriptor that reports the hang-up.
 pub type ClientWatch = Arc<dyn AsFd + Send + Sync>;
 
-/// Lets a wait's timeout run on, and start anew, when it is dropped. See [`Wait::hold`].
+/// A guard: when it is dropped, a wait's timeout starts anew. See [`Wait::hold`].
 #[derive(Debug)]
 pub struct Held(Arc<Wait>);
 
@@ -90,7 +90,8 @@ impl Drop for Held {
     }
 }
 
-/// Lets a wait go on as long as it may when it is dropped. See [`Wait::within`].
+/// A guard: when it is dropped, a part of a wait is not bounded by itself any more. See
+/// [`Wait::within`].
 #[derive(Debug)]
 pub struct Within<'a>(&'a Wait);
 
@@ -100,7 +101,7 @@ impl Drop for Within<'_> {
     }
 }
 
-/// Which of a wait's times was over first.
+/// The one of a wait's times that was over first.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RanOut {
     /// The time since its beginning or its last progress.
@@ -111,23 +112,23 @@ pub enum RanOut {
     Patience,
 }
 
-/// How long a call may take.
+/// The time limits of a call.
 #[derive(Debug, Clone, Copy)]
 struct Deadline {
     at: Instant,
     latest: Instant,
     timeout: Duration,
-    /// When the part of the call that is bounded by itself is over.
+    /// The end of the part of the call that is bounded by itself.
     part: Option<Instant>,
-    /// How many reasons there are for the timeout to stand still.
+    /// The number of guards for which the timeout stands still.
     held: usize,
-    /// How long the client may take to answer, while it is asked.
+    /// The time that the client may take to answer a question.
     patience: Duration,
-    /// What ended the wait, and how long it was.
+    /// The time limit that ended the wait, and its length.
     ran_out: Option<(RanOut, Duration)>,
 }
 
-/// One call's wait. Shared between the call's thread and whoever may cancel it.
+/// One call's wait. It is shared between the call's thread and the threads that may cancel it.
 pub struct Wait {
     began: Instant,
     bell: Bell,
@@ -163,7 +164,7 @@ impl Wait {
         Wait::with_heartbeat(timeout, latest, client, None)
     }
 
-    /// [`Wait::new`] for a call whose client's connection is kept alive meanwhile.
+    /// As [`Wait::new`], for a call whose client's connection is kept alive meanwhile.
     ///
     /// # Errors
     /// The process has no descriptor left.
@@ -194,7 +195,7 @@ impl Wait {
         }))
     }
 
-    /// A wait that nobody can cancel, for the gateway's own requests.
+    /// A wait that cannot be cancelled, for the gateway's own requests.
     ///
     /// # Errors
     /// The process has no descriptor left.
@@ -202,7 +203,7 @@ impl Wait {
         Wait::new(timeout, timeout, None)
     }
 
-    /// Gives the wait an upstream's own times, from now on.
+    /// Sets the wait's times to a server's own, from now on.
     pub fn set_timeout(&self, timeout: Duration, latest: Duration) {
         let now = Instant::now();
         let mut deadline = locked(&self.deadline);
@@ -211,8 +212,8 @@ impl Wait {
         deadline.at = (now + timeout).min(deadline.latest);
     }
 
-    /// Gives a call its upstream's own times: `timeout` from now on, but `latest` from the
-    /// beginning of the wait, however often the upstream is asked for this one call.
+    /// Sets a call's times to its server's own: `timeout` from now on, but `latest` from the
+    /// beginning of the wait, however often the server is asked for this one call.
     pub fn set_call_timeout(&self, timeout: Duration, latest: Duration) {
         let mut deadline = locked(&self.deadline);
         deadline.latest = self.began + latest;
@@ -220,7 +221,7 @@ impl Wait {
         deadline.at = (Instant::now() + timeout).min(deadline.latest);
     }
 
-    /// The call made progress: its timeout starts anew.
+    /// Notes the call's progress: its timeout starts anew.
     pub fn progressed(&self) {
         let mut deadline = locked(&self.deadline);
         if deadline.held == 0 {
@@ -228,8 +229,8 @@ impl Wait {
         }
     }
 
-    /// Lets the timeout stand still while the client thinks, for `patience` at most: its time
-    /// does not run against the call's.
+    /// Holds the timeout while the client considers a question, for `patience` at most: the
+    /// client's time does not run against the call's.
     pub fn hold(self: &Arc<Wait>, patience: Duration) -> Held {
         let mut deadline = locked(&self.deadline);
         deadline.held += 1;
@@ -239,19 +240,19 @@ impl Wait {
         Held(self.clone())
     }
 
-    /// Bounds a part of the call, until what is given back is dropped: when `patience` is over,
+    /// Bounds a part of the call, until the returned guard is dropped: when `patience` is over,
     /// [`Wait::until`] fails with [`Interrupted::Deadline`], but the wait itself is not ended.
     pub fn within(&self, patience: Duration) -> Within<'_> {
         locked(&self.deadline).part = Some(Instant::now() + patience);
         Within(self)
     }
 
-    /// When the wait ends, as things stand.
+    /// The present end of the wait.
     pub fn deadline(&self) -> Instant {
         locked(&self.deadline).at
     }
 
-    /// Time left until the deadline; zero when it has passed.
+    /// The time left until the deadline; zero when the deadline has passed.
     pub fn left(&self) -> Duration {
         self.deadline().saturating_duration_since(Instant::now())
     }
@@ -263,12 +264,12 @@ impl Wait {
         self.bell.ring();
     }
 
-    /// Why the wait was ended, if it was.
+    /// The reason why the wait was ended, if it was.
     pub fn interrupted(&self) -> Option<Interrupted> {
         if self.raised.load(Ordering::Acquire) { *locked(&self.interrupted) } else { None }
     }
 
-    /// What wakes this wait: for another thread that brings an answer or a slot.
+    /// The bell of this wait, for another thread that brings an answer or a permit.
     pub fn bell(&self) -> &Bell {
         &self.bell
     }
@@ -303,8 +304,8 @@ impl Wait {
         }
     }
 
-    /// Whether the wait goes on, without waiting for anything: for whoever is kept busy. Gives
-    /// when it will be over, as things stand.
+    /// Checks that the wait goes on, without waiting, for a thread that is busy. Returns the
+    /// present end of the wait.
     ///
     /// # Errors
     /// The wait was interrupted or its deadline has passed.
@@ -341,12 +342,12 @@ impl Wait {
         deadline.ran_out.get_or_insert(ran_out);
     }
 
-    /// What was over, and how long it was, when the wait ended at its deadline.
+    /// The time limit that was over when the wait ended at its deadline, and its length.
     pub fn ran_out(&self) -> Option<(RanOut, Duration)> {
         locked(&self.deadline).ran_out
     }
 
-    /// One `poll`; `None` when it ended without a reason to look at.
+    /// Polls once; `None` when the poll ended without a cause.
     fn poll_once(
         &self,
         fd: Option<(BorrowedFd<'_>, PollFlags)>,
@@ -359,7 +360,7 @@ impl Wait {
             client.map_or((own, PollFlags::empty()), |client| (client, PollFlags::RDHUP));
         let mut fds = [
             PollFd::from_borrowed_fd(own, PollFlags::IN),
-            // What is not watched is the bell once more, asked for nothing.
+            // An unwatched descriptor is replaced by the bell, without events.
             PollFd::from_borrowed_fd(fd, flags),
             PollFd::from_borrowed_fd(client, hang_up),
         ];

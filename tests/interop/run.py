@@ -228,7 +228,7 @@ def through_target(results: Results, setup: Setup, target: Gateway | Direct, fol
 
 
 def all_parts(results: Results, binary: str | None, folder: pathlib.Path) -> dict[str, Callable[[], None]]:
-    """What is independent of each other, by name."""
+    """The parts of the run, which are independent of each other, by name."""
     setups = matrix.SETUPS if binary else matrix.DIRECT
     kinds = matrix.CLIENT_KINDS if binary else ["client"]
     of_setup, of_clients = partial(one_setup, results, binary), partial(client_scenarios, results, binary)

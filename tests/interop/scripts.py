@@ -43,7 +43,7 @@ SCRIPTS = {
 
 
 def all_scripts(results: Results, binary: str, folder: pathlib.Path) -> dict[str, Callable[[], None]]:
-    """What runs each of them, by its name."""
+    """The parts of the run that are a script each, by name."""
     return {name: partial(one_script, results, name, binary, folder / name) for name in SCRIPTS}
 
 

@@ -31,7 +31,7 @@ LITELLM=1.108.7               # its proxy: what the REST dialect is held against
 OTLP="opentelemetry-proto==1.45.2 protobuf==7.36.2"  # the official protobufs: what spans are read with
 SCHEMATHESIS=4.32.5           # what /openapi.json is held against; openapi.py wants exactly this one
 DEBIAN="nginx caddy prometheus" # packages of the distribution, which pins the versions: setup.sh prints them
-INSTALL_SECONDS=900           # of one environment, which takes about ten; LiteLLM's has two hundred packages and takes a minute or two
+INSTALL_SECONDS=1800          # of one environment, which takes about ten; LiteLLM's has two hundred packages and takes a minute or two
 APT_SECONDS=300               # of its lists, and of its packages
 
 folder=${1:?usage: setup.sh FOLDER}

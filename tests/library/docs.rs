@@ -170,7 +170,7 @@ fn the_keys_that_wait_for_the_next_start_are_told() {
 
 #[test]
 fn every_variable_of_traces_is_told() {
-    let code = source("src/config/check/otlp.rs");
+    let code = source("src/config/file/otlp.rs");
     let text = page("observability.md");
     let variables = code.split("\"OTEL_").skip(1).map(|rest| rest.split_once('"').unwrap().0);
     for variable in variables {

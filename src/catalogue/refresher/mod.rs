@@ -1,5 +1,5 @@
-//! The thread that rebuilds the snapshot when an upstream changes. It never waits for an
-//! upstream: supervisors read the lists and send them as events.
+//! The thread that rebuilds the snapshot when a server changes. It never waits for a server:
+//! supervisors read the lists and send them as events.
 
 mod gathered;
 mod view_reports;
@@ -82,7 +82,7 @@ impl Known {
     }
 }
 
-/// What the next snapshot is made of.
+/// The state of the catalogue's thread: the inputs of the next snapshot.
 pub struct Refresher {
     naming: Naming,
     servers: BTreeMap<ServerName, Known>,

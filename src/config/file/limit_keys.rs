@@ -1,4 +1,4 @@
-//! The keys of `limits`: their ranges, and where their values go.
+//! The keys of `limits`: their ranges, and the fields for their values.
 
 use std::ops::RangeInclusive;
 use std::sync::LazyLock;

@@ -102,7 +102,7 @@ impl Config {
 }
 
 impl UpstreamConfig {
-    /// Every secret that this upstream is given, and may therefore repeat: only certain ones, so
+    /// Every secret that this server is given, and may therefore repeat: only certain ones, so
     /// that nothing else is removed from its messages to clients.
     pub fn secrets(&self) -> Vec<Secret> {
         let mut secrets = Vec::new();

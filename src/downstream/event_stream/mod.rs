@@ -109,7 +109,7 @@ impl Queue {
 #[derive(Debug)]
 struct Client {
     id: u64,
-    /// The client's door, for the log.
+    /// The name of the client's transport, for the log.
     door: &'static str,
     /// The principal in whose share the place counts.
     charged: Option<PrincipalId>,
@@ -254,8 +254,8 @@ impl Streams {
         Ok(place)
     }
 
-    /// Takes a detached connection over, which came by `door`. `on_end` is called once, by the
-    /// hub, when the client has gone, was dropped or was closed.
+    /// Takes a detached connection over; `door` names its transport. `on_end` is called once, by
+    /// the hub, when the client has gone, was dropped or was closed.
     ///
     /// # Errors
     /// There is no place for it; the connection ends and `on_end` is not called.

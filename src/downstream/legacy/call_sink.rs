@@ -1,4 +1,4 @@
-//! Messages and questions of an upstream during a call, for the client of that call.
+//! Messages and questions of a server during a call, for the client of that call.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -14,7 +14,7 @@ use crate::protocol::raw::Raw;
 use crate::session::{self, CallQuestions, Session, Sessions};
 use crate::wait::Wait;
 
-/// The client of a session, as upstreams know it.
+/// The client of a session, as servers know it.
 pub(crate) fn client_of(session: &Session, caller: &Caller) -> Client {
     Client {
         session: session.id.clone(),
@@ -33,7 +33,7 @@ pub(crate) fn about(session: &Session) -> About<'_> {
     About { capabilities: session.stateless_capabilities(), log_level, is_level_told: true }
 }
 
-/// Turns an upstream's messages during a call into messages for the call's client. When it is
+/// Turns a server's messages during a call into messages for the call's client. When it is
 /// dropped, the call ends: the client is told of questions that need no answer any more.
 pub(crate) struct LegacyCallSink<'a> {
     sessions: &'a Sessions,
@@ -61,12 +61,12 @@ impl<'a> LegacyCallSink<'a> {
         self.token = token.map(str::to_owned);
     }
 
-    /// Sends the client a notification that comes from no upstream.
+    /// Sends the client a notification that comes from no server.
     pub(crate) fn tell(&self, method: &str, params: &str) {
         self.inner.message(&jsonrpc::notification(method, Some(params)));
     }
 
-    /// Notes that the upstream has answered the call.
+    /// Notes that the server has answered the call.
     pub(crate) fn answered(&self) {
         self.questions.borrow_mut().leave_others();
     }
@@ -89,8 +89,8 @@ impl CallSink for LegacyCallSink<'_> {
             Notice::Withdrawn { server, id } => {
                 let withdrawn = self.session.withdraw(&server, &id);
                 if withdrawn.is_none() {
-                    // Outside of calls questions go through the session thread: it may be yet to
-                    // ask this one.
+                    // Outside of calls the session thread asks questions; it may not have asked
+                    // this one yet.
                     self.sessions.withdraw_unasked(&self.session.id, server, id);
                 }
                 withdrawn.map(|id| session::withdrawal(&id))

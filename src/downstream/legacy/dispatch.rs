@@ -1,5 +1,5 @@
-//! Requests of clients with sessions, over any transport: messages in, answers out. The doors
-//! bring their own streams.
+//! Requests of clients with sessions, over any transport: messages in, answers out. The
+//! transports bring their own streams.
 
 use std::sync::Arc;
 
@@ -57,14 +57,14 @@ impl Front {
         Raw::from_valid(text)
     }
 
-    /// A session has begun whose client has not said its level of log messages.
+    /// Notes a new session whose client has set no level of log messages.
     pub(crate) fn log_level_unsaid(&self, session: &Session, scope: &Scope) {
         if let Some(caller) = session.caller() {
             self.pipeline.log_level_unsaid(scope, &client_of(session, &caller));
         }
     }
 
-    /// Takes a notification or a response: nothing is answered.
+    /// Takes a notification or a response, neither of which has an answer.
     pub(crate) fn take(&self, session: &Session, scope: &Scope, message: &Message<'_>) {
         session.touch();
         match message {
@@ -72,7 +72,7 @@ impl Front {
                 self.take_notification(session, scope, method, params.as_deref());
             }
             Message::Response { id: Some(id), outcome } => {
-                // An answer to nothing that is asked is passed over.
+                // An answer to no open question is ignored.
                 if let Some(pending) = session.answered(id) {
                     if let Err(error) = outcome {
                         tell_of_refusal(session, &pending, error);
@@ -202,7 +202,7 @@ impl Front {
         }
     }
 
-    /// Sets the level of a session: on the shared sessions with upstreams the lowest level of any
+    /// Sets the level of a session: on the shared sessions with servers the lowest level of any
     /// session, on the client's own sessions its own.
     fn log_level(
         &self,
@@ -244,7 +244,7 @@ impl Front {
         nothing()
     }
 
-    /// Answers a request that needs an upstream.
+    /// Answers a request that needs a server.
     fn answer_by_upstream(
         &self,
         session: &Arc<Session>,

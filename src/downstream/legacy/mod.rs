@@ -1,4 +1,4 @@
-//! The doors for clients with sessions (revisions up to 2025-11-25), over each transport.
+//! Clients with sessions (revisions up to 2025-11-25), over each transport.
 
 pub(super) mod call_sink;
 pub mod dispatch;

@@ -263,7 +263,7 @@ fn refusals() -> Value {
     access::recent_refusals().iter().filter_map(told).collect()
 }
 
-/// What was turned away.
+/// One refusal.
 pub(super) fn refusal(told: &ToldRequest, refused: &Refused) -> Value {
     json!({
         "at": seconds(told.at),

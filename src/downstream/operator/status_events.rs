@@ -136,8 +136,8 @@ impl activity::Watcher for Watchers {
     }
 }
 
-/// What a key may hear that is no admin's: whether something is there and hidden from it is for
-/// operators.
+/// The activity for a key that is no admin's: only operators may know that an item exists which
+/// is hidden from the key.
 fn known(request: &ToldRequest) -> ToldRequest {
     let mut known = request.clone();
     if let Some(refused) = &mut known.refused {

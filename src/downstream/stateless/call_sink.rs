@@ -1,4 +1,4 @@
-//! Messages and questions of an upstream during a stateless client's call, for that client.
+//! Messages and questions of a server during a stateless client's call, for that client.
 
 use std::cell::RefCell;
 use std::sync::Arc;
@@ -176,7 +176,7 @@ pub(crate) fn with_list_changes(capabilities: &str) -> String {
     all.to_text()
 }
 
-/// Turns an upstream's messages during a call into messages for the call's client.
+/// Turns a server's messages during a call into messages for the call's client.
 pub(crate) struct StatelessCallSink<'a> {
     pub(crate) asked: &'a StatelessRequest<'a>,
     pub(crate) wait: &'a Arc<Wait>,

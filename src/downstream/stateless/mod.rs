@@ -1,5 +1,4 @@
-//! Stateless requests (2026-07-28): each is whole in itself, and recognized request by request on
-//! the same endpoints as those of sessions.
+//! Stateless requests (2026-07-28), on the same endpoints as those of sessions.
 
 pub(super) mod call_sink;
 pub(super) mod detached_call;
@@ -102,8 +101,7 @@ impl Front {
         }
     }
 
-    /// Answers a stateless request; with the head of its POST, which must agree with it, if it
-    /// came by one.
+    /// Answers a stateless request, which must agree with the head of its POST, if it has one.
     pub(super) fn answer_modern(
         &self,
         (head, name, params): (Option<&Head>, &str, Option<&str>),
@@ -302,8 +300,7 @@ impl Front {
         }
         match sequel {
             Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
-                // This check comes before the call is taken: an invalid retry must not cost the
-                // client its call.
+                // This comes first: an invalid retry must not cost the client its call.
                 let responses = call.params.get("inputResponses").unwrap_or("{}");
                 let Ok(responses) = RawObject::parse(responses) else {
                     return invalid("\"inputResponses\" must be an object.");
@@ -357,8 +354,7 @@ impl Front {
         }
     }
 
-    /// True if a lost call may be made a second time: only if that does no more than making it
-    /// once.
+    /// True if a lost call may be made again: only if twice does no more than once.
     fn may_begin_anew(&self, scope: &Scope, options: CallOptions<'_>, call: &Call<'_>) -> bool {
         if call.method.is_safe_to_repeat() {
             return true;
@@ -491,8 +487,7 @@ impl Front {
         }
     }
 
-    /// Answers with the questions of a call, and parks the call. None if it has no questions any
-    /// more.
+    /// Answers with a call's questions, and parks the call. None if it has no questions left.
     fn ask(
         &self,
         asked: &StatelessRequest<'_>,

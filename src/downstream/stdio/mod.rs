@@ -310,7 +310,7 @@ impl LineClient {
         }
     }
 
-    /// Notes the begin of the request in this thread's record.
+    /// Notes the beginning of the request in this thread's record.
     fn begin(&self, bytes_in: usize) -> Option<Served> {
         match self.host {
             Host::Other => Some(telemetry::request::begin(Incoming {

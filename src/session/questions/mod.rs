@@ -1,4 +1,4 @@
-//! The questions that wait for an answer, and those that are asked in one call: they end with it.
+//! The open questions of a session, and those of one call, which end with the call.
 
 mod open;
 
@@ -15,21 +15,21 @@ use crate::wait::{Held, Wait};
 
 pub(super) use open::OpenQuestions;
 
-/// A question that waits for its answer. Dropped, it answers itself with an error.
+/// A question that waits for its answer. If it is dropped, it answers itself with an error.
 #[derive(Debug)]
 pub struct Pending {
-    /// Whose question it is.
+    /// The server that asks.
     pub server: ServerName,
-    /// Its method.
+    /// The question's method.
     pub method: String,
-    /// Where the answer goes.
+    /// The place for the answer.
     pub reply: AnswerTo,
-    /// Holds the call's timeout meanwhile.
+    /// Holds the call's timeout while the question is open.
     pub(super) held: Option<Held>,
 }
 
 impl Pending {
-    /// Gives the client's answer.
+    /// Gives the server the client's answer.
     pub fn answer(self, answer: Result<Raw, RpcError>) {
         drop(self.held);
         self.reply.send(answer);
@@ -37,30 +37,30 @@ impl Pending {
 }
 
 impl Session {
-    /// Closes a question for the client's answer: where the answer goes.
+    /// Closes a question because its client answers; returns the place for the answer.
     pub fn answered(&self, question: &RequestId) -> Option<Pending> {
         self.questions.take(question.as_u64()?)
     }
 
-    /// Closes a question that its server no longer asks; gives the id that the client sees.
+    /// Closes a question that its server no longer asks; returns the id that the client sees.
     pub fn withdraw(&self, server: &ServerName, upstream_id: &RequestId) -> Option<RequestId> {
         self.questions.withdraw(server, upstream_id).map(RequestId::from)
     }
 }
 
-/// When a question that is asked now expires.
+/// The time at which a question that is asked now expires.
 pub(super) fn expiry(now: Instant, life: Duration) -> Instant {
     now.checked_add(life).unwrap_or(now)
 }
 
-/// The questions to a client in one call. Those that are open when this is dropped are closed,
-/// and their servers told that there is no answer.
+/// The questions of one call to its client. Questions that are open when this is dropped are
+/// closed, and their servers get an error.
 pub struct CallQuestions<'a> {
     session: &'a Session,
     wait: &'a Arc<Wait>,
-    /// A question stays open for so long.
+    /// The time for which a question stays open.
     life: Duration,
-    /// Those that may be open, so no more than a session may have.
+    /// Questions that may be open, so no more than a session may have.
     asked: Vec<Asked>,
 }
 
@@ -86,25 +86,27 @@ impl<'a> CallQuestions<'a> {
         CallQuestions { session, wait, life, asked: Vec::new() }
     }
 
-    /// Opens a question, for whoever can send it: gives the id that the client is to see. The
-    /// call's timeout stands still while it is open.
+    /// Opens a question; returns the id that the client is to see. The call's timeout stands
+    /// still while the question is open.
     pub fn ask(&mut self, question: Question) -> Option<RequestId> {
         let open = &self.session.questions;
         self.asked.retain(|asked| open.has(asked.id));
         let is_of_call = question.is_of_call;
-        // Longer than the question lives, so that its end is told before the call's.
+        // The wait is held longer than the question lives, so that the question's end is told
+        // before the call's.
         let held = self.wait.hold(self.life + 3 * SESSION_SWEEP_INTERVAL);
         let id = open.open(question, expiry(Instant::now(), self.life), Some(held))?;
         self.asked.push(Asked { id, is_of_call });
         Some(RequestId::from(id))
     }
 
-    /// The server has answered the call: what may be about something else outlives it.
+    /// Notes that the server has answered the call: questions that may belong to another call
+    /// outlive this one.
     pub fn leave_others(&mut self) {
         self.asked.retain(|asked| asked.is_of_call);
     }
 
-    /// Closes those that are open, and gives the ids that the client sees.
+    /// Closes the questions that are open, and returns the ids that the client sees.
     pub fn close(&mut self) -> Vec<RequestId> {
         let open = &self.session.questions;
         let given_up = self.asked.drain(..).filter(|asked| open.give_up(asked.id));
@@ -166,7 +168,7 @@ mod tests {
         Question { server: server(), id, is_of_call, method, params: None, reply }
     }
 
-    /// A question, and whether it was answered with a result.
+    /// A question, and the receiver that tells if it was answered with a result.
     fn heard(is_of_call: bool) -> (Question, Receiver<bool>) {
         let (told, answers) = bounded(1);
         let reply = AnswerTo::new(move |answer| told.try_send(answer.is_ok()).unwrap());
@@ -200,7 +202,7 @@ mod tests {
         let (sessions, session) = session();
         let wait = Wait::plain(10 * PATIENCE).unwrap();
         let mut questions = sessions.questions(&session, &wait);
-        // Whoever hears of this one's end holds the session thread up.
+        // The end of this question holds the session thread up.
         let (go, gone) = bounded::<()>(0);
         let holds_up = AnswerTo::new(move |_| {
             gone.recv_timeout(PATIENCE).ok();

@@ -13,9 +13,9 @@ use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
 use crate::wait::Held;
 
-/// The open questions of one session. Each is entered by the thread of its call, or by the
-/// session thread where it belongs to no call. None once the session has ended: under one lock a
-/// question is either closed by that end or refused.
+/// The open questions of one session. The thread of its call enters a question, or the session
+/// thread where the question belongs to no call. None once the session has ended: by this one
+/// lock a question is either closed by that end or refused.
 pub(in crate::session) struct OpenQuestions(Mutex<Option<ById>>);
 
 #[derive(Default)]
@@ -26,13 +26,13 @@ struct ById {
 
 struct OpenQuestion {
     pending: Pending,
-    /// The server's id for it.
+    /// The server's id for the question.
     upstream_id: RequestId,
     expires: Instant,
 }
 
 impl OpenQuestion {
-    /// Closes it without an answer of the client.
+    /// Closes the question without an answer of the client.
     fn fail(self, what: &str) {
         self.pending.answer(Err(RpcError::new(code::INTERNAL_ERROR, what)));
     }
@@ -48,9 +48,9 @@ impl OpenQuestions {
         self.0.lock()
     }
 
-    /// Opens a question; gives the id that the client is to see. A question over the bound of
-    /// the session, or after its end, is not opened: dropped, it answers itself with an error.
-    /// `held` holds the timeout of the question's call, if it has one.
+    /// Opens a question; returns the id that the client is to see. A question over the bound of
+    /// the session, or after the session's end, is not opened: when it is dropped, it answers
+    /// itself with an error. `held` holds the timeout of the question's call, if it has one.
     pub(in crate::session) fn open(
         &self,
         question: Question,
@@ -59,7 +59,8 @@ impl OpenQuestions {
     ) -> Option<u64> {
         let Question { server, id: upstream_id, method, reply, .. } = question;
         let pending = Pending { server, method, reply, held };
-        // Declared before the lock is taken, so that it is dropped after the lock.
+        // The question is declared before the lock is taken, so that it is dropped after the
+        // lock.
         let question = OpenQuestion { pending, upstream_id, expires };
         let mut open = self.lock();
         let open = open.as_mut()?;
@@ -75,12 +76,12 @@ impl OpenQuestions {
         self.lock().as_mut()?.questions.remove(&id)
     }
 
-    /// True if nobody has closed the question yet.
+    /// True if the question is still open.
     pub(super) fn has(&self, id: u64) -> bool {
         self.lock().as_ref().is_some_and(|open| open.questions.contains_key(&id))
     }
 
-    /// Closes a question, for its answer.
+    /// Closes a question for its answer.
     pub(in crate::session) fn take(&self, id: u64) -> Option<Pending> {
         self.remove(id).map(|question| question.pending)
     }
@@ -92,8 +93,8 @@ impl OpenQuestions {
         question.map(|question| question.fail(ended)).is_some()
     }
 
-    /// Closes a question that its server no longer asks, the newest if the server has used the
-    /// id twice; gives the id that the client sees.
+    /// Closes a question that its server no longer asks, the newest if the server has used the id
+    /// twice; returns the id that the client sees.
     pub(in crate::session) fn withdraw(
         &self,
         server: &ServerName,
@@ -124,9 +125,9 @@ impl OpenQuestions {
         }
     }
 
-    /// Closes all questions: nobody will answer them. None is opened afterwards.
+    /// Closes all questions, which get no answer any more. None is opened afterwards.
     pub(in crate::session) fn end(&self) {
-        // Bound to a name, so that the answers are given after the lock is let go of.
+        // The questions have a name here, so that they are dropped after the lock is released.
         let _closed = self.lock().take();
     }
 }

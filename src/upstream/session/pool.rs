@@ -316,7 +316,7 @@ impl SessionPool {
         self.lock().desired.entry(session.clone()).or_default().clone()
     }
 
-    /// Forgets what [`SessionPool::standing`] gave, if that came to nothing.
+    /// Forgets the value of [`SessionPool::desired`], if no subscription and no session came of it.
     pub(crate) fn tidy(&self, session: &Arc<str>) {
         let mut state = self.lock();
         let has_session = state.entries.iter().any(|entry| entry.is_of(session));

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 
 use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
+use trunkline::pipeline::session_route::may_ask_in_session;
 use trunkline::protocol::call::Client;
 use trunkline::protocol::session_route::SessionSupport;
 
@@ -253,9 +254,14 @@ fn where_sessions_are_shared_nothing_is_asked_a_second_time_in_one() {
     config.session = trunkline::config::SessionSharing::Shared;
     let rig = Rig::start(config, Limits::default());
     eventually("contact", || rig.revision() == MODERN);
+    let plain = Client { can_be_asked: false, ..client("anna") };
     let again = |rig: &Rig| {
         let list = outgoing("prompts/list", "{}");
-        rig.upstream.ask_in_session(&list, &wait(5000), &Sink::default())
+        let (support, sharing) =
+            (rig.upstream.session_support(), rig.upstream.config().session);
+        let route = rig.route(Some(&plain));
+        may_ask_in_session(Some(&plain), route, support, sharing)
+            .then(|| rig.upstream.ask_in_session(&list, &wait(5000), &Sink::default()))?
     };
     assert!(again(&rig).is_none());
     assert_eq!((server.count("prompts/list"), server.count("initialize")), (0, 0));
