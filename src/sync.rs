@@ -129,7 +129,9 @@ mod tests {
             panic!("while both are held");
         }));
         assert!(panicked.is_err());
-        assert_eq!((*mutex.lock(), *lock.read(), *lock.write()), (2, 2, 2));
+        assert_eq!(*mutex.lock(), 2);
+        assert_eq!(*lock.read(), 2);
+        assert_eq!(*lock.write(), 2);
         let (_guard, is_over) = Condvar::new().wait_timeout(mutex.lock(), Duration::ZERO);
         assert!(is_over);
     }
