@@ -14,7 +14,8 @@ use super::{busy, tell};
 use crate::upstream::backoff::Retry;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::HttpConnection;
-use crate::upstream::session::context::{GatewaySink, Transport, pause};
+use crate::upstream::session::Session;
+use crate::upstream::session::context::{GatewaySink, pause};
 use crate::upstream::session::pool::{PooledSession, SessionPool};
 use crate::upstream::session::reconcile::Reconciling;
 use crate::upstream::session::renewal::Pace;
@@ -165,7 +166,7 @@ impl OwnSessionSupervisor {
             Err(failure) => {
                 self.note(&failure);
                 self.connection.reset();
-                self.pooled.transport.backing_off(&failure, Instant::now());
+                self.pooled.transport.back_off(&failure, Instant::now());
                 Err(failure)
             }
         }
@@ -192,7 +193,7 @@ impl OwnSessionSupervisor {
         let opened =
             pooled.transport.open(&mut self.connection, &wait).inspect_err(|failure| {
                 self.connection.reset();
-                pooled.transport.backing_off(failure, Instant::now());
+                pooled.transport.back_off(failure, Instant::now());
             })?;
         self.opened(opened.generation);
         let asker = Asker { charged: reading.by(), ..Asker::default() };
@@ -200,7 +201,7 @@ impl OwnSessionSupervisor {
             let wait = busy(&self.pooled.context, self.pooled.context.config.timeout)?;
             let (connection, own) = (&mut self.connection, &GatewaySink(&pooled.context));
             let answer = pooled.transport.request_open(connection, outgoing, &wait, own);
-            answer.inspect_err(|it| forget_if_gone(&*pooled.transport, opened.generation, it))
+            answer.inspect_err(|it| forget_if_gone(&pooled.transport, opened.generation, it))
         })
     }
 
@@ -250,7 +251,7 @@ impl OwnSessionSupervisor {
             let wait = busy(context, step.patience(&context.config))?;
             let (outgoing, own) = (about(step, uri), &GatewaySink(context));
             let answer = pooled.transport.request_open(connection, &outgoing, &wait, own);
-            answer.inspect_err(|it| forget_if_gone(&*pooled.transport, *generation, it))
+            answer.inspect_err(|it| forget_if_gone(&pooled.transport, *generation, it))
         };
         let failed = reconciling.run(&pooled.desired, now, &mut tell);
         if let Some(what) = failed.filter(|_| !context.mailbox.is_stopped()) {
@@ -278,8 +279,8 @@ impl OwnSessionSupervisor {
 }
 
 /// Lets go of a session that its server does not know any more: whoever needs one opens another.
-fn forget_if_gone(transport: &dyn Transport, generation: u64, failure: &Failure) {
+fn forget_if_gone(session: &Session, generation: u64, failure: &Failure) {
     if failure.kind == FailureKind::SessionGone {
-        transport.forget(generation);
+        session.forget(generation);
     }
 }
