@@ -259,7 +259,7 @@ const STATUSES: [u32; 18] =
 
 /// Neighbours in a folder of `src/` that use each other all the same: the folder, the two, and how that comes. A pair that
 /// is none any more is taken out.
-const KNOWN_CIRCLES: [(&str, &str, &str, &str); 18] = [
+const KNOWN_CIRCLES: [(&str, &str, &str, &str); 17] = [
     (
         "downstream",
         "stateless",
@@ -304,12 +304,6 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 18] = [
         "a call goes over a session, whose places are a fair queue",
     ),
     ("upstream", "call", "status", "the breaker tells what state it is in"),
-    (
-        "upstream",
-        "call",
-        "transport",
-        "a call goes over a transport, which tells the breaker how it opens",
-    ),
     (
         "upstream",
         "failure",
