@@ -18,6 +18,7 @@ use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
 use super::backoff::Retry;
+use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls::WaitingCallsLimit;
 use super::http_client::HttpConnection;
@@ -366,7 +367,8 @@ impl Shared {
         let sessions =
             SessionFactory::new(&context, &stderr, self.names.clone(), &self.tls, era);
         let transport = sessions.session(context.clone());
-        let health = Arc::new(SharedHealth::new(transport.opening()));
+        let health =
+            Arc::new(SharedHealth::new(Breaker::new(transport.opener(), Instant::now())));
         let (max_in_flight, max_waiting) =
             (context.config.max_in_flight, context.config.max_waiting);
         let concurrency =

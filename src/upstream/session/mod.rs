@@ -12,7 +12,6 @@ use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::protocol::revision::Era;
 use crate::wait::Wait;
 
-use crate::upstream::call::circuit_breaker::Opening;
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::http_client::HttpConnection;
 use crate::upstream::supervisor::restarts::{Lived, Restarts};
@@ -21,7 +20,7 @@ use crate::upstream::transport::{
 };
 use context::{Opened, SessionContext};
 use era::FoundEra;
-use negotiate::Purpose;
+use negotiate::{Purpose, Trust};
 use renewal::{Pace, Recheck};
 use single_flight::{For, Made, OpenedBy, SingleFlight};
 use verdict::{Facts, Verdict};
@@ -107,7 +106,7 @@ impl Session {
 
     /// True over HTTP. A child is started, and its end is seen, by whoever looks after it.
     fn is_opened_by_calls(&self) -> bool {
-        self.flight.opener() == OpenedBy::Calls
+        self.opener() == OpenedBy::Calls
     }
 
     /// True if this is the session of a client that keeps sessions itself, with a server that needs
@@ -161,7 +160,7 @@ impl Session {
 
     fn purpose(&self, kept: Option<&Current>) -> Purpose {
         match kept {
-            Some((_, open)) => Purpose::Confirm(open.era()),
+            Some((_, open)) => Purpose::Recheck(open.era(), Trust::Unknown),
             None if self.is_mirrored() => Purpose::WithSession,
             None => Purpose::Open,
         }
@@ -184,20 +183,17 @@ impl Session {
             }
             self.unless_mirrored(failure)
         })?;
-        match (connected, connecting.purpose) {
-            (Connected::AsKnown, Purpose::Confirm(era) | Purpose::Recheck(era)) => {
+        let Connected::New(channel) = connected else {
+            if let Purpose::Recheck(era, _) = connecting.purpose {
                 self.era.set(era);
-                Ok(Made::Kept)
             }
-            (Connected::AsKnown, Purpose::Open | Purpose::WithSession) => Ok(Made::Kept),
-            (Connected::New(channel), _) => {
-                let open = self.begin(channel, connecting)?;
-                if self.is_opened_by_calls() {
-                    self.context.mailbox.opened(connecting.generation);
-                }
-                Ok(Made::New(open))
-            }
+            return Ok(Made::Kept);
+        };
+        let open = self.begin(channel, connecting)?;
+        if self.is_opened_by_calls() {
+            self.context.mailbox.opened(connecting.generation);
         }
+        Ok(Made::New(open))
     }
 
     /// Uses a channel from here on.
@@ -316,7 +312,7 @@ impl Session {
         may_recheck: bool,
     ) -> Facts {
         // What a shared child was told is left to those who asked.
-        let is_left = self.flight.opener() == OpenedBy::Supervisor;
+        let is_left = self.opener() == OpenedBy::Supervisor;
         Facts {
             is_safe_to_repeat: attempt.outgoing.is_safe_to_repeat && !is_left,
             is_replay: attempt.is_replay,
@@ -397,7 +393,7 @@ impl Session {
     /// Why what has ended is not started again at once, where calls have it started, and when it
     /// is.
     fn rest_after(&self, open: &Open) -> Option<(Failure, Instant)> {
-        let on_demand = self.flight.opener() == OpenedBy::SupervisorOnDemand;
+        let on_demand = self.opener() == OpenedBy::SupervisorOnDemand;
         let Death { failure, lived } = open.channel.death().filter(|_| on_demand)?;
         let delay = self.restart_in(lived);
         (!delay.is_zero()).then(|| (failure, Instant::now() + delay))
@@ -418,7 +414,7 @@ impl Session {
             }
             return;
         }
-        let on_demand = self.flight.opener() == OpenedBy::SupervisorOnDemand;
+        let on_demand = self.opener() == OpenedBy::SupervisorOnDemand;
         if on_demand && !failure.is_stateless() {
             let now = Instant::now();
             if self.flight.next_try().is_some_and(|at| at > now) {
@@ -438,11 +434,8 @@ impl Session {
     }
 
     /// Who opens a session that is missing.
-    pub(crate) fn opening(&self) -> Opening {
-        match self.flight.opener() {
-            OpenedBy::Calls | OpenedBy::SupervisorOnDemand => Opening::ByCalls,
-            OpenedBy::Supervisor => Opening::BySupervisor,
-        }
+    pub(crate) fn opener(&self) -> OpenedBy {
+        self.flight.opener()
     }
 
     /// Why the process behind the session has ended, if it has one and that has.

@@ -24,7 +24,7 @@ use crate::upstream::handshake::{declares, with_tools};
 use crate::wait::Wait;
 
 use super::backoff::Retry;
-use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening};
+use super::call::circuit_breaker::{DeadlineOwner, FailureClass};
 use super::call::concurrency::ConcurrencyLimit;
 use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
@@ -32,6 +32,7 @@ use super::session::Session;
 use super::session::context::{GatewaySink, Opened, SessionContext};
 use super::session::desired_subscriptions::DesiredSubscriptions;
 use super::session::reconcile::{LogLevelTold, Reconciling, Taken};
+use super::session::single_flight::OpenedBy;
 use super::session::subscribe::about;
 use super::session::subscriptions::Step;
 use super::status::SharedHealth;
@@ -110,13 +111,15 @@ impl Supervisor {
             };
             // One that did what it should is back at once: whoever can make it end must not close
             // the others out by that.
-            let delay = match self.transport.opening() {
+            let delay = match self.transport.opener() {
                 // A call may be answered before the lists are read.
-                Opening::BySupervisor if has_served => {
+                OpenedBy::Supervisor if has_served => {
                     restarts.next(Lived::Served(well_for.unwrap_or_default()))
                 }
-                Opening::BySupervisor => restarts.next(lived),
-                Opening::ByCalls => reopenings.next(lived, failure.asked_pause()),
+                OpenedBy::Supervisor => restarts.next(lived),
+                OpenedBy::Calls | OpenedBy::SupervisorOnDemand => {
+                    reopenings.next(lived, failure.asked_pause())
+                }
             };
             self.failed(&failure, took, delay);
             if !self.back_off(delay) {
@@ -290,7 +293,7 @@ impl Supervisor {
     /// other upstream, have a bound of their own.
     fn start_patience(&self) -> Duration {
         let is_start =
-            self.transport.opening() == Opening::BySupervisor || self.generation.is_none();
+            self.transport.opener() == OpenedBy::Supervisor || self.generation.is_none();
         let config = &self.context.config;
         if is_start { config.start_timeout } else { config.timeout }
     }
