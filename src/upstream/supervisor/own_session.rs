@@ -6,6 +6,7 @@ use std::time::Instant;
 
 use crate::limits::RELIST_INTERVAL;
 use crate::protocol::method::Method;
+use crate::protocol::session_route::SessionSupport;
 use crate::protocol::view::ViewId;
 use crate::wait::Wait;
 
@@ -205,7 +206,7 @@ impl OwnSessionSupervisor {
     fn is_missing(&self) -> bool {
         let transport = &self.pooled.transport;
         !transport.is_open()
-            && !transport.refuses_sessions()
+            && transport.session_support() != SessionSupport::Refused
             && !self.pooled.desired.uris().is_empty()
     }
 
