@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::limits::{ENDED_SESSION_GRACE, RELIST_INTERVAL};
+use crate::protocol::session_route::SessionSupport;
 use crate::protocol::view::ViewId;
 use crate::wait::Wait;
 
@@ -209,7 +210,7 @@ impl OwnSessionSupervisor {
     fn is_missing(&self) -> bool {
         let transport = &self.pooled.transport;
         !transport.is_open()
-            && !transport.refuses_sessions()
+            && transport.session_support() != SessionSupport::Refused
             && self.pooled.desired.has_subscriptions()
     }
 
