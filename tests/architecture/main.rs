@@ -259,7 +259,7 @@ const STATUSES: [u32; 18] =
 
 /// Neighbours in a folder of `src/` that use each other all the same: the folder, the two, and how that comes. A pair that
 /// is none any more is taken out.
-const KNOWN_CIRCLES: [(&str, &str, &str, &str); 21] = [
+const KNOWN_CIRCLES: [(&str, &str, &str, &str); 19] = [
     (
         "downstream",
         "stateless",
@@ -267,18 +267,6 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 21] = [
         "an answer of a stateless request is a POST's or lines of the one client of stdio",
     ),
     ("protocol", "call", "modern", "a call knows what its caller declares"),
-    (
-        "protocol",
-        "legacy",
-        "server_introduction",
-        "an introduction is part of the answer to `initialize`",
-    ),
-    (
-        "protocol",
-        "listed_item",
-        "listed_schema",
-        "an item's schemas are held against the same rules as the item",
-    ),
     (
         "session",
         "encoded_event",
@@ -612,10 +600,8 @@ fn values_in_values_out() {
 #[test]
 fn purity_is_claimed_in_one_form() {
     hold("a file that decides on values alone begins `//! Pure:`", |source| {
-        // What is held as a folder needs no claim.
-        let is_held = PURE_FOLDERS.contains(&source.layer());
-        let claims = !is_held
-            && source.header().any(|line| line.ends_with("Pure.") || line.contains("Pure:"));
+        let claims =
+            source.header().any(|line| line.ends_with("Pure.") || line.contains("Pure:"));
         if claims && !source.says_pure() {
             vec!["says that it is pure in another form".to_owned()]
         } else {
