@@ -25,7 +25,8 @@ use crate::telemetry::metrics::servers::OfServer;
 use call::concurrency::ConcurrencyLimit;
 use call::waiting_calls::WaitingCallsLimit;
 use http_client::HttpConnection;
-use session::context::{SessionContext, Transport};
+use session::Session;
+use session::context::SessionContext;
 use session::desired_subscriptions::DesiredSubscriptions;
 use session::pool::SessionPool;
 use status::SharedHealth;
@@ -153,7 +154,7 @@ pub enum Wire {
 pub struct Upstream {
     context: Arc<SessionContext>,
     /// Of the shared session.
-    transport: Arc<dyn Transport>,
+    transport: Arc<Session>,
     pool: Arc<SessionPool>,
     desired: Arc<DesiredSubscriptions>,
     concurrency: Arc<ConcurrencyLimit<HttpConnection>>,
@@ -223,7 +224,7 @@ impl Upstream {
 
     /// The same over the shared session, if that is open.
     pub fn notify_shared(&self, whose: &PrincipalId, method: &str, params: Option<&str>) {
-        self.transport.tell(whose, jsonrpc::notification(method, params));
+        self.transport.notify(whose, jsonrpc::notification(method, params));
     }
 
     /// Ends a client's own session, some time soon.

@@ -24,13 +24,13 @@ use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
 use super::session::context::SessionContext;
+use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::resubscribe::{LogLevelTold, Resubscribing};
 use super::status::SharedHealth;
 use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
 use super::supervisor::lists::UndeclaredTools;
-use super::transport::Transports;
 use super::transport::stdio::stderr::StderrRing;
 use super::{Report, ServerEvents, Upstream};
 
@@ -363,8 +363,9 @@ impl Shared {
             Some(_) => None,
             None => self.eras.get(context.name()).copied(),
         };
-        let transports = Transports::new(&context, &stderr, self.names.clone(), &self.tls, era);
-        let transport = transports.transport(context.clone());
+        let sessions =
+            SessionFactory::new(&context, &stderr, self.names.clone(), &self.tls, era);
+        let transport = sessions.session(context.clone());
         let health = Arc::new(SharedHealth::new(transport.opening()));
         let (max_in_flight, max_waiting) =
             (context.config.max_in_flight, context.config.max_waiting);
@@ -373,7 +374,7 @@ impl Shared {
         let counted = metrics::servers::of(context.name());
         Ok(Upstream {
             counted,
-            pool: Arc::new(SessionPool::new(context.clone(), transports)),
+            pool: Arc::new(SessionPool::new(context.clone(), sessions)),
             desired,
             context,
             transport,

@@ -259,7 +259,7 @@ const STATUSES: [u32; 18] =
 
 /// Neighbours in a folder of `src/` that use each other all the same: the folder, the two, and how that comes. A pair that
 /// is none any more is taken out.
-const KNOWN_CIRCLES: [(&str, &str, &str, &str); 19] = [
+const KNOWN_CIRCLES: [(&str, &str, &str, &str); 17] = [
     (
         "downstream",
         "stateless",
@@ -294,12 +294,6 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 19] = [
     ("upstream", "call", "status", "the breaker tells what state it is in"),
     (
         "upstream",
-        "call",
-        "transport",
-        "a call goes over a transport, which tells the breaker how it opens",
-    ),
-    (
-        "upstream",
         "failure",
         "transport",
         "whether a refusal is of the moment is read from its status",
@@ -318,7 +312,6 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 19] = [
         "a session tries transports, and a transport dispatches into its session",
     ),
     ("upstream/session", "capacity", "pool", "room is made by closing a session of the pool"),
-    ("upstream/transport", "get_stream", "streamable_http", "one header is of both"),
     (
         "upstream/transport",
         "http",
@@ -330,18 +323,6 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 19] = [
         "listen_stream",
         "stateless_http",
         "a listening stream is opened by a request",
-    ),
-    (
-        "upstream/transport",
-        "post_stream",
-        "refused_status",
-        "a refusal depends on how far the POST came",
-    ),
-    (
-        "upstream/transport",
-        "post_stream",
-        "streamable_http",
-        "a POST's stream is resumed by its transport",
     ),
     (
         "upstream/transport/stdio",

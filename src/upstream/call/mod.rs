@@ -14,7 +14,8 @@ use crate::upstream::Upstream;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::handshake;
 use crate::upstream::http_client::HttpConnection;
-use crate::upstream::session::context::{GatewaySink, Transport};
+use crate::upstream::session::Session;
+use crate::upstream::session::context::GatewaySink;
 use crate::upstream::session::pool::Lease;
 use crate::upstream::transport::message_bytes;
 use crate::wait::{Interrupted, Wait};
@@ -138,7 +139,7 @@ impl Upstream {
     /// come too then, and are left out where nobody wants them.
     fn set_level_of_call(
         &self,
-        transport: &dyn Transport,
+        transport: &Session,
         route: SessionRoute<'_>,
         connection: &mut HttpConnection,
         level: LogLevel,

@@ -1,5 +1,4 @@
-//! What every transport offers to the calls and to the supervisor, and what the parts of one
-//! upstream share.
+//! What the parts of one session with a server share, and how its supervisor is told of it.
 
 use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
@@ -7,13 +6,12 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::budget::Budget;
 use crate::config::UpstreamConfig;
-use crate::error::{HttpRefusal, Stage};
+use crate::error::HttpRefusal;
 use crate::limits::Limits;
-use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{CallSink, Client, Kind, Notice, Outcome, Question};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
-use crate::protocol::method::Method;
-use crate::protocol::raw::{Raw, RawObject};
+use crate::protocol::raw::Raw;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::Seldom;
@@ -23,9 +21,7 @@ use crate::wait::{Interrupted, Wait};
 use super::desired_subscriptions::DesiredSubscriptions;
 use super::listen_filter::{Subscriptions, offered};
 use crate::upstream::ServerEvents;
-use crate::upstream::call::circuit_breaker::Opening;
 use crate::upstream::failure::{Failure, FailureKind};
-use crate::upstream::http_client::HttpConnection;
 use crate::upstream::http_client::redirect::Redirected;
 use crate::upstream::status::{Dropped, FailureReport};
 use crate::upstream::supervisor::views::Views;
@@ -48,88 +44,6 @@ impl Opened {
     pub(crate) fn tells_of(&self, kind: Kind) -> bool {
         offered(&self.initialized).0.wants(kind.changed())
     }
-}
-
-/// One way to reach an upstream.
-pub(crate) trait Transport: Send + Sync {
-    /// For the supervisor: the open session, opened if there is none. For a session that opens
-    /// on demand, somebody must have asked for it before.
-    fn open(
-        &self,
-        connection: &mut HttpConnection,
-        wait: &Arc<Wait>,
-    ) -> Result<Opened, Failure>;
-    /// Sends a request over the open session and waits for its answer.
-    fn request(
-        &self,
-        connection: &mut HttpConnection,
-        outgoing: &Outgoing<'_>,
-        wait: &Arc<Wait>,
-        sink: &dyn CallSink,
-    ) -> Result<Outcome, Failure>;
-    /// [`Transport::request`] for whoever looks after the session: over the one that is open, and
-    /// once. What fails is tried again at its pace, and may say nothing of the session.
-    fn request_open(
-        &self,
-        connection: &mut HttpConnection,
-        outgoing: &Outgoing<'_>,
-        wait: &Arc<Wait>,
-        sink: &dyn CallSink,
-    ) -> Result<Outcome, Failure>;
-    /// Asks the open session what every server answers, because of `why`; any answer will do.
-    ///
-    /// # Errors
-    /// It is gone, or its server hangs.
-    fn probe(
-        &self,
-        connection: &mut HttpConnection,
-        wait: &Arc<Wait>,
-        _why: &Failure,
-    ) -> Result<(), Failure> {
-        let ping = Outgoing::own(Method::Ping, RawObject::default());
-        let answer = self.request_open(connection, &ping, wait, &NoSink);
-        answer.map(drop).or_else(unless_answered)
-    }
-    /// Whether what the upstream tells by itself is heard, as far as it can be.
-    fn is_listening(&self) -> bool {
-        true
-    }
-    /// Lets go of a session that failed; the next one who needs it opens another.
-    fn forget(&self, generation: u64);
-    /// Lets go of whatever session is open.
-    fn leave(&self) {}
-    /// The supervisor will try again then.
-    fn backing_off(&self, failure: &Failure, next_try: Instant);
-    /// The supervisor tries again now: calls may wait for it.
-    fn hasten(&self) {}
-    /// Who opens a session that is missing.
-    fn opening(&self) -> Opening {
-        Opening::ByCalls
-    }
-    /// Whether the process behind the link has ended, for links that have one: why.
-    fn died(&self) -> Option<Failure> {
-        None
-    }
-    /// Queues a client's notification, if a session is open.
-    fn tell(&self, whose: &crate::protocol::call::PrincipalId, text: String);
-    /// Whether a session is open.
-    fn is_open(&self) -> bool;
-    /// Whether requests over this link say themselves whose they are, so that those of all
-    /// stateless clients go over it.
-    fn is_stateless(&self) -> bool {
-        false
-    }
-    /// Whether the upstream is known to keep no sessions at all: then those of clients that keep
-    /// one go over the shared link, too.
-    fn refuses_sessions(&self) -> bool {
-        false
-    }
-    /// The supervisor looks after an upstream that is well.
-    fn refresh(&self) {}
-    /// Ends the session, in bounded time. Nothing is opened afterwards.
-    fn close(&self);
-    /// The word for `/status`.
-    fn transport(&self) -> &'static str;
 }
 
 /// What the parts of one session to an upstream share.
@@ -279,11 +193,6 @@ impl SessionContext {
         self.client.as_ref().is_some_and(|client| client.is_exclusive)
     }
 
-    /// The generation given last.
-    pub(crate) fn generation(&self) -> u64 {
-        self.generations.load(Ordering::Acquire)
-    }
-
     /// Tells the supervisor that the session of this generation could not be opened: of that
     /// one, because a later one may be open by now.
     pub(crate) fn not_opened(&self, generation: u64, failure: Failure) -> Failure {
@@ -371,11 +280,6 @@ pub(crate) fn unless_answered(failure: Failure) -> Result<(), Failure> {
             Err(failure)
         }
     }
-}
-
-/// The session that was to be used has ended meanwhile.
-pub(crate) fn no_session() -> Failure {
-    Failure::new(FailureKind::Broke, Stage::Send, "its session has ended")
 }
 
 /// Longer than any process lives; far enough from what an `Instant` can hold.

@@ -7,11 +7,13 @@ use std::sync::Arc;
 use crate::limits::INPUT_REQUEST_BYTES_MAX;
 use crate::protocol::call::{AnswerTo, Client, Notice, Question};
 use crate::protocol::from_server::may_be_asked;
-use crate::protocol::jsonrpc::{self, RpcError, code};
+use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::method::{Method, notification};
+use crate::protocol::raw::Raw;
 
 use super::context::SessionContext;
 use super::correlation::Arrival;
+use super::listen_filter::without_id;
 use super::pending::PendingRequests;
 use crate::upstream::Wire;
 use crate::upstream::call::EVERYBODY;
@@ -83,62 +85,81 @@ pub(crate) enum Sorted {
     Rest(Incoming),
 }
 
-/// Answers what is for the gateway, and tells the supervisor of changes.
+/// Answers what is for the gateway, tells the supervisor of changes, and counts what must not be
+/// sent. `sender`: the way back to the server; none if it is of the stateless era, where it may
+/// send notifications only, and its requests come in results (2026-07-28, basic/patterns/mrtr).
 pub(crate) fn sort<M: MessageSender>(
     context: &SessionContext,
     incoming: Incoming,
-    mouth: &Arc<M>,
+    sender: Option<&Arc<M>>,
 ) -> Sorted {
-    match incoming {
-        Incoming::ListChanged(kind) => context.list_changed(kind),
-        Incoming::Ask { id, method, .. } if method == Method::Ping.as_str() => {
-            mouth.say(jsonrpc::response(&id, "{}"));
+    match (incoming, sender) {
+        (Incoming::ListChanged(kind), _) => context.list_changed(kind),
+        (Incoming::Ask { id, method, params }, Some(sender)) => {
+            return answer_or_ask(context, (id, method, params), sender);
         }
-        Incoming::Ask { id, method, .. } if !may_be_asked(&method) => {
+        (Incoming::Ask { method, .. }, None) | (Incoming::Misread { method }, _) => {
             context.dropped.count(context.name(), &method);
-            let error = RpcError::new(code::METHOD_NOT_FOUND, "No client serves this.");
-            mouth.say(jsonrpc::error_response(Some(&id), &error));
         }
-        Incoming::Ask { id, params: Some(params), .. }
-            if params.get().len() > INPUT_REQUEST_BYTES_MAX =>
-        {
-            let what = format!("The request has more than {INPUT_REQUEST_BYTES_MAX} bytes.");
-            let error = RpcError::new(code::INVALID_PARAMS, what);
-            mouth.say(jsonrpc::error_response(Some(&id), &error));
-        }
-        Incoming::Ask { id, method, params } => {
-            let (mouth, to) = (mouth.clone(), id.clone());
-            let reply = AnswerTo::new(move |answer| {
-                mouth.say(match answer {
-                    Ok(result) => jsonrpc::response(&to, result.get()),
-                    Err(error) => jsonrpc::error_response(Some(&to), &error),
-                });
-            });
-            let server = context.name().clone();
-            let is_of_call = false;
-            return Sorted::Ask(Question { server, id, is_of_call, method, params, reply });
-        }
-        Incoming::Misread { method } => context.dropped.count(context.name(), &method),
-        // It is of a revision that keeps no sessions.
-        Incoming::Notice(Notice::Other { method, .. })
+        // Only the stream that a subscription opened acknowledges anything.
+        (Incoming::Notice(Notice::Other { method, .. }), _)
             if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
         {
             context.dropped.count(context.name(), &method);
         }
-        Incoming::Withdrawn(id) => {
+        (Incoming::Withdrawn(id), Some(_)) => {
             return Sorted::Notice(Notice::Withdrawn { server: context.name().clone(), id });
         }
+        // What would be withdrawn was never asked.
+        (Incoming::Withdrawn(_), None) => (),
+        (Incoming::Notice(Notice::ResourceUpdated(params)), None) => {
+            context.notice(Notice::ResourceUpdated(without_id(params)));
+        }
         // Stateless clients are subscribed by streams of their own, not by their calls' sessions.
-        Incoming::Notice(notice @ Notice::ResourceUpdated(_)) if context.is_exclusive() => {
+        (Incoming::Notice(notice @ Notice::ResourceUpdated(_)), Some(_))
+            if context.is_exclusive() =>
+        {
             context.notice(notice);
         }
-        Incoming::Notice(notice) => return Sorted::Notice(notice),
-        Incoming::Answer { .. }
-        | Incoming::Progress { .. }
-        | Incoming::Malformed { .. }
-        | Incoming::Nonsense(_) => {
-            return Sorted::Rest(incoming);
-        }
+        (Incoming::Notice(notice), _) => return Sorted::Notice(notice),
+        (
+            incoming @ (Incoming::Answer { .. }
+            | Incoming::Progress { .. }
+            | Incoming::Malformed { .. }
+            | Incoming::Nonsense(_)),
+            _,
+        ) => return Sorted::Rest(incoming),
+    }
+    Sorted::Done
+}
+
+/// Answers a request of the server's that no client is asked; gives back any other.
+fn answer_or_ask<M: MessageSender>(
+    context: &SessionContext,
+    (id, method, params): (RequestId, String, Option<Raw>),
+    sender: &Arc<M>,
+) -> Sorted {
+    let refuse = |code, what| {
+        sender.say(jsonrpc::error_response(Some(&id), &RpcError::new(code, what)));
+    };
+    let is_large = |it: &Raw| it.get().len() > INPUT_REQUEST_BYTES_MAX;
+    if method == Method::Ping.as_str() {
+        sender.say(jsonrpc::response(&id, "{}"));
+    } else if !may_be_asked(&method) {
+        context.dropped.count(context.name(), &method);
+        refuse(code::METHOD_NOT_FOUND, "No client serves this.".to_owned());
+    } else if params.as_ref().is_some_and(is_large) {
+        let what = format!("The request has more than {INPUT_REQUEST_BYTES_MAX} bytes.");
+        refuse(code::INVALID_PARAMS, what);
+    } else {
+        let (sender, to, server) = (sender.clone(), id.clone(), context.name().clone());
+        let reply = AnswerTo::new(move |answer| {
+            sender.say(match answer {
+                Ok(result) => jsonrpc::response(&to, result.get()),
+                Err(error) => jsonrpc::error_response(Some(&to), &error),
+            });
+        });
+        return Sorted::Ask(Question { server, id, is_of_call: false, method, params, reply });
     }
     Sorted::Done
 }
@@ -147,9 +168,9 @@ pub(crate) fn sort<M: MessageSender>(
 pub(crate) fn hear_unasked<M: MessageSender>(
     context: &SessionContext,
     incoming: Incoming,
-    mouth: &Arc<M>,
+    sender: &Arc<M>,
 ) {
-    match sort(context, incoming, mouth) {
+    match sort(context, incoming, Some(sender)) {
         Sorted::Notice(notice) => context.notice(notice),
         Sorted::Ask(question) => context.ask(question),
         Sorted::Rest(_) | Sorted::Done => (),
@@ -162,9 +183,9 @@ pub(crate) fn hear_shared<M: MessageSender>(
     context: &SessionContext,
     pending: &PendingRequests,
     incoming: Incoming,
-    mouth: &Arc<M>,
+    sender: &Arc<M>,
 ) -> Option<Incoming> {
-    match sort(context, pending.take_in(incoming)?, mouth) {
+    match sort(context, pending.take_in(incoming)?, Some(sender)) {
         Sorted::Done => None,
         Sorted::Notice(notice) => {
             // A client's own session has mostly one call in flight, and then this is about it. On

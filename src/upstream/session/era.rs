@@ -1,5 +1,4 @@
-//! The era that an upstream speaks, as far as it is known: one cell for all sessions and
-//! children of it.
+//! What a server speaks, as far as it is known: one cell for all sessions with it.
 
 use std::sync::atomic::{AtomicBool, AtomicU8, Ordering};
 use std::sync::{Arc, Mutex, PoisonError, Weak};
@@ -9,31 +8,47 @@ use crate::limits::ERA_PROBE_TIMEOUT;
 use crate::protocol::revision::Era;
 use crate::wait::{Interrupted, Wait};
 
-use super::context::Transport;
-use super::negotiate::Known;
-use crate::upstream::failure::{Failure, FailureKind};
+use super::Session;
+use super::negotiate::{Heard, HttpTransport, Known, Probe, Trust};
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
 
 const UNKNOWN: u8 = 0;
 const LEGACY: u8 = 1;
 const MODERN: u8 = 2;
+const STREAMABLE_HTTP: u8 = 1;
+const HTTP_SSE: u8 = 2;
 
-/// See above.
+/// The era and the transport of a server. What was found holds until it turns out wrong.
 #[derive(Default)]
-pub(crate) struct Found {
+pub(crate) struct FoundEra {
     era: AtomicU8,
-    /// A modern server was asked for a session and has none: it is of that era alone.
+    /// It is not to be found out.
+    is_fixed: bool,
+    transport: AtomicU8,
+    /// A server of the stateless era was asked for a session and has none.
     refuses_sessions: AtomicBool,
     /// What the next start of a child assumes; it outlives failures.
     assumed: Mutex<Known>,
-    /// Clients' own sessions to an upstream over HTTP, which may be open: as many as
+    /// Clients' own sessions with a server over HTTP, which may be open: as many as
     /// `max_sessions` lets there be.
-    own: Mutex<Vec<Weak<dyn Transport>>>,
+    own: Mutex<Vec<Weak<Session>>>,
 }
 
-impl Found {
-    /// Of an upstream that was of that era when it was last spoken with.
-    pub(crate) fn assuming(era: Option<Era>) -> Found {
-        Found { assumed: Mutex::new(Known::new(era)), ..Found::default() }
+impl FoundEra {
+    /// Of a child that was of that era when it was last spoken with.
+    pub(crate) fn assuming(era: Option<Era>) -> FoundEra {
+        FoundEra { assumed: Mutex::new(Known::new(era)), ..FoundEra::default() }
+    }
+
+    /// Of a server whose configured transport only one era has.
+    pub(crate) fn fixed(era: Era) -> FoundEra {
+        let found = FoundEra { is_fixed: true, ..FoundEra::default() };
+        found.set(era);
+        found
+    }
+
+    pub(crate) fn is_fixed(&self) -> bool {
+        self.is_fixed
     }
 
     pub(crate) fn assumed(&self) -> Known {
@@ -66,81 +81,113 @@ impl Found {
         }
     }
 
-    /// Whether the upstream is modern and was found to have no sessions besides. One that has
-    /// both gives clients that have a session of their own what its tools do in one.
+    /// The transport that was found on the last session over HTTP.
+    pub(crate) fn transport(&self) -> Option<HttpTransport> {
+        match self.transport.load(Ordering::Acquire) {
+            STREAMABLE_HTTP => Some(HttpTransport::StreamableHttp),
+            HTTP_SSE => Some(HttpTransport::HttpSse),
+            _ => None,
+        }
+    }
+
+    pub(crate) fn set_transport(&self, transport: HttpTransport) {
+        let value = match transport {
+            HttpTransport::StreamableHttp => STREAMABLE_HTTP,
+            HttpTransport::HttpSse => HTTP_SSE,
+        };
+        self.transport.store(value, Ordering::Release);
+    }
+
+    pub(crate) fn forget_transport(&self) {
+        self.transport.store(UNKNOWN, Ordering::Release);
+    }
+
+    /// True if the server is of the stateless era and was found to have no sessions besides. One
+    /// that has both gives clients that have a session of their own what its tools do in one.
     pub(crate) fn refuses_sessions(&self) -> bool {
         self.is_modern() && self.refuses_sessions.load(Ordering::Acquire)
     }
 
-    /// It was asked for a session and refused it.
+    /// The server was asked for a session and refused it.
     pub(crate) fn has_refused_a_session(&self) {
         self.refuses_sessions.store(true, Ordering::Release);
     }
 
-    /// A client may have a session of its own over this link.
-    pub(crate) fn enter_own(&self, transport: &Arc<dyn Transport>) {
+    /// A client may have this session of its own.
+    pub(crate) fn enter_own(&self, session: &Arc<Session>) {
         let mut own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
-        own.retain(|transport| transport.strong_count() > 0);
-        own.push(Arc::downgrade(transport));
+        own.retain(|session| session.strong_count() > 0);
+        own.push(Arc::downgrade(session));
     }
 
-    /// The shared session has failed: the upstream may be another one when it is back. Not where
+    /// The shared session has failed: the server may be another one when it is back. False where
     /// a client's own session is open: then it is there, and what it speaks is known.
-    pub(crate) fn forget_unless_in_use(&self) {
-        let own: Vec<Arc<dyn Transport>> = {
+    pub(crate) fn forget_unless_in_use(&self) -> bool {
+        let own: Vec<Arc<Session>> = {
             let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
             own.iter().filter_map(Weak::upgrade).collect()
         };
-        if !own.iter().any(|transport| transport.is_open()) {
-            self.forget();
+        if self.is_fixed || own.iter().any(|session| session.is_open()) {
+            return false;
         }
-    }
-
-    pub(crate) fn forget(&self) {
         self.era.store(UNKNOWN, Ordering::Release);
         self.refuses_sessions.store(false, Ordering::Release);
+        true
     }
 }
 
-/// How long the first question of a modern client may go unanswered: there must be time left
-/// for the older one.
+/// How long `server/discover` may go unanswered: there must be time left for `initialize`.
 pub(crate) fn probe_time(wait: &Wait) -> Duration {
     ERA_PROBE_TIMEOUT.min(wait.left() / 2)
 }
 
-/// Whether `server/discover` was answered as a legacy server answers it, by one whose era was
-/// found before. What is only so at the moment says nothing of an era, nor does what is no answer.
-pub(crate) fn is_answer_of_legacy(failure: &Failure, wait: &Wait) -> bool {
-    match failure.kind {
-        FailureKind::Broke | FailureKind::Interrupted(_) => false,
-        FailureKind::SessionGone
-        | FailureKind::Refused(_)
-        | FailureKind::Nonsense
-        | FailureKind::Overloaded => {
-            is_legacy_sign(failure, wait) && !failure.is_of_the_moment()
-        }
+/// What a question over HTTP has come to that failed so. `wait` is the one that was waited with;
+/// `trust`: what is known of a server that is asked `server/discover`.
+pub(crate) fn heard(question: Probe, trust: Trust, failure: &Failure, wait: &Wait) -> Heard {
+    match question {
+        Probe::Discover => heard_of_discovery(trust, failure, wait),
+        Probe::Initialize | Probe::EventStream => match failure.kind {
+            FailureKind::Refused(Refusal::MaybeHttpSse) => Heard::DeclinesTransport,
+            // A server without sessions refuses `initialize` in one way or another.
+            FailureKind::Refused(Refusal::OtherEra | Refusal::Stateless | Refusal::Plain) => {
+                Heard::Declines
+            }
+            FailureKind::Interrupted(_)
+            | FailureKind::SessionGone
+            | FailureKind::Broke
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => Heard::Fails,
+        },
     }
 }
 
-/// Whether `server/discover` failed as it does at a legacy server: by any answer that is none,
-/// by silence, or because it was too much for it. `wait` is the one that was waited with.
-pub(crate) fn is_legacy_sign(failure: &Failure, wait: &Wait) -> bool {
-    use crate::upstream::failure::Refusal;
-    match &failure.kind {
+/// A server with sessions declines `server/discover` by any answer that is none, by silence, or
+/// because it was too much for it. Of one whose era was found before, only an answer says that;
+/// and what is only so at the moment says nothing of an era.
+fn heard_of_discovery(trust: Trust, failure: &Failure, wait: &Wait) -> Heard {
+    let is_unknown = trust == Trust::Unknown;
+    match failure.kind {
         FailureKind::Refused(Refusal::OtherEra)
-        | FailureKind::SessionGone
-        | FailureKind::Nonsense => true,
-        FailureKind::Broke => failure.sent,
-        FailureKind::Interrupted(Interrupted::Deadline) => {
-            wait.interrupted().is_none() && !wait.left().is_zero()
+            if is_unknown || !failure.is_of_the_moment() =>
+        {
+            Heard::Declines
         }
-        FailureKind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
-        | FailureKind::Interrupted(
-            Interrupted::Cancelled
-            | Interrupted::ClientGone
-            | Interrupted::Stopping
-            | Interrupted::Retired,
-        )
-        | FailureKind::Overloaded => false,
+        FailureKind::SessionGone | FailureKind::Nonsense
+            if is_unknown || trust == Trust::Doubted && !failure.is_of_the_moment() =>
+        {
+            Heard::Declines
+        }
+        FailureKind::Broke if is_unknown && failure.sent => Heard::Declines,
+        FailureKind::Interrupted(Interrupted::Deadline)
+            if is_unknown && wait.interrupted().is_none() && !wait.left().is_zero() =>
+        {
+            Heard::Silent
+        }
+        FailureKind::Refused(_)
+        | FailureKind::SessionGone
+        | FailureKind::Broke
+        | FailureKind::Nonsense
+        | FailureKind::Interrupted(_)
+        | FailureKind::Overloaded => Heard::Fails,
     }
 }

@@ -13,18 +13,19 @@ use crate::protocol::view::ViewId;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};
 
+use super::Session;
 use super::capacity::{Entry, PoolCapacity};
-use super::context::{SessionContext, Transport};
+use super::context::SessionContext;
 use super::desired_subscriptions::DesiredSubscriptions;
+use super::factory::SessionFactory;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::supervisor::own_session::OwnSessionSupervisor;
-use crate::upstream::transport::Transports;
 
 /// The clients' own sessions to one upstream.
 pub(crate) struct SessionPool {
     /// Of the shared session.
     context: Arc<SessionContext>,
-    transports: Transports,
+    sessions: SessionFactory,
     state: Mutex<PoolCapacity>,
 }
 
@@ -32,7 +33,7 @@ pub(crate) struct SessionPool {
 pub(crate) struct PooledSession {
     ended: AtomicBool,
     pub(crate) context: Arc<SessionContext>,
-    pub(crate) transport: Arc<dyn Transport>,
+    pub(crate) transport: Arc<Session>,
     pub(crate) desired: Arc<DesiredSubscriptions>,
     /// What its client sees, as all do whose sessions declare the same.
     pub(crate) view: ViewId,
@@ -81,8 +82,8 @@ impl Lease<'_> {
         Question { server, id, is_of_call, method, params, reply }
     }
 
-    pub(crate) fn transport(&self) -> &dyn Transport {
-        &*self.pooled.transport
+    pub(crate) fn transport(&self) -> &Session {
+        &self.pooled.transport
     }
 }
 
@@ -124,9 +125,9 @@ impl Drop for InQueue<'_> {
 }
 
 impl SessionPool {
-    pub(crate) fn new(context: Arc<SessionContext>, transports: Transports) -> SessionPool {
+    pub(crate) fn new(context: Arc<SessionContext>, sessions: SessionFactory) -> SessionPool {
         let room = PoolCapacity::new(context.config.max_sessions, context.config.max_waiting);
-        SessionPool { context, transports, state: Mutex::new(room) }
+        SessionPool { context, sessions, state: Mutex::new(room) }
     }
 
     fn lock(&self) -> MutexGuard<'_, PoolCapacity> {
@@ -338,7 +339,7 @@ impl SessionPool {
         desired: Arc<DesiredSubscriptions>,
     ) -> std::io::Result<(Arc<PooledSession>, Joined)> {
         let context = Arc::new(self.context.of_client(client.clone())?);
-        let transport = self.transports.transport(context.clone());
+        let transport = self.sessions.session(context.clone());
         let (ended, view) =
             (AtomicBool::new(false), ViewId::of_session(client.capabilities.get()));
         let pooled = Arc::new(PooledSession { ended, context, transport, desired, view });
@@ -352,7 +353,7 @@ impl SessionPool {
     pub(crate) fn tell(&self, whose: &PrincipalId, session: &str, text: &str) -> bool {
         let pool = self.of(|client| &*client.session == session);
         for pooled in &pool {
-            pooled.transport.tell(whose, text.to_owned());
+            pooled.transport.notify(whose, text.to_owned());
         }
         !pool.is_empty()
     }

@@ -1,8 +1,9 @@
-//! A session that worked and whose server refuses now may be one that the server has forgotten,
-//! however it says that. Whoever looks after the session finds out, and opens one new session at
-//! the pace of a backoff; where that works, it takes the place of the old one.
+//! What takes the place of an open session. One that worked and whose server refuses now may be
+//! one that the server has forgotten, however it says that: whoever looks after the session finds
+//! out, and opens one new session at the pace of a backoff. Or the server is of the other era by
+//! now, which it is asked. Where that works, what was opened takes the place of the old one.
 
-use std::sync::atomic::Ordering;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 use std::time::{Duration, Instant};
 
@@ -11,14 +12,18 @@ use crate::protocol::call::{Outcome, Outgoing};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::method::Method;
 use crate::protocol::raw::RawObject;
+use crate::protocol::revision::Era;
 use crate::wait::Wait;
 
-use super::context::{NoSink, no_session, unless_answered};
+use super::context::{NoSink, unless_answered};
+use super::negotiate::Purpose;
+use super::single_flight::For;
+use super::{Open, Session};
 use crate::upstream::backoff::Retry;
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
 use crate::upstream::http_client::HttpConnection;
 use crate::upstream::transport::refused_status::is_certain;
-use crate::upstream::transport::streamable_http::{Over, Session, StreamableHttp};
+use crate::upstream::transport::{Closing, ConnectAttempt, Connected, RequestAttempt};
 
 /// When a session that is refused may be looked at, or replaced by a new one.
 #[derive(Default)]
@@ -45,7 +50,7 @@ impl Pace {
     }
 
     /// A new session has served what the old one was refused.
-    pub(crate) fn helped(&self) {
+    pub(super) fn helped(&self) {
         self.lock().went_well();
     }
 }
@@ -59,7 +64,7 @@ pub(crate) fn speaks_of_session(text: &str) -> bool {
 
 /// An error that a request was answered with, as a reason to look at its session; none if it
 /// does not speak of that.
-pub(crate) fn doubt_of(error: &RpcError) -> Option<Failure> {
+pub(super) fn doubt_of(error: &RpcError) -> Option<Failure> {
     if !speaks_of_session(&error.message) {
         return None;
     }
@@ -68,23 +73,116 @@ pub(crate) fn doubt_of(error: &RpcError) -> Option<Failure> {
     Some(Failure { sent: true, ..Failure::new(kind, Stage::Answer, what) })
 }
 
-impl StreamableHttp {
-    /// Tells whoever looks after a session that it was refused, unless it has never worked.
-    pub(crate) fn doubt(&self, over: Over<'_>, why: Failure) {
-        if over.session.has_worked.load(Ordering::Relaxed) {
-            self.http.context.mailbox.doubted(over.generation, why);
+/// What came of asking a server again which era it is of.
+#[derive(PartialEq, Eq)]
+pub(super) enum Recheck {
+    /// It is of the one that it was taken for.
+    Same,
+    /// It is of the other one, over which requests go from here on.
+    Other,
+}
+
+impl Session {
+    /// Asks the open session what every server answers, because of `why`; any answer will do.
+    ///
+    /// # Errors
+    /// It is gone, or its server hangs.
+    pub(crate) fn probe(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+        why: &Failure,
+    ) -> Result<(), Failure> {
+        let (generation, open) = self.usable()?;
+        let era = open.era();
+        let is_era_doubted = match why.kind {
+            FailureKind::Refused(Refusal::OtherEra) => true,
+            FailureKind::Refused(_) => why.stage == Stage::Handshake,
+            FailureKind::Interrupted(_)
+            | FailureKind::SessionGone
+            | FailureKind::Broke
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => false,
+        };
+        let may_recheck =
+            self.is_opened_by_calls() && !self.is_mirrored() && !self.era.is_fixed();
+        if may_recheck && (era == Era::Modern || is_era_doubted) {
+            // Contact with the other era is made at once, if that is what it speaks now.
+            return self.recheck(generation, era, connection, wait).map(drop);
+        }
+        if open.channel.may_be_forgotten() {
+            return self
+                .look(connection, generation, &open, wait)
+                .map_err(|it| self.unless_mirrored(it));
+        }
+        let method = match era {
+            Era::Legacy => Method::Ping,
+            Era::Modern => Method::ServerDiscover,
+        };
+        let outgoing = Outgoing::own(method, RawObject::default());
+        let attempt =
+            RequestAttempt { outgoing: &outgoing, wait, sink: &NoSink, is_replay: false };
+        self.send(connection, generation, &open, attempt).map(drop).or_else(unless_answered)
+    }
+
+    /// Asks the server again which era it is of, because it has refused over the session of that
+    /// generation as one of the other era does.
+    ///
+    /// # Errors
+    /// It gives no answer, or the client's requests go over the shared session from here on.
+    pub(super) fn recheck(
+        &self,
+        generation: u64,
+        era: Era,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<Recheck, Failure> {
+        if self.era.get() != Some(era) {
+            return Ok(Recheck::Other);
+        }
+        let next = self.flight.next_generation();
+        let purpose = Purpose::Recheck(era);
+        let connecting = ConnectAttempt { purpose, generation: next, wait };
+        let connected = self.transport.connect(&connecting, connection);
+        let channel = match connected.map_err(Failure::in_handshake)? {
+            Connected::New(channel) => channel,
+            Connected::AsKnown => return Ok(Recheck::Same),
+        };
+        let open = self.begin(channel, &connecting).inspect_err(|_| self.forget(generation))?;
+        self.take_place(generation, next, open);
+        Ok(Recheck::Other)
+    }
+
+    /// Puts a session in the place of the one of generation `old`, if that is still open.
+    fn take_place(&self, old: u64, generation: u64, open: Open) {
+        match self.flight.replace(old, generation, open) {
+            // Where no lock is held: what is listened to over it ends.
+            Ok(old) => {
+                old.channel.close(Closing::Forgotten);
+                self.context.mailbox.opened(generation);
+            }
+            // Another one was opened meanwhile.
+            Err(unused) => unused.channel.close(Closing::Unused),
+        }
+    }
+
+    /// Tells whoever looks after a session that it was refused, unless it has never worked, or
+    /// lasts as long as its channel.
+    pub(super) fn doubt(&self, generation: u64, open: &Open, why: Failure) {
+        if open.channel.may_be_forgotten() && open.has_worked.load(Ordering::Relaxed) {
+            self.context.mailbox.doubted(generation, why);
         }
     }
 
     /// What an answer under the request's own id says of the session.
-    pub(crate) fn answered(&self, over: Over<'_>, outcome: &Outcome) {
+    pub(super) fn answered(&self, generation: u64, open: &Open, outcome: &Outcome) {
         let doubt = match outcome {
             Outcome::Error { error, .. } => doubt_of(error),
             Outcome::Complete(_) | Outcome::InputRequired { .. } => None,
         };
         match doubt {
-            Some(why) => self.doubt(over, why),
-            None => over.session.has_worked.store(true, Ordering::Relaxed),
+            Some(why) => self.doubt(generation, open, why),
+            None => open.has_worked.store(true, Ordering::Relaxed),
         }
     }
 
@@ -93,13 +191,14 @@ impl StreamableHttp {
     /// # Errors
     /// The server hangs or cannot be reached, or the session is gone for certain and no other is
     /// to be had.
-    pub(crate) fn look(
+    pub(super) fn look(
         &self,
         connection: &mut HttpConnection,
+        generation: u64,
+        open: &Open,
         wait: &Arc<Wait>,
     ) -> Result<(), Failure> {
-        let (generation, session) = self.single_flight.current().ok_or_else(no_session)?;
-        let Some(refused) = self.refused_over(connection, generation, &session, wait)? else {
+        let Some(refused) = self.refused_over(connection, generation, open, wait)? else {
             return Ok(());
         };
         let now = Instant::now();
@@ -109,21 +208,18 @@ impl StreamableHttp {
         self.renewals.tried(now, refused.asked_pause());
         let renewed = if is_certain(&refused) {
             // A call that hears the same opens it together with this.
-            drop(self.single_flight.forget(generation));
-            self.session(connection, wait).map(drop)
+            self.forget(generation);
+            self.current(For::Call, connection, wait).map(drop)
         } else {
             self.renew(connection, generation, wait)
         };
         let Err(failure) = renewed else { return Ok(()) };
         log::debug!(target: "upstream", "{}: a session that is refused could not be replaced: {}",
-            self.http.context.name(), self.http.context.scrubbed(failure.clone()).message);
-        match refused.kind {
-            FailureKind::SessionGone => Err(refused),
-            FailureKind::Interrupted(_)
-            | FailureKind::Broke
-            | FailureKind::Refused(_)
-            | FailureKind::Nonsense
-            | FailureKind::Overloaded => unless_answered(failure),
+            self.context.name(), self.context.scrubbed(failure.clone()).message);
+        if refused.kind == FailureKind::SessionGone {
+            Err(refused)
+        } else {
+            unless_answered(failure)
         }
     }
 
@@ -137,33 +233,23 @@ impl StreamableHttp {
         old: u64,
         wait: &Arc<Wait>,
     ) -> Result<(), Failure> {
-        if self.is_replaced(old) {
+        if self.flight.is_replaced(old) {
             return Ok(());
         }
-        let session = self.handshake(connection, wait).map_err(Failure::in_handshake)?;
-        let generation = self.single_flight.next_generation();
-        let is_refused = self.refused_over(connection, generation, &session, wait);
+        let generation = self.flight.next_generation();
+        let connecting = ConnectAttempt { purpose: Purpose::WithSession, generation, wait };
+        let connected =
+            self.transport.connect(&connecting, connection).map_err(Failure::in_handshake);
+        let Connected::New(channel) = connected? else { return Ok(()) };
+        let open = Open { channel, has_worked: AtomicBool::new(false) };
+        let is_refused = self.refused_over(connection, generation, &open, wait);
         if let Some(refused) = is_refused.unwrap_or_else(Some) {
-            self.end(&session);
+            open.channel.close(Closing::Unused);
             return Err(refused);
         }
-        self.listen(&session, generation, wait);
-        match self.single_flight.replace(old, generation, session) {
-            // Its stream ends here, where no lock is held.
-            Ok(old) => drop(old),
-            // Another one was opened meanwhile.
-            Err(unused) => {
-                self.end(&unused);
-                return Ok(());
-            }
-        }
-        self.http.context.mailbox.opened(generation);
+        open.channel.begin(generation, wait);
+        self.take_place(old, generation, open);
         Ok(())
-    }
-
-    /// Whether another session than the one of this generation is open, or is to be opened.
-    pub(crate) fn is_replaced(&self, generation: u64) -> bool {
-        self.single_flight.current().is_none_or(|(open, _)| open != generation)
     }
 
     /// Asks what a server with sessions answers in each of them; gives the refusal, if it is one
@@ -175,16 +261,17 @@ impl StreamableHttp {
         &self,
         connection: &mut HttpConnection,
         generation: u64,
-        session: &Session,
+        open: &Open,
         wait: &Arc<Wait>,
     ) -> Result<Option<Failure>, Failure> {
         // A list that cannot be had says nothing of the session.
         let outgoing = Outgoing::own(Method::Ping, RawObject::default());
-        let over = Over { generation, session, again: false };
-        match self.send(connection, over, &outgoing, wait, &NoSink) {
+        let attempt =
+            RequestAttempt { outgoing: &outgoing, wait, sink: &NoSink, is_replay: false };
+        match self.send(connection, generation, open, attempt) {
             Ok(Outcome::Error { error, .. }) => Ok(doubt_of(&error)),
             Ok(Outcome::Complete(_) | Outcome::InputRequired { .. }) => {
-                session.has_worked.store(true, Ordering::Relaxed);
+                open.has_worked.store(true, Ordering::Relaxed);
                 Ok(None)
             }
             Err(failure)

@@ -1,55 +1,19 @@
-//! What becomes of a modern server's messages that are no answers. It may send notifications
-//! only; requests come in results (2026-07-28, basic/patterns/mrtr).
+//! What becomes of the messages of a child that keeps no session: all calls to it share its pipes,
+//! and so do the requests by which it is listened to.
 
 use crate::protocol::call::Notice;
 use crate::protocol::jsonrpc::code;
 use crate::protocol::method::notification;
 
-use super::context::SessionContext;
-use super::listen_filter::{acknowledged, without_id};
-
+use super::dispatch::{Sorted, sort};
+use super::listen_filter::acknowledged;
 use crate::upstream::message::{Incoming, superseded};
 use crate::upstream::transport::stdio::process::ChildLink;
 
-/// A message, once what the gateway does with it by itself is done.
-pub(crate) enum Heard {
-    /// For the call that it belongs to.
-    Notice(Notice),
-    /// Nothing is left to do.
-    Nothing,
-}
-
-/// Tells the supervisor of changes, and passes over what must not be sent.
-pub(crate) fn hear(context: &SessionContext, incoming: Incoming) -> Heard {
-    match incoming {
-        Incoming::ListChanged(kind) => context.list_changed(kind),
-        Incoming::Notice(Notice::ResourceUpdated(params)) => {
-            context.notice(Notice::ResourceUpdated(without_id(params)));
-        }
-        // On any stream but the one that a subscription opened it acknowledges nothing.
-        Incoming::Notice(Notice::Other { method, .. })
-            if method == notification::SUBSCRIPTIONS_ACKNOWLEDGED =>
-        {
-            context.dropped.count(context.name(), &method);
-        }
-        Incoming::Notice(notice) => return Heard::Notice(notice),
-        Incoming::Ask { method, .. } | Incoming::Misread { method } => {
-            context.dropped.count(context.name(), &method);
-        }
-        // What would be withdrawn was never asked.
-        Incoming::Withdrawn(_)
-        | Incoming::Answer { .. }
-        | Incoming::Progress { .. }
-        | Incoming::Malformed { .. }
-        | Incoming::Nonsense(_) => (),
-    }
-    Heard::Nothing
-}
-
 /// Takes a message on the wire that all calls to a child share; gives back what makes no sense
 /// there.
-pub(crate) fn hear_child(transport: &ChildLink, incoming: Incoming) -> Option<Incoming> {
-    let (context, pending) = (&transport.context, &transport.pending);
+pub(crate) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incoming> {
+    let (context, pending) = (&link.context, &link.pending);
     let answered = match &incoming {
         Incoming::Answer { id: Some(id), outcome } => {
             let refusal = outcome.as_ref().err();
@@ -71,7 +35,7 @@ pub(crate) fn hear_child(transport: &ChildLink, incoming: Incoming) -> Option<In
         && let Some(version) = context.subscriptions.version_of(id)
     {
         // At its end it may refuse because of that.
-        if let Some(what) = refusal.filter(|_| !transport.is_ending()) {
+        if let Some(what) = refusal.filter(|_| !link.is_ending()) {
             log::warn!(target: "upstream", "{}: it refused to be listened to: {}",
                 context.name(), context.secrets.scrub_for_operator(&what));
             context.subscriptions.refused(version);
@@ -92,7 +56,7 @@ pub(crate) fn hear_child(transport: &ChildLink, incoming: Incoming) -> Option<In
                 && let Some(version) = context.subscriptions.version_of(id)
             {
                 for old in context.subscriptions.older(id) {
-                    transport.say(superseded(old)).ok();
+                    link.say(superseded(old)).ok();
                 }
                 context.subscriptions.agreed(version, filter);
             }
@@ -107,7 +71,7 @@ pub(crate) fn hear_child(transport: &ChildLink, incoming: Incoming) -> Option<In
         | Incoming::Withdrawn(_)
         | Incoming::Misread { .. }
         | Incoming::Ask { .. }) => {
-            if let Heard::Notice(_) = hear(context, other) {
+            if let Sorted::Notice(_) = sort::<ChildLink>(context, other, None) {
                 context.unattributed();
                 log::debug!(target: "upstream", "{}: a notification names no call", context.name());
             }

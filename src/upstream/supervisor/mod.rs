@@ -28,7 +28,8 @@ use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening};
 use super::call::concurrency::ConcurrencyLimit;
 use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
-use super::session::context::{GatewaySink, Opened, SessionContext, Transport};
+use super::session::Session;
+use super::session::context::{GatewaySink, Opened, SessionContext};
 use super::session::desired_subscriptions::DesiredSubscriptions;
 use super::session::resubscribe::{LogLevelTold, Resubscribing, Taken};
 use super::session::subscribe::about;
@@ -42,7 +43,7 @@ use restarts::{Lived, Reopenings, Restarts};
 /// What the supervisor's thread owns.
 pub(super) struct Supervisor {
     pub(super) context: Arc<SessionContext>,
-    pub(super) transport: Arc<dyn Transport>,
+    pub(super) transport: Arc<Session>,
     pub(super) health: Arc<SharedHealth>,
     pub(super) reports: Sender<Report>,
     pub(super) connection: HttpConnection,
@@ -431,7 +432,7 @@ impl Supervisor {
         self.connection.reset();
         let now = Instant::now();
         let next_try = now + delay;
-        self.transport.backing_off(failure, next_try);
+        self.transport.back_off(failure, next_try);
         {
             let report = self.context.report(failure);
             let breaker = &mut self.health.lock().breaker;

@@ -15,7 +15,8 @@ use super::{busy, tell};
 use crate::upstream::backoff::Retry;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::HttpConnection;
-use crate::upstream::session::context::{GatewaySink, Transport};
+use crate::upstream::session::Session;
+use crate::upstream::session::context::GatewaySink;
 use crate::upstream::session::pool::{PooledSession, SessionPool};
 use crate::upstream::session::renewal::Pace;
 use crate::upstream::session::resubscribe::Resubscribing;
@@ -161,7 +162,7 @@ impl OwnSessionSupervisor {
             Err(failure) => {
                 self.note(&failure);
                 self.connection.reset();
-                self.pooled.transport.backing_off(&failure, Instant::now());
+                self.pooled.transport.back_off(&failure, Instant::now());
                 Err(failure)
             }
         }
@@ -188,7 +189,7 @@ impl OwnSessionSupervisor {
         let opened =
             pooled.transport.open(&mut self.connection, &wait).inspect_err(|failure| {
                 self.connection.reset();
-                pooled.transport.backing_off(failure, Instant::now());
+                pooled.transport.back_off(failure, Instant::now());
             })?;
         self.opened(opened.generation);
         let asker = Asker { charged: reading.by(), ..Asker::default() };
@@ -196,7 +197,7 @@ impl OwnSessionSupervisor {
             let wait = busy(&self.pooled.context, self.pooled.context.config.timeout)?;
             let (connection, own) = (&mut self.connection, &GatewaySink(&pooled.context));
             let answer = pooled.transport.request_open(connection, outgoing, &wait, own);
-            answer.inspect_err(|it| forget_if_gone(&*pooled.transport, opened.generation, it))
+            answer.inspect_err(|it| forget_if_gone(&pooled.transport, opened.generation, it))
         })
     }
 
@@ -252,7 +253,7 @@ impl OwnSessionSupervisor {
                 wait,
                 &GatewaySink(&context),
             );
-            answer.inspect_err(|it| forget_if_gone(&*pooled.transport, *generation, it))
+            answer.inspect_err(|it| forget_if_gone(&pooled.transport, *generation, it))
         };
         let failed = resubscribing.run(*generation, &pooled.desired, &busy, &mut subscribe);
         if let Some(what) = failed.filter(|_| !context.mailbox.is_stopped()) {
@@ -280,8 +281,8 @@ impl OwnSessionSupervisor {
 }
 
 /// Lets go of a session that its server does not know any more: whoever needs one opens another.
-fn forget_if_gone(transport: &dyn Transport, generation: u64, failure: &Failure) {
+fn forget_if_gone(session: &Session, generation: u64, failure: &Failure) {
     if failure.kind == FailureKind::SessionGone {
-        transport.forget(generation);
+        session.forget(generation);
     }
 }

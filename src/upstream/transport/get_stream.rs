@@ -14,9 +14,8 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
-use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
+use super::http::{HttpContext, LAST_EVENT_ID, Next, StreamThread, Wire, read_events};
 use super::refused_status::{Verdict, verdict};
-use super::streamable_http::LAST_EVENT_ID;
 use crate::upstream::backoff::SharedRetry;
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::http_client::{HttpConnection, HttpRequest};

@@ -30,6 +30,9 @@ use crate::upstream::http_client::{AgentFactory, HttpResponse};
 use crate::upstream::session::context::SessionContext;
 use crate::upstream::session::dispatch::MessageSender;
 
+/// Takes a broken stream up behind the event of this id.
+pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
+
 /// One session to an HTTP upstream as both transports see it.
 pub(crate) struct HttpContext {
     pub(crate) context: Arc<SessionContext>,
@@ -141,9 +144,17 @@ impl Wire {
         Message { method: Method::POST, endpoint, headers, body: Some(text) }
     }
 
-    /// Takes back a request for which that one is charged.
-    pub(crate) fn cancel(&self, id: u64, reason: Interrupted, charged: Option<&PrincipalId>) {
-        self.http.control.send(charged, self.message(cancelled(id, reason)));
+    /// Takes back a request, for which that one is charged, if it failed because nobody waits
+    /// for its answer any more, and was sent.
+    pub(crate) fn cancel_if_sent(
+        &self,
+        failed: &Failure,
+        id: u64,
+        charged: Option<&PrincipalId>,
+    ) {
+        if let (FailureKind::Interrupted(reason), true) = (&failed.kind, failed.sent) {
+            self.http.control.send(charged, self.message(cancelled(id, *reason)));
+        }
     }
 
     /// Queues a client's notification.

@@ -19,7 +19,7 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
-use super::http::{HttpContext, Next, StreamThread, read_events};
+use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
 use super::stateless_http::{answer_to, refusal};
 use super::superseded_stream::Superseded;
 use crate::upstream::backoff::{Range, SharedRetry};
@@ -27,8 +27,8 @@ use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
 use crate::upstream::http_client::{HttpConnection, HttpRequest};
 use crate::upstream::message::{self, Incoming};
 use crate::upstream::session::context::{NEVER, pause};
+use crate::upstream::session::dispatch::sort;
 use crate::upstream::session::listen_filter::{acknowledged, listen};
-use crate::upstream::session::stateless_dispatch::{Heard, hear};
 
 /// The streams of one upstream.
 pub(crate) struct Listening {
@@ -177,9 +177,7 @@ impl Listening {
     }
 
     fn tell(&self, incoming: Incoming) {
-        match hear(&self.http.context, incoming) {
-            Heard::Notice(_) | Heard::Nothing => (),
-        }
+        drop(sort::<Wire>(&self.http.context, incoming, None));
     }
 
     /// Stream `number` has ended, and is not asked for again.

@@ -11,11 +11,27 @@ use crate::protocol::modern::is_modern_error;
 use crate::protocol::raw::{Raw, RawObject};
 
 use super::http::HttpContext;
-use super::post_stream::{Phase, Post};
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::http_client::HttpResponse;
 use crate::upstream::message::{self, Incoming};
 use crate::upstream::session::renewal::speaks_of_session;
+
+/// A request that was POSTed.
+#[derive(Clone, Copy)]
+pub(crate) struct SentRequest {
+    pub(crate) id: u64,
+    pub(crate) phase: Phase,
+    /// It was refused before, on a session that seemed to be lost.
+    pub(crate) is_replay: bool,
+}
+
+/// Tells a POST that opens a session from one that belongs to a session.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Phase {
+    Opening,
+    WithoutId,
+    WithId,
+}
 
 /// Whether a status is about who asks, or how often, or about how the server is at present, and
 /// says nothing of what it speaks.
@@ -105,13 +121,13 @@ pub(crate) fn refusal(
     http: &HttpContext,
     answer: &HttpResponse<'_>,
     text: &str,
-    post: Post<'_>,
+    sent: SentRequest,
 ) -> Result<Result<Raw, RpcError>, Failure> {
     let mut error = None;
     // It is small, and read to its end.
     let read = message::read(&Arc::new(text.to_owned()), &|| true, |incoming| {
         if let Incoming::Answer { id: Some(id), outcome: Err(it) } = incoming
-            && id == post.id
+            && id == sent.id
         {
             error = Some(it);
         }
@@ -121,13 +137,13 @@ pub(crate) fn refusal(
     // another session did not cure it, it was not that either.
     let own = error.as_ref().is_some_and(|error| {
         let codes = [code::BAD_REQUEST, code::SESSION_NOT_FOUND, code::INVALID_REQUEST];
-        post.again || !codes.contains(&error.code)
+        sent.is_replay || !codes.contains(&error.code)
     });
     let speaks_of_session = match &error {
         Some(_) => text.to_ascii_lowercase().contains("session"),
         None => speaks_of_session(text),
     };
-    let session_gone = match (answer.status, post.phase) {
+    let session_gone = match (answer.status, sent.phase) {
         _ if own => false,
         (404, Phase::WithId) => error
             .as_ref()
@@ -136,8 +152,8 @@ pub(crate) fn refusal(
         (401, Phase::WithId | Phase::WithoutId) => error.is_none() && speaks_of_session,
         _ => false,
     };
-    let is_modern = error.as_ref().is_some_and(|error| is_other_era(post.phase, error));
-    let kind = match (answer.status, post.phase) {
+    let is_modern = error.as_ref().is_some_and(|error| is_other_era(sent.phase, error));
+    let kind = match (answer.status, sent.phase) {
         _ if session_gone => FailureKind::SessionGone,
         _ if is_modern => FailureKind::Refused(Refusal::OtherEra),
         (400 | 404 | 405, Phase::Opening) => FailureKind::Refused(Refusal::MaybeHttpSse),

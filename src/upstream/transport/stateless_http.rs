@@ -3,49 +3,42 @@
 //! Whoever no longer wants an answer closes the connection.
 
 use std::sync::Arc;
-use std::time::Instant;
 
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
-use crate::limits::UPSTREAM_DRAIN_BYTES_MAX;
-use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, PrincipalId};
-use crate::protocol::headers::{
-    METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, encode_value, is_event_stream, is_json,
-};
+use crate::protocol::call::{Outcome, Outgoing, PrincipalId};
+use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, encode_value};
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
 use crate::protocol::modern::is_modern_error;
-use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::revision::Revision;
-use crate::protocol::sse::Event;
-use crate::upstream::handshake;
 use crate::wait::Wait;
 
-use super::http::{HttpContext, Next, StreamEnd, header_name, read_events};
+use super::answer::{Ear, Exchange, Response};
+use super::http::{HttpContext, header_name};
 use super::listen_stream::Listening;
-use super::message_bytes::Held;
-use super::post_stream::{Ear, broke_off, not_ours};
-use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, may_replay};
+use super::refused_status::{error_text, is_success};
+use super::{Channel, Closing, RequestAttempt};
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
+use crate::upstream::handshake;
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse};
-use crate::upstream::message::{self, Incoming, Stopped};
-use crate::upstream::session::context::{Opened, Opener, Transport};
-use crate::upstream::session::single_flight::SingleFlight;
+use crate::upstream::message::{self, Incoming};
+use crate::upstream::session::context::Opener;
 use crate::upstream::session::stateless::{answered_here, outcome};
-use crate::upstream::session::stateless_dispatch::{Heard, hear};
 
-/// The transport of one upstream.
-pub(crate) struct StatelessHttp {
+/// What all contacts with a server share.
+pub(super) struct StatelessHttp {
     http: Arc<HttpContext>,
     /// The configured headers, and those of every POST.
     post: HeaderMap,
-    single_flight: SingleFlight<Contact>,
     listening: Arc<Listening>,
 }
 
 /// First contact was made. Requests need nothing of it.
-struct Contact {
+struct Stateless {
+    way: Arc<StatelessHttp>,
     initialized: Arc<Initialized>,
 }
 
@@ -56,75 +49,43 @@ struct Post<'a> {
     headers: &'a HeaderMap,
 }
 
-type Response = Result<Raw, RpcError>;
-
 impl StatelessHttp {
-    pub(crate) fn new(http: Arc<HttpContext>) -> StatelessHttp {
+    pub(super) fn new(http: Arc<HttpContext>) -> StatelessHttp {
         let mut post = http.post.clone();
         let version = HeaderValue::from_static(Revision::LATEST_MODERN.as_str());
         post.insert(header_name(PROTOCOL_VERSION), version);
-        let single_flight = SingleFlight::new(http.context.generations.clone());
         let mut headers = post.clone();
         let method = HeaderValue::from_static(Method::SubscriptionsListen.as_str());
         headers.insert(header_name(METHOD), method);
         let listening = Listening::new(http.clone(), headers);
-        StatelessHttp { http, post, single_flight, listening }
+        StatelessHttp { http, post, listening }
     }
 
     /// Asks the server what it is.
-    pub(crate) fn discover(
-        &self,
+    pub(super) fn connect(
+        self: &Arc<Self>,
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
-    ) -> Result<Initialized, Failure> {
+    ) -> Result<Box<dyn Channel>, Failure> {
         let id = self.http.context.next_id();
         let mut headers = self.post.clone();
         let method = HeaderValue::from_static(Method::ServerDiscover.as_str());
         headers.insert(header_name(METHOD), method);
         let post = Post { id, body: &handshake::discover(id), headers: &headers };
         let sink = Opener(&self.http.context);
-        let ear = Ear::new(&sink, wait, None);
-        let answer = match self.post(connection, &post, &ear) {
-            Ok(answer) => answer,
-            Err(failure) => {
-                connection.reset();
-                let is_answer = matches!(
-                    failure.kind,
-                    FailureKind::Refused(Refusal::Plain | Refusal::MaybeHttpSse)
-                );
-                let kind = if is_answer {
-                    FailureKind::Refused(Refusal::OtherEra)
-                } else {
-                    failure.kind
-                };
-                return Err(Failure { kind, ..failure });
+        let answer = self.post(connection, &post, &Ear::new(&sink, wait, None));
+        let answer = answer.map_err(|failure| match failure.kind {
+            FailureKind::Refused(_) => {
+                Failure { kind: FailureKind::Refused(Refusal::OtherEra), ..failure }
             }
-        };
-        handshake::read_discovery(answer)
-    }
-
-    /// Makes contact, with what is known of the server already, or asks for it.
-    pub(crate) fn enter(
-        &self,
-        connection: &mut HttpConnection,
-        wait: &Arc<Wait>,
-        known: Option<Initialized>,
-    ) -> Result<Opened, Failure> {
-        if let Some((generation, contact)) = self.single_flight.current() {
-            return Ok(Opened { generation, initialized: contact.initialized.clone() });
-        }
-        let opened = self.single_flight.open(wait, |generation| {
-            let initialized = match known {
-                Some(known) => known,
-                None => self.discover(connection, wait).map_err(Failure::in_handshake)?,
-            };
-            self.http.context.subscriptions.begin(&initialized);
-            self.listening.begin(generation);
-            self.http.context.mailbox.opened(generation);
-            Ok(Contact { initialized: Arc::new(initialized) })
-        });
-        let (generation, contact) = opened?;
-        Ok(Opened { generation, initialized: contact.initialized.clone() })
+            FailureKind::Interrupted(_)
+            | FailureKind::SessionGone
+            | FailureKind::Broke
+            | FailureKind::Nonsense
+            | FailureKind::Overloaded => failure,
+        })?;
+        let initialized = Arc::new(handshake::read_discovery(answer)?);
+        Ok(Box::new(Stateless { way: self.clone(), initialized }))
     }
 
     /// What every POST carries, and what this one is about (basic/transports/streamable-http,
@@ -157,192 +118,80 @@ impl StatelessHttp {
         Ok(headers)
     }
 
-    /// Sends a request once.
-    fn attempt(
-        &self,
-        connection: &mut HttpConnection,
-        outgoing: &Outgoing<'_>,
-        headers: &HeaderMap,
-        wait: &Arc<Wait>,
-        sink: &dyn CallSink,
-    ) -> Result<Outcome, Failure> {
-        let context = &self.http.context;
-        let id = context.next_id();
-        let body = outgoing.to_modern_message(&RequestId::from(id));
-        let post = Post { id, body: &body, headers };
-        let ear = Ear::new(sink, wait, None);
-        let ear = ear.charged(outgoing.charged.as_ref());
-        let answer = self.post(connection, &post, &ear);
-        answer.and_then(|answer| outcome(context, answer)).inspect_err(|failure| {
-            if !matches!(failure.kind, FailureKind::Refused(_)) {
-                // Also what tells the server that nobody wants the answer any more.
-                connection.reset();
-            }
-            if failure.kind == FailureKind::Broke && !failure.sent {
-                let generation = context.generation();
-                self.forget(generation);
-                context.mailbox.lost(generation, failure.clone());
-            }
-        })
-    }
-
     fn post(
         &self,
         connection: &mut HttpConnection,
         post: &Post<'_>,
         ear: &Ear<'_>,
     ) -> Result<Response, Failure> {
-        let http = &self.http;
+        let http = &*self.http;
         let (method, endpoint) = (&HttpMethod::POST, &*http.endpoint);
         let ask =
             HttpRequest { method, endpoint, headers: post.headers, body: Some(post.body) };
         let mut answer = connection.client(&http.factory).run(ear.wait, ask)?;
-        let content_type = answer.header("content-type").unwrap_or_default();
-        if !(200..300).contains(&answer.status) {
-            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
-            let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
-            return match answer_to(&text, post.id) {
-                // What its head says would be lost. It is an answer, and no sign of another era.
-                Some(Err(error)) if answer.refusal().says_more() => {
-                    let kind = FailureKind::Refused(Refusal::Plain);
-                    Err(http.refused(kind, &answer, &error.message))
-                }
-                Some(Err(error)) => Ok(Err(error)),
-                Some(Ok(_)) | None => Err(refusal(http, &answer, &text)),
-            };
+        if is_success(answer.status) {
+            return Exchange { http, id: post.id, ear, session: None }.read(connection, answer);
         }
-        if is_event_stream(content_type) {
-            return self.read_stream(connection, answer, post.id, ear);
-        }
-        if is_json(content_type) {
-            let max = http.context.limits.upstream_result_bytes;
-            let bound = "limits.upstream_result_bytes";
-            let mut held = Held::new(&http.context.buffered, ear.charged);
-            let body = answer.read_whole(max, bound, &mut held)?;
-            return self.find_answer(body, &held.take(), post.id, ear);
-        }
-        let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
-        Err(Failure::nonsense(cut(&what)))
-    }
-
-    /// Finds our answer in a JSON body.
-    fn find_answer(
-        &self,
-        body: Vec<u8>,
-        keeper: &Option<Keeper>,
-        id: u64,
-        ear: &Ear<'_>,
-    ) -> Result<Response, Failure> {
-        let text = String::from_utf8(body)
-            .map_err(|_| Failure::nonsense("its answer is not UTF-8"))?;
-        let mut found = None;
-        let go_on = || ear.wait.check().is_ok();
-        let read = message::read_kept(&Arc::new(text), keeper, &go_on, |incoming| {
-            take(&self.http, incoming, id, ear, &mut found);
-        });
-        read.map_err(|Stopped| ear.stopped())?;
-        found.unwrap_or_else(|| Err(Failure::nonsense("its answer holds no response")))
-    }
-
-    /// Reads a stream until our answer has come.
-    fn read_stream(
-        &self,
-        connection: &mut HttpConnection,
-        mut answer: HttpResponse<'_>,
-        id: u64,
-        ear: &Ear<'_>,
-    ) -> Result<Response, Failure> {
-        let context = &self.http.context;
-        let mut found = None;
-        let ended = read_events(&mut answer, context, ear.charged, &mut |event, keeper| {
-            self.take_event(event, &keeper, id, ear, &mut found)
-        });
-        match (found, ended) {
-            (Some(found), _) => {
-                // Its end is on the way; the slot's next user reads it.
-                connection.keep(answer.into_rest());
-                found
+        let text = error_text(&mut answer);
+        match answer_to(&text, post.id) {
+            // What its head says would be lost. It is an answer, and no sign of another era.
+            Some(Err(error)) if answer.refusal().says_more() => {
+                let kind = FailureKind::Refused(Refusal::Plain);
+                Err(http.refused(kind, &answer, &error.message))
             }
-            (None, Ok(StreamEnd::Eof | StreamEnd::Done)) => {
-                Err(broke_off("the stream ended without an answer"))
-            }
-            (None, Err(failure)) => Err(failure),
+            Some(Err(error)) => Ok(Err(error)),
+            Some(Ok(_)) | None => Err(refusal(http, &answer, &text)),
         }
-    }
-
-    fn take_event(
-        &self,
-        event: Event,
-        keeper: &Option<Keeper>,
-        id: u64,
-        ear: &Ear<'_>,
-        found: &mut Option<Result<Response, Failure>>,
-    ) -> Next {
-        // Events of other names are none of MCP's, whatever they hold.
-        if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
-            return Next::More;
-        }
-        let max = self.http.context.limits.upstream_result_bytes;
-        if event.data.len() > max {
-            let what =
-                format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
-            *found = Some(Err(Failure { stage: Stage::Read, ..Failure::nonsense(what) }));
-            return Next::Done;
-        }
-        let go_on = || ear.wait.check().is_ok();
-        let text = Arc::new(event.data);
-        let read = message::read_kept(&text, keeper, &go_on, |incoming| match incoming {
-            Incoming::Nonsense(what) => {
-                log::debug!(target: "upstream", "{}: an event is no message: {}",
-                    self.http.context.name(), cut(&what));
-            }
-            incoming @ (Incoming::Answer { .. }
-            | Incoming::Malformed { .. }
-            | Incoming::Progress { .. }
-            | Incoming::ListChanged(_)
-            | Incoming::Notice(_)
-            | Incoming::Withdrawn(_)
-            | Incoming::Misread { .. }
-            | Incoming::Ask { .. }) => take(&self.http, incoming, id, ear, found),
-        });
-        if let Err(Stopped) = read {
-            *found = Some(Err(ear.stopped()));
-        }
-        if found.is_some() { Next::Done } else { Next::More }
     }
 }
 
-/// Takes one message of the answer to the request of that id.
-fn take(
-    http: &HttpContext,
-    incoming: Incoming,
-    id: u64,
-    ear: &Ear<'_>,
-    found: &mut Option<Result<Response, Failure>>,
-) {
-    match incoming {
-        Incoming::Progress { id: to, params } => {
-            if to == id {
-                ear.notice(Notice::Progress(params));
+impl Channel for Stateless {
+    fn initialized(&self) -> &Arc<Initialized> {
+        &self.initialized
+    }
+
+    fn begin(&self, generation: u64, _: &Wait) {
+        self.way.http.context.subscriptions.begin(&self.initialized);
+        self.way.listening.begin(generation);
+    }
+
+    fn request(
+        &self,
+        connection: &mut HttpConnection,
+        attempt: RequestAttempt<'_>,
+    ) -> Result<Outcome, Failure> {
+        let RequestAttempt { outgoing, wait, sink, .. } = attempt;
+        let context = &self.way.http.context;
+        let renew = || self.way.listening.renew();
+        if let Some(outcome) = answered_here(context, outgoing, wait, &renew)? {
+            return Ok(outcome);
+        }
+        let headers = &self.way.headers(outgoing)?;
+        let id = context.next_id();
+        let body = &outgoing.to_modern_message(&RequestId::from(id));
+        let ear = Ear::new(sink, wait, None).charged(outgoing.charged.as_ref());
+        let answer = self.way.post(connection, &Post { id, body, headers }, &ear);
+        answer.and_then(|answer| outcome(context, answer)).inspect_err(|failure| {
+            if !matches!(failure.kind, FailureKind::Refused(_)) {
+                // Also what tells the server that nobody wants the answer any more.
+                connection.reset();
             }
+        })
+    }
+
+    // No notification of a client's is left in this revision, and to cancel is to close.
+    fn notify(&self, _: &PrincipalId, _: String) {}
+
+    fn close(&self, why: Closing) {
+        match why {
+            Closing::Forgotten | Closing::Ended => self.way.listening.end(),
+            // It may be another one's.
+            Closing::Unused => (),
         }
-        Incoming::Answer { id: to, outcome } if to == Some(id) => *found = Some(Ok(outcome)),
-        incoming @ (Incoming::Answer { .. }
-        | Incoming::Malformed { .. }
-        | Incoming::Nonsense(_)) => {
-            found.get_or_insert(Err(not_ours(&incoming)));
-        }
-        incoming @ (Incoming::ListChanged(_)
-        | Incoming::Notice(_)
-        | Incoming::Withdrawn(_)
-        | Incoming::Misread { .. }
-        | Incoming::Ask { .. }) => {
-            // Whatever comes on a request's own stream is about that request.
-            match hear(&http.context, incoming) {
-                Heard::Notice(notice) => ear.notice(notice),
-                Heard::Nothing => (),
-            }
-        }
+    }
+
+    fn word(&self) -> &'static str {
+        "http"
     }
 }
 
@@ -380,91 +229,4 @@ fn speaks_of_session(error: &RpcError) -> bool {
     let message = error.message.to_ascii_lowercase();
     codes.contains(&error.code)
         && ["session", "initialize", "protocol version"].iter().any(|it| message.contains(it))
-}
-
-impl Transport for StatelessHttp {
-    fn open(
-        &self,
-        connection: &mut HttpConnection,
-        wait: &Arc<Wait>,
-    ) -> Result<Opened, Failure> {
-        self.enter(connection, wait, None)
-    }
-
-    fn request(
-        &self,
-        connection: &mut HttpConnection,
-        outgoing: &Outgoing<'_>,
-        wait: &Arc<Wait>,
-        sink: &dyn CallSink,
-    ) -> Result<Outcome, Failure> {
-        let context = &self.http.context;
-        let renew = || self.listening.renew();
-        if let Some(outcome) = answered_here(context, outgoing, wait, &renew)? {
-            return Ok(outcome);
-        }
-        let headers = self.headers(outgoing)?;
-        let mut replayed = false;
-        loop {
-            let failure = match self.attempt(connection, outgoing, &headers, wait, sink) {
-                Ok(outcome) => return Ok(outcome),
-                Err(failure) => failure,
-            };
-            if replayed || !may_replay(&failure, outgoing.is_safe_to_repeat) {
-                return Err(failure);
-            }
-            replayed = true;
-        }
-    }
-
-    fn request_open(
-        &self,
-        connection: &mut HttpConnection,
-        outgoing: &Outgoing<'_>,
-        wait: &Arc<Wait>,
-        sink: &dyn CallSink,
-    ) -> Result<Outcome, Failure> {
-        let context = &self.http.context;
-        let renew = || self.listening.renew();
-        if let Some(outcome) = answered_here(context, outgoing, wait, &renew)? {
-            return Ok(outcome);
-        }
-        let headers = self.headers(outgoing)?;
-        self.attempt(connection, outgoing, &headers, wait, sink)
-    }
-
-    fn forget(&self, generation: u64) {
-        if self.single_flight.forget(generation).is_some() {
-            self.listening.end();
-        }
-    }
-
-    fn leave(&self) {
-        if let Some((generation, _)) = self.single_flight.current() {
-            self.forget(generation);
-        }
-    }
-
-    fn backing_off(&self, _: &Failure, _: Instant) {}
-
-    // No notification of a client's is left in this revision, and to cancel is to close.
-    fn tell(&self, _: &PrincipalId, _: String) {}
-
-    fn is_open(&self) -> bool {
-        self.single_flight.current().is_some()
-    }
-
-    fn is_stateless(&self) -> bool {
-        true
-    }
-
-    fn close(&self) {
-        drop(self.single_flight.close());
-        self.listening.end();
-        self.http.close_control();
-    }
-
-    fn transport(&self) -> &'static str {
-        "http"
-    }
 }

@@ -21,12 +21,12 @@ use super::stderr::StderrRing;
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::session::context::{NoSink, SessionContext};
 use crate::upstream::session::correlation::Interest;
-use crate::upstream::session::negotiate::{EraProbe, Heard, Negotiation, Process, Step};
+use crate::upstream::session::negotiate::{ChildNegotiation, Heard, Probe, Process, Step};
 
 /// A child that has answered.
 pub(crate) struct Started {
     pub(crate) child: Arc<Child>,
-    pub(crate) question: EraProbe,
+    pub(crate) question: Probe,
     pub(crate) initialized: Initialized,
     /// Other processes of the same start, to be ended.
     pub(crate) left: Vec<Arc<Child>>,
@@ -43,7 +43,7 @@ pub(crate) struct Starter<'a> {
 /// A process that was asked.
 struct Asking {
     child: Arc<Child>,
-    question: EraProbe,
+    question: Probe,
     id: u64,
     /// Since when it is known to have read the question.
     read_at: Option<Instant>,
@@ -62,7 +62,7 @@ impl Starter<'_> {
     ///
     /// # Errors
     /// What the last process has failed of; none of them runs any more.
-    pub(crate) fn run(&self, negotiation: &mut Negotiation) -> Result<Started, Failure> {
+    pub(crate) fn run(&self, negotiation: &mut ChildNegotiation) -> Result<Started, Failure> {
         let mut asked = [Some(self.start(negotiation.first())?), None];
         let result = self.wait_for_one(&mut asked, negotiation);
         let left: Vec<Arc<Child>> =
@@ -83,7 +83,7 @@ impl Starter<'_> {
     fn wait_for_one(
         &self,
         asked: &mut [Option<Asking>; 2],
-        negotiation: &mut Negotiation,
+        negotiation: &mut ChildNegotiation,
     ) -> Result<(Asking, Initialized), Failure> {
         loop {
             for (process, permit) in [(Process::First, 0), (Process::Second, 1)] {
@@ -120,7 +120,7 @@ impl Starter<'_> {
         heard: Heard,
         step: Step,
         failure: Failure,
-        negotiation: &mut Negotiation,
+        negotiation: &mut ChildNegotiation,
     ) -> Result<(), Failure> {
         let place = asked.get_mut(permit);
         match step {
@@ -158,27 +158,29 @@ impl Starter<'_> {
         }
     }
 
-    fn start(&self, question: EraProbe) -> Result<Asking, Failure> {
+    fn start(&self, question: Probe) -> Result<Asking, Failure> {
         let child = Child::start(self.context, self.target, self.stderr)?;
         let id = self.ask(&child, question)?;
         Ok(Asking { child, question, id, read_at: None, was_silent: false })
     }
 
-    fn ask(&self, child: &Child, question: EraProbe) -> Result<u64, Failure> {
+    fn ask(&self, child: &Child, question: Probe) -> Result<u64, Failure> {
         let id = self.context.next_id();
         let text = match question {
-            EraProbe::Discover => {
+            Probe::Discover => {
                 child.transport.noise.expect();
                 handshake::discover(id)
             }
-            EraProbe::Initialize => handshake::initialize(id, self.context.capabilities()),
+            Probe::Initialize | Probe::EventStream => {
+                handshake::initialize(id, self.context.capabilities())
+            }
         };
         child.ask(id, text, Interest::Shut, self.wait)?;
         Ok(id)
     }
 
     /// What has come of a process since the last look.
-    fn look(&self, asking: &mut Asking, negotiation: &Negotiation) -> Seen {
+    fn look(&self, asking: &mut Asking, negotiation: &ChildNegotiation) -> Seen {
         let transport = &asking.child.transport;
         match transport.pending.look(asking.id, self.wait, &NoSink) {
             Some(Ok(answer)) => return read(asking.question, answer),
@@ -229,7 +231,7 @@ impl Starter<'_> {
 
     /// How long a child that has read a question may be silent before another one is asked the
     /// other question; there must be time left for that one.
-    fn patience(&self, negotiation: &Negotiation) -> Duration {
+    fn patience(&self, negotiation: &ChildNegotiation) -> Duration {
         let patience =
             if negotiation.is_known() { ERA_RECHECK_TIMEOUT } else { ERA_PROBE_TIMEOUT };
         patience.min(self.context.config.start_timeout / 2)
@@ -246,19 +248,21 @@ impl Starter<'_> {
     }
 }
 
-fn read(question: EraProbe, answer: Result<Raw, RpcError>) -> Seen {
+fn read(question: Probe, answer: Result<Raw, RpcError>) -> Seen {
     let read = match question {
-        EraProbe::Discover => handshake::read_discovery(answer),
-        EraProbe::Initialize => handshake::read_handshake(answer),
+        Probe::Discover => handshake::read_discovery(answer),
+        Probe::Initialize | Probe::EventStream => handshake::read_handshake(answer),
     };
     let failure = match read {
         Ok(initialized) => return Seen::Agreed(initialized),
         Err(failure) => failure,
     };
     let is_of_the_other_era = match question {
-        EraProbe::Discover => failure.kind == FailureKind::Refused(Refusal::OtherEra),
+        Probe::Discover => failure.kind == FailureKind::Refused(Refusal::OtherEra),
         // A modern server refuses `initialize` in one way or another.
-        EraProbe::Initialize => matches!(failure.kind, FailureKind::Refused(_)),
+        Probe::Initialize | Probe::EventStream => {
+            matches!(failure.kind, FailureKind::Refused(_))
+        }
     };
     let heard = if is_of_the_other_era { Heard::Declines } else { Heard::Fails };
     Seen::Other(heard, failure)

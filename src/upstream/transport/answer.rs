@@ -1,5 +1,5 @@
-//! The stream that answers one POST: progress on the way, then the answer; and taking it up again
-//! where the server closed it before.
+//! The answer to one POST over HTTP, of either era: as JSON, or at the end of a stream, which is
+//! taken up again where the server closed it before.
 
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -8,54 +8,35 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
 use crate::protocol::call::{CallSink, Notice, PrincipalId, Question};
+use crate::protocol::headers::{is_event_stream, is_json};
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::wait::{Interrupted, Wait};
 
-use super::http::{Next, StreamEnd, Wire, read_events};
+use super::http::{HttpContext, LAST_EVENT_ID, Next, Wire, read_events};
+use super::message_bytes::Held;
 use super::refused_status::{Verdict, verdict};
-use super::streamable_http::{LAST_EVENT_ID, StreamableHttp};
 use crate::upstream::backoff::{Backoff, Range};
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, malformed};
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse, OnBell};
 use crate::upstream::message::{self, Incoming, Stopped};
+use crate::upstream::session::dispatch::{Sorted, sort};
 use crate::upstream::session::pending::Waiting;
 
-/// One POST that wants a response.
-#[derive(Clone, Copy)]
-pub(crate) struct Post<'a> {
-    pub(crate) id: u64,
-    pub(crate) body: &'a str,
-    pub(crate) wire: &'a Arc<Wire>,
-    /// Headers of the GET that takes a broken stream up again.
-    pub(crate) get: &'a HeaderMap,
-    pub(crate) phase: Phase,
-    /// The request was refused before, on a session that seemed to be lost.
-    pub(crate) again: bool,
-}
-
-/// Whether a POST opens a session or belongs to one.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Phase {
-    Opening,
-    WithoutId,
-    WithId,
-}
-
 /// Where everything for one call goes, from its own stream and from elsewhere.
-pub(crate) struct Ear<'a> {
+pub(super) struct Ear<'a> {
     sink: &'a dyn CallSink,
-    pub(crate) wait: &'a Arc<Wait>,
+    pub(super) wait: &'a Arc<Wait>,
     /// Where another stream's reader puts what belongs to this call; none while a session is
     /// opened.
     waiting: Option<&'a Waiting<'a>>,
     /// Whose the call is.
-    pub(crate) charged: Option<&'a PrincipalId>,
+    pub(super) charged: Option<&'a PrincipalId>,
 }
 
 impl<'a> Ear<'a> {
-    pub(crate) fn new(
+    pub(super) fn new(
         sink: &'a dyn CallSink,
         wait: &'a Arc<Wait>,
         waiting: Option<&'a Waiting<'a>>,
@@ -64,12 +45,12 @@ impl<'a> Ear<'a> {
     }
 
     /// That of a call which is this principal's.
-    pub(crate) fn charged(self, charged: Option<&'a PrincipalId>) -> Ear<'a> {
+    pub(super) fn charged(self, charged: Option<&'a PrincipalId>) -> Ear<'a> {
         Ear { charged, ..self }
     }
 
     /// Lets `time` pass; what comes on another stream meanwhile is handed on.
-    pub(crate) fn rest(&self, time: Duration) -> Result<(), Interrupted> {
+    pub(super) fn rest(&self, time: Duration) -> Result<(), Interrupted> {
         let until = Instant::now() + time;
         loop {
             let left = until.saturating_duration_since(Instant::now());
@@ -82,27 +63,27 @@ impl<'a> Ear<'a> {
     }
 
     /// Why what was being read for the call is not read to its end.
-    pub(crate) fn stopped(&self) -> Failure {
+    pub(super) fn stopped(&self) -> Failure {
         let reason = self.wait.interrupted().unwrap_or(Interrupted::Deadline);
         Failure::interrupted(reason, Stage::Read, true)
     }
 
     /// What has come on another stream.
-    pub(crate) fn look(&self) {
+    pub(super) fn look(&self) {
         if let Some(waiting) = self.waiting {
             // The answer comes on the call's own stream.
             drop(waiting.look(self.wait, self.sink));
         }
     }
 
-    pub(crate) fn notice(&self, notice: Notice) {
+    pub(super) fn notice(&self, notice: Notice) {
         if matches!(notice, Notice::Progress(_)) {
             self.wait.progressed();
         }
         self.sink.notice(notice);
     }
 
-    pub(crate) fn ask(&self, question: Question) {
+    pub(super) fn ask(&self, question: Question) {
         self.sink.ask(question);
     }
 }
@@ -113,18 +94,33 @@ impl OnBell for Ear<'_> {
     }
 }
 
-/// The stream that answers one POST.
-pub(crate) struct PostStream<'a, 'b> {
-    pub(crate) transport: &'a StreamableHttp,
-    pub(crate) post: Post<'a>,
-    pub(crate) ear: &'a Ear<'b>,
+/// A request that was POSTed, and whose answer is read.
+pub(super) struct Exchange<'a, 'b> {
+    pub(super) http: &'a HttpContext,
+    pub(super) id: u64,
+    pub(super) ear: &'a Ear<'b>,
+    /// None of a server without sessions.
+    pub(super) session: Option<InSession<'a>>,
 }
 
-/// What has come on it.
-pub(crate) struct Seen {
-    pub(crate) found: Option<Result<Result<Raw, RpcError>, Failure>>,
-    pub(crate) last_id: Option<HeaderValue>,
-    pub(crate) backoff: Backoff,
+/// The session that a request belongs to.
+#[derive(Clone, Copy)]
+pub(super) struct InSession<'a> {
+    /// The way on which the server's own requests are answered.
+    pub(super) wire: &'a Arc<Wire>,
+    /// Headers of the GET that takes a broken stream up again.
+    pub(super) get: &'a HeaderMap,
+    pub(super) has_id: bool,
+}
+
+/// The answer, be it an error.
+pub(super) type Response = Result<Raw, RpcError>;
+
+/// What has come on the stream that answers it.
+struct Seen {
+    found: Option<Result<Response, Failure>>,
+    last_id: Option<HeaderValue>,
+    backoff: Backoff,
 }
 
 impl Default for Seen {
@@ -134,16 +130,103 @@ impl Default for Seen {
     }
 }
 
-impl<'a> PostStream<'a, '_> {
-    pub(crate) fn read(
-        &mut self,
-        answer: &mut HttpResponse<'_>,
-        seen: &mut Seen,
-    ) -> Result<StreamEnd, Failure> {
-        let context = &self.transport.http.context;
-        read_events(answer, context, self.ear.charged, &mut |event, keeper| {
-            self.take(event, &keeper, seen)
-        })
+impl<'a> Exchange<'a, '_> {
+    /// Reads an answer with success: JSON, or a stream of events that ends with it.
+    pub(super) fn read(
+        &self,
+        connection: &mut HttpConnection,
+        mut answer: HttpResponse<'a>,
+    ) -> Result<Response, Failure> {
+        let context = &self.http.context;
+        let content_type = answer.header("content-type").unwrap_or_default();
+        if is_event_stream(content_type) {
+            return self.read_stream(connection, answer);
+        }
+        if is_json(content_type) {
+            let max = context.limits.upstream_result_bytes;
+            let bound = "limits.upstream_result_bytes";
+            let mut held = Held::new(&context.buffered, self.ear.charged);
+            let body = answer.read_whole(max, bound, &mut held)?;
+            return self.find(body, &held.take());
+        }
+        if answer.status == 202 {
+            return Err(Failure::nonsense("it accepted the request but gave no answer"));
+        }
+        let what = format!("its answer is neither JSON nor a stream: {content_type:?}");
+        Err(Failure::nonsense(cut(&what)))
+    }
+
+    /// Finds the answer in a JSON body.
+    fn find(&self, body: Vec<u8>, keeper: &Option<Keeper>) -> Result<Response, Failure> {
+        let text = String::from_utf8(body)
+            .map_err(|_| Failure::nonsense("its answer is not UTF-8"))?;
+        let mut found = None;
+        let go_on = || self.ear.wait.check().is_ok();
+        let read = message::read_kept(&Arc::new(text), keeper, &go_on, |incoming| {
+            match self.overhear(incoming) {
+                Some(Incoming::Answer { id, outcome }) if id == Some(self.id) => {
+                    found = Some(Ok(outcome));
+                }
+                Some(incoming) => {
+                    found.get_or_insert(Err(not_ours(&incoming)));
+                }
+                None => (),
+            }
+        });
+        read.map_err(|Stopped| self.ear.stopped())?;
+        found.unwrap_or_else(|| Err(Failure::nonsense("its answer holds no response")))
+    }
+
+    /// Deals with what is no answer; gives back what is, or makes no sense.
+    fn overhear(&self, incoming: Incoming) -> Option<Incoming> {
+        let context = &self.http.context;
+        match sort(context, incoming, self.session.map(|session| session.wire)) {
+            Sorted::Done => (),
+            // It concerns whoever is subscribed, whatever call it was said in.
+            Sorted::Notice(notice @ Notice::ResourceUpdated(_)) => context.notice(notice),
+            Sorted::Notice(notice) => self.ear.notice(notice),
+            Sorted::Ask(question) => {
+                self.ear.ask(Question { is_of_call: true, ..question });
+            }
+            Sorted::Rest(Incoming::Progress { id, params }) if id == self.id => {
+                self.ear.notice(Notice::Progress(params));
+            }
+            Sorted::Rest(incoming) => return Some(incoming),
+        }
+        None
+    }
+
+    /// Reads a stream until the answer has come; takes it up again where the server lets it.
+    fn read_stream(
+        &self,
+        connection: &mut HttpConnection,
+        mut answer: HttpResponse<'a>,
+    ) -> Result<Response, Failure> {
+        let mut seen = Seen::default();
+        loop {
+            let began = Instant::now();
+            let (context, charged) = (&self.http.context, self.ear.charged);
+            let ended = read_events(&mut answer, context, charged, &mut |event, keeper| {
+                self.take(event, &keeper, &mut seen)
+            });
+            if let Some(found) = seen.found.take() {
+                // Its end is on the way; the slot's next user reads it.
+                connection.keep(answer.into_rest());
+                return found;
+            }
+            let failure = match ended {
+                Ok(_) => broke_off("the stream ended without an answer"),
+                Err(failure) => failure,
+            };
+            let (Some(last), Some(session)) = (seen.last_id.clone(), self.session) else {
+                return Err(failure);
+            };
+            if failure.kind != FailureKind::Broke {
+                return Err(failure);
+            }
+            let lasted = began.elapsed();
+            answer = self.resume(connection, session, &last, lasted, &mut seen, failure)?;
+        }
     }
 
     fn take(&self, event: Event, keeper: &Option<Keeper>, seen: &mut Seen) -> Next {
@@ -158,7 +241,7 @@ impl<'a> PostStream<'a, '_> {
             return Next::More;
         }
         seen.backoff.reset();
-        let max = self.transport.http.context.limits.upstream_result_bytes;
+        let max = self.http.context.limits.upstream_result_bytes;
         if event.data.len() > max {
             let what =
                 format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
@@ -168,24 +251,20 @@ impl<'a> PostStream<'a, '_> {
         let text = Arc::new(event.data);
         let go_on = || self.ear.wait.check().is_ok();
         let read = message::read_kept(&text, keeper, &go_on, |incoming| {
-            match self.transport.overhear(incoming, self.post.wire, self.ear) {
-                Some(Incoming::Progress { id, params }) if id == self.post.id => {
-                    self.ear.notice(Notice::Progress(params));
-                }
-                Some(Incoming::Answer { id, outcome }) if id == Some(self.post.id) => {
+            match self.overhear(incoming) {
+                Some(Incoming::Answer { id, outcome }) if id == Some(self.id) => {
                     seen.found = Some(Ok(outcome));
                 }
-                Some(Incoming::Malformed { id, what }) if id == self.post.id => {
+                Some(Incoming::Malformed { id, what }) if id == self.id => {
                     seen.found = Some(Err(malformed(&what)));
                 }
-                Some(
-                    Incoming::Answer { id: Some(_), .. }
-                    | Incoming::Malformed { .. }
-                    | Incoming::Progress { .. },
-                ) => (),
+                Some(Incoming::Progress { .. }) => (),
+                // Without sessions, what answers a request holds nothing of others.
+                Some(Incoming::Answer { id: Some(_), .. } | Incoming::Malformed { .. })
+                    if self.session.is_some() => {}
                 Some(Incoming::Nonsense(what)) => {
                     log::debug!(target: "upstream", "{}: an event is no message: {}",
-                        self.transport.http.context.name(), cut(&what));
+                        self.http.context.name(), cut(&what));
                 }
                 Some(incoming) => seen.found = Some(Err(not_ours(&incoming))),
                 None => (),
@@ -200,9 +279,10 @@ impl<'a> PostStream<'a, '_> {
     /// Asks for the rest of a stream that the server closed before the answer (2025-11-25,
     /// basic/transports, Resumability and Redelivery), until it gives that, has none, or the
     /// call's time is over. Fails with `failure`, which broke the stream, unless it is the time.
-    pub(crate) fn resume(
-        &mut self,
+    fn resume(
+        &self,
         connection: &mut HttpConnection,
+        session: InSession<'_>,
         last_id: &HeaderValue,
         mut lasted: Duration,
         seen: &mut Seen,
@@ -216,7 +296,7 @@ impl<'a> PostStream<'a, '_> {
                 .rest(delay)
                 .map_err(|reason| Failure::interrupted(reason, Stage::Read, true))?;
             connection.reset();
-            let failed = match self.ask_again(connection, last_id.clone()) {
+            let failed = match self.ask_again(connection, session, last_id.clone()) {
                 Ok(answer) => return Ok(answer),
                 Err(failed) => failed,
             };
@@ -238,16 +318,17 @@ impl<'a> PostStream<'a, '_> {
     fn ask_again(
         &self,
         connection: &mut HttpConnection,
+        session: InSession<'_>,
         last_id: HeaderValue,
     ) -> Result<HttpResponse<'a>, Failure> {
-        let http = &self.transport.http;
-        let mut headers = self.post.get.clone();
+        let http = self.http;
+        let mut headers = session.get.clone();
         headers.insert(HeaderName::from_static(LAST_EVENT_ID), last_id);
         let (method, endpoint) = (&HttpMethod::GET, &*http.endpoint);
         let ask = HttpRequest { method, endpoint, headers: &headers, body: None };
         let client = connection.client(&http.factory);
         let answer = client.run_heeding_bell(self.ear.wait, ask, self.ear)?;
-        match verdict(&answer, Phase::WithId == self.post.phase) {
+        match verdict(&answer, session.has_id) {
             Verdict::Stream => Ok(answer),
             Verdict::Later => {
                 let refusal = Some(Box::new(answer.refusal()));
@@ -261,11 +342,11 @@ impl<'a> PostStream<'a, '_> {
     }
 }
 
-pub(crate) fn broke_off(what: &str) -> Failure {
+fn broke_off(what: &str) -> Failure {
     Failure { sent: true, ..Failure::new(FailureKind::Broke, Stage::Read, what) }
 }
 
-pub(crate) fn not_ours(incoming: &Incoming) -> Failure {
+fn not_ours(incoming: &Incoming) -> Failure {
     match incoming {
         Incoming::Answer { outcome: Err(error), .. } => {
             let what =
