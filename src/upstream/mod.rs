@@ -36,6 +36,7 @@ pub mod advice;
 mod backoff;
 mod call;
 mod failure;
+mod fair_queue;
 mod handshake;
 mod http_client;
 mod message;
