@@ -330,13 +330,7 @@ mod tests {
         let heard = |ends: bool, admission: u64| {
             rescope(ends).late(owner(admission)).map(|owner| owner.visible_servers.len())
         };
-        assert_eq!(
-            [0, 1, 2, 3].map(|at| heard(false, at)),
-            [None, Some(1), Some(2), Some(2)]
-        );
-        assert_eq!(
-            [0, 1, 2, 3].map(|at| heard(true, at)),
-            [None, None, Some(2), Some(2)]
-        );
+        assert_eq!([0, 1, 2, 3].map(|at| heard(false, at)), [None, Some(1), Some(2), Some(2)]);
+        assert_eq!([0, 1, 2, 3].map(|at| heard(true, at)), [None, None, Some(2), Some(2)]);
     }
 }

@@ -224,8 +224,7 @@ impl Table {
                 }
             }
             Audience::Hearing(server) => {
-                for entry in
-                    self.entries.values_mut().filter(|it| may_see(&it.session, server))
+                for entry in self.entries.values_mut().filter(|it| may_see(&it.session, server))
                 {
                     entry.tell(message, &event);
                 }
