@@ -1,29 +1,30 @@
-//! Locks that nothing poisons: a thread that panicked while it held one leaves the value as it was, and others go on.
+//! Locks without poisoning: if a thread panics while it holds a lock, other threads still get the
+//! value.
 //!
-//! The rule that makes this right: between two changes of what a lock holds nothing can panic, so the value is whole
-//! whenever somebody else comes to it. What may panic, such as a handler or a write, is done with no lock held.
+//! This is safe under one rule: no code panics between two changes of a locked value, so the value
+//! is always whole. Code that may panic, such as a handler or a write, runs with no lock held.
 
 use std::sync::{MutexGuard, PoisonError, RwLockReadGuard, RwLockWriteGuard};
 use std::time::{Duration, Instant};
 
-/// A mutex as the standard library has it, whose value is given out whatever its last holder did.
+/// The standard library's mutex, without poisoning.
 #[derive(Debug, Default)]
 pub struct Mutex<T: ?Sized>(std::sync::Mutex<T>);
 
 impl<T> Mutex<T> {
-    /// A mutex that holds this value.
+    /// A mutex with this value.
     pub const fn new(value: T) -> Mutex<T> {
         Mutex(std::sync::Mutex::new(value))
     }
 }
 
 impl<T: ?Sized> Mutex<T> {
-    /// Waits until nobody else holds the lock, and holds it until the guard is dropped.
+    /// Waits for the lock, and holds it until the guard is dropped.
     pub fn lock(&self) -> MutexGuard<'_, T> {
         self.0.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value, of a mutex that is needed no more.
+    /// The value of a mutex that is no longer needed.
     pub fn into_inner(self) -> T
     where
         T: Sized,
@@ -31,62 +32,63 @@ impl<T: ?Sized> Mutex<T> {
         self.0.into_inner().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// The value, of a mutex that nobody else can reach.
+    /// The value, without a lock: no other thread has access.
     pub fn get_mut(&mut self) -> &mut T {
         self.0.get_mut().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// A lock as the standard library has it that many may read or one may write.
+/// The standard library's lock for many readers or one writer, without poisoning.
 #[derive(Debug, Default)]
 pub struct RwLock<T: ?Sized>(std::sync::RwLock<T>);
 
 impl<T> RwLock<T> {
-    /// A lock that holds this value.
+    /// A lock with this value.
     pub const fn new(value: T) -> RwLock<T> {
         RwLock(std::sync::RwLock::new(value))
     }
 }
 
 impl<T: ?Sized> RwLock<T> {
-    /// Waits until nobody writes.
+    /// Waits until no thread writes.
     pub fn read(&self) -> RwLockReadGuard<'_, T> {
         self.0.read().unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Waits until nobody reads or writes.
+    /// Waits until no thread reads or writes.
     pub fn write(&self) -> RwLockWriteGuard<'_, T> {
         self.0.write().unwrap_or_else(PoisonError::into_inner)
     }
 }
 
-/// What threads wait on that hold a [`Mutex`], until another thread has changed what it holds.
+/// The standard library's condition variable, for threads that wait for a change of a [`Mutex`]'s
+/// value.
 #[derive(Debug, Default)]
 pub struct Condvar(std::sync::Condvar);
 
 impl Condvar {
-    /// One on which nobody waits.
+    /// A condition variable without waiting threads.
     pub const fn new() -> Condvar {
         Condvar(std::sync::Condvar::new())
     }
 
-    /// Wakes all that wait.
+    /// Wakes all waiting threads.
     pub fn notify_all(&self) {
         self.0.notify_all();
     }
 
-    /// Wakes one that waits.
+    /// Wakes one waiting thread.
     pub fn notify_one(&self) {
         self.0.notify_one();
     }
 
-    /// Lets the lock go, waits to be woken, and holds the lock again. It may wake without a reason.
+    /// Releases the lock, waits to be woken, and takes the lock again. It may wake without a cause.
     pub fn wait<'a, T>(&self, guard: MutexGuard<'a, T>) -> MutexGuard<'a, T> {
         self.0.wait(guard).unwrap_or_else(PoisonError::into_inner)
     }
 
-    /// Lets the lock go and waits until `is_done` says that there is nothing more to wait for, or until `deadline`, and
-    /// holds the lock again. True if it is done.
+    /// Releases the lock, waits until `is_done` returns true or until `deadline`, and takes the
+    /// lock again. True if it is done.
     pub fn wait_until<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -99,8 +101,8 @@ impl Condvar {
         (guard, !waited.timed_out())
     }
 
-    /// Lets the lock go, waits to be woken or until the time is over, and holds the lock again. It may wake without a
-    /// reason. True if the time was over.
+    /// Releases the lock, waits to be woken or until the time is over, and takes the lock again. It
+    /// may wake without a cause. True if the time was over.
     pub fn wait_timeout<'a, T>(
         &self,
         guard: MutexGuard<'a, T>,
@@ -127,7 +129,9 @@ mod tests {
             panic!("while both are held");
         }));
         assert!(panicked.is_err());
-        assert_eq!((*mutex.lock(), *lock.read(), *lock.write()), (2, 2, 2));
+        assert_eq!(*mutex.lock(), 2);
+        assert_eq!(*lock.read(), 2);
+        assert_eq!(*lock.write(), 2);
         let (_guard, is_over) = Condvar::new().wait_timeout(mutex.lock(), Duration::ZERO);
         assert!(is_over);
     }

@@ -1,4 +1,4 @@
-//! Answers to requests of either era, and the door's stream for what comes before them.
+//! Answers to requests of either era, and the receiver of messages that come before an answer.
 
 use std::sync::Weak;
 
@@ -17,9 +17,10 @@ pub enum Answer {
     List(ListPage),
     /// An error.
     Error(RpcError),
-    /// An error with its own status and headers, for a door that has not answered yet.
+    /// An error with its own status and headers, for a transport that has not answered
+    /// yet.
     Refused(Problem),
-    /// No answer: the client has cancelled the request (basic/utilities/cancellation).
+    /// No answer: the client has cancelled the request (basic/utilities/cancellation) or has gone.
     None,
     /// No answer: the session has just ended.
     Gone,
@@ -32,7 +33,8 @@ impl Answer {
     }
 }
 
-/// The receiver of messages to a request's client while the request is served: a door's stream.
+/// The receiver of messages to a request's client while the request is served: a transport's
+/// stream.
 pub(crate) trait MessageSink {
     /// One message.
     fn message(&self, text: &str);

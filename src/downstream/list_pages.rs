@@ -66,41 +66,39 @@ pub(super) enum NotListed {
     Call(CallError),
 }
 
-impl Front {
-    /// One page of the items that the scope sees and `shows` admits.
-    pub(super) fn list_page(
-        &self,
-        scope: &Scope,
-        options: CallOptions<'_>,
-        (revision, kind): (Revision, Kind),
-        params: Option<&str>,
-        shows: impl Fn(&Item) -> bool,
-    ) -> Result<ListPage, NotListed> {
-        let mut list = self.pipeline.list(scope, options, kind).map_err(NotListed::Call)?;
-        list.items.retain(|item| shows(item));
-        let view = view_of(scope, kind);
-        let from = match cursor_of(params).map_err(NotListed::Asked)? {
-            None => 0,
-            Some(cursor) => {
-                let place = cursor::open(&self.cursors, &view, &cursor).ok_or_else(|| {
-                    let what = "The cursor is none of this list.";
-                    NotListed::Asked(RpcError::new(code::INVALID_PARAMS, what))
-                })?;
-                list.behind(&place.name, place.position)
-            }
-        };
-        let page = list.page(from, self.limits.page_items);
-        let is_last = from + page.len() >= list.items.len();
-        let next = if is_last { None } else { page.last() };
-        let next = next.map(|last| {
-            let name = list.name(last).to_owned();
-            let place = Place { name, position: from + page.len() - 1 };
-            cursor::seal(&self.cursors, &view, &place)
-        });
-        let text = self.pipeline.page_text(scope, &list, page, Some(revision));
-        let text = text.map_err(NotListed::Call)?;
-        Ok(ListPage::new(&list, text, next.as_deref()))
-    }
+/// One page of the items that the scope sees and `shows` admits.
+pub(super) fn list_page(
+    front: &Front,
+    scope: &Scope,
+    options: CallOptions<'_>,
+    (revision, kind): (Revision, Kind),
+    params: Option<&str>,
+    shows: impl Fn(&Item) -> bool,
+) -> Result<ListPage, NotListed> {
+    let mut list = front.pipeline.list(scope, options, kind).map_err(NotListed::Call)?;
+    list.items.retain(|item| shows(item));
+    let view = view_of(scope, kind);
+    let from = match cursor_of(params).map_err(NotListed::Asked)? {
+        None => 0,
+        Some(cursor) => {
+            let place = cursor::open(&front.cursors, &view, &cursor).ok_or_else(|| {
+                let what = "The cursor is none of this list.";
+                NotListed::Asked(RpcError::new(code::INVALID_PARAMS, what))
+            })?;
+            list.behind(&place.name, place.position)
+        }
+    };
+    let page = list.page(from, front.limits.page_items);
+    let is_last = from + page.len() >= list.items.len();
+    let next = if is_last { None } else { page.last() };
+    let next = next.map(|last| {
+        let name = list.name(last).to_owned();
+        let place = Place { name, position: from + page.len() - 1 };
+        cursor::seal(&front.cursors, &view, &place)
+    });
+    let text = front.pipeline.page_text(scope, &list, page, Some(revision));
+    let text = text.map_err(NotListed::Call)?;
+    Ok(ListPage::new(&list, text, next.as_deref()))
 }
 
 /// The cursor of a list request.

@@ -35,6 +35,7 @@ use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Review};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::headers;
+use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::session::{
@@ -138,6 +139,10 @@ enum TransportSwitch {
 }
 
 impl Front {
+    pub(super) fn tolerance(&self) -> Tolerance {
+        self.admission().tolerance
+    }
+
     /// The present admission.
     fn admission(&self) -> Arc<Admission> {
         self.admission.read().clone()
@@ -398,19 +403,27 @@ impl Front {
             Endpoint::Mcp(_) => self.mcp(request, scope, responder),
             Endpoint::Sse(_) => self.open_sse(head, &scope, responder),
             Endpoint::SseMessages(_) => self.sse_message(request, scope, responder),
-            Endpoint::Healthz => self.healthz(responder),
-            Endpoint::Readyz => self.readyz(&scope, responder),
-            Endpoint::Status => self.status(scope, responder),
-            Endpoint::StatusEvents => self.watch(head, &scope, responder),
-            Endpoint::Metrics if scope.principal.is_admin => self.metrics(&scope, responder),
+            Endpoint::Healthz => operator::healthz(self, responder),
+            Endpoint::Readyz => operator::readyz(self, &scope, responder),
+            Endpoint::Status => operator::status(self, scope, responder),
+            Endpoint::StatusEvents => {
+                operator::status_events::watch(self, head, &scope, responder)
+            }
+            Endpoint::Metrics if scope.principal.is_admin => {
+                operator::metrics::metrics(self, &scope, responder)
+            }
             Endpoint::Metrics => {
                 refuse(&Problem::not_admin(), Some(admitted.endpoint), responder);
             }
-            Endpoint::Pins => self.pins(head, &scope, responder),
-            Endpoint::PinsAccept => self.accept_pins(request, &scope, responder),
-            Endpoint::Console(file) => self.console(file, head, responder),
-            Endpoint::Document(document) => self.document(document, head, responder),
-            Endpoint::Reload => self.reload(&scope, responder),
+            Endpoint::Pins => operator::console::pins(self, head, &scope, responder),
+            Endpoint::PinsAccept => {
+                operator::console::accept_pins(self, request, &scope, responder)
+            }
+            Endpoint::Console(file) => operator::console::console(self, file, head, responder),
+            Endpoint::Document(document) => {
+                operator::documents::document(self, document, head, responder)
+            }
+            Endpoint::Reload => operator::reload(self, &scope, responder),
         }
     }
 

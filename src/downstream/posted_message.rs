@@ -3,7 +3,6 @@
 
 use std::borrow::Cow;
 
-use super::Front;
 use crate::http::Head;
 use crate::limits::{BATCH_MESSAGES_MAX, JSON_DEPTH_MAX};
 use crate::protocol::headers;
@@ -171,12 +170,6 @@ pub(super) fn repeated(head: &Head, tolerance: Tolerance) -> Option<&'static str
         return Some(field);
     }
     headers::repeated(names().filter(|name| !name.eq_ignore_ascii_case(field)))
-}
-
-impl Front {
-    pub(super) fn tolerance(&self) -> Tolerance {
-        self.admission().tolerance
-    }
 }
 
 #[cfg(test)]

@@ -6,7 +6,7 @@ use crate::protocol::method::Method;
 use crate::telemetry::outcome::{CallOutcome, Door};
 use crate::telemetry::request;
 
-/// Notes the begin of a request that opens a session.
+/// Notes the beginning of a request that opens a session.
 pub(super) fn initializes(door: Door, id: &RequestId, params: Option<&str>) {
     request::ask(door, Method::Initialize.as_str(), params);
     request::in_session(id.as_json(), None);

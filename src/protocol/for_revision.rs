@@ -1,6 +1,7 @@
-//! Results, questions and notifications of servers, changed for clients of another revision. The
-//! differences, and the change for each, are the table in [`super::revision_differences`]. A text
-//! that needs no change is not parsed: a search of the text decides. Pure.
+//! Pure: results, questions and notifications of servers, changed for clients of another
+//! revision. The differences, and the change for each, are the table in
+//! [`super::revision_differences`]. A text that needs no change is not parsed: a search of the
+//! text decides.
 
 use serde_json::Value;
 

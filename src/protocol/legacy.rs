@@ -10,6 +10,8 @@ use super::revision::Revision;
 use super::server_introduction;
 use crate::limits::{CLIENT_NAME_CHARS_MAX, INTRODUCTION_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
 
+pub use super::server_introduction::Initialized;
+
 /// A client's `initialize` request.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Initialize {
@@ -52,21 +54,6 @@ pub fn read_initialize(params: Option<&str>) -> Result<Initialize, RpcError> {
 pub(super) fn client_name(info: &str) -> Option<Arc<str>> {
     let name = RawObject::parse(info).ok()?.string("name").ok()??;
     Some(name.chars().take(CLIENT_NAME_CHARS_MAX).collect::<String>().into())
-}
-
-/// A server's answer to `initialize`.
-#[derive(Debug, Clone, PartialEq)]
-pub struct Initialized {
-    /// The revision in force from here on.
-    pub revision: Revision,
-    /// The server's capabilities, an object's text.
-    pub capabilities: Raw,
-    /// The server's name and version, an object's text.
-    pub server_info: Option<Raw>,
-    /// The server's instructions.
-    pub instructions: Option<String>,
-    /// Members that are not as the server wrote them, because they are over a bound.
-    pub cut: Vec<&'static str>,
 }
 
 /// The result of `initialize` as the gateway gives it. `behind` is the introduction of the only

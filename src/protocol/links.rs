@@ -1,4 +1,4 @@
-//! Links in results and lists: the URIs of resources that a client may go on to read. Pure.
+//! Pure: links in results and lists: the URIs of resources that a client may go on to read.
 //!
 //! `resource_link` and embedded resources stand in the content of tools' results and prompts'
 //! messages (2025-11-25, server/tools, Resource Links and Embedded Resources); the user interface

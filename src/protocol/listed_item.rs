@@ -1,4 +1,4 @@
-//! Items of a server's lists as the schemas of all revisions want them. Pure.
+//! Pure: items of a server's lists as the schemas of all revisions want them.
 //!
 //! Towards clients the gateway is the server, and the official SDKs refuse a whole list for one
 //! item that does not satisfy their schema. So an optional member that is null, or a describing
@@ -12,7 +12,7 @@
 use std::borrow::Cow;
 
 use super::call::Kind;
-use super::listed_schema;
+use super::listed_schema::{self, Fit};
 use super::pieces::Packing;
 use super::raw::{Raw, RawObject, elements, start_of};
 use crate::limits::{LISTED_ITEM_BYTES_MAX, UNWELL_BEHIND_BYTES_MAX, UPSTREAM_TEXT_CHARS_MAX};
@@ -48,19 +48,6 @@ pub struct Malformed {
 
 /// An item as it was read: its name, and its object's text for clients.
 pub type ReadItem = Result<(String, Raw), Malformed>;
-
-/// The result of checking one member's value.
-#[derive(Debug, PartialEq)]
-pub(super) enum Fit {
-    /// The value is valid.
-    AsItIs,
-    /// This text takes the value's place.
-    Mended(String),
-    /// The member is left out: no client could use it.
-    Dropped,
-    /// The item cannot be given; the text says why.
-    Unfit(String),
-}
 
 #[derive(Clone, Copy)]
 enum Shape {

@@ -1,10 +1,22 @@
-//! Schemas of a tool's arguments and of its structured result, made valid for lists. Pure.
+//! Pure: schemas of a tool's arguments and of its structured result, made valid for lists.
 
 use std::borrow::Cow;
 
-use super::listed_item::Fit;
 use super::raw::{RawObject, elements, push_string};
 use crate::limits::SCHEMA_LEVELS_MENDED_MAX;
+
+/// The result of checking one member's value.
+#[derive(Debug, PartialEq)]
+pub(super) enum Fit {
+    /// The value is valid.
+    AsItIs,
+    /// This text takes the value's place.
+    Mended(String),
+    /// The member is left out: no client could use it.
+    Dropped,
+    /// The item cannot be given; the text says why.
+    Unfit(String),
+}
 
 /// Keywords whose value is one schema, or a list of them.
 const SCHEMAS: [&str; 16] = [

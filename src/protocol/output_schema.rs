@@ -1,5 +1,5 @@
-//! Structured results of any type, for clients of revisions in which they are objects: schema and
-//! value are wrapped alike, `{"result": …}`, as the official SDKs' servers do it. Pure.
+//! Pure: structured results of any type, for clients of revisions in which they are objects:
+//! schema and value are wrapped alike, `{"result": …}`, as the official SDKs' servers do it.
 
 use serde_json::{Map, Value};
 

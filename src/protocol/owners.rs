@@ -1,5 +1,5 @@
-//! The server that owns a name, by the configuration alone, whatever servers are up or list.
-//! Pure.
+//! Pure: the server that owns a name, by the configuration alone, whatever servers are up or
+//! list.
 //!
 //! A name that begins with a server's NAME or alias and the separator belongs to that server; of
 //! several such beginnings the longest decides. A name that ends as the hash forms of a server

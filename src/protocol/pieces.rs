@@ -1,4 +1,4 @@
-//! Texts side by side in few large pieces of memory. Pure.
+//! Pure: texts side by side in few large pieces of memory.
 //!
 //! A list is thousands of texts of some hundred bytes. Allocated one by one they lie between
 //! other allocations, and where those stay, the memory of dropped texts stays with the process

@@ -10,7 +10,6 @@
 
 use std::collections::HashSet;
 
-use super::legacy::Initialized;
 use super::raw::{Raw, RawObject, start_of};
 use super::revision::Revision;
 use super::server_capabilities;
@@ -18,6 +17,21 @@ use crate::limits::{
     INSTRUCTIONS_BYTES_MAX, SERVER_CAPABILITIES_BYTES_MAX, SERVER_CAPABILITY_BYTES_MAX,
     SERVER_INFO_BYTES_MAX,
 };
+
+/// A server's answer to `initialize`.
+#[derive(Debug, Clone, PartialEq)]
+pub struct Initialized {
+    /// The revision in force from here on.
+    pub revision: Revision,
+    /// The server's capabilities, an object's text.
+    pub capabilities: Raw,
+    /// The server's name and version, an object's text.
+    pub server_info: Option<Raw>,
+    /// The server's instructions.
+    pub instructions: Option<String>,
+    /// Members that are not as the server wrote them, because they are over a bound.
+    pub cut: Vec<&'static str>,
+}
 
 /// Makes an introduction of the texts of its members, as the server wrote them.
 pub fn read(

@@ -1,10 +1,11 @@
-//! A call in flight of a session, which leaves the session when it is dropped.
+//! A guard of a call in flight of a session.
 
 use std::sync::Arc;
 
 use super::Session;
 use crate::protocol::jsonrpc::RequestId;
-/// A guard of a call in flight.
+
+/// A guard of a call in flight: on drop it removes the call from the session's calls.
 #[derive(Debug)]
 pub struct CallInSession {
     pub(super) session: Arc<Session>,

@@ -1,4 +1,4 @@
-//! Pure: one session in the table, and which of its streams a message goes to.
+//! Pure: one session in the table, and the choice of its stream for a message.
 
 use std::collections::BTreeMap;
 use std::sync::Arc;
@@ -22,16 +22,15 @@ pub(super) struct Entry {
 }
 
 impl Entry {
-    /// True if the session's client may still be there: a client that went without ending its
-    /// session leaves it behind, and such a session must not keep messages that name no call from
-    /// other clients.
+    /// True if the session's client may still be there. A session that was left behind must not
+    /// keep messages that name no call from other clients.
     pub(super) fn is_present(&self, now: Instant) -> bool {
         self.streams.values().any(|stream| stream.is_open())
             || self.session.kept.any_open()
             || now.saturating_duration_since(self.session.last_used()) < ABSENT_SESSION_TIME
     }
 
-    /// Sends a message that belongs to no call. A `subscriptions/listen` stream gets only
+    /// Sends a message that belongs to no call; false if no stream takes it. A `subscriptions/listen` stream gets only
     /// messages that pass its filter, marked with its subscription (2026-07-28,
     /// basic/patterns/subscriptions).
     pub(super) fn tell(&mut self, message: &str, event: &EncodedEvent) -> bool {

@@ -33,7 +33,7 @@ const ENDS_USE: [&str; 11] = [
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 31] = [
+const MAY_USE: [(&str, &[&str]); 30] = [
     ("limits", &[]),
     ("shares", &["limits"]),
     ("sync", &[]),
@@ -58,7 +58,6 @@ const MAY_USE: [(&str, &[&str]); 31] = [
             "sync",
             "telemetry",
             "thread",
-            "turns",
             "wait",
         ],
     ),
@@ -143,7 +142,6 @@ const MAY_USE: [(&str, &[&str]); 31] = [
             "sync",
             "telemetry",
             "thread",
-            "tidy",
             "upstream",
             "wait",
         ],
@@ -176,20 +174,6 @@ const MAY_USE: [(&str, &[&str]); 31] = [
             "telemetry",
             "thread",
             "upstream",
-        ],
-    ),
-    (
-        "tidy",
-        &[
-            "error",
-            "limits",
-            "pipeline",
-            "protocol",
-            "session",
-            "sync",
-            "telemetry",
-            "thread",
-            "turns",
         ],
     ),
     (
@@ -259,7 +243,7 @@ const STATUSES: [u32; 18] =
 
 /// Neighbours in a folder of `src/` that use each other all the same: the folder, the two, and how that comes. A pair that
 /// is none any more is taken out.
-const KNOWN_CIRCLES: [(&str, &str, &str, &str); 17] = [
+const KNOWN_CIRCLES: [(&str, &str, &str, &str); 13] = [
     (
         "downstream",
         "stateless",
@@ -267,18 +251,6 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 17] = [
         "an answer of a stateless request is a POST's or lines of the one client of stdio",
     ),
     ("protocol", "call", "modern", "a call knows what its caller declares"),
-    (
-        "protocol",
-        "legacy",
-        "server_introduction",
-        "an introduction is part of the answer to `initialize`",
-    ),
-    (
-        "protocol",
-        "listed_item",
-        "listed_schema",
-        "an item's schemas are held against the same rules as the item",
-    ),
     (
         "session",
         "encoded_event",
@@ -294,12 +266,6 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 17] = [
     (
         "upstream",
         "call",
-        "http_client",
-        "a call holds a connection, whose side channel is a fair queue",
-    ),
-    (
-        "upstream",
-        "call",
         "session",
         "a call goes over a session, whose places are a fair queue",
     ),
@@ -310,7 +276,6 @@ const KNOWN_CIRCLES: [(&str, &str, &str, &str); 17] = [
         "transport",
         "whether a refusal is of the moment is read from its status",
     ),
-    ("upstream", "http_client", "transport", "bytes of a message are held while they are read"),
     (
         "upstream",
         "session",
@@ -593,10 +558,8 @@ fn values_in_values_out() {
 #[test]
 fn purity_is_claimed_in_one_form() {
     hold("a file that decides on values alone begins `//! Pure:`", |source| {
-        // What is held as a folder needs no claim.
-        let is_held = PURE_FOLDERS.contains(&source.layer());
-        let claims = !is_held
-            && source.header().any(|line| line.ends_with("Pure.") || line.contains("Pure:"));
+        let claims =
+            source.header().any(|line| line.ends_with("Pure.") || line.contains("Pure:"));
         if claims && !source.says_pure() {
             vec!["says that it is pure in another form".to_owned()]
         } else {

@@ -12,7 +12,7 @@
 
 use std::io::Write as _;
 use std::sync::atomic::{AtomicU32, Ordering};
-use std::sync::{Mutex, MutexGuard, PoisonError};
+use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
 pub mod behind;
@@ -95,9 +95,39 @@ pub fn stays_so(what: &str, time: Duration, is_so: impl Fn() -> bool) {
 
 /// Taken by a test that keeps a core busy for seconds, takes much memory, or measures what others
 /// would disturb: one of them runs at a time. The tests beside it wait more than they work.
-pub fn heavy() -> MutexGuard<'static, ()> {
-    static ONE: Mutex<()> = Mutex::new(());
-    ONE.lock().unwrap_or_else(PoisonError::into_inner)
+pub fn heavy() -> Turn {
+    static HEAVY: Turns = Turns { free: Mutex::new(1), freed: Condvar::new() };
+    HEAVY.take()
+}
+
+/// Taken by a test that has dozens of servers whose times are short: two of them run at a time.
+pub fn crowd() -> Turn {
+    static CROWDS: Turns = Turns { free: Mutex::new(2), freed: Condvar::new() };
+    CROWDS.take()
+}
+
+/// How many tests of one kind may run now.
+struct Turns {
+    free: Mutex<usize>,
+    freed: Condvar,
+}
+
+/// The turn of one test, until it is dropped.
+pub struct Turn(&'static Turns);
+
+impl Turns {
+    fn take(&'static self) -> Turn {
+        let free = self.free.lock().unwrap();
+        *self.freed.wait_while(free, |free| *free == 0).unwrap() -= 1;
+        Turn(self)
+    }
+}
+
+impl Drop for Turn {
+    fn drop(&mut self) {
+        *self.0.free.lock().unwrap() += 1;
+        self.0.freed.notify_one();
+    }
 }
 
 /// Fails unless what began then ended at this time, which a second may be added to; tells how

@@ -23,33 +23,34 @@ pub fn version() -> &'static str {
 
 /// The program that is tested.
 pub fn binary() -> &'static str {
-    static BINARY: LazyLock<String> = LazyLock::new(|| built("trunkline"));
-    &BINARY
+    static BINARY: LazyLock<Result<String, String>> = LazyLock::new(|| built("trunkline"));
+    BINARY.as_ref().unwrap_or_else(|told| panic!("{told}"))
 }
 
 /// The scripted stdio server.
 pub fn scripted_child() -> String {
-    static CHILD: LazyLock<String> = LazyLock::new(|| built("examples/scripted_child"));
-    CHILD.clone()
+    static CHILD: LazyLock<Result<String, String>> =
+        LazyLock::new(|| built("examples/scripted_child"));
+    CHILD.clone().unwrap_or_else(|told| panic!("{told}"))
 }
 
-/// What cargo has built beside the tests. Fails if it is not there, or older than one of the
+/// What cargo has built beside the tests. An error if it is not there, or older than one of the
 /// sources that cargo says it is made of: the tests would be of another program.
-fn built(name: &str) -> String {
+fn built(name: &str) -> Result<String, String> {
     let tests = std::env::current_exe().unwrap();
     let path = tests.ancestors().nth(2).unwrap().join(name);
     let hint = "`cargo test` at the root of the repository builds all that its tests run; \
         `cargo build` and `cargo build --examples` build it for a run of some of them";
     let changed = |path: &Path| std::fs::metadata(path).and_then(|it| it.modified());
     let Ok(made) = changed(&path) else {
-        panic!("{} is not there: {hint}", path.display());
+        return Err(format!("{} is not there: {hint}", path.display()));
     };
     let sources = std::fs::read_to_string(path.with_extension("d")).unwrap_or_default();
-    for source in sources_in(&sources) {
-        let is_newer = changed(Path::new(&source)).is_ok_and(|changed| changed > made);
-        assert!(!is_newer, "{} is older than {source}: {hint}", path.display());
+    let is_newer = |source: &String| changed(Path::new(source)).is_ok_and(|it| it > made);
+    match sources_in(&sources).iter().find(|source| is_newer(source)) {
+        Some(source) => Err(format!("{} is older than {source}: {hint}", path.display())),
+        None => Ok(path.to_str().unwrap().to_owned()),
     }
-    path.to_str().unwrap().to_owned()
 }
 
 /// What the second half of a rule of make names.

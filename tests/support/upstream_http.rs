@@ -219,7 +219,52 @@ pub fn write_event(out: &mut TcpStream, name: &str, data: &str) -> io::Result<()
     out.write_all(format!("{:x}\r\n{event}\r\n", event.len()).as_bytes())
 }
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
+pub(crate) const JSON: (&str, &str) = ("Content-Type", "application/json");
+
+/// Writes what the script says to a request: notifications first, on a stream, and the answer
+/// behind them or as JSON, with the status that is its own.
+pub(crate) fn answer(
+    out: &mut TcpStream,
+    answers: Answers,
+    headers: &[(&str, &str)],
+    status_of: impl Fn(&str) -> &'static str,
+    handle: impl FnOnce(&mut dyn FnMut(&str)) -> Reply,
+) -> io::Result<Next> {
+    let mut begun = false;
+    let reply = handle(&mut |notification| {
+        if !begun {
+            drop(begin_stream(out, headers));
+            begun = true;
+        }
+        drop(write_event(out, "message", notification));
+    });
+    let mut json_headers = headers.to_vec();
+    json_headers.push(JSON);
+    match reply {
+        Reply::Answer(text) => {
+            let status = status_of(&text);
+            if begun || answers == Answers::EventStream && status == "200 OK" {
+                if !begun {
+                    begin_stream(out, headers)?;
+                }
+                write_event(out, "message", &text)?;
+                out.write_all(b"0\r\n\r\n")?;
+                return Ok(Next::Keep);
+            }
+            let text = if answers == Answers::PrettyJson { spread(&text) } else { text };
+            respond(out, status, &json_headers, &text)
+        }
+        Reply::Accepted => respond(out, "202 Accepted", headers, ""),
+        Reply::Garbage => respond(out, "200 OK", &json_headers, "<html>not JSON</html>"),
+        Reply::BreakOff => {
+            let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
+                        Content-Length: 1000\r\n\r\n{\"jsonrpc\":\"2.0\",";
+            out.write_all(head.as_bytes())?;
+            Ok(Next::Close)
+        }
+        Reply::Nothing | Reply::OfTheTransport { .. } => Ok(Next::Close),
+    }
+}
 
 impl Shell {
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
@@ -294,50 +339,14 @@ impl Shell {
         let headers: Vec<(&str, &str)> =
             fresh.iter().map(|id| ("Mcp-Session-Id", id.as_str())).collect();
         let peer = fresh.as_deref().unwrap_or(session);
-        self.answer(&request.body, peer, &headers, out)
-    }
-
-    fn answer(
-        &self,
-        body: &str,
-        session: &str,
-        headers: &[(&str, &str)],
-        out: &mut TcpStream,
-    ) -> io::Result<Next> {
-        let mut begun = false;
-        let reply = self.script.handle(session, body, &mut |notification| {
-            if !begun {
-                drop(begin_stream(out, headers));
-                begun = true;
-            }
-            drop(write_event(out, "message", notification));
-        });
         let answers = *self.answers.lock().unwrap();
-        let mut json_headers = headers.to_vec();
-        json_headers.push(JSON);
-        match reply {
-            Reply::Answer(text) if begun || answers == Answers::EventStream => {
-                if !begun {
-                    begin_stream(out, headers)?;
-                }
-                write_event(out, "message", &text)?;
-                out.write_all(b"0\r\n\r\n")?;
-                Ok(Next::Keep)
-            }
-            Reply::Answer(text) if answers == Answers::PrettyJson => {
-                respond(out, "200 OK", &json_headers, &spread(&text))
-            }
-            Reply::Answer(text) => respond(out, "200 OK", &json_headers, &text),
-            Reply::Accepted => respond(out, "202 Accepted", headers, ""),
-            Reply::Garbage => respond(out, "200 OK", &json_headers, "<html>not JSON</html>"),
-            Reply::BreakOff => {
-                let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n\
-                            Content-Length: 1000\r\n\r\n{\"jsonrpc\":\"2.0\",";
-                out.write_all(head.as_bytes())?;
-                Ok(Next::Close)
-            }
-            Reply::Nothing | Reply::OfTheTransport { .. } => Ok(Next::Close),
-        }
+        answer(
+            out,
+            answers,
+            &headers,
+            |_| "200 OK",
+            |tell| self.script.handle(peer, &request.body, tell),
+        )
     }
 
     fn get(&self, session: &str, out: &mut TcpStream) -> io::Result<Next> {

@@ -16,8 +16,8 @@ use serde_json::{Value, json};
 
 use super::http::Head;
 use super::listener::{Incoming, Listener, Next};
-use super::script::{MODERN, Reply, Script, error_answer, meta};
-use super::upstream_http::{Answers, begin_stream, respond, write_event};
+use super::script::{MODERN, Script, meta};
+use super::upstream_http::{Answers, JSON, answer, begin_stream, respond, write_event};
 use super::{in_background, unique};
 
 /// A request as it came.
@@ -101,8 +101,6 @@ impl Drop for ModernUpstream {
     }
 }
 
-const JSON: (&str, &str) = ("Content-Type", "application/json");
-
 /// The status of an answer: that of its error (basic/transports/streamable-http).
 fn status_of(answer: &str) -> &'static str {
     let answer: Value = serde_json::from_str(answer).unwrap();
@@ -173,7 +171,10 @@ impl Shell {
             out.write_all(b"0\r\n\r\n")?;
             return Ok(Next::Keep);
         }
-        self.answer(&peer, &request.body, out)
+        let answers = *self.answers.lock().unwrap();
+        answer(out, answers, &[], status_of, |tell| {
+            self.script.handle_modern(&peer, &request.body, tell)
+        })
     }
 
     /// Whether the headers say what the body says, and at all.
@@ -224,38 +225,6 @@ impl Shell {
             }
         }
         Ok(())
-    }
-
-    fn answer(&self, peer: &str, body: &str, out: &mut TcpStream) -> io::Result<Next> {
-        let mut begun = false;
-        let reply = self.script.handle_modern(peer, body, &mut |notification| {
-            if !begun {
-                drop(begin_stream(out, &[]));
-                begun = true;
-            }
-            drop(write_event(out, "message", notification));
-        });
-        let as_events = *self.answers.lock().unwrap() == Answers::EventStream;
-        match reply {
-            Reply::Answer(text) => {
-                let status = status_of(&text);
-                if begun || as_events && status == "200 OK" {
-                    if !begun {
-                        begin_stream(out, &[])?;
-                    }
-                    write_event(out, "message", &text)?;
-                    out.write_all(b"0\r\n\r\n")?;
-                    return Ok(Next::Keep);
-                }
-                respond(out, status, &[JSON], &text)
-            }
-            Reply::Accepted => respond(out, "202 Accepted", &[], ""),
-            Reply::Garbage => respond(out, "200 OK", &[JSON], "<html>not JSON</html>"),
-            Reply::BreakOff | Reply::Nothing => Ok(Next::Close),
-            Reply::OfTheTransport { id, .. } => {
-                respond(out, "200 OK", &[JSON], &error_answer(&id, -32603, "not over HTTP"))
-            }
-        }
     }
 }
 

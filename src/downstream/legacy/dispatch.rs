@@ -6,9 +6,11 @@ use std::sync::Arc;
 use super::call_sink::{LegacyCallSink, about, client_of};
 use super::input_required;
 use super::input_required::Elicited;
+use super::outcome::for_session;
+use super::subscriptions::subscription;
 use crate::access::policy::Scope;
 use crate::downstream::answer::{Answer, MessageSink};
-use crate::downstream::list_pages::{NotListed, cursor_of};
+use crate::downstream::list_pages::{NotListed, cursor_of, list_page};
 use crate::downstream::reply::Problem;
 use crate::downstream::rest::NoSink;
 use crate::downstream::{Front, request_telemetry};
@@ -193,7 +195,7 @@ impl Front {
         client: Option<ClientWatch>,
     ) -> Answer {
         self.pipeline.await_first_lists(scope, None, client);
-        match self.list_page(scope, options, kind, params, |_| true) {
+        match list_page(self, scope, options, kind, params, |_| true) {
             Ok(page) => Answer::List(page),
             Err(NotListed::Asked(error)) => Answer::Error(error),
             Err(NotListed::Call(error)) => answer_of(Err(error)),
@@ -293,7 +295,7 @@ impl Front {
                 };
                 sink.wants_progress(call.progress_token.as_deref());
                 if matches!(method, Method::ResourcesSubscribe | Method::ResourcesUnsubscribe) {
-                    self.subscription(session, options, scope, &call, &wait)
+                    subscription(self, session, options, scope, &call, &wait)
                 } else {
                     match self.call_with_input(scope, options, call, request, &wait, &sink) {
                         Ok(outcome) => outcome,
@@ -347,7 +349,7 @@ impl Front {
         if let Ok(outcome) = &mut outcome {
             elicited.end(sink);
             let asked = (caller.revision, method, name.as_deref());
-            if let Err(full) = self.for_session(scope, options, asked, outcome) {
+            if let Err(full) = for_session(self, scope, options, asked, outcome) {
                 return Ok(Err(full));
             }
         }

@@ -13,42 +13,39 @@ use crate::protocol::modern;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
 
-impl Front {
-    /// The outcome of a call for a client of that revision; `name` is the requested item, or the
-    /// task's id for the result of a task.
-    ///
-    /// # Errors
-    /// The budget of bytes has no room for another form of it.
-    pub(crate) fn for_session(
-        &self,
-        scope: &Scope,
-        options: CallOptions<'_>,
-        (client, method, name): (Revision, Method, Option<&str>),
-        outcome: &mut Outcome,
-    ) -> Result<(), CallError> {
-        match outcome {
-            Outcome::Complete(result) => {
-                let _room = room_for_copy(result)?;
-                let output = || {
-                    if method == Method::TasksResult {
-                        let output =
-                            name.map(|id| self.pipeline.task_output(scope, options, id));
-                        return output.unwrap_or(Output::Object);
-                    }
-                    let tool = name.and_then(|name| self.pipeline.tool(scope, options, name));
-                    tool.map_or(Output::Object, |tool| tool.output)
-                };
-                if let Some(changed) = adapted(client, method, output, result) {
-                    *result = changed;
+/// The outcome of a call for a client of that revision; `name` is the requested item, or the
+/// task's id for the result of a task.
+///
+/// # Errors
+/// The budget of bytes has no room for another form of it.
+pub(crate) fn for_session(
+    front: &Front,
+    scope: &Scope,
+    options: CallOptions<'_>,
+    (client, method, name): (Revision, Method, Option<&str>),
+    outcome: &mut Outcome,
+) -> Result<(), CallError> {
+    match outcome {
+        Outcome::Complete(result) => {
+            let _room = room_for_copy(result)?;
+            let output = || {
+                if method == Method::TasksResult {
+                    let output = name.map(|id| front.pipeline.task_output(scope, options, id));
+                    return output.unwrap_or(Output::Object);
                 }
+                let tool = name.and_then(|name| front.pipeline.tool(scope, options, name));
+                tool.map_or(Output::Object, |tool| tool.output)
+            };
+            if let Some(changed) = adapted(client, method, output, result) {
+                *result = changed;
             }
-            Outcome::Error { error, .. } if method == Method::ResourcesRead => {
-                legacy::as_not_found(error);
-            }
-            Outcome::Error { .. } | Outcome::InputRequired { .. } => (),
         }
-        Ok(())
+        Outcome::Error { error, .. } if method == Method::ResourcesRead => {
+            legacy::as_not_found(error);
+        }
+        Outcome::Error { .. } | Outcome::InputRequired { .. } => (),
     }
+    Ok(())
 }
 
 /// A result for a client of that revision; none if it needs no change.

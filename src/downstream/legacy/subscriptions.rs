@@ -59,36 +59,34 @@ impl Subscribing for OfSession<'_> {
     }
 }
 
-impl Front {
-    /// Answers `resources/subscribe` and `resources/unsubscribe`. A client that has a session of
-    /// its own with the server subscribes over that session.
-    pub(crate) fn subscription(
-        &self,
-        session: &Session,
-        options: CallOptions<'_>,
-        scope: &Scope,
-        call: &Call<'_>,
-        wait: &Arc<Wait>,
-    ) -> Result<Outcome, CallError> {
-        let (server, own) = self.pipeline.owner_of_uri(scope, options, call, wait)?;
-        let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
-        let mut route = self.pipeline.session_route(&server, options.client);
-        loop {
-            let over = route.kind();
-            let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
-            if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
-                // A subscription that does not exist need not be cancelled.
-                return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
-            }
-            let outcome =
-                self.pipeline.subscription(&server, &own, call.method, &who, route, wait);
-            route = self.pipeline.session_route(&server, options.client);
-            let is_rerouted = over == SessionKind::Own && route.is_shared();
-            if !is_rerouted || call.method == Method::ResourcesUnsubscribe {
-                return outcome;
-            }
-            // The server has just been found to keep no sessions.
-            who.forget();
+/// Answers `resources/subscribe` and `resources/unsubscribe`. A client that has a session of
+/// its own with the server subscribes over that session.
+pub(crate) fn subscription(
+    front: &Front,
+    session: &Session,
+    options: CallOptions<'_>,
+    scope: &Scope,
+    call: &Call<'_>,
+    wait: &Arc<Wait>,
+) -> Result<Outcome, CallError> {
+    let (server, own) = front.pipeline.owner_of_uri(scope, options, call, wait)?;
+    let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
+    let mut route = front.pipeline.session_route(&server, options.client);
+    loop {
+        let over = route.kind();
+        let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
+        if call.method == Method::ResourcesUnsubscribe && !who.is_noted() {
+            // A subscription that does not exist need not be cancelled.
+            return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
         }
+        let outcome =
+            front.pipeline.subscription(&server, &own, call.method, &who, route, wait);
+        route = front.pipeline.session_route(&server, options.client);
+        let is_rerouted = over == SessionKind::Own && route.is_shared();
+        if !is_rerouted || call.method == Method::ResourcesUnsubscribe {
+            return outcome;
+        }
+        // The server has just been found to keep no sessions.
+        who.forget();
     }
 }

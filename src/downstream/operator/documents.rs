@@ -14,21 +14,19 @@ const OPENAPI: &str = include_str!("openapi.json");
 /// JSON Schema's media type (draft 2020-12, Core, 14).
 const JSON_SCHEMA: &str = "application/schema+json";
 
-impl Front {
-    pub(crate) fn document(&self, document: Document, head: &Head, responder: Responder) {
-        let (content_type, text) = match document {
-            Document::ConfigSchema => (JSON_SCHEMA, compact(config::SCHEMA, |_| ())),
-            Document::OpenApi => {
-                let admission = self.admission();
-                let prefix = admission.prefix_for(head);
-                let wants_key = !admission.keys.is_empty();
-                (JSON, compact(OPENAPI, |all| set_own(all, prefix, wants_key)))
-            }
-        };
-        let headers = [("Content-Type", content_type), ("Cache-Control", "no-cache")];
-        // If the client has gone, the answer is not missed.
-        responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
-    }
+pub(crate) fn document(front: &Front, document: Document, head: &Head, responder: Responder) {
+    let (content_type, text) = match document {
+        Document::ConfigSchema => (JSON_SCHEMA, compact(config::SCHEMA, |_| ())),
+        Document::OpenApi => {
+            let admission = front.admission();
+            let prefix = admission.prefix_for(head);
+            let wants_key = !admission.keys.is_empty();
+            (JSON, compact(OPENAPI, |all| set_own(all, prefix, wants_key)))
+        }
+    };
+    let headers = [("Content-Type", content_type), ("Cache-Control", "no-cache")];
+    // If the client has gone, the answer is not missed.
+    responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
 }
 
 /// A document without the spaces that make its file readable.

@@ -3,6 +3,8 @@
 
 use std::sync::Arc;
 
+use super::metrics::metrics;
+use super::{healthz, readyz, status};
 use crate::access::origin::{Foreign, HostCheck, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::downstream::endpoint::Endpoint;
@@ -25,6 +27,38 @@ pub struct AdminListener {
     origins: Origins,
 }
 
+/// A page of this listener.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Page {
+    Metrics,
+    Status,
+    Healthz,
+    Readyz,
+}
+
+impl Page {
+    /// The page at an endpoint; none if this listener does not have the endpoint.
+    fn of(endpoint: Endpoint<'_>) -> Option<Page> {
+        match endpoint {
+            Endpoint::Metrics => Some(Page::Metrics),
+            Endpoint::Status => Some(Page::Status),
+            Endpoint::Healthz => Some(Page::Healthz),
+            Endpoint::Readyz => Some(Page::Readyz),
+            Endpoint::RestList(_)
+            | Endpoint::RestCall(_)
+            | Endpoint::Mcp(_)
+            | Endpoint::Sse(_)
+            | Endpoint::SseMessages(_)
+            | Endpoint::StatusEvents
+            | Endpoint::Pins
+            | Endpoint::PinsAccept
+            | Endpoint::Console(_)
+            | Endpoint::Document(_)
+            | Endpoint::Reload => None,
+        }
+    }
+}
+
 impl AdminListener {
     /// A handler of the gateway behind `front`.
     pub fn new(front: Arc<Front>, is_local: bool) -> AdminListener {
@@ -33,7 +67,7 @@ impl AdminListener {
         AdminListener { front, is_local, origins }
     }
 
-    fn gate<'a>(&self, head: &'a Head) -> Result<(Endpoint<'a>, Arc<Principal>), Problem> {
+    fn gate(&self, head: &Head) -> Result<(Page, Arc<Principal>), Problem> {
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         // Over a Unix socket there is no name to check.
         if head.peer.ip().is_some() {
@@ -42,36 +76,15 @@ impl AdminListener {
                 Foreign::Origin => Problem::foreign("Origin", origin, "admin_listen"),
             })?;
         }
-        let endpoint = match Endpoint::find(&head.path) {
-            Some(
-                endpoint @ (Endpoint::Metrics
-                | Endpoint::Status
-                | Endpoint::Healthz
-                | Endpoint::Readyz),
-            ) => endpoint,
-            Some(
-                Endpoint::RestList(_)
-                | Endpoint::RestCall(_)
-                | Endpoint::Mcp(_)
-                | Endpoint::Sse(_)
-                | Endpoint::SseMessages(_)
-                | Endpoint::StatusEvents
-                | Endpoint::Pins
-                | Endpoint::PinsAccept
-                | Endpoint::Console(_)
-                | Endpoint::Document(_)
-                | Endpoint::Reload,
-            )
-            | None => return Err(Problem::unknown_admin_path()),
-        };
+        let endpoint = Endpoint::find(&head.path);
+        let page = endpoint.and_then(Page::of).ok_or_else(Problem::unknown_admin_path)?;
         if !["GET", "HEAD"].contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(&["GET", "HEAD"]));
         }
-        if self.is_local || endpoint.is_open() {
-            return Ok((endpoint, self.front.operator.clone()));
+        if self.is_local || endpoint.is_some_and(|it| it.is_open()) {
+            return Ok((page, self.front.operator.clone()));
         }
-        let principal = self.front.admin(head)?;
-        Ok((endpoint, principal))
+        Ok((page, self.front.admin(head)?))
     }
 }
 
@@ -92,28 +105,17 @@ impl Handler for AdminListener {
     fn handle(&self, request: Request, responder: Responder) {
         let served = self.front.begin(&request.head, request.body.len());
         let responder = responder.named(served.name);
-        let (endpoint, principal) = match self.gate(&request.head) {
+        let (page, principal) = match self.gate(&request.head) {
             Ok(admitted) => admitted,
             Err(problem) => return refuse(&problem, None, responder),
         };
         let (only, narrowed, charged) = (None, None, None);
         let scope = Scope { principal, only, narrowed, admission: 0, charged };
-        match endpoint {
-            Endpoint::Metrics => self.front.metrics(&scope, responder),
-            Endpoint::Healthz => self.front.healthz(responder),
-            Endpoint::Readyz => self.front.readyz(&scope, responder),
-            Endpoint::Status
-            | Endpoint::RestList(_)
-            | Endpoint::RestCall(_)
-            | Endpoint::Mcp(_)
-            | Endpoint::Sse(_)
-            | Endpoint::SseMessages(_)
-            | Endpoint::StatusEvents
-            | Endpoint::Pins
-            | Endpoint::PinsAccept
-            | Endpoint::Console(_)
-            | Endpoint::Document(_)
-            | Endpoint::Reload => self.front.status(scope, responder),
+        match page {
+            Page::Metrics => metrics(&self.front, &scope, responder),
+            Page::Healthz => healthz(&self.front, responder),
+            Page::Readyz => readyz(&self.front, &scope, responder),
+            Page::Status => status(&self.front, scope, responder),
         }
     }
 

@@ -1,5 +1,6 @@
 //! `/metrics`: counters, times and present values.
 
+use super::limits_in_use;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
 use crate::downstream::reply;
@@ -10,43 +11,41 @@ use crate::telemetry::metrics::exposition::{CONTENT_TYPE, Exposition, Family, fl
 use crate::telemetry::metrics::{process, reloads, requests, servers, state_writes, tools};
 use crate::telemetry::rejected::Reason;
 
-impl Front {
-    /// Answers a scrape.
-    pub(crate) fn metrics(&self, scope: &Scope, responder: Responder) {
-        let mut all = Exposition::default();
-        add_requests(&mut all);
-        add_tools(&mut all);
-        let scope = Scope { principal: self.operator.clone(), ..scope.clone() };
-        add_servers(&mut all, &self.pipeline.status(&scope));
-        self.add_used(&mut all);
-        add_rejected(&mut all);
-        add_own(&mut all);
-        process::add(&mut all);
-        let text = all.to_text();
-        // If the client has gone, the answer is not missed.
-        responder.respond(reply::OK, &[("Content-Type", CONTENT_TYPE)], &[&text]).ok();
-    }
+/// Answers a scrape.
+pub(crate) fn metrics(front: &Front, scope: &Scope, responder: Responder) {
+    let mut all = Exposition::default();
+    add_requests(&mut all);
+    add_tools(&mut all);
+    let scope = Scope { principal: front.operator.clone(), ..scope.clone() };
+    add_servers(&mut all, &front.pipeline.status(&scope));
+    add_used(front, &mut all);
+    add_rejected(&mut all);
+    add_own(&mut all);
+    process::add(&mut all);
+    let text = all.to_text();
+    // If the client has gone, the answer is not missed.
+    responder.respond(reply::OK, &[("Content-Type", CONTENT_TYPE)], &[&text]).ok();
+}
 
-    fn add_used(&self, all: &mut Exposition) {
-        let sessions = self.sessions.counts();
-        let mut by_door = Family::gauge("trunkline_sessions", "Open sessions.");
-        by_door.add(&[("door", "sse")], float(sessions.http_sse));
-        by_door.add(&[("door", "streamable")], float(sessions.streamable_http));
-        by_door.add(&[("door", "modern")], float(sessions.listening));
-        by_door.add(&[("door", "stdio")], float(sessions.stdio));
-        all.add(by_door);
-        let streams = float(self.streams.count());
-        all.add_gauge("trunkline_streams", "Open event streams.", streams);
-        let mut used = Family::gauge("trunkline_limit_used", "How much of a bound is in use.");
-        let mut max = Family::gauge("trunkline_limit_max", "The bound.");
-        let n_sessions = sessions.http_sse + sessions.streamable_http + sessions.listening;
-        for (limit, (in_use, most)) in self.limits_in_use(n_sessions) {
-            used.add(&[("limit", limit)], float(in_use));
-            max.add(&[("limit", limit)], float(most));
-        }
-        all.add(used);
-        all.add(max);
+fn add_used(front: &Front, all: &mut Exposition) {
+    let sessions = front.sessions.counts();
+    let mut by_door = Family::gauge("trunkline_sessions", "Open sessions.");
+    by_door.add(&[("door", "sse")], float(sessions.http_sse));
+    by_door.add(&[("door", "streamable")], float(sessions.streamable_http));
+    by_door.add(&[("door", "modern")], float(sessions.listening));
+    by_door.add(&[("door", "stdio")], float(sessions.stdio));
+    all.add(by_door);
+    let streams = float(front.streams.count());
+    all.add_gauge("trunkline_streams", "Open event streams.", streams);
+    let mut used = Family::gauge("trunkline_limit_used", "How much of a bound is in use.");
+    let mut max = Family::gauge("trunkline_limit_max", "The bound.");
+    let n_sessions = sessions.http_sse + sessions.streamable_http + sessions.listening;
+    for (limit, (in_use, most)) in limits_in_use(front, n_sessions) {
+        used.add(&[("limit", limit)], float(in_use));
+        max.add(&[("limit", limit)], float(most));
     }
+    all.add(used);
+    all.add(max);
 }
 
 fn add_requests(all: &mut Exposition) {

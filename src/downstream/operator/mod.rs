@@ -49,136 +49,137 @@ pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder)
     responder.respond(reply::NO_CONTENT, &headers, &[]).ok();
 }
 
-impl Front {
-    pub(super) fn healthz(&self, responder: Responder) {
-        if self.sessions.is_alive() {
-            send(responder, &json!({ "status": "ok" }));
-        } else {
-            let error = CallError::Overloaded { what: "the session thread is silent".into() };
-            refuse(responder, &Problem::from_call(&error));
+pub(super) fn healthz(front: &Front, responder: Responder) {
+    if front.sessions.is_alive() {
+        send(responder, &json!({ "status": "ok" }));
+    } else {
+        let error = CallError::Overloaded { what: "the session thread is silent".into() };
+        refuse(responder, &Problem::from_call(&error));
+    }
+}
+
+pub(super) fn readyz(front: &Front, scope: &Scope, responder: Responder) {
+    let mut missing = front.pipeline.missing();
+    let n_missing = missing.len();
+    let is_known = scope.principal.is_admin || admitted_by_key(scope);
+    if !scope.principal.is_admin {
+        // All clients may know that the gateway is not ready; a client without a key also how
+        // many servers are awaited, and a key the names of those that it may see.
+        missing.retain(|server| is_known && scope.sees_server(server));
+    }
+    if front.is_stopping() {
+        refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
+    } else if n_missing > 0 && !is_known {
+        refuse(responder, &Problem::not_ready_without_names(n_missing));
+    } else if n_missing > 0 {
+        let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
+        refuse(responder, &Problem::not_ready(&names));
+    } else {
+        send(responder, &json!({ "status": "ready" }));
+    }
+}
+
+/// Answers an admin with everything, whatever its key may use; others with the state of the
+/// servers that their key may use, without effects of other clients.
+pub(super) fn status(front: &Front, scope: Scope, responder: Responder) {
+    let status = if scope.principal.is_admin {
+        whole_status(front, &Scope { principal: front.operator.clone(), ..scope })
+    } else {
+        let of = |status: &ServerStatus| server_as_seen(server(status));
+        let upstreams: Vec<Value> = front.pipeline.status(&scope).iter().map(of).collect();
+        own_status(front, upstreams)
+    };
+    send(responder, &status);
+}
+
+/// Has the configuration read again, for an admin, and answers with the result.
+pub(super) fn reload(front: &Front, scope: &Scope, responder: Responder) {
+    if !scope.principal.is_admin {
+        return refuse(responder, &Problem::not_admin());
+    }
+    let (told, visible_servers) = bounded(1);
+    let wished = front.reload.get().map(|it| it.send_timeout(told, RELOAD_ANSWER_TIMEOUT));
+    let wished = matches!(wished, Some(Ok(())));
+    match wished.then(|| visible_servers.recv_timeout(RELOAD_ANSWER_TIMEOUT)) {
+        Some(Ok(Reloaded::Taken { changes, warnings, at_next_start })) => {
+            let taken = json!({
+                "changes": changes,
+                "warnings": warnings,
+                "at_next_start": at_next_start,
+            });
+            send(responder, &taken);
+        }
+        Some(Ok(Reloaded::Refused(problems))) => {
+            refuse(responder, &Problem::bad_configuration(problems));
+        }
+        Some(Ok(Reloaded::InPart(why))) => {
+            refuse(responder, &Problem::reloaded_in_part(&why));
+        }
+        Some(Err(_)) | None => {
+            let what = "a reload is under way, or the gateway ends".to_owned();
+            refuse(responder, &Problem::from_call(&CallError::Overloaded { what }));
         }
     }
+}
 
-    pub(super) fn readyz(&self, scope: &Scope, responder: Responder) {
-        let mut missing = self.pipeline.missing();
-        let n_missing = missing.len();
-        let is_known = scope.principal.is_admin || admitted_by_key(scope);
-        if !scope.principal.is_admin {
-            // All clients may know that the gateway is not ready; a client without a key also how
-            // many servers are awaited, and a key the names of those that it may see.
-            missing.retain(|server| is_known && scope.sees_server(server));
-        }
-        if self.is_stopping() {
-            refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
-        } else if n_missing > 0 && !is_known {
-            refuse(responder, &Problem::not_ready_without_names(n_missing));
-        } else if n_missing > 0 {
-            let names: Vec<&str> = missing.iter().map(ServerName::as_str).collect();
-            refuse(responder, &Problem::not_ready(&names));
-        } else {
-            send(responder, &json!({ "status": "ready" }));
-        }
-    }
+/// The part of `/status` for all clients.
+fn own_status(front: &Front, upstreams: Vec<Value>) -> Value {
+    json!({
+        "version": env!("CARGO_PKG_VERSION"),
+        "uptime_ms": ms(front.started.elapsed()),
+        "stopping": front.is_stopping(),
+        "upstreams": upstreams,
+    })
+}
 
-    /// Answers an admin with everything, whatever its key may use; others with the state of the
-    /// servers that their key may use, without effects of other clients.
-    pub(super) fn status(&self, scope: Scope, responder: Responder) {
-        let status = if scope.principal.is_admin {
-            self.whole_status(&Scope { principal: self.operator.clone(), ..scope })
-        } else {
-            let of = |status: &ServerStatus| server_as_seen(server(status));
-            let upstreams: Vec<Value> = self.pipeline.status(&scope).iter().map(of).collect();
-            self.own_status(upstreams)
-        };
-        send(responder, &status);
+fn whole_status(front: &Front, scope: &Scope) -> Value {
+    let upstreams = front.pipeline.status(scope).iter().map(server).collect();
+    let sessions = front.sessions.counts();
+    let clashes = front.pipeline.clashes();
+    let mut status = own_status(front, upstreams);
+    let further = json!({
+        "clashes": clashes.told.iter().map(clash).collect::<Vec<Value>>(),
+        "clashes_further": clashes.n_further,
+        "sessions": {
+            "sse": sessions.http_sse,
+            "streamable": sessions.streamable_http,
+        },
+        "streams": front.streams.count(),
+        "rejected": rejected_by_reason(),
+        "quirks": quirks_tolerated(),
+        "limits": limits(limits_in_use(front,
+            sessions.http_sse + sessions.streamable_http + sessions.listening
+        )),
+        "calls": calls_in_work(),
+        "refusals": refusals(),
+        "spans": otlp::counts().into_iter().collect::<HashMap<_, _>>(),
+    });
+    if let (Some(status), Value::Object(further)) = (status.as_object_mut(), further) {
+        status.extend(further);
     }
+    status
+}
 
-    /// Has the configuration read again, for an admin, and answers with the result.
-    pub(super) fn reload(&self, scope: &Scope, responder: Responder) {
-        if !scope.principal.is_admin {
-            return refuse(responder, &Problem::not_admin());
-        }
-        let (told, visible_servers) = bounded(1);
-        let wished = self.reload.get().map(|it| it.send_timeout(told, RELOAD_ANSWER_TIMEOUT));
-        let wished = matches!(wished, Some(Ok(())));
-        match wished.then(|| visible_servers.recv_timeout(RELOAD_ANSWER_TIMEOUT)) {
-            Some(Ok(Reloaded::Taken { changes, warnings, at_next_start })) => {
-                let taken = json!({
-                    "changes": changes,
-                    "warnings": warnings,
-                    "at_next_start": at_next_start,
-                });
-                send(responder, &taken);
-            }
-            Some(Ok(Reloaded::Refused(problems))) => {
-                refuse(responder, &Problem::bad_configuration(problems));
-            }
-            Some(Ok(Reloaded::InPart(why))) => {
-                refuse(responder, &Problem::reloaded_in_part(&why));
-            }
-            Some(Err(_)) | None => {
-                let what = "a reload is under way, or the gateway ends".to_owned();
-                refuse(responder, &Problem::from_call(&CallError::Overloaded { what }));
-            }
-        }
-    }
-
-    /// The part of `/status` for all clients.
-    fn own_status(&self, upstreams: Vec<Value>) -> Value {
-        json!({
-            "version": env!("CARGO_PKG_VERSION"),
-            "uptime_ms": ms(self.started.elapsed()),
-            "stopping": self.is_stopping(),
-            "upstreams": upstreams,
-        })
-    }
-
-    fn whole_status(&self, scope: &Scope) -> Value {
-        let upstreams = self.pipeline.status(scope).iter().map(server).collect();
-        let sessions = self.sessions.counts();
-        let clashes = self.pipeline.clashes();
-        let mut status = self.own_status(upstreams);
-        let further = json!({
-            "clashes": clashes.told.iter().map(clash).collect::<Vec<Value>>(),
-            "clashes_further": clashes.n_further,
-            "sessions": {
-                "sse": sessions.http_sse,
-                "streamable": sessions.streamable_http,
-            },
-            "streams": self.streams.count(),
-            "rejected": rejected_by_reason(),
-            "quirks": quirks_tolerated(),
-            "limits": limits(self.limits_in_use(
-                sessions.http_sse + sessions.streamable_http + sessions.listening
-            )),
-            "calls": calls_in_work(),
-            "refusals": refusals(),
-            "spans": otlp::counts().into_iter().collect::<HashMap<_, _>>(),
-        });
-        if let (Some(status), Value::Object(further)) = (status.as_object_mut(), further) {
-            status.extend(further);
-        }
-        status
-    }
-
-    /// Each bound on values held at once: how much of it is in use, and its maximum.
-    pub(super) fn limits_in_use(&self, sessions: usize) -> [(&'static str, (usize, usize)); 8] {
-        let limits = &self.limits;
-        let engine = self.engine.get().and_then(Weak::upgrade);
-        let engine = engine.map(|engine| engine.counters()).unwrap_or_default();
-        let list_waiters = self.pipeline.list_waiters();
-        let [views, lists] = self.pipeline.list_bytes();
-        [
-            ("connections", (engine.open, limits.connections)),
-            ("buffered_bytes", (engine.buffered_bytes, limits.buffered_bytes)),
-            ("sessions", (sessions, limits.sessions)),
-            ("streams", (self.streams.count(), limits.streams)),
-            ("parked_calls", (self.parked.count(), limits.parked_calls)),
-            ("list_waiters", list_waiters),
-            ("views_bytes", views),
-            ("lists_bytes", lists),
-        ]
-    }
+/// Each bound on values held at once: how much of it is in use, and its maximum.
+pub(super) fn limits_in_use(
+    front: &Front,
+    sessions: usize,
+) -> [(&'static str, (usize, usize)); 8] {
+    let limits = &front.limits;
+    let engine = front.engine.get().and_then(Weak::upgrade);
+    let engine = engine.map(|engine| engine.counters()).unwrap_or_default();
+    let list_waiters = front.pipeline.list_waiters();
+    let [views, lists] = front.pipeline.list_bytes();
+    [
+        ("connections", (engine.open, limits.connections)),
+        ("buffered_bytes", (engine.buffered_bytes, limits.buffered_bytes)),
+        ("sessions", (sessions, limits.sessions)),
+        ("streams", (front.streams.count(), limits.streams)),
+        ("parked_calls", (front.parked.count(), limits.parked_calls)),
+        ("list_waiters", list_waiters),
+        ("views_bytes", views),
+        ("lists_bytes", lists),
+    ]
 }
 
 /// True if the client has a key, by which its rights are known. Without one, a client that is no

@@ -178,33 +178,31 @@ fn call(done: &ToldRequest) -> Value {
     })
 }
 
-impl Front {
-    /// Opens the stream. Its first event, `open`, says if it has all activities.
-    pub(crate) fn watch(&self, head: &Head, scope: &Scope, responder: Responder) {
-        let Some(sees) = Sees::of(&scope.principal) else {
-            return refuse(responder, &Problem::not_admin());
-        };
-        if self.is_stopping() {
-            return refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
-        }
-        if !headers::accepts(accept_of(head).as_deref(), EVENT_STREAM) {
-            return refuse(responder, &Problem::not_acceptable(EVENT_STREAM));
-        }
-        let place = match self.place(scope) {
-            Ok(place) => place,
-            Err(problem) => return refuse(responder, &problem),
-        };
-        let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else { return };
-        let number = self.watchers.last.fetch_add(1, Ordering::Relaxed);
-        let watchers = self.watchers.clone();
-        let on_end = Box::new(move || watchers.remove(number));
-        let Ok(stream) = place.open("/status/events", stream, on_end) else { return };
-        let everything = matches!(sees, Sees::Everything);
-        let hello = event("open", &json!({ "everything": everything }));
-        let told = Window::new(Instant::now());
-        let watching = Watching { number, sees, told, stream: stream.clone() };
-        if !self.watchers.add(watching, hello, scope.admission) {
-            stream.close();
-        }
+/// Opens the stream. Its first event, `open`, says if it has all activities.
+pub(crate) fn watch(front: &Front, head: &Head, scope: &Scope, responder: Responder) {
+    let Some(sees) = Sees::of(&scope.principal) else {
+        return refuse(responder, &Problem::not_admin());
+    };
+    if front.is_stopping() {
+        return refuse(responder, &Problem::from_call(&CallError::ShuttingDown));
+    }
+    if !headers::accepts(accept_of(head).as_deref(), EVENT_STREAM) {
+        return refuse(responder, &Problem::not_acceptable(EVENT_STREAM));
+    }
+    let place = match front.place(scope) {
+        Ok(place) => place,
+        Err(problem) => return refuse(responder, &problem),
+    };
+    let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else { return };
+    let number = front.watchers.last.fetch_add(1, Ordering::Relaxed);
+    let watchers = front.watchers.clone();
+    let on_end = Box::new(move || watchers.remove(number));
+    let Ok(stream) = place.open("/status/events", stream, on_end) else { return };
+    let everything = matches!(sees, Sees::Everything);
+    let hello = event("open", &json!({ "everything": everything }));
+    let told = Window::new(Instant::now());
+    let watching = Watching { number, sees, told, stream: stream.clone() };
+    if !front.watchers.add(watching, hello, scope.admission) {
+        stream.close();
     }
 }

@@ -16,7 +16,7 @@ use std::time::Duration;
 use super::answer::{Answer, MessageSink};
 use super::counted_bytes::{room_for_copy, share_of};
 use super::legacy::outcome::adapted;
-use super::list_pages::NotListed;
+use super::list_pages::{NotListed, list_page};
 use super::posted_message::{Body, Posted, read_body};
 use super::reply::{self, Problem};
 use super::{Front, request_telemetry};
@@ -174,7 +174,7 @@ impl Front {
         params: Option<&str>,
     ) -> Answer {
         let listed = (revision, kind);
-        match self.list_page(scope, options, listed, params, |item| item.mirrors.is_ok()) {
+        match list_page(self, scope, options, listed, params, |item| item.mirrors.is_ok()) {
             Ok(mut page) => {
                 let freshness = self.pipeline.freshness(scope, options, kind);
                 page.others = modern::write_result(&page.others, Some(freshness));

@@ -1,4 +1,4 @@
-//! Errors that stateless requests are answered with.
+//! Error answers to stateless requests.
 
 use crate::downstream::answer::Answer;
 use crate::downstream::reply::{self, Problem};
@@ -22,7 +22,7 @@ pub(super) fn invalid(what: &str) -> Answer {
     Answer::Error(RpcError::new(code::INVALID_PARAMS, what))
 }
 
-/// The answer to a method that there is not.
+/// The answer to an unknown method.
 pub(super) fn not_found(method: &str) -> Answer {
     let what = format!("Method not found: {method}");
     Answer::Error(RpcError::new(code::METHOD_NOT_FOUND, what))

@@ -44,7 +44,6 @@ impl OpenQuestions {
     }
 
     fn lock(&self) -> MutexGuard<'_, Option<ById>> {
-        // Nothing between two changes can panic, so a poisoned value is whole.
         self.0.lock()
     }
 

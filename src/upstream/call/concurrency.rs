@@ -14,8 +14,8 @@ use crate::protocol::server_name::ServerName;
 use crate::shares::{NotTaken, Shares};
 use crate::wait::{Interrupted, Wait};
 
-use super::fair_queue::FairQueue;
 use crate::upstream::failure::{Failure, FailureKind};
+use crate::upstream::fair_queue::FairQueue;
 
 /// The slots of one upstream, each of which owns a `T`.
 pub(crate) struct ConcurrencyLimit<T> {

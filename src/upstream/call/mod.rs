@@ -14,10 +14,10 @@ use crate::upstream::Upstream;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::handshake;
 use crate::upstream::http_client::HttpConnection;
+use crate::upstream::http_client::message_bytes;
 use crate::upstream::session::Session;
 use crate::upstream::session::context::GatewaySink;
 use crate::upstream::session::pool::Lease;
-use crate::upstream::transport::message_bytes;
 use crate::wait::{Interrupted, Wait};
 
 use breaker_guard::BreakerGuard;
@@ -27,7 +27,6 @@ use waiting_calls::Place;
 pub(super) mod breaker_guard;
 pub(super) mod circuit_breaker;
 pub(super) mod concurrency;
-pub(super) mod fair_queue;
 pub(super) mod waiting_calls;
 
 /// What stands for the client of a session that all have who keep sessions and declare nothing.

@@ -5,6 +5,7 @@ pub(super) mod collector;
 pub(super) mod connector;
 pub(super) mod dns;
 pub(super) mod in_flight;
+pub(super) mod message_bytes;
 pub(super) mod redirect;
 pub(super) mod reference;
 pub(super) mod side_channel;
@@ -29,10 +30,10 @@ use crate::telemetry::redact::excerpt;
 use crate::wait::{Wait, Woken};
 
 use super::failure::{Failure, FailureKind, cut};
-use super::transport::message_bytes::Held;
 use connector::SocketConnector;
 use dns::{AgentResolver, DnsCache};
 use in_flight::InFlight;
+use message_bytes::Held;
 use redirect::{Endpoint, Turn};
 use tls::Tls;
 

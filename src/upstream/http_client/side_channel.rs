@@ -18,8 +18,8 @@ use crate::wait::{Interrupted, Wait};
 
 use super::redirect::Endpoint;
 use super::{AgentFactory, HttpConnection, HttpRequest};
-use crate::upstream::call::fair_queue::FairQueue;
 use crate::upstream::failure::Failure;
+use crate::upstream::fair_queue::FairQueue;
 
 /// One message on its way.
 pub(crate) struct Message {

@@ -19,7 +19,7 @@ use crate::wait::{Interrupted, Wait};
 use super::context::SessionContext;
 use super::desired_subscriptions::DesiredSubscriptions;
 use super::pool::PooledSession;
-use crate::upstream::call::fair_queue::FairQueue;
+use crate::upstream::fair_queue::FairQueue;
 
 /// The clients' own sessions to one upstream.
 pub(crate) struct PoolCapacity {

@@ -1,7 +1,7 @@
 //! One session with a server: opened once however many calls need it, renewed where the server
 //! has forgotten it, and asked anew what it speaks where that turns out wrong. A request goes over
-//! it once, and once more where that does no harm ([`verdict`]). How the server is reached is its
-//! transport's affair.
+//! it once, and once more where that does no harm ([`verdict`]). How the server is reached is the
+//! affair of `upstream/transport/`.
 
 use std::sync::atomic::AtomicBool;
 use std::sync::{Arc, Mutex, PoisonError};
@@ -10,6 +10,7 @@ use std::time::{Duration, Instant};
 use crate::error::Stage;
 use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::protocol::revision::Era;
+use crate::protocol::session_route::SessionSupport;
 use crate::wait::Wait;
 
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
@@ -36,12 +37,13 @@ pub(super) mod listen_filter;
 pub(super) mod negotiate;
 pub(super) mod pending;
 pub(super) mod pool;
+pub(super) mod reconcile;
 pub(super) mod renewal;
-pub(super) mod resubscribe;
 pub(super) mod single_flight;
 pub(super) mod stateless;
 pub(super) mod stateless_dispatch;
 pub(super) mod subscribe;
+pub(super) mod subscriptions;
 mod verdict;
 
 /// See above.
@@ -123,12 +125,7 @@ impl Session {
     /// The client's requests go over the shared session.
     fn check_is_own(&self) -> Result<(), Failure> {
         let Some(client) = &self.context.client else { return Ok(()) };
-        let goes_over_shared = if client.is_exclusive {
-            self.era.is_modern()
-        } else {
-            self.era.refuses_sessions()
-        };
-        if goes_over_shared { Err(stateless()) } else { Ok(()) }
+        if self.era.session_support().is_for(client) { Ok(()) } else { Err(stateless()) }
     }
 
     /// True of a session of the era that the server was found to be of, on whatever session that
@@ -201,7 +198,7 @@ impl Session {
         connection: &mut HttpConnection,
     ) -> Result<Open, Failure> {
         let is_mirrored = self.is_mirrored();
-        if is_mirrored && self.era.refuses_sessions() {
+        if is_mirrored && self.era.session_support() == SessionSupport::Refused {
             return Err(stateless());
         }
         let connected = self.transport.connect(connecting, connection).map_err(|failure| {
@@ -486,10 +483,9 @@ impl Session {
         self.era.is_modern()
     }
 
-    /// True if the server is known to keep no sessions at all: then those of clients that keep one
-    /// go over the shared session, too.
-    pub(crate) fn refuses_sessions(&self) -> bool {
-        self.era.refuses_sessions()
+    /// What is known of the server's sessions, on whatever session that was found.
+    pub(crate) fn session_support(&self) -> SessionSupport {
+        self.era.session_support()
     }
 
     /// True if what the server tells by itself is heard, as far as it can be.

@@ -12,7 +12,7 @@ use crate::protocol::raw::Raw;
 
 use super::context::SessionContext;
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
-use crate::upstream::transport::message_bytes::exhausted;
+use crate::upstream::http_client::message_bytes::exhausted;
 
 /// What the gateway answers in a modern server's place: requests that only sessions have. What
 /// is subscribed to has `renew` ask the server for what is wanted then.

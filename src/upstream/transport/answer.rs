@@ -15,10 +15,10 @@ use crate::protocol::sse::Event;
 use crate::wait::{Interrupted, Wait};
 
 use super::http::{HttpContext, LAST_EVENT_ID, Next, Wire, is_message, read_events};
-use super::message_bytes::Held;
 use super::refused_status::{Verdict, verdict};
 use crate::upstream::backoff::{Backoff, Range};
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, malformed};
+use crate::upstream::http_client::message_bytes::Held;
 use crate::upstream::http_client::{HttpConnection, HttpRequest, HttpResponse, OnBell};
 use crate::upstream::message::{self, Incoming, Stopped};
 use crate::upstream::session::dispatch::{Sorted, sort};

@@ -18,11 +18,11 @@ use crate::thread::Joined;
 use crate::upstream::message::cancelled;
 use crate::wait::{Interrupted, Wait};
 
-use super::message_bytes::Held;
 use super::refused_status::{is_of_key, said_in};
 use super::throttle::Throttle;
 use crate::upstream::failure::{Failure, FailureKind, cut};
 use crate::upstream::http_client::dns::DnsCache;
+use crate::upstream::http_client::message_bytes::Held;
 use crate::upstream::http_client::redirect::Endpoint;
 use crate::upstream::http_client::side_channel::{Control, Message};
 use crate::upstream::http_client::tls::Tls;

@@ -20,7 +20,6 @@ pub(super) mod get_stream;
 pub(super) mod http;
 mod http_sse;
 pub(super) mod listen_stream;
-pub(super) mod message_bytes;
 pub(super) mod over_http;
 pub(super) mod refused_status;
 pub(super) mod stateless_http;

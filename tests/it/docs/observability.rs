@@ -126,9 +126,10 @@ fn a_key_sees_the_first_members_alone() {
 
 #[test]
 fn the_table_has_every_field_of_a_line() {
-    let code = source("src/telemetry/access.rs");
-    let (code, _) = code.split_once("#[cfg(test)]").unwrap();
-    let calls = code.split("fields.").skip(1);
+    let files =
+        ["access", "bodies", "record"].map(|name| source(&format!("src/telemetry/{name}.rs")));
+    let code = files.iter().filter_map(|code| code.split("#[cfg(test)]").next());
+    let calls = code.flat_map(|code| code.split("fields.").skip(1));
     let written = calls.filter_map(|call| {
         let (method, rest) = call.split_once("(\"")?;
         let is_name = method.chars().all(|c| c.is_ascii_lowercase() || c == '_');

@@ -4,5 +4,6 @@ pub(crate) mod call;
 pub(crate) mod every_transport;
 pub(crate) mod hostile;
 pub(crate) mod session;
+pub(crate) mod speech;
 pub(crate) mod supervisor;
 pub(crate) mod transport;

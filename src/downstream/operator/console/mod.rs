@@ -36,70 +36,74 @@ fn page(prefix: &str) -> String {
     PAGE.replace(PATH_MARK, &path)
 }
 
-impl Front {
-    /// A file of the console.
-    pub(crate) fn console(&self, file: &str, head: &Head, responder: Responder) {
-        let script = |text| ("text/javascript; charset=utf-8", text);
-        let page;
-        let (content_type, body) = match file {
-            "console.js" => script(SCRIPT),
-            "console-base.js" => script(BASE_SCRIPT),
-            "console-tools.js" => script(TOOLS_SCRIPT),
-            "console-activity.js" => script(ACTIVITY_SCRIPT),
-            "console.css" => ("text/css; charset=utf-8", STYLE),
-            _ => {
-                page = super::console::page(self.admission().prefix_for(head));
-                ("text/html; charset=utf-8", page.as_bytes())
-            }
-        };
-        let headers = [
-            ("Content-Type", content_type),
-            ("Cache-Control", "no-cache"),
-            ("Content-Security-Policy", POLICY),
-            ("X-Content-Type-Options", "nosniff"),
-            ("Referrer-Policy", "no-referrer"),
-        ];
-        // If the client has gone, the answer is not missed.
-        responder.respond(reply::OK, &headers, &[body]).ok();
-    }
-
-    /// Answers with the changes of a server's pins, old beside new. For an admin.
-    pub(crate) fn pins(&self, head: &Head, scope: &Scope, responder: Responder) {
-        let server = query_value(head.query.as_deref(), "server");
-        let changes = self.reviewed(scope, server.as_deref()).and_then(|server| {
-            self.review.changes(&server).map_err(|error| unusable(&error, &server))
-        });
-        let told =
-            changes.map(|all| json!({ "changed": all.iter().map(change).collect::<Vec<_>>() }));
-        answer(told, responder);
-    }
-
-    /// Accepts pins of a server as they were seen last: `{"server", "item"?}`. For an admin.
-    pub(crate) fn accept_pins(&self, request: &Request, scope: &Scope, responder: Responder) {
-        let accepted = body_of(request).and_then(|(server, item)| {
-            let server = self.reviewed(scope, Some(&server))?;
-            let accepted = self.review.accept(&server, item.as_deref());
-            accepted.map_err(|error| unusable(&error, &server))
-        });
-        let item = |(subject, own): &(Subject, String)| json!({ "kind": subject.as_str(), "item": own });
-        let told =
-            accepted.map(|all| json!({ "accepted": all.iter().map(item).collect::<Vec<_>>() }));
-        answer(told, responder);
-    }
-
-    /// The server whose pins are to be reviewed.
-    ///
-    /// # Errors
-    /// The client is no admin, or there is no such server.
-    fn reviewed(&self, scope: &Scope, server: Option<&str>) -> Result<ServerName, Problem> {
-        if !scope.principal.is_admin {
-            return Err(Problem::not_admin());
+/// A file of the console.
+pub(crate) fn console(front: &Front, file: &str, head: &Head, responder: Responder) {
+    let script = |text| ("text/javascript; charset=utf-8", text);
+    let page;
+    let (content_type, body) = match file {
+        "console.js" => script(SCRIPT),
+        "console-base.js" => script(BASE_SCRIPT),
+        "console-tools.js" => script(TOOLS_SCRIPT),
+        "console-activity.js" => script(ACTIVITY_SCRIPT),
+        "console.css" => ("text/css; charset=utf-8", STYLE),
+        _ => {
+            page = super::console::page(front.admission().prefix_for(head));
+            ("text/html; charset=utf-8", page.as_bytes())
         }
-        let server = server.ok_or_else(|| Problem::bad_request("\"server\" is missing"))?;
-        let everything = Scope { principal: self.operator.clone(), ..scope.clone() };
-        let found = self.pipeline.server(&everything, server);
-        found.map_err(|error| Problem::from_call(&error))
+    };
+    let headers = [
+        ("Content-Type", content_type),
+        ("Cache-Control", "no-cache"),
+        ("Content-Security-Policy", POLICY),
+        ("X-Content-Type-Options", "nosniff"),
+        ("Referrer-Policy", "no-referrer"),
+    ];
+    // If the client has gone, the answer is not missed.
+    responder.respond(reply::OK, &headers, &[body]).ok();
+}
+
+/// Answers with the changes of a server's pins, old beside new. For an admin.
+pub(crate) fn pins(front: &Front, head: &Head, scope: &Scope, responder: Responder) {
+    let server = query_value(head.query.as_deref(), "server");
+    let changes = reviewed(front, scope, server.as_deref()).and_then(|server| {
+        front.review.changes(&server).map_err(|error| unusable(&error, &server))
+    });
+    let told =
+        changes.map(|all| json!({ "changed": all.iter().map(change).collect::<Vec<_>>() }));
+    answer(told, responder);
+}
+
+/// Accepts pins of a server as they were seen last: `{"server", "item"?}`. For an admin.
+pub(crate) fn accept_pins(
+    front: &Front,
+    request: &Request,
+    scope: &Scope,
+    responder: Responder,
+) {
+    let accepted = body_of(request).and_then(|(server, item)| {
+        let server = reviewed(front, scope, Some(&server))?;
+        let accepted = front.review.accept(&server, item.as_deref());
+        accepted.map_err(|error| unusable(&error, &server))
+    });
+    let item =
+        |(subject, own): &(Subject, String)| json!({ "kind": subject.as_str(), "item": own });
+    let told =
+        accepted.map(|all| json!({ "accepted": all.iter().map(item).collect::<Vec<_>>() }));
+    answer(told, responder);
+}
+
+/// The server whose pins are to be reviewed.
+///
+/// # Errors
+/// The client is no admin, or there is no such server.
+fn reviewed(front: &Front, scope: &Scope, server: Option<&str>) -> Result<ServerName, Problem> {
+    if !scope.principal.is_admin {
+        return Err(Problem::not_admin());
     }
+    let server = server.ok_or_else(|| Problem::bad_request("\"server\" is missing"))?;
+    let everything = Scope { principal: front.operator.clone(), ..scope.clone() };
+    let found = front.pipeline.server(&everything, server);
+    found.map_err(|error| Problem::from_call(&error))
 }
 
 /// The members of an acceptance's body.

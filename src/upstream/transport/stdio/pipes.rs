@@ -24,11 +24,11 @@ use super::era_noise::EraNoise;
 use super::process::ChildLink;
 use super::stderr::StderrRing;
 use crate::upstream::failure::{Failure, cut, malformed};
+use crate::upstream::http_client::message_bytes::{Held, exhausted};
 use crate::upstream::message::{self, Incoming, id_of_oversized, id_of_unreadable};
 use crate::upstream::session::context::{SessionContext, pause};
 use crate::upstream::session::dispatch::hear_shared;
 use crate::upstream::session::stateless_dispatch::hear_child;
-use crate::upstream::transport::message_bytes::{Held, exhausted};
 use crate::upstream::transport::throttle::Throttle;
 
 /// Bytes of a line's beginning, and of its end, that are looked at when it is too long.

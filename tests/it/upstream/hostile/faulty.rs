@@ -1,15 +1,18 @@
 //! An MCP server of which one answer is faulty, byte by byte as the test writes it.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use crate::support::listener::{Incoming, Listener, Next};
 use crate::support::upstream_http::{begin_stream, respond, write_event};
+use crate::upstream::speech::{error_text, hang, result_text};
+
+pub(super) use crate::upstream::speech::Speech;
 
 /// The request whose answer is faulty.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -17,17 +20,6 @@ pub(super) enum At {
     Contact,
     List,
     Call,
-}
-
-/// What the server speaks otherwise.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speech {
-    /// Streamable HTTP with sessions.
-    Sessions,
-    /// HTTP+SSE.
-    HttpSse,
-    /// The stateless revision.
-    Modern,
 }
 
 /// The connection on which a faulty answer is due.
@@ -52,10 +44,7 @@ impl Peer<'_> {
 
     /// Says nothing more, until the other side has gone.
     pub(super) fn hang(&mut self) -> io::Result<Next> {
-        self.out.set_read_timeout(Some(PATIENCE))?;
-        let mut rest = [0; 1024];
-        while self.out.read(&mut rest)? > 0 {}
-        Ok(Next::Close)
+        hang(self.out, Some(PATIENCE))
     }
 
     /// Writes the same thing again and again, until the other side has gone.
@@ -77,7 +66,7 @@ impl Peer<'_> {
     }
 
     pub(super) fn result(&self, result: &str) -> String {
-        format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.id)
+        result_text(&self.id, result)
     }
 }
 
@@ -136,15 +125,7 @@ impl Faulty {
 
     /// Its entry in the configuration.
     pub(super) fn config(&self, timeout_ms: u64) -> Value {
-        let transport = if self.shell.speech == Speech::HttpSse { "sse" } else { "http" };
-        json!({
-            "url": format!("http://127.0.0.1:{}/mcp", self.listener.port()),
-            "transport": transport,
-            "timeout_ms": timeout_ms,
-            "start_timeout_ms": timeout_ms,
-            "connect_timeout_ms": timeout_ms,
-            "start_timeout_ms": timeout_ms,
-        })
+        self.shell.speech.config(self.listener.port(), "mcp", timeout_ms)
     }
 }
 
@@ -164,9 +145,7 @@ impl Shell {
                 begin_stream(peer.out, &[])?;
                 write_event(peer.out, "endpoint", "/mcp/messages")?;
                 *self.stream.lock().unwrap() = Some(peer.out.try_clone()?);
-                peer.out.set_read_timeout(None)?;
-                while peer.out.read(&mut [0; 1024])? > 0 {}
-                return Ok(Next::Close);
+                return hang(peer.out, None);
             }
             "POST" => (),
             "DELETE" => return respond(peer.out, "200 OK", &[], ""),
@@ -189,8 +168,7 @@ impl Shell {
             if message["id"].is_null() {
                 return respond(peer.out, "202 Accepted", &[], "");
             }
-            let error = r#"{"code":-32601,"message":"Method not found"}"#;
-            let body = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, peer.id);
+            let body = error_text(&peer.id, -32601, "Method not found");
             return peer.answer("400 Bad Request", "application/json", &body);
         };
         let text = peer.result(&result);

@@ -83,6 +83,7 @@ const IN_THE_ANSWER: [(&str, Fault); 6] = [
 
 #[test]
 fn whatever_happens_to_the_call_itself() {
+    let _heavy = crate::support::heavy();
     let upstream = HttpUpstream::start();
     let relay = Relay::to(&upstream.address());
     let gateway = Gateway::started(config(&relay.url("/mcp"), "http"));
@@ -106,6 +107,7 @@ fn whatever_happens_to_the_call_itself() {
 
 #[test]
 fn whatever_happens_to_the_call_of_a_modern_server() {
+    let _heavy = crate::support::heavy();
     let upstream = ModernUpstream::start();
     let relay = Relay::to(&upstream.address());
     let gateway = Gateway::started(config(&relay.url("/mcp"), "http"));
@@ -121,6 +123,7 @@ fn whatever_happens_to_the_call_of_a_modern_server() {
 
 #[test]
 fn whatever_happens_while_its_session_is_opened_again() {
+    let _heavy = crate::support::heavy();
     let upstream = HttpUpstream::start();
     let relay = Relay::to(&upstream.address());
     let gateway = Gateway::started(config(&relay.url("/mcp"), "http"));
@@ -142,6 +145,7 @@ fn whatever_happens_while_its_session_is_opened_again() {
 
 #[test]
 fn whatever_happens_over_http_sse() {
+    let _heavy = crate::support::heavy();
     let upstream = SseUpstream::start();
     let relay = Relay::to(&upstream.address());
     let gateway = Gateway::started(config(&relay.url("/sse"), "sse"));

@@ -2,28 +2,20 @@
 //! table. They count what reaches them.
 
 use std::collections::HashMap;
-use std::io::{self, Read as _};
+use std::io;
 use std::net::TcpStream;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex};
 use std::time::{Duration, Instant};
 
-use serde_json::{Value, json};
+use serde_json::Value;
 
 use super::faults::{Fault, Peer};
 use crate::support::listener::{Incoming, Listener, Next};
 use crate::support::upstream_http::{begin_stream, respond, write_event};
+use crate::upstream::speech::{error_text, hang, result_text};
 
-/// What a server speaks.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Speech {
-    /// Streamable HTTP with sessions.
-    Sessions,
-    /// HTTP+SSE.
-    HttpSse,
-    /// The stateless revision.
-    Modern,
-}
+pub(super) use crate::upstream::speech::Speech;
 
 /// The request at which it fails: the way on which that is tried again.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -183,14 +175,7 @@ impl Cell {
     }
 
     pub(super) fn config(&self, port: u16) -> Value {
-        let transport = if self.speech == Speech::HttpSse { "sse" } else { "http" };
-        json!({
-            "url": format!("http://127.0.0.1:{port}/{}", self.name),
-            "transport": transport,
-            "timeout_ms": 800,
-            "start_timeout_ms": 800,
-            "connect_timeout_ms": 800,
-        })
+        self.speech.config(port, &self.name, 800)
     }
 
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
@@ -226,13 +211,11 @@ impl Cell {
             if request.method == "DELETE" || message["id"].is_null() || kind == "answer" {
                 return respond(out, "202 Accepted", &[], "");
             }
-            let error = r#"{"code":-32601,"message":"Method not found"}"#;
-            let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"error":{error}}}"#);
+            let text = error_text(&id, -32601, "Method not found");
             let status = if self.speech == Speech::Modern { "404 Not Found" } else { "200 OK" };
             return self.answer(out, status, &session, &text);
         };
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{id},"result":{result}}}"#);
-        self.answer(out, "200 OK", &session, &text)
+        self.answer(out, "200 OK", &session, &result_text(&id, &result))
     }
 
     fn answer(
@@ -275,9 +258,7 @@ impl Cell {
             let ping = r#"{"jsonrpc":"2.0","id":"p","method":"ping"}"#;
             write_event(out, "message", ping)?;
         }
-        out.set_read_timeout(None)?;
-        while out.read(&mut [0; 1024])? > 0 {}
-        Ok(Next::Close)
+        hang(out, None)
     }
 
     fn result(&self, method: &str) -> Option<String> {

@@ -1,11 +1,12 @@
 //! Every kind of failure that an answer over HTTP can be.
 
-use std::io::{self, Read as _, Write as _};
+use std::io::{self, Write as _};
 use std::net::TcpStream;
 use std::time::Duration;
 
 use crate::support::listener::Next;
 use crate::support::upstream_http::{begin_stream, respond, write_event};
+use crate::upstream::speech::{error_text, hang, result_text};
 
 /// The connection on which a faulty answer is due.
 pub(super) struct Peer<'a> {
@@ -62,13 +63,12 @@ impl Peer<'_> {
     }
 
     fn result(&mut self, result: &str) -> io::Result<Next> {
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{},"result":{result}}}"#, self.id);
+        let text = result_text(&self.id, result);
         self.deliver(&text)
     }
 
     fn error(&mut self, code: i64) -> io::Result<Next> {
-        let error = format!(r#"{{"code":{code},"message":"not now"}}"#);
-        let text = format!(r#"{{"jsonrpc":"2.0","id":{},"error":{error}}}"#, self.id);
+        let text = error_text(&self.id, code, "not now");
         self.deliver(&text)
     }
 
@@ -110,11 +110,7 @@ pub(super) const FAULTS: &[Fault] = &[
         Ok(Next::Close)
     }),
     fault!("closes", Again, |_| Ok(Next::Close)),
-    fault!("hangs", Waits, |peer| {
-        peer.out.set_read_timeout(Some(PATIENCE))?;
-        while peer.out.read(&mut [0; 1024])? > 0 {}
-        Ok(Next::Close)
-    }),
+    fault!("hangs", Waits, |peer| { hang(peer.out, Some(PATIENCE)) }),
     fault!("cut_in_body", NoStream, |peer| {
         let head = "HTTP/1.1 200 OK\r\nContent-Type: application/json\r\n";
         peer.out.write_all(format!("{head}Content-Length: 100\r\n\r\n{{").as_bytes())?;

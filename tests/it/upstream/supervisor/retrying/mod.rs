@@ -27,7 +27,7 @@ use serde_json::{Map, Value, json};
 use crate::support::figures::{starts_max, tries_max};
 use crate::support::gateway::Gateway;
 use crate::support::mcp::McpClient;
-use crate::support::{wait_until, wait_within};
+use crate::support::{Turn, crowd, wait_until, wait_within};
 use cells::{Cell, Cells, Path, Speech};
 use faults::{Asked, FAULTS, Fault};
 
@@ -48,15 +48,17 @@ struct Table {
     cells: Cells,
     gateway: Gateway,
     began: Instant,
+    _turn: Turn,
 }
 
 impl Table {
     fn start(cells: Vec<Cell>) -> Table {
+        let turn = crowd();
         let cells = Cells::start(cells);
         let of = |cell: &Arc<Cell>| (cell.name.clone(), cell.config(cells.port));
         let servers: Map<String, Value> = cells.cells.iter().map(of).collect();
         let gateway = Gateway::with(json!({ "mcp_servers": servers })).start();
-        Table { cells, gateway, began: Instant::now() }
+        Table { cells, gateway, began: Instant::now(), _turn: turn }
     }
 
     fn each(&self) -> impl Iterator<Item = &Arc<Cell>> {
