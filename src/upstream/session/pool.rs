@@ -1,5 +1,5 @@
 //! The sessions that clients have of their own: each is opened when its client first needs it,
-//! with that client's capabilities, and is a link like the shared one. A thread for each looks
+//! with that client's capabilities, and is a session like the shared one. A thread for each looks
 //! after it.
 
 use std::sync::atomic::{AtomicBool, Ordering};

@@ -365,7 +365,7 @@ impl Supervisor {
         doubt.map_or(Ok(()), |why| self.look(opened, why))
     }
 
-    /// Has the link listen again where that has ended by itself.
+    /// Has the session listen again where that has ended by itself.
     fn listen_again(&mut self, now: Instant) {
         if self.session.is_listening() {
             return self.listening.give_up();
