@@ -155,7 +155,7 @@ pub enum Wire {
 pub struct Upstream {
     context: Arc<SessionContext>,
     /// Of the shared session.
-    transport: Arc<Session>,
+    session: Arc<Session>,
     pool: Arc<SessionPool>,
     desired: Arc<DesiredSubscriptions>,
     concurrency: Arc<ConcurrencyLimit<HttpConnection>>,
@@ -202,7 +202,7 @@ impl Upstream {
 
     /// What is known of its sessions.
     pub fn session_support(&self) -> SessionSupport {
-        self.transport.session_support()
+        self.session.session_support()
     }
 
     /// Sends a client's notification over its own session. False if it has none. `whose`: of
@@ -219,7 +219,7 @@ impl Upstream {
 
     /// The same over the shared session, if that is open.
     pub fn notify_shared(&self, whose: &PrincipalId, method: &str, params: Option<&str>) {
-        self.transport.notify(whose, jsonrpc::notification(method, params));
+        self.session.notify(whose, jsonrpc::notification(method, params));
     }
 
     /// Ends a client's own session, some time soon.
@@ -247,7 +247,7 @@ impl Upstream {
     /// How it is at present.
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.concurrency.counts();
-        let sessions = self.pool.count_open() + usize::from(self.transport.is_open());
+        let sessions = self.pool.count_open() + usize::from(self.session.is_open());
         let now = Instant::now();
         let health = self.health.lock();
         let initialized = health.initialized.as_ref();
@@ -261,7 +261,7 @@ impl Upstream {
             starting: health.breaker.starting(now),
             failures: health.breaker.failures(),
             down_since: health.breaker.down(now, SessionKind::Shared).map(|down| down.first.at),
-            transport: self.transport.transport(),
+            transport: self.session.transport(),
             redirected_to: self.context.redirected.told(),
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),

@@ -301,7 +301,7 @@ fn end_all(retired: &Receiver<Retiring>) {
 fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
     Supervisor {
         context: upstream.context.clone(),
-        transport: upstream.transport.clone(),
+        session: upstream.session.clone(),
         health: upstream.health.clone(),
         concurrency: upstream.concurrency.clone(),
         reports,
@@ -366,9 +366,9 @@ impl Shared {
         };
         let sessions =
             SessionFactory::new(&context, &stderr, self.names.clone(), &self.tls, era);
-        let transport = sessions.session(context.clone());
+        let session = sessions.session(context.clone());
         let health =
-            Arc::new(SharedHealth::new(Breaker::new(transport.opener(), Instant::now())));
+            Arc::new(SharedHealth::new(Breaker::new(session.opener(), Instant::now())));
         let (max_in_flight, max_waiting) =
             (context.config.max_in_flight, context.config.max_waiting);
         let concurrency =
@@ -379,7 +379,7 @@ impl Shared {
             pool: Arc::new(SessionPool::new(context.clone(), sessions)),
             desired,
             context,
-            transport,
+            session,
             concurrency,
             waiting_calls: self.waiting_calls.clone(),
             health,

@@ -81,7 +81,7 @@ impl Upstream {
     }
 
     fn hasten(&self) {
-        self.transport.hasten();
+        self.session.hasten();
         self.context.mailbox.wanted();
     }
 

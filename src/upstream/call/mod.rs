@@ -71,11 +71,11 @@ impl Upstream {
         guard.look_again()?;
         let lease = route.client().map(|client| self.pool.enter(client, wait));
         let mut lease = lease.transpose().map_err(failed)?;
-        let transport = lease.as_ref().map_or(&*self.transport, |lease| lease.transport());
+        let session = lease.as_ref().map_or(&*self.session, |lease| lease.session());
         let (mut connection, in_flight) = permit.apart();
         if let Some(level) = outgoing.about.log_level.filter(|_| !outgoing.about.is_level_told)
         {
-            self.set_level_of_call(transport, route, &mut connection, level, wait);
+            self.set_level_of_call(session, route, &mut connection, level, wait);
         }
         let began = Instant::now();
         // Of a call that outlives its client's requests, no thread of the pool waits.
@@ -83,7 +83,7 @@ impl Upstream {
         let parks = parks.map(|lease| (lease, &place));
         let lending =
             Lending { in_flight: &in_flight, parks, wait, guard: &guard, inner: sink };
-        let mut outcome = transport.request(&mut connection, outgoing, wait, &lending);
+        let mut outcome = session.request(&mut connection, outgoing, wait, &lending);
 
         if let (Some(lease), Err(failure)) = (&mut lease, &outcome)
             && matches!(failure.kind, FailureKind::Interrupted(_))
@@ -93,7 +93,7 @@ impl Upstream {
         }
         drop(lease);
         if matches!(&outcome, Err(failure) if failure.is_stateless()) {
-            outcome = self.transport.request(&mut connection, outgoing, wait, sink);
+            outcome = self.session.request(&mut connection, outgoing, wait, sink);
         }
         // Before it is told: that first contact is slow says nothing of the upstream.
         if let Err(failure) = &mut outcome
@@ -138,7 +138,7 @@ impl Upstream {
     /// come too then, and are left out where nobody wants them.
     fn set_level_of_call(
         &self,
-        transport: &Session,
+        session: &Session,
         route: SessionRoute<'_>,
         connection: &mut HttpConnection,
         level: LogLevel,
@@ -162,7 +162,7 @@ impl Upstream {
         params.set("level", string(level.as_str()));
         let setting = Outgoing::own(Method::LoggingSetLevel, params);
         if let Err(failure) =
-            transport.request(connection, &setting, wait, &GatewaySink(&self.context))
+            session.request(connection, &setting, wait, &GatewaySink(&self.context))
         {
             log::debug!(target: "upstream", "{}: a level could not be set: {}",
                 self.name(), self.context.scrubbed(failure).message);

@@ -36,7 +36,7 @@ impl Interest {
     }
 }
 
-/// The calls that wait for an answer on one link, and whom to wake for each.
+/// The calls that wait for an answer on one channel, and whom to wake for each.
 #[derive(Debug)]
 pub(crate) struct Table<W> {
     calls: HashMap<u64, Inbox<W>>,
@@ -78,7 +78,7 @@ impl<W: Clone> Table<W> {
     /// A call begins to wait.
     ///
     /// # Errors
-    /// The link is dead already.
+    /// The channel is dead already.
     pub(crate) fn enter(
         &mut self,
         id: u64,
@@ -165,18 +165,18 @@ impl<W: Clone> Table<W> {
         self.calls.get_mut(&id)?.arrivals.pop_front()
     }
 
-    /// Whether the link is dead.
+    /// Whether the channel is dead.
     pub(crate) fn is_lost(&self) -> bool {
         self.lost.is_some()
     }
 
-    /// The link is dead: everybody who waits is told, and nobody may begin to.
+    /// The channel is dead: everybody who waits is told, and nobody may begin to.
     pub(crate) fn lose(&mut self, failure: &Failure) -> Vec<W> {
         self.lost.get_or_insert_with(|| failure.clone());
         self.fail_all(failure)
     }
 
-    /// Everybody who waits now is told; the link goes on.
+    /// Everybody who waits now is told; the channel goes on.
     pub(crate) fn fail_all(&mut self, failure: &Failure) -> Vec<W> {
         let mut wakers = Vec::with_capacity(self.calls.len());
         for inbox in self.calls.values_mut() {

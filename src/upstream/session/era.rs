@@ -127,19 +127,17 @@ impl FoundEra {
         own.push(Arc::downgrade(session));
     }
 
-    /// The shared session has failed: the server may be another one when it is back. False where
-    /// a client's own session is open: then it is there, and what it speaks is known.
-    pub(crate) fn forget_unless_in_use(&self) -> bool {
+    /// The shared session has failed: the server may be another one when it is back. Not where a
+    /// client's own session is open: then it is there, and what it speaks is known.
+    pub(crate) fn forget_unless_in_use(&self) {
         let own: Vec<Arc<Session>> = {
             let own = self.own.lock().unwrap_or_else(PoisonError::into_inner);
             own.iter().filter_map(Weak::upgrade).collect()
         };
-        if self.is_fixed || own.iter().any(|session| session.is_open()) {
-            return false;
+        if !self.is_fixed && !own.iter().any(|session| session.is_open()) {
+            self.era.store(UNKNOWN, Ordering::Release);
+            self.refuses_sessions.store(false, Ordering::Release);
         }
-        self.era.store(UNKNOWN, Ordering::Release);
-        self.refuses_sessions.store(false, Ordering::Release);
-        true
     }
 }
 

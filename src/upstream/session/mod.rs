@@ -23,7 +23,7 @@ use context::{Opened, SessionContext};
 use era::FoundEra;
 use negotiate::{Purpose, Trust};
 use renewal::{Pace, Recheck};
-use single_flight::{For, Made, OpenedBy, SingleFlight};
+use single_flight::{For, OpenedBy, SingleFlight};
 use verdict::{Facts, Verdict};
 
 pub(super) mod capacity;
@@ -53,6 +53,8 @@ pub(crate) struct Session {
     /// Of all sessions with the server.
     era: Arc<FoundEra>,
     flight: SingleFlight<Open>,
+    /// Those who find the era forgotten wait for the one who asks.
+    confirming: SingleFlight<()>,
     /// When a session that is refused is replaced.
     renewals: Pace,
     /// The pace of what is started on demand; that of the shared session is its supervisor's.
@@ -97,7 +99,9 @@ impl Session {
             SingleFlight::new(transport.opener(), is_dead, context.generations.clone());
         let (renewals, restarts) = (Pace::default(), Mutex::new(Restarts::on_demand()));
         let is_own = context.client.is_some();
-        let session = Session { context, transport, era, flight, renewals, restarts };
+        let confirming = SingleFlight::new(OpenedBy::Calls, |()| false, Arc::default());
+        let session =
+            Session { context, transport, era, flight, confirming, renewals, restarts };
         let session = Arc::new(session);
         if is_own {
             session.era.enter_own(&session);
@@ -141,25 +145,50 @@ impl Session {
     ) -> Result<Current, Failure> {
         loop {
             let want = || self.context.mailbox.wanted();
-            let current = self.flight.open(who, wait, want, |generation, kept| {
-                let connecting =
-                    ConnectAttempt { purpose: self.purpose(kept), generation, wait };
+            let current = self.flight.open(who, wait, want, |generation| {
+                let purpose =
+                    if self.is_mirrored() { Purpose::WithSession } else { Purpose::Open };
+                let connecting = ConnectAttempt { purpose, generation, wait };
                 self.connect(&connecting, connection)
             })?;
-            if self.is_of_era(&current.1) {
+            let is_unknown = self.is_opened_by_calls() && self.era.get().is_none();
+            if is_unknown && self.context.client.is_none() {
+                self.confirm(&current, connection, wait)?;
+            } else if self.is_of_era(&current.1) {
                 return Ok(current);
+            } else {
+                // First contact shows what changed with the era.
+                self.forget(current.0);
             }
-            // First contact shows what changed with the era.
-            self.forget(current.0);
         }
     }
 
-    fn purpose(&self, kept: Option<&Current>) -> Purpose {
-        match kept {
-            Some((_, open)) => Purpose::Recheck(open.era(), Trust::Unknown),
-            None if self.is_mirrored() => Purpose::WithSession,
-            None => Purpose::Open,
-        }
+    /// Asks the server of an open session again which era it is of, because it was away. Those who
+    /// need the session meanwhile wait for the one who asks.
+    fn confirm(
+        &self,
+        (generation, open): &Current,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<(), Failure> {
+        let confirmed = self.confirming.open(
+            For::Call,
+            wait,
+            || (),
+            |_| {
+                if self.era.get().is_some() {
+                    // Found between two looks.
+                    return Ok(());
+                }
+                let era = open.era();
+                self.recheck(*generation, (era, Trust::Unknown), connection, wait).map(drop)
+            },
+        );
+        let (confirmed, _) =
+            confirmed.map_err(|failure| self.context.not_opened(*generation, failure))?;
+        // Only those who waited meanwhile share the answer.
+        drop(self.confirming.forget(confirmed, |()| None));
+        Ok(())
     }
 
     /// Makes contact.
@@ -167,7 +196,7 @@ impl Session {
         &self,
         connecting: &ConnectAttempt<'_>,
         connection: &mut HttpConnection,
-    ) -> Result<Made<Open>, Failure> {
+    ) -> Result<Open, Failure> {
         let is_mirrored = self.is_mirrored();
         if is_mirrored && self.era.session_support() == SessionSupport::Refused {
             return Err(stateless());
@@ -179,17 +208,12 @@ impl Session {
             }
             self.unless_mirrored(failure)
         })?;
-        let Connected::New(channel) = connected else {
-            if let Purpose::Recheck(era, _) = connecting.purpose {
-                self.era.set(era);
-            }
-            return Ok(Made::Kept);
-        };
+        let Connected::New(channel) = connected else { return Err(no_session()) };
         let open = self.begin(channel, connecting)?;
         if self.is_opened_by_calls() {
             self.context.mailbox.opened(connecting.generation);
         }
-        Ok(Made::New(open))
+        Ok(open)
     }
 
     /// Uses a channel from here on.
@@ -289,8 +313,8 @@ impl Session {
                 }
                 Verdict::Replay => (),
                 Verdict::AskEra => {
-                    if self.recheck(generation, open.era(), connection, wait)? == Recheck::Same
-                    {
+                    let doubted = (open.era(), Trust::Doubted);
+                    if self.recheck(generation, doubted, connection, wait)? == Recheck::Same {
                         return Err(failure);
                     }
                     may_recheck = false;
@@ -405,8 +429,8 @@ impl Session {
             self.context.redirected.forget();
             // It may be another server when it is back; if it is gone, the supervisor says so.
             self.era.forget_transport();
-            if self.context.client.is_none() && self.era.forget_unless_in_use() {
-                self.flight.doubt(failure);
+            if self.context.client.is_none() {
+                self.era.forget_unless_in_use();
             }
             return;
         }
@@ -478,6 +502,7 @@ impl Session {
 
     /// Ends the session, in bounded time. Nothing is opened afterwards.
     pub(crate) fn close(&self) {
+        self.confirming.close();
         if let Some((_, open)) = self.flight.close() {
             open.channel.close(Closing::Ended);
         }

@@ -16,7 +16,7 @@ use super::correlation::{Arrival, Delivered, Inbox, Interest, Table};
 use crate::upstream::failure::{Failure, malformed};
 use crate::upstream::message::Incoming;
 
-/// The waiting calls of one link.
+/// The waiting calls of one channel.
 #[derive(Default)]
 pub(crate) struct PendingRequests {
     table: Mutex<Table<Arc<Wait>>>,
@@ -37,7 +37,7 @@ impl PendingRequests {
     }
 
     /// # Errors
-    /// The link is dead.
+    /// The channel is dead.
     pub(crate) fn enter(
         &self,
         id: u64,
@@ -51,7 +51,7 @@ impl PendingRequests {
     /// [`PendingRequests::enter`] for whoever leaves the table by [`PendingRequests::leave`].
     ///
     /// # Errors
-    /// The link is dead.
+    /// The channel is dead.
     pub(crate) fn register(
         &self,
         id: u64,
@@ -172,12 +172,12 @@ impl PendingRequests {
         self.deliver(id, Arrival::Lost(failure.clone()));
     }
 
-    /// Whether the link is dead.
+    /// Whether the channel is dead.
     pub(crate) fn is_lost(&self) -> bool {
         self.lock().is_lost()
     }
 
-    /// The link is dead.
+    /// The channel is dead.
     pub(crate) fn lose(&self, failure: &Failure) {
         let waiters = self.lock().lose(failure);
         waiters.iter().for_each(|wait| wait.bell().ring());

@@ -1,5 +1,5 @@
 //! The sessions that clients have of their own: each is opened when its client first needs it,
-//! with that client's capabilities, and is a link like the shared one. A thread for each looks
+//! with that client's capabilities, and is a session like the shared one. A thread for each looks
 //! after it.
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -35,7 +35,7 @@ pub(crate) struct PooledSession {
     /// Its client has gone: what was said because of that goes out before it is ended.
     lingers: AtomicBool,
     pub(crate) context: Arc<SessionContext>,
-    pub(crate) transport: Arc<Session>,
+    pub(crate) session: Arc<Session>,
     pub(crate) desired: Arc<DesiredSubscriptions>,
     /// What its client sees, as all do whose sessions declare the same.
     pub(crate) view: ViewId,
@@ -88,8 +88,8 @@ impl Lease<'_> {
         Question { server, id, is_of_call, method, params, reply }
     }
 
-    pub(crate) fn transport(&self) -> &Session {
-        &self.pooled.transport
+    pub(crate) fn session(&self) -> &Session {
+        &self.pooled.session
     }
 }
 
@@ -346,10 +346,10 @@ impl SessionPool {
         desired: Arc<DesiredSubscriptions>,
     ) -> std::io::Result<(Arc<PooledSession>, Joined)> {
         let context = Arc::new(self.context.of_client(client.clone())?);
-        let transport = self.sessions.session(context.clone());
+        let session = self.sessions.session(context.clone());
         let view = ViewId::of_session(client.capabilities.get());
         let (ended, lingers) = (AtomicBool::new(false), AtomicBool::new(false));
-        let pooled = PooledSession { ended, lingers, context, transport, desired, view };
+        let pooled = PooledSession { ended, lingers, context, session, desired, view };
         let pooled = Arc::new(pooled);
         let attendant = OwnSessionSupervisor::new(self.clone(), pooled.clone());
         let thread = spawn(&self.context.thread_name("own"), move || attendant.run())?;
@@ -361,14 +361,14 @@ impl SessionPool {
     pub(crate) fn tell(&self, whose: &PrincipalId, session: &str, text: &str) -> bool {
         let pool = self.of(|client| &*client.session == session);
         for pooled in &pool {
-            pooled.transport.notify(whose, text.to_owned());
+            pooled.session.notify(whose, text.to_owned());
         }
         !pool.is_empty()
     }
 
     /// How many are open.
     pub(crate) fn count_open(&self) -> usize {
-        self.of(|_| true).iter().filter(|pooled| pooled.transport.is_open()).count()
+        self.of(|_| true).iter().filter(|pooled| pooled.session.is_open()).count()
     }
 
     fn of(&self, wanted: impl Fn(&Client) -> bool) -> Vec<Arc<PooledSession>> {

@@ -108,7 +108,7 @@ impl Session {
             self.is_opened_by_calls() && !self.is_mirrored() && !self.era.is_fixed();
         if may_recheck && (era == Era::Modern || is_era_doubted) {
             // Contact with the other era is made at once, if that is what it speaks now.
-            return self.recheck(generation, era, connection, wait).map(drop);
+            return self.recheck(generation, (era, Trust::Doubted), connection, wait).map(drop);
         }
         if open.channel.may_be_forgotten() {
             return self
@@ -125,28 +125,31 @@ impl Session {
         self.send(connection, generation, &open, attempt).map(drop).or_else(unless_answered)
     }
 
-    /// Asks the server again which era it is of, because it has refused over the session of that
-    /// generation as one of the other era does.
+    /// Asks the server again which era it is of: over the session of that generation, which is of
+    /// that era, it has refused as one of the other era does, or it was away.
     ///
     /// # Errors
     /// It gives no answer, or the client's requests go over the shared session from here on.
     pub(super) fn recheck(
         &self,
         generation: u64,
-        era: Era,
+        (era, trust): (Era, Trust),
         connection: &mut HttpConnection,
         wait: &Arc<Wait>,
     ) -> Result<Recheck, Failure> {
-        if self.era.get() != Some(era) {
+        if self.era.get().is_some_and(|found| found != era) {
             return Ok(Recheck::Other);
         }
         let next = self.flight.next_generation();
-        let purpose = Purpose::Recheck(era, Trust::Doubted);
+        let purpose = Purpose::Recheck(era, trust);
         let connecting = ConnectAttempt { purpose, generation: next, wait };
         let connected = self.transport.connect(&connecting, connection);
         let channel = match connected.map_err(Failure::in_handshake)? {
             Connected::New(channel) => channel,
-            Connected::AsKnown => return Ok(Recheck::Same),
+            Connected::AsKnown => {
+                self.era.set(era);
+                return Ok(Recheck::Same);
+            }
         };
         let open = self.begin(channel, &connecting).inspect_err(|_| self.forget(generation))?;
         self.take_place(generation, next, open);

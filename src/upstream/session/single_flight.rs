@@ -8,7 +8,6 @@ use std::time::Instant;
 use crate::error::Stage;
 use crate::wait::{Interrupted, Wait};
 
-use super::no_session;
 use crate::upstream::failure::{Failure, FailureKind};
 
 /// Who opens a session that is missing.
@@ -52,28 +51,19 @@ struct State<T> {
 enum Phase<T> {
     /// It is not wanted.
     Closed,
-    /// It is opened, or its supervisor is about to. `kept`: the one that is asked for first.
+    /// It is opened, or its supervisor is about to.
     Opening {
         since: Instant,
-        kept: Option<Opened<T>>,
     },
     Open(Opened<T>),
-    /// The last attempt has failed. `kept`: one that is open and may be another server's by now.
+    /// The last attempt has failed.
     Down {
         failure: Failure,
         next_try: Instant,
         attempt: u64,
-        kept: Option<Opened<T>>,
     },
     /// None is opened any more.
     Ended,
-}
-
-/// What an attempt to open has come to.
-pub(super) enum Made<T> {
-    New(T),
-    /// The one that was kept can be used.
-    Kept,
 }
 
 enum Turn<T> {
@@ -81,7 +71,6 @@ enum Turn<T> {
     Mine {
         attempt: u64,
         generation: u64,
-        kept: Option<Opened<T>>,
     },
     /// Somebody else opens it, for the first time wanted by this one if so.
     Theirs {
@@ -109,8 +98,8 @@ impl<T> SingleFlight<T> {
     }
 
     /// The open session and its generation. If there is none, and it is for the caller to open
-    /// one and nobody else is at it, `make` does, which is told the generation to be and given
-    /// what was kept. Else this waits, after `want` where the supervisor must be told.
+    /// one and nobody else is at it, `make` does, which is told the generation to be. Else this
+    /// waits, after `want` where the supervisor must be told.
     ///
     /// # Errors
     /// The wait has ended, the attempt that was waited for has failed, or none is to be made yet.
@@ -119,17 +108,15 @@ impl<T> SingleFlight<T> {
         who: For,
         wait: &Arc<Wait>,
         want: impl Fn(),
-        make: impl FnOnce(u64, Option<&Opened<T>>) -> Result<Made<T>, Failure>,
+        make: impl FnOnce(u64) -> Result<T, Failure>,
     ) -> Result<Opened<T>, Failure> {
         let mut waited_for = None;
         loop {
             match self.turn(who, wait, waited_for)? {
                 Turn::Open(open) => return Ok(open),
-                Turn::Mine { attempt, generation, kept } => {
-                    let attempt =
-                        Attempt { flight: self, attempt, kept, outcome: None, is_kept: false };
-                    let made = make(generation, attempt.kept.as_ref());
-                    return attempt.finish(generation, made);
+                Turn::Mine { attempt, generation } => {
+                    let attempt = Attempt { flight: self, attempt, outcome: None };
+                    return attempt.finish(generation, make(generation));
                 }
                 Turn::Theirs { attempt, is_wanted } => {
                     waited_for = Some(attempt);
@@ -199,10 +186,9 @@ impl<T> SingleFlight<T> {
     }
 
     fn begin(&self, state: &mut State<T>) -> Turn<T> {
-        let kept = state.phase.open().cloned();
-        state.phase = Phase::Opening { since: Instant::now(), kept: kept.clone() };
+        state.phase = opening();
         state.attempts += 1;
-        Turn::Mine { attempt: state.attempts, generation: self.next_generation(), kept }
+        Turn::Mine { attempt: state.attempts, generation: self.next_generation() }
     }
 
     /// Why one that waited for somebody else has no session.
@@ -210,7 +196,7 @@ impl<T> SingleFlight<T> {
         let mut state = self.lock();
         state.waiting.retain(|other| !Arc::ptr_eq(other, wait));
         let mut failure = Failure::interrupted(reason, self.stage(), false);
-        if let Phase::Opening { since, .. } = &state.phase
+        if let Phase::Opening { since } = &state.phase
             && self.opener != OpenedBy::Calls
         {
             failure.starting = Some(since.elapsed());
@@ -227,7 +213,8 @@ impl<T> SingleFlight<T> {
 
     /// The open session, if there is one.
     pub(super) fn current(&self) -> Option<Opened<T>> {
-        self.lock().phase.open().cloned()
+        let Phase::Open(open) = &self.lock().phase else { return None };
+        Some(open.clone())
     }
 
     /// Enters a phase and wakes whoever waited for it; gives back the session that was open,
@@ -243,7 +230,8 @@ impl<T> SingleFlight<T> {
             (before, std::mem::take(&mut state.waiting))
         };
         waiting.iter().for_each(|wait| wait.bell().ring());
-        before.open().cloned()
+        let Phase::Open(open) = before else { return None };
+        Some(open)
     }
 
     /// Lets go of the session of this generation. `rest`: why the next one is not to be opened
@@ -253,19 +241,11 @@ impl<T> SingleFlight<T> {
         generation: u64,
         rest: impl FnOnce(&T) -> Option<(Failure, Instant)>,
     ) -> Option<Opened<T>> {
-        let opener = self.opener;
         self.enter(|phase| {
-            let (_, session) = phase.open().filter(|(open, _)| *open == generation)?;
-            Some(match phase {
-                Phase::Opening { since, .. } => Phase::Opening { since: *since, kept: None },
-                Phase::Down { failure, next_try, attempt, .. } => {
-                    let (failure, next_try, attempt) = (failure.clone(), *next_try, *attempt);
-                    Phase::Down { failure, next_try, attempt, kept: None }
-                }
-                Phase::Open(_) | Phase::Closed | Phase::Ended => match rest(session) {
-                    Some((failure, next_try)) => down_until(failure, next_try),
-                    None => unopened(opener),
-                },
+            let Phase::Open((open, session)) = phase else { return None };
+            (*open == generation).then(|| match rest(session) {
+                Some((failure, next_try)) => down_until(failure, next_try),
+                None => unopened(self.opener),
             })
         })
     }
@@ -295,16 +275,6 @@ impl<T> SingleFlight<T> {
         Err(session)
     }
 
-    /// The session that is open may be another server's by now: that is found out before it is
-    /// used again. `failure`: why.
-    pub(super) fn doubt(&self, failure: &Failure) {
-        let mut state = self.lock();
-        if let Phase::Open(open) = &state.phase {
-            let (failure, next_try, attempt) = (failure.clone(), Instant::now(), 0);
-            state.phase = Phase::Down { failure, next_try, attempt, kept: Some(open.clone()) };
-        }
-    }
-
     /// It could not be opened, or is of no use: the next attempt is made then. Gives back what was
     /// open.
     pub(super) fn wait_until(&self, failure: Failure, next_try: Instant) -> Option<Opened<T>> {
@@ -330,19 +300,8 @@ impl<T> SingleFlight<T> {
     }
 }
 
-impl<T> Phase<T> {
-    /// The session that is open, also while it is kept.
-    fn open(&self) -> Option<&Opened<T>> {
-        match self {
-            Self::Opening { kept, .. } | Self::Down { kept, .. } => kept.as_ref(),
-            Self::Open(open) => Some(open),
-            Self::Closed | Self::Ended => None,
-        }
-    }
-}
-
 fn opening<T>() -> Phase<T> {
-    Phase::Opening { since: Instant::now(), kept: None }
+    Phase::Opening { since: Instant::now() }
 }
 
 /// Where there is no session and nobody opens one.
@@ -354,7 +313,7 @@ fn unopened<T>(opener: OpenedBy) -> Phase<T> {
 }
 
 fn down_until<T>(failure: Failure, next_try: Instant) -> Phase<T> {
-    Phase::Down { failure, next_try, attempt: 0, kept: None }
+    Phase::Down { failure, next_try, attempt: 0 }
 }
 
 /// What a call is told while there is no session.
@@ -369,28 +328,16 @@ fn down(failure: &Failure) -> Failure {
 struct Attempt<'a, T> {
     flight: &'a SingleFlight<T>,
     attempt: u64,
-    kept: Option<Opened<T>>,
     outcome: Option<Result<Opened<T>, Failure>>,
-    /// It was found that the one that was kept can be used.
-    is_kept: bool,
 }
 
 impl<T> Attempt<'_, T> {
     fn finish(
         mut self,
         generation: u64,
-        made: Result<Made<T>, Failure>,
+        made: Result<T, Failure>,
     ) -> Result<Opened<T>, Failure> {
-        self.is_kept = matches!(made, Ok(Made::Kept));
-        let outcome = match (made, self.kept.take()) {
-            (Ok(Made::New(session)), _) => Ok((generation, Arc::new(session))),
-            (Ok(Made::Kept), Some(kept)) => Ok(kept),
-            (Ok(Made::Kept), None) => Err(no_session()),
-            (Err(failure), kept) => {
-                self.kept = kept;
-                Err(failure)
-            }
-        };
+        let outcome = made.map(|session| (generation, Arc::new(session)));
         self.outcome = Some(outcome.clone());
         outcome
     }
@@ -398,19 +345,17 @@ impl<T> Attempt<'_, T> {
 
 impl<T> Drop for Attempt<'_, T> {
     fn drop(&mut self) {
-        let (outcome, kept, attempt) = (self.outcome.take(), self.kept.take(), self.attempt);
-        let (opener, is_kept) = (self.flight.opener, self.is_kept);
-        let replaced = self.flight.enter(|phase| match outcome {
-            // Somebody has let go of it meanwhile.
-            Some(Ok(_)) if is_kept && phase.open().is_none() => Some(unopened(opener)),
+        let (outcome, attempt, opener) =
+            (self.outcome.take(), self.attempt, self.flight.opener);
+        let replaced = self.flight.enter(|_| match outcome {
             Some(Ok(open)) => Some(Phase::Open(open)),
             Some(Err(failure)) if opener == OpenedBy::Calls => {
-                Some(Phase::Down { failure, next_try: Instant::now(), attempt, kept })
+                Some(Phase::Down { failure, next_try: Instant::now(), attempt })
             }
             // Its supervisor says when it tries again.
             Some(Err(_)) => None,
             // The opener panicked; the next one tries.
-            None => Some(kept.map_or_else(|| unopened(opener), Phase::Open)),
+            None => Some(unopened(opener)),
         });
         drop(replaced);
     }
@@ -436,7 +381,7 @@ mod tests {
 
     /// Opens `flight` for a call, which must find it open or open it.
     fn open<T>(flight: &SingleFlight<T>, session: T) -> Result<Opened<T>, Failure> {
-        flight.open(For::Call, &wait(), || (), |_, _| Ok(Made::New(session)))
+        flight.open(For::Call, &wait(), || (), |_| Ok(session))
     }
 
     #[test]
@@ -445,9 +390,9 @@ mod tests {
         let opened = AtomicUsize::new(0);
         let sum: usize = std::thread::scope(|scope| {
             let open = || {
-                let make = |_, _: Option<&Opened<usize>>| {
+                let make = |_| {
                     opened.fetch_add(1, Ordering::SeqCst);
-                    Ok(Made::New(7_usize))
+                    Ok(7_usize)
                 };
                 *flight.open(For::Call, &wait(), || (), make).unwrap().1
             };
@@ -460,7 +405,7 @@ mod tests {
     #[test]
     fn those_who_waited_share_the_failure_and_later_ones_try_again() {
         let flight = flight::<()>(OpenedBy::Calls);
-        let result = flight.open(For::Call, &wait(), || (), |_, _| Err(refused()));
+        let result = flight.open(For::Call, &wait(), || (), |_| Err(refused()));
         assert_eq!(result.unwrap_err(), refused());
         let (generation, _) = open(&flight, ()).unwrap();
         assert_eq!(generation, 2);
@@ -478,24 +423,6 @@ mod tests {
     }
 
     #[test]
-    fn one_that_is_doubted_is_kept_until_it_is_known_to_be_another_one() {
-        let flight = flight(OpenedBy::Calls);
-        open(&flight, 1).unwrap();
-        flight.doubt(&refused());
-        assert_eq!(flight.current().map(|(_, it)| *it), Some(1));
-        let failed = |generation: u64, kept: Option<&Opened<i32>>| {
-            assert_eq!((generation, kept.map(|(open, _)| *open)), (2, Some(1)));
-            Err(refused())
-        };
-        assert!(flight.open(For::Call, &wait(), || (), failed).is_err());
-        let kept = flight.open(For::Call, &wait(), || (), |_, _| Ok(Made::Kept)).unwrap();
-        assert_eq!(kept, (1, Arc::new(1)));
-        flight.doubt(&refused());
-        assert!(flight.forget(1, |_| None).is_some() && flight.current().is_none());
-        assert_eq!(open(&flight, 2).unwrap(), (4, Arc::new(2)));
-    }
-
-    #[test]
     fn a_session_that_its_supervisor_opens_is_waited_for_or_wanted() {
         let late = || Wait::plain(Duration::from_millis(20)).unwrap();
         for (opener, n_wanted) in [(OpenedBy::Supervisor, 0), (OpenedBy::SupervisorOnDemand, 1)]
@@ -505,15 +432,14 @@ mod tests {
                 wanted.fetch_add(1, Ordering::SeqCst);
             };
             let call = |wait: &Arc<Wait>| {
-                flight.open(For::Call, wait, want, |_, _| panic!("it is not for a call"))
+                flight.open(For::Call, wait, want, |_| panic!("it is not for a call"))
             };
             let failure = call(&late()).unwrap_err();
             assert_eq!(failure.kind, FailureKind::Interrupted(Interrupted::Deadline));
             assert!(failure.starting.is_some());
             std::thread::scope(|scope| {
                 let waits = scope.spawn(|| call(&wait()).unwrap());
-                let make = |_, _: Option<&Opened<i32>>| Ok(Made::New(7));
-                flight.open(For::Supervisor, &wait(), || (), make).unwrap();
+                flight.open(For::Supervisor, &wait(), || (), |_| Ok(7)).unwrap();
                 assert_eq!(*waits.join().unwrap().1, 7);
             });
             assert_eq!(wanted.load(Ordering::SeqCst), n_wanted);

@@ -8,12 +8,12 @@ use crate::protocol::method::notification;
 use super::dispatch::{Sorted, sort};
 use super::listen_filter::acknowledged;
 use crate::upstream::message::{Incoming, superseded};
-use crate::upstream::transport::stdio::process::ChildLink;
+use crate::upstream::transport::stdio::process::ChildShared;
 
 /// Takes a message on the wire that all calls to a child share; gives back what makes no sense
 /// there.
-pub(crate) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incoming> {
-    let (context, pending) = (&link.context, &link.pending);
+pub(crate) fn hear_child(shared: &ChildShared, incoming: Incoming) -> Option<Incoming> {
+    let (context, pending) = (&shared.context, &shared.pending);
     let answered = match &incoming {
         Incoming::Answer { id: Some(id), outcome } => {
             let refusal = outcome.as_ref().err();
@@ -35,7 +35,7 @@ pub(crate) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incomin
         && let Some(version) = context.subscriptions.version_of(id)
     {
         // At its end it may refuse because of that.
-        if let Some(what) = refusal.filter(|_| !link.is_ending()) {
+        if let Some(what) = refusal.filter(|_| !shared.is_ending()) {
             log::warn!(target: "upstream", "{}: it refused to be listened to: {}",
                 context.name(), context.secrets.scrub_for_operator(&what));
             context.subscriptions.refused(version);
@@ -56,7 +56,7 @@ pub(crate) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incomin
                 && let Some(version) = context.subscriptions.version_of(id)
             {
                 for old in context.subscriptions.older(id) {
-                    link.say(superseded(old)).ok();
+                    shared.say(superseded(old)).ok();
                 }
                 context.subscriptions.agreed(version, filter);
             }
@@ -71,7 +71,7 @@ pub(crate) fn hear_child(link: &ChildLink, incoming: Incoming) -> Option<Incomin
         | Incoming::Withdrawn(_)
         | Incoming::Misread { .. }
         | Incoming::Ask { .. }) => {
-            if let Sorted::Notice(_) = sort::<ChildLink>(context, other, None) {
+            if let Sorted::Notice(_) = sort::<ChildShared>(context, other, None) {
                 context.unattributed();
                 log::debug!(target: "upstream", "{}: a notification names no call", context.name());
             }

@@ -124,7 +124,7 @@ impl Supervisor {
                 let took = now.saturating_duration_since(began);
                 self.lists.failed(kind, now, took, failure.asked_pause());
                 self.context.mailbox.readings.put_off(kind, self.lists.of(kind).retry.at());
-                if !self.transport.is_open() {
+                if !self.session.is_open() {
                     return Err(failure);
                 }
                 self.remember_list(kind, &failure);
@@ -161,7 +161,7 @@ impl Supervisor {
                 if was_too_much && before == UndeclaredTools::ServerEvents {
                     self.undeclared = UndeclaredTools::NeverAsk;
                 }
-                if self.transport.is_open() { Ok(None) } else { Err(failure) }
+                if self.session.is_open() { Ok(None) } else { Err(failure) }
             }
         }
     }
@@ -217,7 +217,7 @@ impl Supervisor {
         let wait = self.busy()?;
         let _bound = wait.within(within);
         let began = Instant::now();
-        let answer = self.transport.request_open(
+        let answer = self.session.request_open(
             &mut self.connection,
             outgoing,
             &wait,

@@ -45,7 +45,7 @@ use restarts::{Lived, Reopenings, Restarts};
 /// What the supervisor's thread owns.
 pub(super) struct Supervisor {
     pub(super) context: Arc<SessionContext>,
-    pub(super) transport: Arc<Session>,
+    pub(super) session: Arc<Session>,
     pub(super) health: Arc<SharedHealth>,
     pub(super) reports: Sender<Report>,
     pub(super) connection: HttpConnection,
@@ -111,7 +111,7 @@ impl Supervisor {
             };
             // One that did what it should is back at once: whoever can make it end must not close
             // the others out by that.
-            let delay = match self.transport.opener() {
+            let delay = match self.session.opener() {
                 // A call may be answered before the lists are read.
                 OpenedBy::Supervisor if has_served => {
                     restarts.next(Lived::Served(well_for.unwrap_or_default()))
@@ -126,13 +126,13 @@ impl Supervisor {
                 break;
             }
         }
-        self.transport.close();
+        self.session.close();
     }
 
     /// Opens the session if nobody has, and reads the lists.
     fn contact(&mut self) -> Result<Opened, Failure> {
         let wait = self.busy_for(self.start_patience())?;
-        let opened = self.transport.open(&mut self.connection, &wait).inspect_err(|_| {
+        let opened = self.session.open(&mut self.connection, &wait).inspect_err(|_| {
             self.lists.hasten();
         })?;
         let is_new = self.generation != Some(opened.generation);
@@ -173,7 +173,7 @@ impl Supervisor {
         };
         if was_lost && let Some(more) = self.context.told.turn() {
             let revision = opened.initialized.revision;
-            let transport = self.transport.transport();
+            let transport = self.session.transport();
             log::info!(target: "upstream", "{} is ready: {transport}, {revision}{more}", self.context.name());
         }
     }
@@ -194,7 +194,7 @@ impl Supervisor {
             return Ok(());
         }
         let wait = self.busy()?;
-        let Err(failure) = self.transport.probe(&mut self.connection, &wait, &why) else {
+        let Err(failure) = self.session.probe(&mut self.connection, &wait, &why) else {
             self.probing.failed(Instant::now(), why.asked_pause());
             self.health.lock().breaker.well();
             return Ok(());
@@ -202,7 +202,7 @@ impl Supervisor {
         self.connection.reset();
         self.probing.give_up();
         if failure.kind == FailureKind::SessionGone {
-            self.transport.forget(opened.generation);
+            self.session.forget(opened.generation);
         }
         Err(why)
     }
@@ -218,8 +218,8 @@ impl Supervisor {
             if self.context.mailbox.is_stopped() {
                 return Left::Stopped;
             }
-            if let Some(failure) = self.transport.died() {
-                self.transport.forget(opened.generation);
+            if let Some(failure) = self.session.died() {
+                self.session.forget(opened.generation);
                 return Left::Lost(failure);
             }
             if let Some((generation, failure)) = news.lost
@@ -227,7 +227,7 @@ impl Supervisor {
                 // One that a call has opened since is looked at below.
                 && news.opened.is_none_or(|newer| newer <= generation)
             {
-                self.transport.forget(generation);
+                self.session.forget(generation);
                 return Left::Lost(failure);
             }
             let doubt = news.doubted.filter(|(generation, _)| *generation == opened.generation);
@@ -248,7 +248,7 @@ impl Supervisor {
                 self.remember_refusal(&why);
                 self.look(&opened, why)
             } else if is_refresh {
-                self.transport.refresh();
+                self.session.refresh();
                 self.list(&opened, &self.lists.not_waiting(now))
             } else if !due.is_empty() {
                 self.list(&opened, &due)
@@ -293,7 +293,7 @@ impl Supervisor {
     /// other upstream, have a bound of their own.
     fn start_patience(&self) -> Duration {
         let is_start =
-            self.transport.opener() == OpenedBy::Supervisor || self.generation.is_none();
+            self.session.opener() == OpenedBy::Supervisor || self.generation.is_none();
         let config = &self.context.config;
         if is_start { config.start_timeout } else { config.timeout }
     }
@@ -330,7 +330,7 @@ impl Supervisor {
         params.set("level", string(&level));
         let outgoing = Outgoing::own(Method::LoggingSetLevel, params);
         let answer = self.busy().and_then(|wait| {
-            self.transport.request_open(
+            self.session.request_open(
                 &mut self.connection,
                 &outgoing,
                 &wait,
@@ -351,11 +351,11 @@ impl Supervisor {
             return Ok(());
         }
         let mut doubt = None;
-        let Supervisor { reconciling, desired, context, transport, connection, .. } = self;
+        let Supervisor { reconciling, desired, context, session, connection, .. } = self;
         let mut tell = |step: Step, uri: &str| {
             let wait = busy(context, step.patience(&context.config))?;
             let (outgoing, own) = (about(step, uri), &GatewaySink(context));
-            let answer = transport.request_open(connection, &outgoing, &wait, own);
+            let answer = session.request_open(connection, &outgoing, &wait, own);
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer
         };
@@ -365,9 +365,9 @@ impl Supervisor {
         doubt.map_or(Ok(()), |why| self.look(opened, why))
     }
 
-    /// Has the link listen again where that has ended by itself.
+    /// Has the session listen again where that has ended by itself.
     fn listen_again(&mut self, now: Instant) {
-        if self.transport.is_listening() {
+        if self.session.is_listening() {
             return self.listening.give_up();
         }
         match self.listening.at() {
@@ -379,7 +379,7 @@ impl Supervisor {
             Some(at) if at <= now => {
                 self.listening.give_up();
                 self.listened_at = Some(now);
-                self.transport.refresh();
+                self.session.refresh();
             }
             Some(_) => (),
         }
@@ -435,7 +435,7 @@ impl Supervisor {
         self.connection.reset();
         let now = Instant::now();
         let next_try = now + delay;
-        self.transport.back_off(failure, next_try);
+        self.session.back_off(failure, next_try);
         {
             let report = self.context.report(failure);
             let breaker = &mut self.health.lock().breaker;

@@ -79,11 +79,11 @@ impl OwnSessionSupervisor {
             }
             if let Some((lost, failure)) = news.lost {
                 self.note(&failure);
-                pooled.transport.forget(lost);
+                pooled.session.forget(lost);
             }
-            if let Some(failure) = pooled.transport.died() {
+            if let Some(failure) = pooled.session.died() {
                 self.note(&failure);
-                pooled.transport.forget(self.generation);
+                pooled.session.forget(self.generation);
             }
             if let Some((doubted, why)) = news.doubted {
                 self.look(doubted, &why);
@@ -106,7 +106,7 @@ impl OwnSessionSupervisor {
             // Nobody interrupts it: it ends at its deadline.
             pause(&wait, ENDED_SESSION_GRACE).ok();
         }
-        pooled.transport.close();
+        pooled.session.close();
         pooled.end();
         self.pool.wake();
     }
@@ -116,7 +116,7 @@ impl OwnSessionSupervisor {
         let idle = self.pool.look_again(&self.pooled);
         let now = Instant::now();
         let tell_at = self.reconciling.at(&self.pooled.desired, now);
-        let tell_at = tell_at.filter(|_| self.pooled.transport.is_open());
+        let tell_at = tell_at.filter(|_| self.pooled.session.is_open());
         let view = self.pooled.context.views.due(self.view, now);
         // One that is due already is read by another one's thread, or cannot be read now.
         let view = view.map(|at| at.max(now + RELIST_INTERVAL));
@@ -144,13 +144,13 @@ impl OwnSessionSupervisor {
         self.note(why);
         let pooled = self.pooled.clone();
         let looked = busy(&pooled.context, pooled.context.config.timeout)
-            .and_then(|wait| pooled.transport.probe(&mut self.connection, &wait, why));
+            .and_then(|wait| pooled.session.probe(&mut self.connection, &wait, why));
         let asked = looked.as_ref().err().unwrap_or(why).asked_pause();
         self.probing.tried(Instant::now(), asked);
         if let Err(failure) = looked {
             self.connection.reset();
             if failure.kind == FailureKind::SessionGone {
-                pooled.transport.forget(generation);
+                pooled.session.forget(generation);
             }
         }
     }
@@ -158,7 +158,7 @@ impl OwnSessionSupervisor {
     /// Opens the session.
     fn open(&mut self) -> Result<(), Failure> {
         let opened = busy(&self.pooled.context, self.pooled.context.config.start_timeout)
-            .and_then(|wait| self.pooled.transport.open(&mut self.connection, &wait));
+            .and_then(|wait| self.pooled.session.open(&mut self.connection, &wait));
         match opened {
             Ok(opened) => {
                 self.opened(opened.generation);
@@ -167,7 +167,7 @@ impl OwnSessionSupervisor {
             Err(failure) => {
                 self.note(&failure);
                 self.connection.reset();
-                self.pooled.transport.back_off(&failure, Instant::now());
+                self.pooled.session.back_off(&failure, Instant::now());
                 Err(failure)
             }
         }
@@ -192,25 +192,25 @@ impl OwnSessionSupervisor {
         let pooled = self.pooled.clone();
         let wait = busy(&self.pooled.context, self.pooled.context.config.timeout)?;
         let opened =
-            pooled.transport.open(&mut self.connection, &wait).inspect_err(|failure| {
+            pooled.session.open(&mut self.connection, &wait).inspect_err(|failure| {
                 self.connection.reset();
-                pooled.transport.back_off(failure, Instant::now());
+                pooled.session.back_off(failure, Instant::now());
             })?;
         self.opened(opened.generation);
         let asker = Asker { charged: reading.by(), ..Asker::default() };
         read_all(&pooled.context, &opened.initialized, asker, &mut |outgoing| {
             let wait = busy(&self.pooled.context, self.pooled.context.config.timeout)?;
             let (connection, own) = (&mut self.connection, &GatewaySink(&pooled.context));
-            let answer = pooled.transport.request_open(connection, outgoing, &wait, own);
-            answer.inspect_err(|it| forget_if_gone(&pooled.transport, opened.generation, it))
+            let answer = pooled.session.request_open(connection, outgoing, &wait, own);
+            answer.inspect_err(|it| forget_if_gone(&pooled.session, opened.generation, it))
         })
     }
 
     /// Whether the session is not open and should be.
     fn is_missing(&self) -> bool {
-        let transport = &self.pooled.transport;
-        !transport.is_open()
-            && transport.session_support() != SessionSupport::Refused
+        let session = &self.pooled.session;
+        !session.is_open()
+            && session.session_support() != SessionSupport::Refused
             && self.pooled.desired.has_subscriptions()
     }
 
@@ -234,7 +234,7 @@ impl OwnSessionSupervisor {
         }
         self.reopening.give_up();
         let opened = self.open();
-        if !self.pooled.transport.is_open() {
+        if !self.pooled.session.is_open() {
             let asked = opened.err().and_then(|failure| failure.asked_pause());
             self.reopening.failed(Instant::now(), asked);
         }
@@ -244,15 +244,15 @@ impl OwnSessionSupervisor {
     fn reconcile(&mut self) {
         let OwnSessionSupervisor { reconciling, pooled, connection, generation, .. } = self;
         let now = Instant::now();
-        if !pooled.transport.is_open() || !reconciling.is_due(&pooled.desired, now) {
+        if !pooled.session.is_open() || !reconciling.is_due(&pooled.desired, now) {
             return;
         }
         let context = &pooled.context;
         let mut tell = |step: Step, uri: &str| {
             let wait = busy(context, step.patience(&context.config))?;
             let (outgoing, own) = (about(step, uri), &GatewaySink(context));
-            let answer = pooled.transport.request_open(connection, &outgoing, &wait, own);
-            answer.inspect_err(|it| forget_if_gone(&pooled.transport, *generation, it))
+            let answer = pooled.session.request_open(connection, &outgoing, &wait, own);
+            answer.inspect_err(|it| forget_if_gone(&pooled.session, *generation, it))
         };
         let failed = reconciling.run(&pooled.desired, now, &mut tell);
         if let Some(what) = failed.filter(|_| !context.mailbox.is_stopped()) {

@@ -349,7 +349,7 @@ impl Upstream {
             return Some(viewer.of_session);
         }
         let is_declared = !declare_nothing(viewer.about.capabilities);
-        (self.transport.is_stateless() && is_declared).then_some(viewer.of_request)
+        (self.session.is_stateless() && is_declared).then_some(viewer.of_request)
     }
 
     /// Has the lists read that a client sees, which are known as `id`. Gives whether they may come

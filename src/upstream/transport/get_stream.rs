@@ -35,7 +35,7 @@ pub(crate) struct Sources {
     pub(crate) pending: Arc<PendingRequests>,
     pub(crate) generation: u64,
     pub(crate) has_session_id: bool,
-    /// Of the streams of all sessions of this link, one after the other.
+    /// Of the streams of all sessions of this channel, one after the other.
     pub(crate) retry: SharedRetry,
 }
 

@@ -194,7 +194,7 @@ impl Listening {
     }
 }
 
-/// What the thread owns; nothing of it keeps the link alive.
+/// What the thread owns; nothing of it keeps the channel alive.
 struct Listener {
     listening: Weak<Listening>,
     http: Arc<HttpContext>,

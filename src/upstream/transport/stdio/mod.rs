@@ -118,7 +118,7 @@ impl OverPipes {
     fn call(&self, id: u64, attempt: RequestAttempt<'_>) -> Result<Outcome, Failure> {
         let RequestAttempt { outgoing, wait, sink, .. } = attempt;
         let charged = outgoing.charged.as_ref();
-        if !self.child.transport.is_modern() {
+        if !self.child.shared.is_modern() {
             let text = outgoing.to_message(&RequestId::from(id));
             let answer = self.child.call(id, charged, text, Interest::of(sink), wait, sink)?;
             return self.context.outcome(answer);
@@ -160,7 +160,7 @@ impl Channel for OverPipes {
 
     fn begin(&self, _: u64, _: &Wait) {
         if self.initialized.revision.era() == Era::Modern {
-            self.child.transport.speak_modern();
+            self.child.shared.speak_modern();
             self.context.subscriptions.begin(&self.initialized);
             self.listen();
         }
@@ -189,7 +189,7 @@ impl Channel for OverPipes {
 
     fn notify(&self, whose: &PrincipalId, text: String) {
         // A server without sessions is told nothing but what is cancelled.
-        if !self.child.transport.is_modern() {
+        if !self.child.shared.is_modern() {
             // A full queue means that the child does not read; it will not miss this.
             self.child.notify(whose, text).ok();
         }
@@ -208,20 +208,20 @@ impl Channel for OverPipes {
 
     fn death(&self) -> Option<Death> {
         let failure = self.child.death()?;
-        let (up_for, link) = (self.since.elapsed(), &self.child.transport);
-        let has_served = link.pending.n_answered() > HANDSHAKE_ANSWERS;
+        let (up_for, shared) = (self.since.elapsed(), &self.child.shared);
+        let has_served = shared.pending.n_answered() > HANDSHAKE_ANSWERS;
         let lived = if has_served { Lived::Served(up_for) } else { Lived::Idle(up_for) };
         Some(Death { failure, lived })
     }
 
     fn is_listening(&self) -> bool {
-        !self.child.transport.is_modern()
+        !self.child.shared.is_modern()
             || self.context.client.is_some()
             || self.context.subscriptions.is_served()
     }
 
     fn listen_again(&self) {
-        if self.child.transport.is_modern() && !self.context.subscriptions.is_asked() {
+        if self.child.shared.is_modern() && !self.context.subscriptions.is_asked() {
             self.listen();
         }
     }

@@ -21,7 +21,7 @@ use crate::telemetry::Seldom;
 use crate::wait::{Wait, Woken};
 
 use super::era_noise::EraNoise;
-use super::process::ChildLink;
+use super::process::ChildShared;
 use super::stderr::StderrRing;
 use crate::upstream::failure::{Failure, cut, malformed};
 use crate::upstream::http_client::message_bytes::{Held, exhausted};
@@ -35,14 +35,14 @@ use crate::upstream::transport::throttle::Throttle;
 const LINE_END_BYTES: usize = 256;
 
 /// Writes the messages of the outbox until the child has ended or is ended.
-pub(crate) fn write(transport: &ChildLink, mut stdin: ChildStdin) {
+pub(crate) fn write(shared: &ChildShared, mut stdin: ChildStdin) {
     if ioctl_fionbio(&stdin, true).is_err() {
-        return transport.lose("its input could not be set up");
+        return shared.lose("its input could not be set up");
     }
-    let wait = transport.writer.clone();
+    let wait = shared.writer.clone();
     loop {
-        let Some(line) = transport.next_line() else {
-            let pidfd = transport.pidfd().map(|fd| (fd.as_fd(), PollFlags::IN));
+        let Some(line) = shared.next_line() else {
+            let pidfd = shared.pidfd().map(|fd| (fd.as_fd(), PollFlags::IN));
             match wait.until(pidfd, None) {
                 Ok(Woken::Ready) => break,
                 Ok(Woken::Bell | Woken::Tick) => continue,
@@ -53,7 +53,7 @@ pub(crate) fn write(transport: &ChildLink, mut stdin: ChildStdin) {
             Ok(true) => (),
             Ok(false) => return,
             Err(_) => {
-                transport.lose_soon("it closed its input");
+                shared.lose_soon("it closed its input");
                 return;
             }
         }
@@ -61,14 +61,14 @@ pub(crate) fn write(transport: &ChildLink, mut stdin: ChildStdin) {
     // It has ended, but what it wrote before may still be in the pipe.
     let patience = Wait::plain(CHILD_EXIT_SEEN);
     while let Ok(patience) = &patience
-        && !transport.at_end.load(Ordering::Acquire)
+        && !shared.at_end.load(Ordering::Acquire)
         && !patience.left().is_zero()
     {
         if wait.until(None, Some(patience.left())).is_err() {
             return;
         }
     }
-    transport.lose("it ended");
+    shared.lose("it ended");
 }
 
 /// False when the wait was interrupted.
@@ -91,19 +91,19 @@ fn write_line(stdin: &mut ChildStdin, line: &[u8], wait: &Wait) -> std::io::Resu
 }
 
 /// Reads the child's messages until its output ends.
-pub(crate) fn read(transport: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait) {
-    let bytes_max = transport.context.limits.upstream_event_bytes;
+pub(crate) fn read(shared: &Arc<ChildShared>, stdout: ChildStdout, wait: &Wait) {
+    let bytes_max = shared.context.limits.upstream_event_bytes;
     let mut lines = Lines::new(bytes_max);
-    let mut held = Held::new(&transport.context.buffered, None);
+    let mut held = Held::new(&shared.context.buffered, None);
     let (mut throttle, talk) = (Throttle::default(), Talk::default());
     let ended = read_pieces(stdout, wait, &mut throttle, &mut |piece, throttle| {
         if held.grow_to(lines.line.len().saturating_add(piece.len())).is_err() {
             lines.give_up();
         }
         lines.feed(piece, &mut |line| {
-            let (bytes, answered) = (line.bytes(), transport.pending.n_answered());
-            take_line(transport, line, &held.take(), &talk);
-            if transport.pending.n_answered() == answered {
+            let (bytes, answered) = (line.bytes(), shared.pending.n_answered());
+            take_line(shared, line, &held.take(), &talk);
+            if shared.pending.n_answered() == answered {
                 throttle.heard(bytes);
             }
         });
@@ -115,10 +115,10 @@ pub(crate) fn read(transport: &Arc<ChildLink>, stdout: ChildStdout, wait: &Wait)
     });
     match ended {
         Ended::Closed => {
-            transport.note_end();
-            transport.lose_soon("it closed its output");
+            shared.note_end();
+            shared.lose_soon("it closed its output");
         }
-        Ended::GaveUp => transport.lose_because(format!(
+        Ended::GaveUp => shared.lose_because(format!(
             "a line of its output has no end (limits.upstream_event_bytes, {bytes_max} bytes)"
         )),
         Ended::Interrupted => (),
@@ -133,16 +133,16 @@ struct Talk {
 }
 
 /// The text of a line; of one that cannot be used, the call that it may be for is told.
-fn text_of(transport: &ChildLink, line: Line, talk: &Talk) -> Option<Arc<String>> {
-    let name = transport.context.name();
+fn text_of(shared: &ChildShared, line: Line, talk: &Talk) -> Option<Arc<String>> {
+    let name = shared.context.name();
     let (head, tail, bytes_max) = match line {
         Line::Whole(bytes) => match String::from_utf8(bytes) {
             Ok(text) => return Some(Arc::new(text)),
             Err(error) => {
-                transport.note_nonsense();
+                shared.note_nonsense();
                 let text = String::from_utf8_lossy(error.as_bytes());
                 if let Some(id) = id_of_unreadable(&text) {
-                    transport.pending.fail(Some(id), &malformed("it is not UTF-8"));
+                    shared.pending.fail(Some(id), &malformed("it is not UTF-8"));
                 } else if let Some(more) = talk.nonsense.turn() {
                     log::warn!(target: "upstream", "{name}: a line is not UTF-8{more}");
                 }
@@ -163,41 +163,41 @@ fn text_of(transport: &ChildLink, line: Line, talk: &Talk) -> Option<Arc<String>
         log::warn!(target: "upstream", "{name}: {}{more}", failure.message);
     }
     let (head, tail) = (String::from_utf8_lossy(&head), String::from_utf8_lossy(&tail));
-    transport.pending.fail(id_of_oversized(&head, &tail), &failure);
+    shared.pending.fail(id_of_oversized(&head, &tail), &failure);
     None
 }
 
-fn take_line(transport: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, talk: &Talk) {
-    let name = transport.context.name();
-    let Some(text) = text_of(transport, line, talk) else { return };
+fn take_line(shared: &Arc<ChildShared>, line: Line, keeper: &Option<Keeper>, talk: &Talk) {
+    let name = shared.context.name();
+    let Some(text) = text_of(shared, line, talk) else { return };
     if text.trim().is_empty() {
         return;
     }
-    let max = transport.context.limits.upstream_result_bytes;
-    let go_on = || !transport.context.mailbox.is_stopped();
+    let max = shared.context.limits.upstream_result_bytes;
+    let go_on = || !shared.context.mailbox.is_stopped();
     // Where it does not go on, nobody waits for it any more.
     let _stopped = message::read_kept(&text, keeper, &go_on, |incoming| {
         if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
             && result.get().len() > max
         {
-            return transport.pending.fail(Some(*id), &Failure::too_large(max));
+            return shared.pending.fail(Some(*id), &Failure::too_large(max));
         }
-        let left = if transport.is_modern() {
-            hear_child(transport, incoming)
+        let left = if shared.is_modern() {
+            hear_child(shared, incoming)
         } else {
-            hear_shared(&transport.context, &transport.pending, incoming, transport)
+            hear_shared(&shared.context, &shared.pending, incoming, shared)
         };
         if let Some(
             Incoming::Nonsense(_) | Incoming::Answer { .. } | Incoming::Malformed { .. },
         ) = left
         {
-            transport.note_nonsense();
+            shared.note_nonsense();
             if let Some(more) = talk.nonsense.turn() {
                 // From its first answer on it may be part of a result.
-                let text = if transport.has_answered() {
+                let text = if shared.has_answered() {
                     format!("a line of {} bytes", text.len())
                 } else {
-                    cut(&transport.context.secrets.scrub_for_operator(&text))
+                    cut(&shared.context.secrets.scrub_for_operator(&text))
                 };
                 log::warn!(target: "upstream", "{name}: on its output is no message: {text}{more}");
             }

@@ -67,7 +67,7 @@ fn not_started(target: &StdioTarget, error: &std::io::Error) -> String {
 
 /// A child that was started.
 pub(crate) struct Child {
-    pub(crate) transport: Arc<ChildLink>,
+    pub(crate) shared: Arc<ChildShared>,
     process: Mutex<Option<Running>>,
 }
 
@@ -81,7 +81,7 @@ struct Running {
 }
 
 /// What the child's threads and the calls share.
-pub(crate) struct ChildLink {
+pub(crate) struct ChildShared {
     pub(crate) context: Arc<SessionContext>,
     pub(crate) pending: PendingRequests,
     outbox: Mutex<Outbox>,
@@ -125,7 +125,7 @@ impl Child {
         let pid = Pid::from_child(&process);
         let unread = stdin.as_fd().try_clone_to_owned().ok();
         let noise = Arc::<EraNoise>::default();
-        let transport = Arc::new(ChildLink {
+        let shared = Arc::new(ChildShared {
             context: context.clone(),
             pending: PendingRequests::default(),
             outbox: Mutex::default(),
@@ -147,11 +147,11 @@ impl Child {
             readers: Vec::with_capacity(2),
         };
         let started = (|| {
-            let mine = transport.clone();
+            let mine = shared.clone();
             let thread =
                 spawn(&context.thread_name("out"), move || pipes::write(&mine, stdin))?;
             running.writer.thread = Some(thread);
-            let (mine, wait) = (transport.clone(), Wait::plain(NEVER)?);
+            let (mine, wait) = (shared.clone(), Wait::plain(NEVER)?);
             let reader = wait.clone();
             let thread =
                 spawn(&context.thread_name("in"), move || pipes::read(&mine, stdout, &reader))?;
@@ -164,7 +164,7 @@ impl Child {
             running.readers.push(StreamThread { wait, thread: Some(thread) });
             Ok(())
         })();
-        let child = Arc::new(Child { transport, process: Mutex::new(Some(running)) });
+        let child = Arc::new(Child { shared, process: Mutex::new(Some(running)) });
         started.map_err(|error| {
             child.end();
             failed(error)
@@ -180,14 +180,14 @@ impl Child {
         interest: Interest,
         wait: &Arc<Wait>,
     ) -> Result<(), Failure> {
-        self.transport.pending.register(id, wait, interest)?;
-        self.transport.queue(Said::Request(id), None, text)
+        self.shared.pending.register(id, wait, interest)?;
+        self.shared.queue(Said::Request(id), None, text)
     }
 
     /// Whether the child, or what runs in its place, has read all that was written to it. Taken
     /// for read where the system does not say.
     pub(crate) fn has_read(&self) -> bool {
-        let is_written = self.transport.outbox().is_written();
+        let is_written = self.shared.outbox().is_written();
         let process = self.process.lock().unwrap_or_else(PoisonError::into_inner);
         let unread = process.as_ref().and_then(|running| running.unread.as_ref());
         is_written
@@ -200,8 +200,8 @@ impl Child {
         if let Some(running) = process.as_mut() {
             running.unread = None;
         }
-        self.transport.has_answered.store(true, Ordering::Release);
-        self.transport.noise.made_contact(Instant::now());
+        self.shared.has_answered.store(true, Ordering::Release);
+        self.shared.noise.made_contact(Instant::now());
     }
 
     /// Sends a request, for which that one is charged, and waits for its answer.
@@ -214,10 +214,10 @@ impl Child {
         wait: &Arc<Wait>,
         sink: &dyn CallSink,
     ) -> Result<Result<Raw, RpcError>, Failure> {
-        let waiting = self.transport.pending.enter(id, wait, interest)?;
-        self.transport.queue(Said::Request(id), charged, text)?;
+        let waiting = self.shared.pending.enter(id, wait, interest)?;
+        self.shared.queue(Said::Request(id), charged, text)?;
         let answer = waiting.answer(wait, sink);
-        answer.map_err(|failure| match self.transport.take_back(id) {
+        answer.map_err(|failure| match self.shared.take_back(id) {
             true => Failure { sent: false, ..failure },
             false => failure,
         })
@@ -225,17 +225,17 @@ impl Child {
 
     /// Sends a message that wants no answer.
     pub(crate) fn say(&self, text: String) -> Result<(), Failure> {
-        self.transport.say(text)
+        self.shared.say(text)
     }
 
     /// Sends a client's notification, if its principal has not too many waiting.
     pub(crate) fn notify(&self, whose: &PrincipalId, text: String) -> Result<(), Failure> {
-        self.transport.queue(Said::Notification, Some(whose), text)
+        self.shared.queue(Said::Notification, Some(whose), text)
     }
 
     /// Why the child cannot be used any more, if so.
     pub(crate) fn death(&self) -> Option<Failure> {
-        self.transport.lost().clone()
+        self.shared.lost().clone()
     }
 
     /// Ends the child and everything it started, and waits for that; at most twice
@@ -243,21 +243,21 @@ impl Child {
     pub(crate) fn end(&self) {
         let running = self.process.lock().unwrap_or_else(PoisonError::into_inner).take();
         let Some(Running { mut process, unread, writer, readers }) = running else { return };
-        self.transport.is_ending.store(true, Ordering::Release);
+        self.shared.is_ending.store(true, Ordering::Release);
         // With its thread, the child's standard input is closed: the polite way to say it.
         drop(unread);
         drop(writer);
-        let transport = &self.transport;
-        if !transport.wait_for_exit(CHILD_GRACE) {
-            kill_process_group(transport.pid, Signal::TERM).ok();
-            transport.wait_for_exit(CHILD_GRACE);
+        let shared = &self.shared;
+        if !shared.wait_for_exit(CHILD_GRACE) {
+            kill_process_group(shared.pid, Signal::TERM).ok();
+            shared.wait_for_exit(CHILD_GRACE);
         }
         // Before it is reaped, so that its number cannot belong to anybody else by then. Also
         // for a child that has ended, because what it started may not have.
-        kill_process_group(transport.pid, Signal::KILL).ok();
+        kill_process_group(shared.pid, Signal::KILL).ok();
         process.wait().ok();
         drop(readers);
-        transport.lose("it was ended");
+        shared.lose("it was ended");
     }
 }
 
@@ -267,7 +267,7 @@ impl Drop for Child {
     }
 }
 
-impl ChildLink {
+impl ChildShared {
     fn outbox(&self) -> MutexGuard<'_, Outbox> {
         self.outbox.lock().unwrap_or_else(PoisonError::into_inner)
     }
@@ -354,7 +354,7 @@ impl ChildLink {
         self.lose_because(self.exit().unwrap_or_else(|| otherwise.to_owned()));
     }
 
-    /// [`ChildLink::lose`] for a reason that holds however the child ends.
+    /// [`ChildShared::lose`] for a reason that holds however the child ends.
     pub(crate) fn lose_because(&self, message: String) {
         let failure = {
             let mut lost = self.lost();
@@ -365,7 +365,7 @@ impl ChildLink {
         self.context.mailbox.idle.bell().ring();
     }
 
-    /// [`ChildLink::lose`], after the child has had a moment to end, so that its exit is told.
+    /// [`ChildShared::lose`], after the child has had a moment to end, so that its exit is told.
     pub(crate) fn lose_soon(&self, otherwise: &str) {
         self.wait_for_exit(CHILD_EXIT_SEEN);
         self.lose(otherwise);
@@ -404,10 +404,10 @@ impl ChildLink {
     }
 }
 
-impl MessageSender for ChildLink {
+impl MessageSender for ChildShared {
     fn say(&self, text: String) {
         // A full queue means that the child does not read; it will not miss this.
-        ChildLink::say(self, text).ok();
+        ChildShared::say(self, text).ok();
     }
 }
 

@@ -126,7 +126,7 @@ impl Starter<'_> {
         match step {
             Step::Ask(question) => {
                 let Some(asking) = place.and_then(Option::as_mut) else { return Ok(()) };
-                asking.child.transport.pending.leave(asking.id);
+                asking.child.shared.pending.leave(asking.id);
                 (asking.question, asking.read_at, asking.was_silent) = (question, None, false);
                 // One that cannot be asked has ended, which is seen next.
                 if let Ok(id) = self.ask(&asking.child, question) {
@@ -168,7 +168,7 @@ impl Starter<'_> {
         let id = self.context.next_id();
         let text = match question {
             Probe::Discover => {
-                child.transport.noise.expect();
+                child.shared.noise.expect();
                 handshake::discover(id)
             }
             Probe::Initialize | Probe::EventStream => {
@@ -181,8 +181,8 @@ impl Starter<'_> {
 
     /// What has come of a process since the last look.
     fn look(&self, asking: &mut Asking, negotiation: &ChildNegotiation) -> Seen {
-        let transport = &asking.child.transport;
-        match transport.pending.look(asking.id, self.wait, &NoSink) {
+        let shared = &asking.child.shared;
+        match shared.pending.look(asking.id, self.wait, &NoSink) {
             Some(Ok(answer)) => return read(asking.question, answer),
             Some(Err(failure)) => {
                 let heard = match failure.kind {
@@ -206,10 +206,10 @@ impl Starter<'_> {
                 }
             }
         }
-        if transport.nonsense_lines() > CHILD_START_NONSENSE_LINES_MAX {
+        if shared.nonsense_lines() > CHILD_START_NONSENSE_LINES_MAX {
             let what = format!(
                 "it writes to its standard output what is no message, {} lines by now",
-                transport.nonsense_lines()
+                shared.nonsense_lines()
             );
             return Seen::Other(Heard::Fails, Failure::nonsense(what));
         }
