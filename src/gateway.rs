@@ -22,11 +22,8 @@ use crate::downstream::stdio::LineClient;
 use crate::downstream::{Front, UsedStates};
 use crate::handover::{self, Estate, Inheritance, NotFollowed};
 use crate::http::Running;
-use crate::limits::{
-    CATALOGUE_INBOX_CHANGES_MAX, ENDED_SESSIONS_QUEUE_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR,
-    Limits,
-};
-use crate::pipeline::{AccessLog, Owners, Pipeline, ToSessions};
+use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR, Limits};
+use crate::pipeline::{AccessLog, Owners, Pipeline, ToServers, ToSessions};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::revision::Era;
@@ -35,14 +32,11 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::reload::{Parts, Reloading};
 use crate::serving::{Bound, Clients, Serving, admission, bind};
-use crate::session::{
-    self, Audience, Ended, EventLogBounds, EventLogs, Sessions, SessionsConfig,
-};
+use crate::session::{self, Audience, EventLogBounds, EventLogs, Sessions, SessionsConfig};
 use crate::state::{self, StateDir, Writer};
 use crate::sync::RwLock;
 use crate::telemetry::otlp::{self, Exporting};
 use crate::thread::{self, StopReason};
-use crate::tidy;
 use crate::upstream::{Collector, Report, Upstreams};
 
 /// The time between two checks that a drain must end at once.
@@ -69,9 +63,7 @@ pub struct Gateway {
     /// 5. The last handle of the session thread, and the thread.
     sessions: Sessions,
     _session_thread: thread::Joined,
-    /// 6. The thread that removes ended sessions' remains, once no session can end any more.
-    _tidying: thread::Joined,
-    /// 7. The thread that writes to the disk, once no other thread has anything to write.
+    /// 6. The thread that writes to the disk, once no other thread has anything to write.
     _writing: Option<thread::Joined>,
     drain: Duration,
     /// The parts for a process that replaces this one; the lock of the state directory is one of
@@ -101,9 +93,9 @@ impl Gateway {
         let bound = bind(&config, clients, inherited.listener, inherited.admin_listener)?;
         let key = session_key(&config, state.as_ref(), inherited.session_key)?;
         let estate = estate(&config, &bound, state.as_ref(), key)?;
-        let (left, ended) = bounded(ENDED_SESSIONS_QUEUE_MAX);
+        let to_servers = Arc::new(ToServers::default());
         let (sessions, session_thread) =
-            start_sessions(&config, key, left, state.as_ref(), &stop)?;
+            start_sessions(&config, key, to_servers.clone(), state.as_ref(), &stop)?;
         let (streams, streams_thread) = Streams::start(limits.clone(), stop.clone())?;
         let shared = shared_catalogue(&limits, &bound);
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
@@ -124,7 +116,7 @@ impl Gateway {
         unasked.know(&upstreams);
         let pipeline =
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
-        let tidying = tidy::start(ended, pipeline.clone())?;
+        to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
         let front = Arc::new(Front {
             admission: RwLock::new(Arc::new(admission(&config))),
@@ -159,7 +151,6 @@ impl Gateway {
             _streams_thread: streams_thread,
             sessions,
             _session_thread: session_thread,
-            _tidying: tidying,
             _writing: writing,
             drain: limits.drain,
             estate,
@@ -438,7 +429,7 @@ fn session_key(
 fn start_sessions(
     config: &Config,
     key: [u8; 32],
-    left: Sender<Ended>,
+    events: Arc<ToServers>,
     state: Option<&State>,
     stop: &Sender<StopReason>,
 ) -> io::Result<(Sessions, thread::Joined)> {
@@ -448,7 +439,7 @@ fn start_sessions(
         sessions_per_key: config.limits.sessions_per_key,
         idle: config.limits.session_idle,
         parked: config.limits.parked,
-        left,
+        events,
         ended: state.map(|state| state.directory.ids()).unwrap_or_default(),
         writer: state.map(|state| state.writer.clone()),
     };

@@ -27,7 +27,6 @@ pub mod state;
 pub mod sync;
 pub mod telemetry;
 pub mod thread;
-pub mod tidy;
 pub mod turns;
 pub mod upstream;
 pub mod wait;

@@ -145,18 +145,8 @@ pub const SESSION_TOKEN_CAPABILITIES_BYTES_MAX: usize = 2048;
 pub const CALL_TIMEOUT_MAX: Duration = Duration::from_secs(600);
 /// Resources that one session may be subscribed to.
 pub const SUBSCRIPTIONS_PER_SESSION_MAX: usize = 1024;
-/// The time from the end of a session to the end of its upstream sessions and subscriptions.
+/// The time from the end of a session to the end of its upstream sessions.
 pub const ENDED_SESSION_GRACE: Duration = Duration::from_millis(200);
-/// Ended sessions whose subscriptions and upstream sessions are being removed, in shares of their
-/// principals; more wait in the session table.
-pub const ENDED_SESSIONS_QUEUE_MAX: usize = 1024;
-/// Such sessions, together with sessions that may see less than before.
-pub const TIDIED_SESSIONS_MAX: usize = 2 * ENDED_SESSIONS_QUEUE_MAX;
-/// Subscriptions of one principal that are cancelled before it is another principal's turn.
-pub const TIDIED_SUBSCRIPTIONS_A_TURN: usize = 16;
-/// The time for which a server that did not answer when a subscription was cancelled is not asked
-/// again, while there is more to do.
-pub const TIDY_GIVEN_UP_TIME: Duration = Duration::from_secs(10);
 /// The time after a server's first question during a stateless client's call for which further
 /// questions are awaited, so that the client gets them together. Each further question begins the
 /// wait anew.
@@ -490,6 +480,8 @@ pub const SCHEMA_LEVELS_MENDED_MAX: usize = 16;
 /// Items of one list that cannot be offered and are named in the log and in `/status`; all are
 /// counted.
 pub const LEFT_OUT_NAMED_MAX: usize = 100;
+/// Subscriptions of which a server is told before its supervisor does its other duties.
+pub const SUBSCRIPTIONS_A_TURN: usize = 16;
 /// Resources of one server that are subscribed to at once.
 pub const UPSTREAM_SUBSCRIPTIONS_MAX: usize = 4096;
 /// Bytes of the URI of one of them.

@@ -2,7 +2,6 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::time::Instant;
 
 use super::route::{Route, sees};
 use super::{CallOptions, Clashes, Health, Item, Pipeline};
@@ -13,7 +12,7 @@ use crate::catalogue::pages::Names;
 use crate::catalogue::pins::Subject;
 use crate::catalogue::{Pinned, Server, Sight, Steps, ViewsTold};
 use crate::error::CallError;
-use crate::limits::{PAGE_BYTES_MAX, PAGES_KEPT_TIME, RESULT_LINKS_STEPS_MAX};
+use crate::limits::{PAGE_BYTES_MAX, RESULT_LINKS_STEPS_MAX};
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
 use crate::protocol::for_revision::Output;
@@ -195,13 +194,6 @@ impl Pipeline {
         let charged = scope.charged.as_ref();
         let text = self.catalogue.pages().text(page, list.names, client, charged);
         text.map_err(|Exhausted| CallError::Overloaded { what: BUFFERED_BYTES_FULL.to_owned() })
-    }
-
-    /// Forgets pages that were not requested lately.
-    pub fn forget_unused_pages(&self) {
-        if let Some(then) = Instant::now().checked_sub(PAGES_KEPT_TIME) {
-            self.catalogue.pages().forget_unused_since(then);
-        }
     }
 
     /// True if there is a server of that name.

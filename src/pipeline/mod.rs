@@ -12,6 +12,7 @@ mod log_levels;
 mod route;
 mod send;
 mod server_events;
+mod session_events;
 pub mod session_route;
 mod subscriptions;
 mod task_owners;
@@ -57,6 +58,7 @@ pub use crate::upstream::Subscribing;
 pub use crate::upstream::{FailureReport, State, Unread};
 pub use lists::{ItemList, Listing, ServerStatus};
 pub use server_events::ToSessions;
+pub use session_events::ToServers;
 
 /// The path of every call: quotas, catalogue, upstreams.
 #[derive(Debug)]

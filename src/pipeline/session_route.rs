@@ -26,17 +26,12 @@ pub fn route_session(
         SessionSharing::Shared => false,
         SessionSharing::PerClient => true,
     };
-    if !wants_own {
-        return SessionRoute::Shared;
-    }
-    match (client.is_exclusive, support) {
-        // A client that keeps a session is served in its own era where the server knows that.
-        (false, SessionSupport::Required | SessionSupport::Possible) => {
-            SessionRoute::Own(client)
-        }
-        (true, SessionSupport::Required) => SessionRoute::Exclusive(client),
-        (false, SessionSupport::Refused)
-        | (true, SessionSupport::Possible | SessionSupport::Refused) => SessionRoute::Shared,
+    if !wants_own || !support.is_for(client) {
+        SessionRoute::Shared
+    } else if client.is_exclusive {
+        SessionRoute::Exclusive(client)
+    } else {
+        SessionRoute::Own(client)
     }
 }
 

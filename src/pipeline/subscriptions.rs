@@ -5,8 +5,7 @@ use std::sync::Arc;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::CallError;
-use crate::limits::CONTROL_TIMEOUT;
-use crate::protocol::call::{Call, Outcome, PrincipalId};
+use crate::protocol::call::{Call, Outcome};
 use crate::protocol::method::Method;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionRoute;
@@ -57,60 +56,11 @@ impl Pipeline {
         }
     }
 
-    /// Unsubscribes for a subscriber that has ended, unless `is_wanted` says that the
-    /// subscription is wanted again; takes [`CONTROL_TIMEOUT`] at most. The gateway forgets the
-    /// subscription even if the server fails.
-    ///
-    /// # Errors
-    /// Any failure that kept the server from answering.
-    pub fn take_back(
-        &self,
-        server: &ServerName,
-        uri: &str,
-        subscriber: Subscriber,
-        is_wanted: &dyn Fn() -> bool,
-    ) -> Result<Outcome, CallError> {
-        let Ok(wait) = Wait::plain(CONTROL_TIMEOUT) else {
-            self.forget_subscription(server, uri, subscriber);
-            let what = "no descriptor is left".to_owned();
-            return Err(CallError::Overloaded { what });
-        };
-        let who = Gone { subscriber, is_wanted };
-        self.upstream(server)?.unsubscribe(uri, &who, SessionRoute::Shared, &wait)
-    }
-
-    /// Forgets a subscription of a subscriber that has ended, without a message to the server.
+    /// Forgets a subscription over the shared session without waiting; the server is told of that
+    /// some time soon.
     pub fn forget_subscription(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
         if let Ok(upstream) = self.upstream(server) {
             upstream.forget_subscription(uri, subscriber);
         }
-    }
-}
-
-/// A subscriber that has ended, whose subscription is to be cancelled unless it is wanted again.
-struct Gone<'a> {
-    subscriber: Subscriber,
-    is_wanted: &'a dyn Fn() -> bool,
-}
-
-impl Subscribing for Gone<'_> {
-    fn subscriber(&self) -> Subscriber {
-        self.subscriber
-    }
-
-    fn charged(&self) -> Option<PrincipalId> {
-        None
-    }
-
-    fn note(&self) -> Result<(), CallError> {
-        Err(CallError::Cancelled)
-    }
-
-    fn is_noted(&self) -> bool {
-        (self.is_wanted)()
-    }
-
-    fn forget(&self) -> bool {
-        !(self.is_wanted)()
     }
 }

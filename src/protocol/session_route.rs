@@ -58,3 +58,15 @@ pub enum SessionSupport {
     /// The server's revision has no sessions, and it has refused one.
     Refused,
 }
+
+impl SessionSupport {
+    /// True if the client can have a session of its own with the server. A client that keeps a
+    /// session is served in its own era where the server may know that era; the requests of a
+    /// stateless client need no session where the server needs none.
+    pub fn is_for(self, client: &Client) -> bool {
+        match (self, client.is_exclusive) {
+            (Self::Required, _) | (Self::Possible, false) => true,
+            (Self::Possible, true) | (Self::Refused, _) => false,
+        }
+    }
+}

@@ -4,7 +4,7 @@ use std::io;
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime, UNIX_EPOCH};
 
-use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
+use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 use ring::rand::{SecureRandom, SystemRandom};
 
 use super::ended::EndedIds;
@@ -12,8 +12,8 @@ use super::questions::expiry;
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{
-    Bearer, Command, Ended, Opened, Owner, Rescope, Session, SessionId, Sessions, Transport,
-    View,
+    Bearer, Command, Opened, Owner, Rescope, Session, SessionEvents, SessionId, Sessions,
+    Transport, View,
 };
 use crate::error::CallError;
 use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
@@ -38,8 +38,8 @@ pub struct SessionsConfig {
     pub idle: Duration,
     /// The time for which a server's question to a client stays open.
     pub parked: Duration,
-    /// Receives the remains of sessions that have ended.
-    pub left: Sender<Ended>,
+    /// Receives the remains of sessions.
+    pub events: Arc<dyn SessionEvents>,
     /// The ids of sessions that were ended before this process, the oldest first.
     pub ended: Vec<Id>,
     /// Writes the ids of sessions that end from here on.
@@ -70,7 +70,7 @@ pub fn start(
 struct Manager {
     table: Table,
     parked: Duration,
-    left: Sender<Ended>,
+    events: Arc<dyn SessionEvents>,
     view: View,
     signer: Signer,
     random: SystemRandom,
@@ -93,7 +93,7 @@ impl Manager {
         Ok(Manager {
             table: Table::new(bounds),
             parked: config.parked,
-            left: config.left,
+            events: config.events,
             view,
             signer: Signer::new(&config.key),
             boot: hex(&random_bytes::<8>(&random)?),
@@ -122,7 +122,7 @@ impl Manager {
                     self.unpublish(&id);
                     self.end(&id);
                 }
-                self.hand_over();
+                self.events.swept();
             }
         }
     }
@@ -165,10 +165,11 @@ impl Manager {
                 }
             }
             Command::Rescope(rescope) => {
-                for id in self.table.rescope(&rescope) {
+                let (left, ends) = self.table.rescope(&rescope);
+                left.into_iter().for_each(|left| self.events.left(left));
+                for id in ends {
                     self.close(&id);
                 }
-                self.hand_over();
                 self.rescoped = Some(rescope);
             }
             Command::EndListening => self.table.end_listening(),
@@ -312,19 +313,9 @@ impl Manager {
 
     /// Ends a session that is no longer in the view.
     fn end(&mut self, id: &SessionId) {
-        if self.table.close(id) && self.hand_over() == 1 {
-            log::warn!(target: "sessions", "too many sessions end at once: what they left at upstreams stays for now");
+        if let Some(left) = self.table.close(id) {
+            self.events.left(left);
         }
-    }
-
-    /// Gives the remains of ended sessions to `tidy`; returns how many must wait until the next
-    /// sweep.
-    fn hand_over(&mut self) -> usize {
-        self.table.hand_over(|ended| match self.left.try_send(ended) {
-            Err(TrySendError::Full(ended)) => Err(ended),
-            // After the end of the upstreams, no one takes remains.
-            Ok(()) | Err(TrySendError::Disconnected(_)) => Ok(()),
-        })
     }
 
     /// Ends a session for good. A session that was idle for too long is not ended so: after a
@@ -374,13 +365,16 @@ fn now_seconds() -> u64 {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::Mutex;
+
+    use super::super::Left;
     use super::*;
 
     fn started(key: [u8; 32]) -> Sessions {
-        started_with(key, bounded(8).0)
+        started_with(key, Arc::default())
     }
 
-    fn started_with(key: [u8; 32], left: Sender<Ended>) -> Sessions {
+    fn started_with(key: [u8; 32], events: Arc<Mutex<Vec<Left>>>) -> Sessions {
         let (stop, _) = bounded(1);
         let config = SessionsConfig {
             key,
@@ -388,7 +382,7 @@ mod tests {
             sessions_per_key: 10,
             idle: Duration::from_secs(60),
             parked: Duration::from_secs(60),
-            left,
+            events,
             ended: Vec::new(),
             writer: None,
         };
@@ -434,17 +428,13 @@ mod tests {
     }
 
     #[test]
-    fn what_more_sessions_leave_than_can_wait_is_handed_over_later() {
-        let (left, taken) = bounded(1);
-        let sessions = started_with([4; 32], left);
+    fn what_a_session_leaves_is_told_when_it_has_ended() {
+        let events = Arc::<Mutex<Vec<Left>>>::default();
+        let sessions = started_with([4; 32], events.clone());
         let ids = [(); 3].map(|()| open(&sessions));
-        for id in &ids {
-            sessions.close(id).unwrap();
-        }
-        for id in ids {
-            let ended = taken.recv_timeout(5 * SESSION_SWEEP_INTERVAL).unwrap();
-            assert_eq!(ended.session, id);
-        }
+        ids.iter().for_each(|id| sessions.close(id).unwrap());
+        let left = events.lock().unwrap();
+        assert!(left.iter().map(|left| &left.session).eq(&ids));
     }
 
     #[test]

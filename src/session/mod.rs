@@ -49,7 +49,7 @@ use command::{Command, Reply};
 pub use audience::{Audience, LogWish, Shared, SharedBy};
 pub use call_in_session::CallInSession;
 pub use encoded_event::EncodedEvent;
-pub use ended::{Ended, Narrowed, TidyPlace};
+pub use ended::{Left, SessionEvents};
 pub use event_log::{Bounds as EventLogBounds, EventId, Origin};
 pub use event_logs::EventLogs;
 pub use kept_streams::KeptStreams;

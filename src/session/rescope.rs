@@ -1,9 +1,7 @@
 //! Changes of what sessions may see, after a change of the keys, or of the servers.
 
-use std::collections::hash_map;
-
 use super::table::Table;
-use super::{Ended, Narrowed, Owner, Session, SessionId};
+use super::{Left, Owner, Session, SessionId};
 use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::server_name::ServerName;
@@ -62,10 +60,10 @@ impl Rescope {
 
 impl Table {
     /// Gives every session the rights that `rescope` gives, and notifies clients whose lists may
-    /// differ now. The subscriptions and upstream sessions at servers that they may see no more
-    /// are kept for `tidy`. Returns the sessions for which `rescope` gives none.
-    pub(super) fn rescope(&mut self, rescope: &Rescope) -> Vec<SessionId> {
-        let mut ends = Vec::new();
+    /// differ now. Returns the remains at servers that they may see no more, and the sessions for
+    /// which `rescope` gives none.
+    pub(super) fn rescope(&mut self, rescope: &Rescope) -> (Vec<Left>, Vec<SessionId>) {
+        let (mut left, mut ends) = (Vec::new(), Vec::new());
         let mut told = Vec::new();
         for (id, session) in self.sessions() {
             let Some(rescoped) = (rescope.sees)(&session.owner) else {
@@ -83,14 +81,8 @@ impl Table {
             self.charge(&session, rescoped.charged);
             if !lost.is_empty() {
                 let subscriptions = session.subscriptions.narrow(|it| session.hears_of(it));
-                self.leave(Ended {
-                    session: id,
-                    subscriber: session.subscriber,
-                    subscriptions,
-                    charged: session.charged(),
-                    narrowed: Some(Narrowed { session, servers: lost }),
-                    place: None,
-                });
+                let (subscriber, servers) = (session.subscriber, Some(lost));
+                left.push(Left { session: id, subscriber, subscriptions, servers });
             }
         }
         let kinds = [Kind::Tool, Kind::Prompt, Kind::Resource];
@@ -98,7 +90,7 @@ impl Table {
         for id in told {
             messages.iter().for_each(|message| self.tell_one(&id, message));
         }
-        ends
+        (left, ends)
     }
 
     /// Moves a session's place into another principal's share, even if that is used up.
@@ -114,33 +106,6 @@ impl Table {
         };
         debug_assert!(taken.is_ok(), "the place was given back before");
         *session.charged.write() = whose;
-    }
-
-    /// Keeps the remains of a session at servers for `tidy`: one entry a session, so that there
-    /// are never more entries than sessions.
-    fn leave(&mut self, ended: Ended) {
-        match self.narrowed.entry(ended.session.clone()) {
-            hash_map::Entry::Vacant(entry) => drop(entry.insert(ended)),
-            hash_map::Entry::Occupied(mut entry) => entry.get_mut().add(ended),
-        }
-    }
-}
-
-impl Ended {
-    /// Adds what the same session has left before or after.
-    pub(super) fn add(&mut self, other: Ended) {
-        for resource in other.subscriptions {
-            if !self.subscriptions.contains(&resource) {
-                self.subscriptions.push(resource);
-            }
-        }
-        if let (Some(mine), Some(theirs)) = (&mut self.narrowed, other.narrowed) {
-            for server in theirs.servers {
-                if !mine.servers.contains(&server) {
-                    mine.servers.push(server);
-                }
-            }
-        }
     }
 }
 
@@ -230,7 +195,7 @@ mod tests {
         };
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (2, 3));
-        assert!(table.rescope(&to(&["b"], false)).is_empty());
+        assert!(table.rescope(&to(&["b"], false)).1.is_empty());
         say(&mut table);
         assert_eq!((count(&sink, "own"), count(&sink, "updated")), (3, 4));
         assert!(!table.hears("x", &name("a")));
@@ -256,51 +221,32 @@ mod tests {
         assert_eq!((session.charged(), table.shares.held(&who)), (None, 0));
         assert_eq!(table.shares.taken(), 1);
         table.rescope(&of(Some(&who)));
-        assert!(table.close("x"));
-        table.hand_over(|_| Ok(()));
+        assert!(table.close("x").is_some());
         assert_eq!(table.shares.taken(), 0);
     }
 
     #[test]
-    fn what_was_lost_is_left_behind_once_unless_it_is_wanted_again() {
+    fn what_was_lost_is_left_once_and_what_is_wanted_again_is_left_again() {
         let (mut table, session, _) = table();
-        let (a, s) = (name("a"), "s:".to_owned());
-        session.subscribe(&a, "s:", "s:", SessionKind::Shared).unwrap();
-        session.subscribe(&a, "o:", "o:", SessionKind::Own).unwrap();
-        table.rescope(&to(&["b"], false));
-        table.rescope(&to(&["b"], false));
-        // `tidy` takes nothing for now.
-        assert_eq!(table.hand_over(Err), 1);
-        let left = Mutex::new(Vec::new());
-        let take = |ended| {
-            left.lock().push(ended);
-            Ok(())
+        let (a, b, s) = (name("a"), name("b"), "s:".to_owned());
+        let mut rescope = |servers: &[&str]| {
+            let (left, ends) = table.rescope(&to(servers, false));
+            assert!(ends.is_empty());
+            left.into_iter().map(|it| (it.subscriptions, it.servers)).collect::<Vec<_>>()
         };
-        assert_eq!(table.hand_over(take), 0);
-        let left = left.into_inner();
-        let [ended] = &left[..] else { panic!("{left:?}") };
-        assert_eq!(ended.subscriptions, [(a.clone(), s.clone())]);
-        let narrowed = ended.narrowed.as_ref().unwrap();
-        assert_eq!(narrowed.servers().collect::<Vec<_>>(), [&a]);
-        assert!(!ended.is_wanted(&a, &s));
-        table.rescope(&to(&["a", "b"], false));
-        session.subscribe(&a, "s:", "s:", SessionKind::Shared).unwrap();
-        assert!(ended.is_wanted(&a, &s) && narrowed.servers().next().is_none());
-    }
-
-    #[test]
-    fn a_session_that_ends_leaves_what_it_had_lost_too() {
-        let (mut table, session, _) = table();
-        session.subscribe(&name("a"), "s:", "s:", SessionKind::Shared).unwrap();
-        session.subscribe(&name("b"), "t:", "t:", SessionKind::Shared).unwrap();
-        table.rescope(&to(&["b"], false));
-        assert!(table.close("x"));
-        let take = |ended: Ended| {
-            assert!(ended.narrowed.is_none());
-            assert_eq!(ended.subscriptions.len(), 2);
-            Ok(())
-        };
-        assert_eq!(table.hand_over(take), 0);
+        for _ in 0..2 {
+            session.subscribe(&a, "s:", "s:", SessionKind::Shared).unwrap();
+            session.subscribe(&a, "o:", "o:", SessionKind::Own).unwrap();
+            let lost = (vec![(a.clone(), s.clone())], Some(vec![a.clone()]));
+            assert_eq!(rescope(&["b"]), [lost]);
+            assert_eq!(rescope(&["b"]), []);
+            assert_eq!(rescope(&["a", "b"]), []);
+        }
+        session.subscribe(&b, "s:", "s:", SessionKind::Shared).unwrap();
+        rescope(&["b"]);
+        // At its end there is only what it has not lost.
+        let left = table.close("x").unwrap();
+        assert_eq!((left.subscriptions, left.servers), (vec![(b, s)], None));
     }
 
     #[test]

@@ -5,11 +5,10 @@ use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
-use super::ended::LeftBehind;
 use super::entry::Entry;
 use super::questions::OpenQuestions;
 use super::{
-    Audience, EncodedEvent, Ended, EventSink, KeptStreams, Owner, Session, SessionId, Shared,
+    Audience, EncodedEvent, EventSink, KeptStreams, Left, Owner, Session, SessionId, Shared,
     Subscriptions, Transport,
 };
 use crate::limits::SESSION_STREAMS_MAX;
@@ -47,21 +46,15 @@ pub(super) struct Table {
     bounds: Bounds,
     entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
-    /// The places of each principal: of sessions, and of ended ones whose remains wait.
+    /// The places of each principal.
     pub(super) shares: Shares<PrincipalId>,
-    /// The remains of ended sessions that `tidy` has not taken yet. Each counts as a session, so
-    /// both together are bounded by `limits.sessions`.
-    left: LeftBehind,
-    /// The remains of open sessions at servers that they may see no more: one entry each.
-    pub(super) narrowed: HashMap<SessionId, Ended>,
 }
 
 impl Table {
     pub(super) fn new(bounds: Bounds) -> Table {
         let (entries, per_key) = (HashMap::new(), HashMap::new());
-        let (left, narrowed) = (LeftBehind::new(), HashMap::new());
         let shares = Shares::long_held(bounds.sessions);
-        Table { bounds, entries, per_key, shares, left, narrowed }
+        Table { bounds, entries, per_key, shares }
     }
 
     /// Adds a session under `id`, which is new.
@@ -147,9 +140,9 @@ impl Table {
         true
     }
 
-    /// Ends a session, and keeps its remains. False if there is none of that id.
-    pub(super) fn close(&mut self, id: &str) -> bool {
-        let Some(entry) = self.entries.remove(id) else { return false };
+    /// Ends a session, and returns its remains. None if there is none of that id.
+    pub(super) fn close(&mut self, id: &str) -> Option<Left> {
+        let entry = self.entries.remove(id)?;
         if let Some(held) = self.per_key.get_mut(&entry.session.owner.principal) {
             *held -= 1;
             if *held == 0 {
@@ -160,36 +153,13 @@ impl Table {
         for stream in entry.streams.into_values() {
             stream.close();
         }
-        let mut ended = Ended {
+        self.shares.give_back_of(entry.session.charged().as_ref(), 1);
+        Some(Left {
             session: entry.session.id.clone(),
             subscriber: entry.session.subscriber,
             subscriptions: entry.session.subscriptions.end(),
-            charged: entry.session.charged(),
-            narrowed: None,
-            place: None,
-        };
-        if let Some(narrowed) = self.narrowed.remove(id) {
-            ended.add(narrowed);
-        }
-        self.left.push(ended);
-        true
-    }
-
-    /// Gives away the remains of sessions, those of ended ones first, in turns of their
-    /// principals, until `give` hands one back. Returns how many are kept.
-    pub(super) fn hand_over(&mut self, give: impl Fn(Ended) -> Result<(), Ended>) -> usize {
-        let shares = &mut self.shares;
-        if !self.left.hand_over(&give, |charged| shares.give_back_of(charged, 1)) {
-            return self.left.len() + self.narrowed.len();
-        }
-        while let Some(id) = self.narrowed.keys().next().cloned() {
-            let Some(narrowed) = self.narrowed.remove(&id) else { break };
-            if let Err(narrowed) = give(narrowed) {
-                self.narrowed.insert(id, narrowed);
-                break;
-            }
-        }
-        self.left.len() + self.narrowed.len()
+            servers: None,
+        })
     }
 
     /// Every session.
@@ -386,7 +356,7 @@ mod tests {
     /// Ends sessions as the session thread's sweep does; returns how many.
     fn sweep(table: &mut Table, now: Instant) -> usize {
         let over = table.over(now);
-        over.iter().for_each(|id| assert!(table.close(id)));
+        over.iter().for_each(|id| assert!(table.close(id).is_some()));
         over.len()
     }
 
@@ -420,7 +390,7 @@ mod tests {
         open(&mut table, start, "x", "k").unwrap();
         assert_eq!(sweep(&mut table, start + Duration::from_secs(59)), 0);
         assert_eq!(sweep(&mut table, start + Duration::from_secs(60)), 1);
-        assert!(!table.close("x"));
+        assert!(table.close("x").is_none());
     }
 
     #[test]
@@ -448,34 +418,8 @@ mod tests {
         assert_eq!(open(&mut table, now, "3", "k").unwrap_err(), Full::SessionsPerKey);
         open(&mut table, now, "3", "l").unwrap();
         assert_eq!(open(&mut table, now, "4", "m").unwrap_err(), Full::Sessions);
-        assert!(table.close("1"));
-        assert_eq!(table.hand_over(|_| Ok(())), 0);
+        assert!(table.close("1").is_some() && table.close("1").is_none());
         open(&mut table, now, "4", "k").unwrap();
-    }
-
-    #[test]
-    fn what_nobody_takes_is_kept_and_counts_as_a_session() {
-        let now = Instant::now();
-        let mut table = table();
-        for (id, key) in [("1", "k"), ("2", "k"), ("3", "l")] {
-            open(&mut table, now, id, key).unwrap();
-        }
-        assert!(table.close("1") && table.close("2"));
-        assert!(!table.close("2"));
-        assert_eq!(table.hand_over(Err), 2);
-        open(&mut table, now, "4", "m").unwrap_err();
-        let took = Mutex::new(Vec::new());
-        let take_one = |ended: Ended| {
-            let mut took = took.lock();
-            if !took.is_empty() {
-                return Err(ended);
-            }
-            took.push(ended.session);
-            Ok(())
-        };
-        assert_eq!(table.hand_over(take_one), 1);
-        assert_eq!(*took.lock(), ["1".into()]);
-        open(&mut table, now, "4", "m").unwrap();
     }
 
     #[test]
@@ -484,18 +428,14 @@ mod tests {
         let session = open(&mut table, Instant::now(), "x", "k").unwrap();
         let server = ServerName::parse("a").unwrap();
         session.subscribe(&server, "x:", "x:", SessionKind::Shared).unwrap();
-        assert!(table.close("x"));
+        let left = table.close("x").unwrap();
         assert_eq!(
             session.subscribe(&server, "y:", "y:", SessionKind::Shared),
             Err(Refused::Ended)
         );
         assert!(!session.is_subscribed(&server, "x:"));
-        let left = |ended: Ended| {
-            assert_eq!(ended.subscriptions, [(server.clone(), "x:".to_owned())]);
-            assert_eq!(ended.subscriber, session.subscriber);
-            Ok(())
-        };
-        assert_eq!(table.hand_over(left), 0);
+        assert_eq!(left.subscriptions, [(server, "x:".to_owned())]);
+        assert!(left.subscriber == session.subscriber && left.servers.is_none());
     }
 
     #[test]

@@ -71,6 +71,14 @@ impl Failure {
         Failure { sent: true, ..Failure::new(FailureKind::Nonsense, Stage::Parse, message) }
     }
 
+    /// Its answer is larger than `limits.upstream_result_bytes`, which is so many.
+    pub(crate) fn too_large(bytes_max: usize) -> Failure {
+        let what = format!(
+            "its answer is larger than limits.upstream_result_bytes ({bytes_max} bytes)"
+        );
+        Failure { stage: Stage::Read, ..Failure::nonsense(what) }
+    }
+
     pub(crate) fn interrupted(reason: Interrupted, stage: Stage, sent: bool) -> Failure {
         let message = match reason {
             Interrupted::Deadline => "no answer in time",

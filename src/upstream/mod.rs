@@ -202,13 +202,7 @@ impl Upstream {
 
     /// What is known of its sessions.
     pub fn session_support(&self) -> SessionSupport {
-        if self.transport.refuses_sessions() {
-            SessionSupport::Refused
-        } else if self.transport.is_stateless() {
-            SessionSupport::Possible
-        } else {
-            SessionSupport::Required
-        }
+        self.transport.session_support()
     }
 
     /// Sends a client's notification over its own session. False if it has none. `whose`: of

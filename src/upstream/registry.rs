@@ -18,6 +18,7 @@ use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
 use super::backoff::Retry;
+use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls::WaitingCallsLimit;
 use super::http_client::HttpConnection;
@@ -26,7 +27,7 @@ use super::http_client::tls::Tls;
 use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
-use super::session::resubscribe::{LogLevelTold, Resubscribing};
+use super::session::reconcile::{LogLevelTold, Reconciling};
 use super::status::SharedHealth;
 use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
@@ -309,7 +310,7 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
         logged: 0,
         desired: upstream.desired.clone(),
         level: LogLevelTold::default(),
-        resubscribing: Resubscribing::default(),
+        reconciling: Reconciling::default(),
         lists: Lists::default(),
         undeclared: UndeclaredTools::default(),
         probing: Retry::default(),
@@ -343,7 +344,7 @@ impl Shared {
     ) -> io::Result<Upstream> {
         let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
         let (hurry, server_events) = (self.hurry.clone(), self.server_events.clone());
-        let desired = old.map(|old| old.desired.clone()).unwrap_or_default();
+        let desired = Arc::new(old.map(|old| old.desired.successor()).unwrap_or_default());
         let context = SessionContext::new(
             config,
             limits,
@@ -366,7 +367,8 @@ impl Shared {
         let sessions =
             SessionFactory::new(&context, &stderr, self.names.clone(), &self.tls, era);
         let transport = sessions.session(context.clone());
-        let health = Arc::new(SharedHealth::new(transport.opening()));
+        let health =
+            Arc::new(SharedHealth::new(Breaker::new(transport.opener(), Instant::now())));
         let (max_in_flight, max_waiting) =
             (context.config.max_in_flight, context.config.max_waiting);
         let concurrency =

@@ -12,7 +12,7 @@ use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::Seldom;
 
-use super::call::circuit_breaker::{Breaker, Opening};
+use super::call::circuit_breaker::Breaker;
 use super::failure::cut;
 
 /// A failure as `/status` tells it. The message never holds a secret.
@@ -142,9 +142,9 @@ pub(super) struct Health {
 pub(super) struct SharedHealth(Mutex<Health>);
 
 impl SharedHealth {
-    pub(super) fn new(opening: Opening) -> SharedHealth {
+    pub(super) fn new(breaker: Breaker) -> SharedHealth {
         SharedHealth(Mutex::new(Health {
-            breaker: Breaker::new(opening, Instant::now()),
+            breaker,
             initialized: None,
             last_failure: None,
             unread: Vec::new(),

@@ -21,7 +21,7 @@ use super::views::{Shown, Views};
 use super::{Catalogue, Health, Item, Pinned, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
-use crate::limits::PINS_ACCEPTED_INTERVAL;
+use crate::limits::{PAGES_KEPT_TIME, PINS_ACCEPTED_INTERVAL};
 use crate::protocol::call::Kind;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
@@ -172,6 +172,9 @@ impl Refresher {
                     self.shared.waiting().wake();
                 }
                 looked = Instant::now();
+                if let Some(then) = looked.checked_sub(PAGES_KEPT_TIME) {
+                    self.shared.pages().forget_unused_since(then);
+                }
             }
         }
     }

@@ -139,7 +139,7 @@ mod tests {
             sessions_per_key: 10,
             idle: 10 * PATIENCE,
             parked: 10 * PATIENCE,
-            left: bounded(8).0,
+            events: Arc::<std::sync::Mutex<Vec<crate::session::Left>>>::default(),
             ended: Vec::new(),
             writer: None,
         };

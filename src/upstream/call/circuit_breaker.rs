@@ -13,6 +13,7 @@ use crate::protocol::session_route::SessionKind;
 use crate::wait::Interrupted;
 
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
+use crate::upstream::session::single_flight::OpenedBy;
 use crate::upstream::status::{FailureReport, State};
 
 /// See above.
@@ -33,16 +34,8 @@ pub(crate) struct Breaker {
     has_served: bool,
     /// When the supervisor was last asked to see whether the upstream is well.
     suspected: Option<Instant>,
-    opening: Opening,
-}
-
-/// Who can bring an upstream back.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Opening {
-    /// Every call opens a session that is missing.
-    ByCalls,
-    /// Only the supervisor starts what is missing.
-    BySupervisor,
+    /// Who opens the shared session: who can bring the upstream back.
+    opener: OpenedBy,
 }
 
 /// How the supervisor is with the upstream.
@@ -129,7 +122,7 @@ impl FailureClass {
 }
 
 impl Breaker {
-    pub(crate) fn new(opening: Opening, now: Instant) -> Breaker {
+    pub(crate) fn new(opener: OpenedBy, now: Instant) -> Breaker {
         Breaker {
             contact: Contact::Making { since: now },
             failures: 0,
@@ -139,7 +132,7 @@ impl Breaker {
             is_probed: false,
             has_served: false,
             suspected: None,
-            opening,
+            opener,
         }
     }
 
@@ -166,7 +159,7 @@ impl Breaker {
 
     /// Whether calls can do nothing but wait for the supervisor.
     pub(crate) fn is_left_to_supervisor(&self) -> bool {
-        self.opening == Opening::BySupervisor
+        self.opener == OpenedBy::Supervisor
     }
 
     fn is_open(&self, now: Instant, session: SessionKind) -> bool {
@@ -296,7 +289,7 @@ impl Breaker {
         let was_down = self.failures >= BREAKER_FAILURES_MAX;
         self.has_served = true;
         self.well();
-        was_down && self.opening == Opening::ByCalls && self.hasten(now)
+        was_down && self.opener == OpenedBy::Calls && self.hasten(now)
     }
 
     /// Whether a call went well since the supervisor made contact, or this was asked last.
@@ -377,7 +370,7 @@ mod tests {
     }
 
     fn opened(now: Instant) -> Breaker {
-        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
+        let mut breaker = Breaker::new(OpenedBy::Calls, Instant::now());
         breaker.made_contact();
         for n in 1..=BREAKER_FAILURES_MAX {
             let opens = breaker.failed(now, Duration::ZERO, failure(&n.to_string()));
@@ -405,7 +398,7 @@ mod tests {
     #[test]
     fn calls_that_break_off_have_the_supervisor_look_and_close_nobody_out() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
+        let mut breaker = Breaker::new(OpenedBy::Calls, Instant::now());
         breaker.made_contact();
         let asked = (0..100).filter(|_| breaker.broke_off(now, failure("reset"))).count();
         assert_eq!(asked, 1);
@@ -432,7 +425,7 @@ mod tests {
     #[test]
     fn one_success_between_them_keeps_it_closed() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
+        let mut breaker = Breaker::new(OpenedBy::Calls, Instant::now());
         for n in 0..5 * BREAKER_FAILURES_MAX {
             assert!(!breaker.failed(now, SECOND, failure("slow")), "{n}");
             if n % (BREAKER_FAILURES_MAX - 1) == 0 {
@@ -488,7 +481,7 @@ mod tests {
     #[test]
     fn what_only_the_supervisor_opens_is_down_until_it_tries() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::BySupervisor, Instant::now());
+        let mut breaker = Breaker::new(OpenedBy::Supervisor, Instant::now());
         assert_eq!(breaker.admit(now, SessionKind::Shared), Admission::Passed);
         breaker.waits(now, now + SECOND / 5, Some(Duration::ZERO), failure("it ended"));
         let Admission::Refused(down) = breaker.admit(now, SessionKind::Shared) else {
@@ -501,7 +494,7 @@ mod tests {
             "another child may be well"
         );
         assert_eq!(breaker.admit(now + SECOND / 5, SessionKind::Shared), Admission::Passed);
-        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
+        let mut breaker = Breaker::new(OpenedBy::Calls, Instant::now());
         breaker.waits(now, now + SECOND / 5, Some(Duration::ZERO), failure("refused"));
         assert_eq!(breaker.admit(now, SessionKind::Shared), Admission::Passed);
         assert!(matches!(breaker.state(now), State::BackingOff { .. }));
@@ -510,7 +503,7 @@ mod tests {
     #[test]
     fn a_supervisor_that_waits_is_hastened_but_not_too_often() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::BySupervisor, Instant::now());
+        let mut breaker = Breaker::new(OpenedBy::Supervisor, Instant::now());
         assert!(!breaker.knock(now), "it is making contact");
         breaker.failed(now, Duration::ZERO, failure("refused"));
         breaker.waits(now, now + 30 * SECOND, Some(Duration::ZERO), failure("refused"));
@@ -528,7 +521,7 @@ mod tests {
     #[test]
     fn attempts_that_do_not_count_have_their_pace_too() {
         let mut now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
+        let mut breaker = Breaker::new(OpenedBy::Calls, Instant::now());
         for n in 1..=BREAKER_FAILURES_MAX {
             let took = SECOND * n;
             breaker.waits(now, now + 30 * SECOND, Some(took), failure("no such token"));
@@ -564,7 +557,7 @@ mod tests {
     #[test]
     fn an_answer_resets_the_count_but_does_not_close_it() {
         let now = Instant::now();
-        let mut breaker = Breaker::new(Opening::ByCalls, Instant::now());
+        let mut breaker = Breaker::new(OpenedBy::Calls, Instant::now());
         for _ in 0..5 * BREAKER_FAILURES_MAX {
             assert!(!breaker.failed(now, SECOND, failure("reset")));
             breaker.answered(now);

@@ -1,196 +1,218 @@
-//! What a session has been told for good, and is told again whenever it is opened anew: the
-//! level of its log messages, where clients share it, and the resources that somebody has
-//! subscribed to.
+//! The subscriptions that clients want over a session with a server, and the level of its log
+//! messages where clients share it: callers and supervisors make the server equal to that, also
+//! when the session is opened anew, or another configuration takes its place.
 
-use std::collections::{BTreeMap, HashMap};
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Stage;
 use crate::limits::{SUBSCRIPTION_URI_BYTES_MAX, UPSTREAM_SUBSCRIPTIONS_MAX};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::subscriber::Subscriber;
-use crate::shares::{NotTaken, Shares};
+use crate::shares::NotTaken;
 use crate::wait::Wait;
 
+use super::subscriptions::{Step, Subscriptions};
 use crate::upstream::failure::{Failure, FailureKind};
 
-/// See above.
+/// What is wanted over the session of one upstream. The upstream that takes its place shares the
+/// set ([`DesiredSubscriptions::successor`]).
 #[derive(Default)]
 pub(crate) struct DesiredSubscriptions {
-    level: Mutex<Option<String>>,
-    subscriptions: Mutex<Subscriptions>,
-}
-
-struct Subscriptions {
-    by_uri: BTreeMap<String, Subscription>,
-    /// Whose share of [`UPSTREAM_SUBSCRIPTIONS_MAX`] they take.
-    shares: Shares<PrincipalId>,
-}
-
-impl Default for Subscriptions {
-    fn default() -> Self {
-        let shares = Shares::long_held(UPSTREAM_SUBSCRIPTIONS_MAX);
-        Subscriptions { by_uri: BTreeMap::new(), shares }
-    }
+    /// Its place among those that share the set.
+    ordinal: u64,
+    shared: Arc<Shared>,
 }
 
 #[derive(Default)]
-struct Subscription {
-    /// Who wants to hear of the resource, each with whoever is charged for it. Each subscriber
-    /// bounds its subscriptions itself (`SUBSCRIPTIONS_PER_SESSION_MAX`), and `limits.sessions`
-    /// bounds the sessions.
-    subscribers: HashMap<Subscriber, Option<PrincipalId>>,
-    /// Whose share the resource takes: that of one of them, once there is one.
-    charged: Option<PrincipalId>,
-    /// Somebody is telling the upstream about it.
-    busy: bool,
-    waiting: Vec<Arc<Wait>>,
+struct Shared {
+    level: Mutex<Option<String>>,
+    state: Mutex<State>,
 }
 
-/// The right to tell the upstream about one resource; without it, a subscription and the end of
-/// another one could overtake each other. Dropping it lets the next one in.
+#[derive(Default)]
+struct State {
+    set: Subscriptions,
+    /// Callers that wait until somebody else has told the server about a resource.
+    waiting: Vec<(String, Arc<Wait>)>,
+    /// How many upstreams have shared the set.
+    n_shared: u64,
+    /// The newest of them whose session was opened: its server is made equal to the set.
+    ordinal: u64,
+    /// Wakes the supervisor of that session.
+    supervisor: Option<Arc<Wait>>,
+}
+
+impl State {
+    /// The supervisor, where it has something to tell its server.
+    fn concerned(&self) -> Option<Arc<Wait>> {
+        self.supervisor.clone().filter(|_| self.set.has_due())
+    }
+}
+
+/// The right to tell the server about one resource. Dropping it lets the next one in.
 pub(crate) struct UriLock<'a> {
     desired: &'a DesiredSubscriptions,
-    uri: &'a str,
-}
-
-impl Subscriptions {
-    fn remove(&mut self, uri: &str) {
-        if let Some(gone) = self.by_uri.remove(uri) {
-            self.shares.give_back_of(gone.charged.as_ref(), 1);
-        }
-    }
-
-    fn add_subscriber(&mut self, uri: &str, who: Subscriber, charged: Option<PrincipalId>) {
-        let Some(it) = self.by_uri.get_mut(uri) else { return };
-        it.subscribers.insert(who, charged);
-        it.charge_one_of_them(&mut self.shares);
-    }
-
-    fn remove_subscriber(&mut self, uri: &str, who: Subscriber) {
-        let Some(it) = self.by_uri.get_mut(uri) else { return };
-        it.subscribers.remove(&who);
-        it.charge_one_of_them(&mut self.shares);
-        if it.subscribers.is_empty() && !it.busy {
-            self.remove(uri);
-        }
-    }
-}
-
-impl Subscription {
-    /// Where whoever is charged wants to hear of it no more, another one who does is.
-    fn charge_one_of_them(&mut self, shares: &mut Shares<PrincipalId>) {
-        if self.subscribers.values().any(|charged| *charged == self.charged) {
-            return;
-        }
-        if let Some(next) = self.subscribers.values().next() {
-            shares.hand_over(self.charged.as_ref(), next.as_ref(), 1);
-            self.charged.clone_from(next);
-        }
-    }
+    uri: String,
+    /// The session that is told.
+    session: u64,
 }
 
 impl DesiredSubscriptions {
     pub(crate) fn set_level(&self, level: &str) {
-        let mut known = self.level.lock().unwrap_or_else(PoisonError::into_inner);
+        let mut known = self.shared.level.lock().unwrap_or_else(PoisonError::into_inner);
         *known = Some(level.to_owned());
     }
 
     pub(crate) fn level(&self) -> Option<String> {
-        self.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
+        self.shared.level.lock().unwrap_or_else(PoisonError::into_inner).clone()
     }
 
-    fn lock(&self) -> MutexGuard<'_, Subscriptions> {
-        self.subscriptions.lock().unwrap_or_else(PoisonError::into_inner)
+    fn lock(&self) -> MutexGuard<'_, State> {
+        self.shared.state.lock().unwrap_or_else(PoisonError::into_inner)
+    }
+
+    /// The same set for the upstream that takes the place of this one. This one tells its server
+    /// until the other one's session is opened.
+    pub(crate) fn successor(&self) -> DesiredSubscriptions {
+        let mut state = self.lock();
+        state.n_shared += 1;
+        DesiredSubscriptions { ordinal: state.n_shared, shared: self.shared.clone() }
+    }
+
+    /// The session was opened anew: its server knows of nothing. `supervisor` is woken from here on
+    /// when the server is to be told something.
+    pub(crate) fn opened(&self, supervisor: &Arc<Wait>) {
+        let mut state = self.lock();
+        if self.ordinal >= state.ordinal {
+            state.ordinal = self.ordinal;
+            state.supervisor = Some(supervisor.clone());
+            state.set.opened();
+        }
     }
 
     /// What is subscribed to.
     pub(crate) fn uris(&self) -> Vec<String> {
-        self.those(|it| !it.subscribers.is_empty())
+        self.lock().set.wanted().cloned().collect()
     }
 
-    /// The same and what somebody is telling the upstream about, which may be subscribed to when
-    /// that turn is over: a session opened meanwhile has not been told.
-    pub(crate) fn uris_or_coming(&self) -> Vec<String> {
-        self.those(|it| it.busy || !it.subscribers.is_empty())
+    /// True if anything is subscribed to.
+    pub(crate) fn has_subscriptions(&self) -> bool {
+        self.lock().set.wanted().next().is_some()
     }
 
-    fn those(&self, are: impl Fn(&Subscription) -> bool) -> Vec<String> {
-        let subscriptions = self.lock();
-        let those = subscriptions.by_uri.iter().filter(|(_, it)| are(it));
-        those.map(|(uri, _)| uri.clone()).collect()
-    }
-
-    /// Whether there is no subscription, and nobody is at one.
+    /// True if nothing is subscribed to, and nobody is about to.
     pub(crate) fn has_no_subscriptions(&self) -> bool {
-        self.lock().by_uri.is_empty()
+        self.lock().set.is_idle()
     }
 
-    /// Forgets a subscriber out of turn: for one that cannot wait until the upstream is told.
+    /// Forgets a subscriber without waiting; the supervisor tells the server where it was the last.
     pub(crate) fn forget(&self, uri: &str, subscriber: Subscriber) {
-        self.lock().remove_subscriber(uri, subscriber);
+        self.change(|set| set.unwant(uri, subscriber));
     }
 
-    /// Waits until nobody else tells the upstream about this resource. `charged`: whose share it
+    fn change(&self, change: impl FnOnce(&mut Subscriptions)) {
+        let supervisor = {
+            let mut state = self.lock();
+            change(&mut state.set);
+            state.concerned()
+        };
+        if let Some(supervisor) = supervisor {
+            supervisor.bell().ring();
+        }
+    }
+
+    /// Waits until nobody else tells the server about this resource. `charged`: whose share it
     /// takes, where it is not known yet.
-    pub(crate) fn turn<'a>(
-        &'a self,
-        uri: &'a str,
+    pub(crate) fn turn(
+        &self,
+        uri: &str,
         charged: Option<&PrincipalId>,
         wait: &Arc<Wait>,
-    ) -> Result<UriLock<'a>, Failure> {
+    ) -> Result<UriLock<'_>, Failure> {
+        if uri.len() > SUBSCRIPTION_URI_BYTES_MAX {
+            let what = format!("the URI is longer than {SUBSCRIPTION_URI_BYTES_MAX} bytes");
+            return Err(Failure::new(FailureKind::Overloaded, Stage::Slot, what));
+        }
+        let is_mine = |(_, other): &(String, Arc<Wait>)| Arc::ptr_eq(other, wait);
         loop {
             {
-                let mut subscriptions = self.lock();
-                if uri.len() > SUBSCRIPTION_URI_BYTES_MAX {
-                    let what =
-                        format!("the URI is longer than {SUBSCRIPTION_URI_BYTES_MAX} bytes");
-                    return Err(Failure::new(FailureKind::Overloaded, Stage::Slot, what));
+                let mut state = self.lock();
+                let entered = state.set.enter(uri, charged);
+                let entered =
+                    entered.map_err(|why| refused(why, state.set.share_of(charged)))?;
+                if let Some(session) = entered {
+                    return Ok(UriLock { desired: self, uri: uri.to_owned(), session });
                 }
-                let Subscriptions { by_uri, shares } = &mut *subscriptions;
-                if !by_uri.contains_key(uri) {
-                    let taken = shares.take_of(charged, 1);
-                    taken.map_err(|why| refused(why, shares.share_of(charged)))?;
-                    let charged = charged.cloned();
-                    by_uri.insert(
-                        uri.to_owned(),
-                        Subscription { charged, ..Subscription::default() },
-                    );
-                }
-                let Some(subscription) = by_uri.get_mut(uri) else { continue };
-                if !subscription.busy {
-                    subscription.busy = true;
-                    return Ok(UriLock { desired: self, uri });
-                }
-                if !subscription.waiting.iter().any(|other| Arc::ptr_eq(other, wait)) {
-                    subscription.waiting.push(wait.clone());
+                if !state.waiting.iter().any(is_mine) {
+                    state.waiting.push((uri.to_owned(), wait.clone()));
                 }
             }
             if let Err(reason) = wait.until(None, None) {
-                if let Some(subscription) = self.lock().by_uri.get_mut(uri) {
-                    subscription.waiting.retain(|other| !Arc::ptr_eq(other, wait));
-                }
+                self.lock().waiting.retain(|it| !is_mine(it));
                 return Err(Failure::interrupted(reason, Stage::Slot, false));
             }
         }
     }
+
+    /// For the supervisor: what its server is to be told next, and the right to tell it.
+    pub(crate) fn next(&self) -> Option<(UriLock<'_>, Step)> {
+        let mut state = self.lock();
+        if state.ordinal != self.ordinal {
+            return None;
+        }
+        let (uri, step, session) = state.set.enter_next()?;
+        Some((UriLock { desired: self, uri, session }, step))
+    }
+
+    /// For the supervisor: what was put off is told again.
+    pub(crate) fn resume(&self) {
+        let mut state = self.lock();
+        if state.ordinal == self.ordinal {
+            state.set.resume();
+        }
+    }
+
+    /// For the supervisor: true if its server is to be told something now.
+    pub(crate) fn has_due(&self) -> bool {
+        let state = self.lock();
+        state.ordinal == self.ordinal && state.set.has_due()
+    }
+
+    /// For the supervisor: true if its server is to be told something, now or later.
+    pub(crate) fn has_steps(&self) -> bool {
+        let state = self.lock();
+        state.ordinal == self.ordinal && state.set.has_steps()
+    }
 }
 
 impl UriLock<'_> {
-    /// Whether anybody wants to hear of the resource.
+    pub(crate) fn uri(&self) -> &str {
+        &self.uri
+    }
+
+    /// True if anybody wants to hear of the resource.
     pub(crate) fn is_wanted(&self) -> bool {
-        self.desired.lock().by_uri.get(self.uri).is_some_and(|it| !it.subscribers.is_empty())
+        self.desired.lock().set.is_wanted(&self.uri)
     }
 
     /// This one does. Once is enough.
     pub(crate) fn add(&self, subscriber: Subscriber, charged: Option<PrincipalId>) {
-        self.desired.lock().add_subscriber(self.uri, subscriber, charged);
+        self.desired.lock().set.want(&self.uri, subscriber, charged);
     }
 
     /// This one does not, however often that is said.
     pub(crate) fn remove(&self, subscriber: Subscriber) {
-        // It stays while the turn lasts.
-        self.desired.lock().remove_subscriber(self.uri, subscriber);
+        self.desired.lock().set.unwant(&self.uri, subscriber);
+    }
+
+    /// The server has taken what it was told.
+    pub(crate) fn told(&self, step: Step) {
+        self.desired.lock().set.told(&self.uri, step, self.session);
+    }
+
+    /// The server has not taken it: it is told again when the supervisor resumes.
+    pub(crate) fn put_off(&self) {
+        self.desired.lock().set.put_off(&self.uri);
     }
 }
 
@@ -207,74 +229,26 @@ fn refused(why: NotTaken, share: usize) -> Failure {
 
 impl Drop for UriLock<'_> {
     fn drop(&mut self) {
-        let waiting = {
-            let mut subscriptions = self.desired.lock();
-            let Some(subscription) = subscriptions.by_uri.get_mut(self.uri) else { return };
-            subscription.busy = false;
-            let waiting = std::mem::take(&mut subscription.waiting);
-            if subscription.subscribers.is_empty() {
-                subscriptions.remove(self.uri);
-            }
-            waiting
+        let (mut woken, supervisor) = {
+            let mut state = self.desired.lock();
+            state.set.leave(&self.uri);
+            let of_uri = |(uri, _): &mut (String, Arc<Wait>)| *uri == self.uri;
+            let woken: Vec<_> = state.waiting.extract_if(.., of_uri).collect();
+            (woken, state.concerned())
         };
-        waiting.iter().for_each(|wait| wait.bell().ring());
+        let woken = woken.drain(..).map(|(_, wait)| wait).chain(supervisor);
+        woken.for_each(|wait| wait.bell().ring());
     }
 }
 
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::wait::Interrupted;
+    use crate::wait::{Interrupted, Woken};
     use std::time::Duration;
 
     fn wait(timeout_ms: u64) -> Arc<Wait> {
         Wait::plain(Duration::from_millis(timeout_ms)).unwrap()
-    }
-
-    #[test]
-    fn what_nobody_wants_is_forgotten() {
-        let (desired, one) = (DesiredSubscriptions::default(), Subscriber::fresh());
-        drop(desired.turn("a:", None, &wait(5000)).unwrap());
-        assert!(desired.lock().by_uri.is_empty());
-        desired.turn("a:", None, &wait(5000)).unwrap().add(one, None);
-        assert_eq!(desired.uris(), ["a:"]);
-        desired.turn("a:", None, &wait(5000)).unwrap().remove(one);
-        assert!(desired.lock().by_uri.is_empty());
-        desired.turn("a:", None, &wait(5000)).unwrap().add(one, None);
-        desired.forget("a:", one);
-        assert!(desired.lock().by_uri.is_empty());
-    }
-
-    #[test]
-    fn a_new_session_hears_of_what_is_being_subscribed_to() {
-        let desired = DesiredSubscriptions::default();
-        let turn = desired.turn("a:", None, &wait(5000)).unwrap();
-        assert_eq!(desired.uris_or_coming(), ["a:"]);
-        assert!(desired.uris().is_empty(), "it may be refused, or be on its way out");
-        turn.add(Subscriber::fresh(), None);
-        drop(turn);
-        assert_eq!(desired.uris_or_coming(), ["a:"]);
-        let turn = desired.turn("b:", None, &wait(5000)).unwrap();
-        drop(turn);
-        assert_eq!(desired.uris_or_coming(), ["a:"]);
-    }
-
-    #[test]
-    fn one_that_goes_twice_takes_nobody_along() {
-        let desired = DesiredSubscriptions::default();
-        let (goes, stays) = (Subscriber::fresh(), Subscriber::fresh());
-        let turn = desired.turn("a:", None, &wait(5000)).unwrap();
-        turn.add(goes, None);
-        turn.add(stays, None);
-        turn.remove(goes);
-        turn.remove(goes);
-        desired.forget("a:", goes);
-        assert!(turn.is_wanted());
-        desired.forget("a:", stays);
-        assert!(!turn.is_wanted());
-        assert_eq!(desired.lock().by_uri.len(), 1, "while it is somebody's turn");
-        drop(turn);
-        assert!(desired.lock().by_uri.is_empty());
     }
 
     #[test]
@@ -294,47 +268,50 @@ mod tests {
     }
 
     #[test]
-    fn one_that_subscribes_to_everything_leaves_the_others_their_share() {
-        let desired = DesiredSubscriptions::default();
-        let of = |name: &str| Some(PrincipalId::Key(name.into()));
-        let (hog, victim) = (of("hog"), of("victim"));
-        let one = Subscriber::fresh();
-        let subscribe = |who: &Option<PrincipalId>, n: usize| {
-            let uri = format!("{}:{n}", if *who == hog { "hog" } else { "victim" });
-            let turn = desired.turn(&uri, who.as_ref(), &wait(5000))?;
-            turn.add(one, who.clone());
-            Ok::<_, Failure>(())
-        };
-        let n_hog = (0..).take_while(|n| subscribe(&hog, *n).is_ok()).count();
-        let n_victim = (0..).take_while(|n| subscribe(&victim, *n).is_ok()).count();
-        let share = UPSTREAM_SUBSCRIPTIONS_MAX / crate::limits::SHARES_MIN;
-        assert_eq!(n_hog, UPSTREAM_SUBSCRIPTIONS_MAX - share);
-        // A part of its own share it leaves to whoever comes then.
-        assert!((share * 3 / 4..share).contains(&n_victim), "{n_victim}");
-        for n in 0..n_victim {
-            desired.forget(&format!("victim:{n}"), one);
-        }
-        assert!(subscribe(&hog, n_hog).is_err());
-        subscribe(&victim, 0).unwrap();
+    fn the_supervisor_is_woken_when_the_last_subscriber_is_forgotten() {
+        let (desired, one) = (DesiredSubscriptions::default(), Subscriber::fresh());
+        let supervisor = wait(5000);
+        desired.opened(&supervisor);
+        let turn = desired.turn("a:", None, &wait(5000)).unwrap();
+        turn.told(Step::Subscribe);
+        turn.add(one, None);
+        drop(turn);
+        assert!(!desired.has_due() && !desired.has_no_subscriptions());
+        desired.forget("a:", one);
+        assert_eq!(supervisor.until(None, None), Ok(Woken::Bell));
+        let (turn, step) = desired.next().unwrap();
+        assert_eq!((turn.uri(), step), ("a:", Step::Unsubscribe));
+        turn.told(step);
+        drop(turn);
+        assert!(!desired.has_steps());
     }
 
     #[test]
-    fn a_resource_takes_the_share_of_one_who_wants_to_hear_of_it() {
-        let desired = DesiredSubscriptions::default();
-        let of = |name: &str| Some(PrincipalId::Key(name.into()));
-        let (a, b) = (of("a"), of("b"));
-        let (first, second) = (Subscriber::fresh(), Subscriber::fresh());
-        let held =
-            |who: &Option<PrincipalId>| desired.lock().shares.held(who.as_ref().unwrap());
-        let turn = desired.turn("x:", a.as_ref(), &wait(5000)).unwrap();
-        turn.add(first, a.clone());
-        turn.add(second, b.clone());
-        assert_eq!((held(&a), held(&b)), (1, 0));
-        turn.remove(first);
-        assert_eq!((held(&a), held(&b)), (0, 1));
+    fn of_those_that_share_a_set_the_newest_with_a_session_tells_its_server() {
+        let (old, one, supervisor) =
+            (DesiredSubscriptions::default(), Subscriber::fresh(), wait(5000));
+        old.opened(&supervisor);
+        let turn = old.turn("a:", None, &wait(5000)).unwrap();
+        turn.told(Step::Subscribe);
+        turn.add(one, None);
         drop(turn);
-        desired.forget("x:", second);
-        assert_eq!((held(&a), held(&b), desired.lock().shares.taken()), (0, 0, 0));
+        let new = old.successor();
+        assert_eq!(new.uris(), ["a:"]);
+        assert!(!old.has_steps() && !new.has_steps());
+        let late = old.turn("b:", None, &wait(5000)).unwrap();
+        new.opened(&supervisor);
+        late.told(Step::Subscribe);
+        late.add(one, None);
+        drop(late);
+        old.opened(&supervisor);
+        assert!(old.next().is_none() && !old.has_steps());
+        let told: Vec<_> = std::iter::from_fn(|| {
+            let (turn, step) = new.next()?;
+            turn.told(step);
+            Some((turn.uri().to_owned(), step))
+        })
+        .collect();
+        assert_eq!(told, ["a:", "b:"].map(|uri| (uri.to_owned(), Step::Subscribe)));
     }
 
     #[test]

@@ -6,6 +6,7 @@ use std::time::Duration;
 
 use crate::limits::ERA_PROBE_TIMEOUT;
 use crate::protocol::revision::Era;
+use crate::protocol::session_route::SessionSupport;
 use crate::wait::{Interrupted, Wait};
 
 use super::Session;
@@ -102,10 +103,16 @@ impl FoundEra {
         self.transport.store(UNKNOWN, Ordering::Release);
     }
 
-    /// True if the server is of the stateless era and was found to have no sessions besides. One
-    /// that has both gives clients that have a session of their own what its tools do in one.
-    pub(crate) fn refuses_sessions(&self) -> bool {
-        self.is_modern() && self.refuses_sessions.load(Ordering::Acquire)
+    /// What is known of the server's sessions. A server of the stateless era that keeps them
+    /// besides gives clients that have a session of their own what its tools do in one.
+    pub(crate) fn session_support(&self) -> SessionSupport {
+        if !self.is_modern() {
+            SessionSupport::Required
+        } else if self.refuses_sessions.load(Ordering::Acquire) {
+            SessionSupport::Refused
+        } else {
+            SessionSupport::Possible
+        }
     }
 
     /// The server was asked for a session and refused it.

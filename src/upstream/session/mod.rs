@@ -10,9 +10,9 @@ use std::time::{Duration, Instant};
 use crate::error::Stage;
 use crate::protocol::call::{CallSink, Outcome, Outgoing, PrincipalId};
 use crate::protocol::revision::Era;
+use crate::protocol::session_route::SessionSupport;
 use crate::wait::Wait;
 
-use crate::upstream::call::circuit_breaker::Opening;
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::http_client::HttpConnection;
 use crate::upstream::supervisor::restarts::{Lived, Restarts};
@@ -21,7 +21,7 @@ use crate::upstream::transport::{
 };
 use context::{Opened, SessionContext};
 use era::FoundEra;
-use negotiate::Purpose;
+use negotiate::{Purpose, Trust};
 use renewal::{Pace, Recheck};
 use single_flight::{For, Made, OpenedBy, SingleFlight};
 use verdict::{Facts, Verdict};
@@ -37,12 +37,13 @@ pub(super) mod listen_filter;
 pub(super) mod negotiate;
 pub(super) mod pending;
 pub(super) mod pool;
+pub(super) mod reconcile;
 pub(super) mod renewal;
-pub(super) mod resubscribe;
 pub(super) mod single_flight;
 pub(super) mod stateless;
 pub(super) mod stateless_dispatch;
 pub(super) mod subscribe;
+pub(super) mod subscriptions;
 mod verdict;
 
 /// See above.
@@ -106,7 +107,7 @@ impl Session {
 
     /// True over HTTP. A child is started, and its end is seen, by whoever looks after it.
     fn is_opened_by_calls(&self) -> bool {
-        self.flight.opener() == OpenedBy::Calls
+        self.opener() == OpenedBy::Calls
     }
 
     /// True if this is the session of a client that keeps sessions itself, with a server that needs
@@ -120,12 +121,7 @@ impl Session {
     /// The client's requests go over the shared session.
     fn check_is_own(&self) -> Result<(), Failure> {
         let Some(client) = &self.context.client else { return Ok(()) };
-        let goes_over_shared = if client.is_exclusive {
-            self.era.is_modern()
-        } else {
-            self.era.refuses_sessions()
-        };
-        if goes_over_shared { Err(stateless()) } else { Ok(()) }
+        if self.era.session_support().is_for(client) { Ok(()) } else { Err(stateless()) }
     }
 
     /// True of a session of the era that the server was found to be of, on whatever session that
@@ -160,7 +156,7 @@ impl Session {
 
     fn purpose(&self, kept: Option<&Current>) -> Purpose {
         match kept {
-            Some((_, open)) => Purpose::Confirm(open.era()),
+            Some((_, open)) => Purpose::Recheck(open.era(), Trust::Unknown),
             None if self.is_mirrored() => Purpose::WithSession,
             None => Purpose::Open,
         }
@@ -173,7 +169,7 @@ impl Session {
         connection: &mut HttpConnection,
     ) -> Result<Made<Open>, Failure> {
         let is_mirrored = self.is_mirrored();
-        if is_mirrored && self.era.refuses_sessions() {
+        if is_mirrored && self.era.session_support() == SessionSupport::Refused {
             return Err(stateless());
         }
         let connected = self.transport.connect(connecting, connection).map_err(|failure| {
@@ -183,20 +179,17 @@ impl Session {
             }
             self.unless_mirrored(failure)
         })?;
-        match (connected, connecting.purpose) {
-            (Connected::AsKnown, Purpose::Confirm(era) | Purpose::Recheck(era)) => {
+        let Connected::New(channel) = connected else {
+            if let Purpose::Recheck(era, _) = connecting.purpose {
                 self.era.set(era);
-                Ok(Made::Kept)
             }
-            (Connected::AsKnown, Purpose::Open | Purpose::WithSession) => Ok(Made::Kept),
-            (Connected::New(channel), _) => {
-                let open = self.begin(channel, connecting)?;
-                if self.is_opened_by_calls() {
-                    self.context.mailbox.opened(connecting.generation);
-                }
-                Ok(Made::New(open))
-            }
+            return Ok(Made::Kept);
+        };
+        let open = self.begin(channel, connecting)?;
+        if self.is_opened_by_calls() {
+            self.context.mailbox.opened(connecting.generation);
         }
+        Ok(Made::New(open))
     }
 
     /// Uses a channel from here on.
@@ -315,7 +308,7 @@ impl Session {
         may_recheck: bool,
     ) -> Facts {
         // What a shared child was told is left to those who asked.
-        let is_left = self.flight.opener() == OpenedBy::Supervisor;
+        let is_left = self.opener() == OpenedBy::Supervisor;
         Facts {
             is_safe_to_repeat: attempt.outgoing.is_safe_to_repeat && !is_left,
             is_replay: attempt.is_replay,
@@ -396,7 +389,7 @@ impl Session {
     /// Why what has ended is not started again at once, where calls have it started, and when it
     /// is.
     fn rest_after(&self, open: &Open) -> Option<(Failure, Instant)> {
-        let on_demand = self.flight.opener() == OpenedBy::SupervisorOnDemand;
+        let on_demand = self.opener() == OpenedBy::SupervisorOnDemand;
         let Death { failure, lived } = open.channel.death().filter(|_| on_demand)?;
         let delay = self.restart_in(lived);
         (!delay.is_zero()).then(|| (failure, Instant::now() + delay))
@@ -417,7 +410,7 @@ impl Session {
             }
             return;
         }
-        let on_demand = self.flight.opener() == OpenedBy::SupervisorOnDemand;
+        let on_demand = self.opener() == OpenedBy::SupervisorOnDemand;
         if on_demand && !failure.is_stateless() {
             let now = Instant::now();
             if self.flight.next_try().is_some_and(|at| at > now) {
@@ -437,11 +430,8 @@ impl Session {
     }
 
     /// Who opens a session that is missing.
-    pub(crate) fn opening(&self) -> Opening {
-        match self.flight.opener() {
-            OpenedBy::Calls | OpenedBy::SupervisorOnDemand => Opening::ByCalls,
-            OpenedBy::Supervisor => Opening::BySupervisor,
-        }
+    pub(crate) fn opener(&self) -> OpenedBy {
+        self.flight.opener()
     }
 
     /// Why the process behind the session has ended, if it has one and that has.
@@ -469,10 +459,9 @@ impl Session {
         self.era.is_modern()
     }
 
-    /// True if the server is known to keep no sessions at all: then those of clients that keep one
-    /// go over the shared session, too.
-    pub(crate) fn refuses_sessions(&self) -> bool {
-        self.era.refuses_sessions()
+    /// What is known of the server's sessions, on whatever session that was found.
+    pub(crate) fn session_support(&self) -> SessionSupport {
+        self.era.session_support()
     }
 
     /// True if what the server tells by itself is heard, as far as it can be.

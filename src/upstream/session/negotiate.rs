@@ -57,11 +57,9 @@ pub(crate) enum Purpose {
     Open,
     /// A client keeps a session of its own with a server that is known to need none.
     WithSession,
-    /// A session of this era is open, and its server has refused a request as one of the other era
-    /// does. Only an answer changes what is known.
-    Recheck(Era),
-    /// A session of this era is open, and its server was away: it may be another one by now.
-    Confirm(Era),
+    /// A session of this era is open, and its server may be of the other one: it has refused a
+    /// request so, or was away and may be another server.
+    Recheck(Era, Trust),
 }
 
 impl Probe {
@@ -318,16 +316,15 @@ impl HttpNegotiation {
         // No server without sessions speaks HTTP+SSE.
         let discover = (kind != HttpKind::HttpSse).then_some(Probe::Discover);
         let (asked, trust) = match (purpose, era) {
-            (Purpose::Open, None) | (Purpose::Confirm(_), _) => (discover, Trust::Unknown),
+            (Purpose::Open, None) => (discover, Trust::Unknown),
             (Purpose::Open, Some(Era::Modern)) => (discover, Trust::Modern),
-            (Purpose::Recheck(_), _) => (discover, Trust::Doubted),
+            (Purpose::Recheck(_, trust), _) => (discover, trust),
             (Purpose::Open, Some(Era::Legacy)) | (Purpose::WithSession, _) => {
                 (None, Trust::Doubted)
             }
         };
         let is_only_taken_for = (purpose, era) == (Purpose::Open, Some(Era::Legacy));
-        let is_open =
-            matches!(purpose, Purpose::Recheck(Era::Legacy) | Purpose::Confirm(Era::Legacy));
+        let is_open = matches!(purpose, Purpose::Recheck(Era::Legacy, _));
         HttpNegotiation {
             asked: asked.unwrap_or(sessions),
             trust,
@@ -522,11 +519,10 @@ mod tests {
 
     #[test]
     fn over_http_an_open_session_is_asked_for_the_other_era_only() {
-        let purposes: [fn(Era) -> Purpose; 2] = [Purpose::Recheck, Purpose::Confirm];
-        for purpose in purposes {
-            let legacy = (purpose(Era::Legacy), HttpKind::Auto);
+        for trust in [Trust::Unknown, Trust::Doubted] {
+            let legacy = (Purpose::Recheck(Era::Legacy, trust), HttpKind::Auto);
             over_http(legacy, (Some(Era::Legacy), None), &[Declines], &[Discover]);
-            let modern = (purpose(Era::Modern), HttpKind::Auto);
+            let modern = (Purpose::Recheck(Era::Modern, trust), HttpKind::Auto);
             over_http(modern, (None, None), &[Declines, Agrees], &[Discover, Initialize]);
         }
     }

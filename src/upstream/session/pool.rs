@@ -32,6 +32,8 @@ pub(crate) struct SessionPool {
 /// One client's own session, which may be open.
 pub(crate) struct PooledSession {
     ended: AtomicBool,
+    /// Its client has gone: what was said because of that goes out before it is ended.
+    lingers: AtomicBool,
     pub(crate) context: Arc<SessionContext>,
     pub(crate) transport: Arc<Session>,
     pub(crate) desired: Arc<DesiredSubscriptions>,
@@ -47,6 +49,10 @@ impl PooledSession {
 
     pub(crate) fn has_ended(&self) -> bool {
         self.ended.load(Ordering::Acquire)
+    }
+
+    pub(crate) fn lingers(&self) -> bool {
+        self.lingers.load(Ordering::Acquire)
     }
 
     /// Whose share it takes.
@@ -296,15 +302,16 @@ impl SessionPool {
         };
         let mut state = self.lock();
         for (session, desired) in &desired {
-            state.desired.entry(session.clone()).or_insert_with(|| desired.clone());
+            let successor = || Arc::new(desired.successor());
+            state.desired.entry(session.clone()).or_insert_with(successor);
         }
         for client in subscribed {
-            let Some(desired) = desired.get(&client.session) else { continue };
+            let Some(desired) = state.desired.get(&client.session).cloned() else { continue };
             let has = state.entries.iter().any(|entry| entry.is_of(&client.session));
             if has || state.stopped || !state.take_free(client.charged.as_ref()) {
                 continue;
             }
-            let Ok((pooled, thread)) = self.start(&client, desired.clone()) else {
+            let Ok((pooled, thread)) = self.start(&client, desired) else {
                 state.leave(client.charged.as_ref());
                 return;
             };
@@ -318,7 +325,7 @@ impl SessionPool {
     }
 
     /// Forgets the value of [`SessionPool::desired`], if no subscription and no session came of it.
-    pub(crate) fn tidy(&self, session: &Arc<str>) {
+    pub(crate) fn forget_unused(&self, session: &Arc<str>) {
         let mut state = self.lock();
         let has_session = state.entries.iter().any(|entry| entry.is_of(session));
         let unused = |it: &Arc<DesiredSubscriptions>| it.has_no_subscriptions();
@@ -340,9 +347,10 @@ impl SessionPool {
     ) -> std::io::Result<(Arc<PooledSession>, Joined)> {
         let context = Arc::new(self.context.of_client(client.clone())?);
         let transport = self.sessions.session(context.clone());
-        let (ended, view) =
-            (AtomicBool::new(false), ViewId::of_session(client.capabilities.get()));
-        let pooled = Arc::new(PooledSession { ended, context, transport, desired, view });
+        let view = ViewId::of_session(client.capabilities.get());
+        let (ended, lingers) = (AtomicBool::new(false), AtomicBool::new(false));
+        let pooled = PooledSession { ended, lingers, context, transport, desired, view };
+        let pooled = Arc::new(pooled);
         let attendant = OwnSessionSupervisor::new(self.clone(), pooled.clone());
         let thread = spawn(&self.context.thread_name("own"), move || attendant.run())?;
         Ok((pooled, thread))
@@ -370,10 +378,13 @@ impl SessionPool {
         state.entries.iter().filter(of_wanted).map(|entry| entry.pooled.clone()).collect()
     }
 
-    /// Ends the client's own session, some time soon.
+    /// Ends the client's own session, some time soon. Does not wait.
     pub(crate) fn close(&self, session: &str) {
         let mut state = self.lock();
         while let Some(index) = state.entries.iter().position(|entry| entry.is_of(session)) {
+            if let Some(entry) = state.entries.get(index) {
+                entry.pooled.lingers.store(true, Ordering::Release);
+            }
             state.retire(index);
         }
         state.desired.remove(session);

@@ -16,7 +16,7 @@ use crate::protocol::revision::Era;
 use crate::wait::Wait;
 
 use super::context::{NoSink, unless_answered};
-use super::negotiate::Purpose;
+use super::negotiate::{Purpose, Trust};
 use super::single_flight::For;
 use super::{Open, Session};
 use crate::upstream::backoff::Retry;
@@ -141,7 +141,7 @@ impl Session {
             return Ok(Recheck::Other);
         }
         let next = self.flight.next_generation();
-        let purpose = Purpose::Recheck(era);
+        let purpose = Purpose::Recheck(era, Trust::Doubted);
         let connecting = ConnectAttempt { purpose, generation: next, wait };
         let connected = self.transport.connect(&connecting, connection);
         let channel = match connected.map_err(Failure::in_handshake)? {

@@ -2,17 +2,19 @@
 //! resource with the first who wants to hear of it, and takes that back with the last.
 
 use std::sync::Arc;
+use std::time::Duration;
 
+use crate::config::UpstreamConfig;
 use crate::error::CallError;
 use crate::limits::CONTROL_TIMEOUT;
 use crate::protocol::call::{CallSink, Notice, Outcome, Outgoing, PrincipalId, Question};
-use crate::protocol::method::Method;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::session_route::SessionRoute;
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
 use super::desired_subscriptions::{DesiredSubscriptions, UriLock};
+use super::subscriptions::Step;
 use crate::upstream::{Upstream, Wire};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the
@@ -41,7 +43,9 @@ pub trait Subscribing {
 impl Upstream {
     /// Subscribes a session to a resource, if nobody on it has: the client's own one, or the
     /// shared one. Not noted if the upstream refuses, and taken back if the subscriber forgets
-    /// it, or ends, meanwhile. On a client's own session it ends with the client's.
+    /// it, or ends, meanwhile. On a client's own session it ends with the client's. The caller
+    /// tells the server itself, as a call: it takes its place among those, and no other caller
+    /// waits for the supervisor behind it.
     ///
     /// # Errors
     /// As [`Upstream::request`] and [`Subscribing::note`].
@@ -55,14 +59,14 @@ impl Upstream {
         let session = self.subscriber_session(route, who.charged());
         let turn = session.turn(uri, wait)?;
         who.note()?;
-        let outcome = if turn.is_wanted() {
-            Ok(nothing())
-        } else {
-            session.about(Method::ResourcesSubscribe, uri, wait)
-        };
-        if !matches!(outcome, Ok(Outcome::Complete(_))) {
-            who.forget();
-            return outcome;
+        let mut outcome = Ok(nothing());
+        if !turn.is_wanted() {
+            outcome = session.tell(Step::Subscribe, uri, wait);
+            if !matches!(outcome, Ok(Outcome::Complete(_))) {
+                who.forget();
+                return outcome;
+            }
+            turn.told(Step::Subscribe);
         }
         turn.add(who.subscriber(), session.charged.clone());
         // Looked at last: whoever forgets out of turn from here on finds the subscriber above.
@@ -104,8 +108,8 @@ impl Upstream {
         }
     }
 
-    /// Forgets a subscription over the shared session without a word to the upstream. If it was
-    /// the last, what the upstream goes on to tell reaches nobody.
+    /// Forgets a subscription over the shared session without waiting. If it was the last, the
+    /// supervisor unsubscribes some time soon.
     pub fn forget_subscription(&self, uri: &str, subscriber: Subscriber) {
         self.desired.forget(uri, subscriber);
     }
@@ -133,7 +137,7 @@ struct SubscriberSession<'a> {
 impl Drop for SubscriberSession<'_> {
     fn drop(&mut self) {
         if let Some(client) = self.route.client() {
-            self.upstream.pool.tidy(&client.session);
+            self.upstream.pool.forget_unused(&client.session);
         }
     }
 }
@@ -174,27 +178,39 @@ impl SubscriberSession<'_> {
         if turn.is_wanted() {
             return Ok(nothing());
         }
-        self.about(Method::ResourcesUnsubscribe, uri, wait)
+        let outcome = self.tell(Step::Unsubscribe, uri, wait);
+        turn.told(Step::Unsubscribe);
+        outcome
     }
 
-    fn turn<'a>(&'a self, uri: &'a str, wait: &Arc<Wait>) -> Result<UriLock<'a>, CallError> {
+    fn turn(&self, uri: &str, wait: &Arc<Wait>) -> Result<UriLock<'_>, CallError> {
         // What is subscribed to over a session of its own is shared with nobody.
         let charged = self.charged.as_ref().filter(|_| self.route.is_shared());
         let turn = self.desired.turn(uri, charged, wait);
         turn.map_err(|failure| failure.into_error(self.upstream.name(), true))
     }
 
-    fn about(&self, method: Method, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
-        let outgoing = Outgoing { charged: self.charged.clone(), ..about(method, uri) };
+    fn tell(&self, step: Step, uri: &str, wait: &Arc<Wait>) -> Result<Outcome, CallError> {
+        let outgoing = Outgoing { charged: self.charged.clone(), ..about(step, uri) };
         self.upstream.request(self.route, &outgoing, wait, &Aside(self))
     }
 }
 
-/// A request about one resource.
-pub(crate) fn about(method: Method, uri: &str) -> Outgoing<'static> {
+impl Step {
+    /// How long a supervisor waits for the answer. Nobody waits for the end of a subscription.
+    pub(crate) fn patience(self, config: &UpstreamConfig) -> Duration {
+        match self {
+            Step::Subscribe => config.timeout,
+            Step::Unsubscribe => config.timeout.min(CONTROL_TIMEOUT),
+        }
+    }
+}
+
+/// The request of one step.
+pub(crate) fn about(step: Step, uri: &str) -> Outgoing<'static> {
     let mut params = RawObject::default();
     params.set("uri", string(uri));
-    Outgoing::own(method, params)
+    Outgoing::own(step.method(), params)
 }
 
 /// The result of what needs none.

@@ -24,15 +24,17 @@ use crate::upstream::handshake::{declares, with_tools};
 use crate::wait::Wait;
 
 use super::backoff::Retry;
-use super::call::circuit_breaker::{DeadlineOwner, FailureClass, Opening};
+use super::call::circuit_breaker::{DeadlineOwner, FailureClass};
 use super::call::concurrency::ConcurrencyLimit;
 use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
 use super::session::Session;
 use super::session::context::{GatewaySink, Opened, SessionContext};
 use super::session::desired_subscriptions::DesiredSubscriptions;
-use super::session::resubscribe::{LogLevelTold, Resubscribing, Taken};
+use super::session::reconcile::{LogLevelTold, Reconciling, Taken};
+use super::session::single_flight::OpenedBy;
 use super::session::subscribe::about;
+use super::session::subscriptions::Step;
 use super::status::SharedHealth;
 use super::{Event, FailureReport, Report};
 use list_failures::is_unclear;
@@ -56,7 +58,7 @@ pub(super) struct Supervisor {
     pub(super) logged: u64,
     pub(super) desired: Arc<DesiredSubscriptions>,
     pub(super) level: LogLevelTold,
-    pub(super) resubscribing: Resubscribing,
+    pub(super) reconciling: Reconciling,
     pub(super) lists: Lists,
     pub(super) undeclared: UndeclaredTools,
     /// Before that it is not asked again whether the session is well.
@@ -109,13 +111,15 @@ impl Supervisor {
             };
             // One that did what it should is back at once: whoever can make it end must not close
             // the others out by that.
-            let delay = match self.transport.opening() {
+            let delay = match self.transport.opener() {
                 // A call may be answered before the lists are read.
-                Opening::BySupervisor if has_served => {
+                OpenedBy::Supervisor if has_served => {
                     restarts.next(Lived::Served(well_for.unwrap_or_default()))
                 }
-                Opening::BySupervisor => restarts.next(lived),
-                Opening::ByCalls => reopenings.next(lived, failure.asked_pause()),
+                OpenedBy::Supervisor => restarts.next(lived),
+                OpenedBy::Calls | OpenedBy::SupervisorOnDemand => {
+                    reopenings.next(lived, failure.asked_pause())
+                }
             };
             self.failed(&failure, took, delay);
             if !self.back_off(delay) {
@@ -134,9 +138,8 @@ impl Supervisor {
         let is_new = self.generation != Some(opened.generation);
         self.health.lock().opened += u64::from(is_new);
         self.generation = Some(opened.generation);
-        if self.desired.uris_or_coming().is_empty() {
-            // Who subscribes from here on tells this session, or a later one.
-            self.resubscribing.settle(opened.generation);
+        if is_new {
+            self.desired.opened(&self.context.mailbox.idle);
         }
         self.introduce(&opened);
         if is_new {
@@ -262,7 +265,8 @@ impl Supervisor {
                 let views = self.context.views.next_due_of_requests(now);
                 // One that is due already waits for another reading's end, which rings.
                 let views = views.map(|at| if at <= now { now + RELIST_INTERVAL } else { at });
-                let retries = [self.level.at(), self.resubscribing.at(), self.listening.at()];
+                let told = self.reconciling.at(&self.desired, now);
+                let retries = [self.level.at(), told, self.listening.at()];
                 let lists = [self.lists.next_due(now), views];
                 let next = retries.into_iter().chain(lists).flatten();
                 let until = refresh_at.min(sweep_at);
@@ -289,7 +293,7 @@ impl Supervisor {
     /// other upstream, have a bound of their own.
     fn start_patience(&self) -> Duration {
         let is_start =
-            self.transport.opening() == Opening::BySupervisor || self.generation.is_none();
+            self.transport.opener() == OpenedBy::Supervisor || self.generation.is_none();
         let config = &self.context.config;
         if is_start { config.start_timeout } else { config.timeout }
     }
@@ -308,7 +312,7 @@ impl Supervisor {
     /// The session is gone, or answers nothing else either.
     fn tell_again(&mut self, opened: &Opened) -> Result<(), Failure> {
         self.tell_level(opened)?;
-        self.subscribe_again(opened)
+        self.reconcile(opened)
     }
 
     /// Tells the session the level of its log messages, if it has not taken it.
@@ -340,23 +344,22 @@ impl Supervisor {
         doubt.map_or(Ok(()), |why| self.look(opened, why))
     }
 
-    /// Tells a session that was opened anew of all subscriptions that it has not taken.
-    fn subscribe_again(&mut self, opened: &Opened) -> Result<(), Failure> {
-        if !self.resubscribing.is_due(opened.generation, Instant::now()) {
+    /// Tells the session of subscriptions that it does not know of, and of those that nobody wants.
+    fn reconcile(&mut self, opened: &Opened) -> Result<(), Failure> {
+        let now = Instant::now();
+        if !self.reconciling.is_due(&self.desired, now) {
             return Ok(());
         }
         let mut doubt = None;
-        let Supervisor { resubscribing, desired, context, transport, connection, .. } = self;
-        let busy = || busy(context, context.config.timeout);
-        let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
-            let outgoing = about(Method::ResourcesSubscribe, uri);
-            let answer =
-                transport.request_open(connection, &outgoing, wait, &GatewaySink(context));
+        let Supervisor { reconciling, desired, context, transport, connection, .. } = self;
+        let mut tell = |step: Step, uri: &str| {
+            let wait = busy(context, step.patience(&context.config))?;
+            let (outgoing, own) = (about(step, uri), &GatewaySink(context));
+            let answer = transport.request_open(connection, &outgoing, &wait, own);
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer
         };
-        let failed = resubscribing.run(opened.generation, desired, &busy, &mut subscribe);
-        if let Some(what) = failed {
+        if let Some(what) = reconciling.run(desired, now, &mut tell) {
             self.warn_of(Method::ResourcesSubscribe, &what);
         }
         doubt.map_or(Ok(()), |why| self.look(opened, why))

@@ -4,8 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::limits::RELIST_INTERVAL;
-use crate::protocol::method::Method;
+use crate::limits::{ENDED_SESSION_GRACE, RELIST_INTERVAL};
+use crate::protocol::session_route::SessionSupport;
 use crate::protocol::view::ViewId;
 use crate::wait::Wait;
 
@@ -16,11 +16,12 @@ use crate::upstream::backoff::Retry;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::HttpConnection;
 use crate::upstream::session::Session;
-use crate::upstream::session::context::GatewaySink;
+use crate::upstream::session::context::{GatewaySink, pause};
 use crate::upstream::session::pool::{PooledSession, SessionPool};
+use crate::upstream::session::reconcile::Reconciling;
 use crate::upstream::session::renewal::Pace;
-use crate::upstream::session::resubscribe::Resubscribing;
 use crate::upstream::session::subscribe::about;
+use crate::upstream::session::subscriptions::Step;
 
 /// What that thread owns.
 pub(crate) struct OwnSessionSupervisor {
@@ -29,7 +30,7 @@ pub(crate) struct OwnSessionSupervisor {
     connection: HttpConnection,
     /// Of the session opened last.
     generation: u64,
-    resubscribing: Resubscribing,
+    reconciling: Reconciling,
     /// When a session that is lost, and subscribed to something, is opened anew: its client may
     /// only be waiting, so that no call would.
     reopening: Retry,
@@ -55,7 +56,7 @@ impl OwnSessionSupervisor {
             view,
             connection: HttpConnection::default(),
             generation: 0,
-            resubscribing: Resubscribing::default(),
+            reconciling: Reconciling::default(),
             reopening: Retry::default(),
             probing: Pace::default(),
             opened_at: None,
@@ -88,7 +89,7 @@ impl OwnSessionSupervisor {
                 self.look(doubted, &why);
             }
             self.reopen();
-            self.subscribe_again();
+            self.reconcile();
             if !news.list_changed.is_empty() {
                 pooled.context.views.changed(self.view, &news.list_changed, Instant::now());
             }
@@ -99,6 +100,12 @@ impl OwnSessionSupervisor {
             }
             self.rest();
         }
+        if pooled.lingers()
+            && let Ok(wait) = Wait::plain(ENDED_SESSION_GRACE)
+        {
+            // Nobody interrupts it: it ends at its deadline.
+            pause(&wait, ENDED_SESSION_GRACE).ok();
+        }
         pooled.transport.close();
         pooled.end();
         self.pool.wake();
@@ -107,12 +114,13 @@ impl OwnSessionSupervisor {
     /// Waits for news, or for what is to be done next.
     fn rest(&self) {
         let idle = self.pool.look_again(&self.pooled);
-        let subscribe_at = self.resubscribing.at().filter(|_| self.pooled.transport.is_open());
         let now = Instant::now();
+        let tell_at = self.reconciling.at(&self.pooled.desired, now);
+        let tell_at = tell_at.filter(|_| self.pooled.transport.is_open());
         let view = self.pooled.context.views.due(self.view, now);
         // One that is due already is read by another one's thread, or cannot be read now.
         let view = view.map(|at| at.max(now + RELIST_INTERVAL));
-        let next = self.reopening.at().into_iter().chain(subscribe_at).chain(view);
+        let next = self.reopening.at().into_iter().chain(tell_at).chain(view);
         let until = next.min().map_or(idle, |at| at.min(idle));
         let left = until.saturating_duration_since(Instant::now());
         // An interruption is the end, which is looked for by the caller.
@@ -123,10 +131,7 @@ impl OwnSessionSupervisor {
         if self.generation < generation {
             self.generation = generation;
             self.opened_at = Some(Instant::now());
-            if self.pooled.desired.uris_or_coming().is_empty() {
-                // Whoever subscribes from here on tells this session, or a later one.
-                self.resubscribing.settle(generation);
-            }
+            self.pooled.desired.opened(&self.pooled.context.mailbox.idle);
         }
     }
 
@@ -205,8 +210,8 @@ impl OwnSessionSupervisor {
     fn is_missing(&self) -> bool {
         let transport = &self.pooled.transport;
         !transport.is_open()
-            && !transport.refuses_sessions()
-            && !self.pooled.desired.uris().is_empty()
+            && transport.session_support() != SessionSupport::Refused
+            && self.pooled.desired.has_subscriptions()
     }
 
     /// A session that should be open is not: another one is opened after a while.
@@ -235,27 +240,21 @@ impl OwnSessionSupervisor {
         }
     }
 
-    /// Tells a session that was opened anew of all subscriptions.
-    fn subscribe_again(&mut self) {
-        if !self.pooled.transport.is_open()
-            || !self.resubscribing.is_due(self.generation, Instant::now())
-        {
+    /// Tells the session of subscriptions that it does not know of, and of those that nobody wants.
+    fn reconcile(&mut self) {
+        let OwnSessionSupervisor { reconciling, pooled, connection, generation, .. } = self;
+        let now = Instant::now();
+        if !pooled.transport.is_open() || !reconciling.is_due(&pooled.desired, now) {
             return;
         }
-        let OwnSessionSupervisor { resubscribing, pooled, connection, generation, .. } = self;
-        let context = pooled.context.clone();
-        let busy = || busy(&context, context.config.timeout);
-        let mut subscribe = |uri: &str, wait: &Arc<Wait>| {
-            let outgoing = about(Method::ResourcesSubscribe, uri);
-            let answer = pooled.transport.request_open(
-                connection,
-                &outgoing,
-                wait,
-                &GatewaySink(&context),
-            );
+        let context = &pooled.context;
+        let mut tell = |step: Step, uri: &str| {
+            let wait = busy(context, step.patience(&context.config))?;
+            let (outgoing, own) = (about(step, uri), &GatewaySink(context));
+            let answer = pooled.transport.request_open(connection, &outgoing, &wait, own);
             answer.inspect_err(|it| forget_if_gone(&pooled.transport, *generation, it))
         };
-        let failed = resubscribing.run(*generation, &pooled.desired, &busy, &mut subscribe);
+        let failed = reconciling.run(&pooled.desired, now, &mut tell);
         if let Some(what) = failed.filter(|_| !context.mailbox.is_stopped()) {
             log::warn!(target: "upstream", "{}: a client's own session could not be \
                 subscribed again: {}", context.name(), context.secrets.scrub_for_operator(&what));

@@ -14,7 +14,7 @@ use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::wait::{Interrupted, Wait};
 
-use super::http::{HttpContext, LAST_EVENT_ID, Next, Wire, read_events};
+use super::http::{HttpContext, LAST_EVENT_ID, Next, Wire, is_message, read_events};
 use super::refused_status::{Verdict, verdict};
 use crate::upstream::backoff::{Backoff, Range};
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut, malformed};
@@ -230,22 +230,20 @@ impl<'a> Exchange<'a, '_> {
     }
 
     fn take(&self, event: Event, keeper: &Option<Keeper>, seen: &mut Seen) -> Next {
+        let is_message = is_message(&event);
         if let Some(id) = event.id {
             seen.last_id = HeaderValue::try_from(id).ok();
         }
         if let Some(retry_ms) = event.retry_ms {
             seen.backoff.ask(Duration::from_millis(retry_ms));
         }
-        // Events of other names are none of MCP's, whatever they hold.
-        if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
+        if !is_message {
             return Next::More;
         }
         seen.backoff.reset();
         let max = self.http.context.limits.upstream_result_bytes;
         if event.data.len() > max {
-            let what =
-                format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
-            seen.found = Some(Err(Failure { stage: Stage::Read, ..Failure::nonsense(what) }));
+            seen.found = Some(Err(Failure::too_large(max)));
             return Next::Done;
         }
         let text = Arc::new(event.data);

@@ -14,7 +14,9 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
-use super::http::{HttpContext, LAST_EVENT_ID, Next, StreamThread, Wire, read_events};
+use super::http::{
+    HttpContext, LAST_EVENT_ID, Next, StreamThread, Wire, is_message, read_events,
+};
 use super::refused_status::{Verdict, verdict};
 use crate::upstream::backoff::SharedRetry;
 use crate::upstream::failure::{Failure, FailureKind, Refusal};
@@ -181,6 +183,7 @@ impl Listener {
     }
 
     fn take(&mut self, event: Event, keeper: &Option<Keeper>) -> Next {
+        let is_message = is_message(&event);
         if let Some(id) = event.id {
             self.last_id = HeaderValue::try_from(id).ok();
         }
@@ -190,8 +193,7 @@ impl Listener {
         if !event.data.is_empty() {
             self.sources.retry.bore_fruit();
         }
-        // Events of other names are none of MCP's, whatever they hold.
-        if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
+        if !is_message {
             return Next::More;
         }
         let http = &self.sources.http;

@@ -222,6 +222,12 @@ impl Drop for StreamThread {
     }
 }
 
+/// True of an event that holds a message: events of other names are none of MCP's, whatever they
+/// hold, and what has no data is no event (HTML, section 9.2.6).
+pub(crate) fn is_message(event: &Event) -> bool {
+    !event.data.is_empty() && matches!(event.name.as_str(), "" | "message")
+}
+
 /// Why a stream of events was left.
 #[derive(Debug)]
 pub(crate) enum StreamEnd {

@@ -21,7 +21,7 @@ use crate::thread::spawn;
 use crate::wait::Wait;
 
 use super::answer::Response;
-use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
+use super::http::{HttpContext, Next, StreamThread, Wire, is_message, read_events};
 use super::refused_status::error_text;
 use super::{Channel, Closing, RequestAttempt};
 use crate::upstream::failure::{Failure, FailureKind, Refusal, cut};
@@ -306,8 +306,7 @@ impl Reader {
             self.told(Ok(shared));
             return Ok(Next::More);
         };
-        // Events of other names are none of MCP's, whatever they hold.
-        if !matches!(event.name.as_str(), "" | "message") {
+        if !is_message(&event) {
             return Ok(Next::More);
         }
         let max = self.http.context.limits.upstream_result_bytes;
@@ -318,31 +317,15 @@ impl Reader {
             if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
                 && result.get().len() > max
             {
-                let what = format!(
-                    "its answer is larger than limits.upstream_result_bytes ({max} bytes)"
-                );
-                let failure = Failure { stage: Stage::Read, ..Failure::nonsense(what) };
-                return shared.pending.fail(Some(*id), &failure);
+                return shared.pending.fail(Some(*id), &Failure::too_large(max));
             }
             let context = &self.http.context;
-            match hear_shared(context, &shared.pending, incoming, &shared.wire) {
-                Some(Incoming::Nonsense(what)) => {
-                    if let Some(more) = self.nonsense.turn() {
-                        log::warn!(target: "upstream", "{}: an event is no message: {what}{more}",
-                            context.name());
-                    }
-                }
-                Some(
-                    Incoming::Answer { .. }
-                    | Incoming::Malformed { .. }
-                    | Incoming::Progress { .. }
-                    | Incoming::ListChanged(_)
-                    | Incoming::Withdrawn(_)
-                    | Incoming::Notice(_)
-                    | Incoming::Misread { .. }
-                    | Incoming::Ask { .. },
-                )
-                | None => (),
+            let left = hear_shared(context, &shared.pending, incoming, &shared.wire);
+            if let Some(Incoming::Nonsense(what)) = left
+                && let Some(more) = self.nonsense.turn()
+            {
+                log::warn!(target: "upstream", "{}: an event is no message: {what}{more}",
+                    context.name());
             }
         });
         if let Err(Stopped) = read {

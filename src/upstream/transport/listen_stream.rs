@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, Method as HttpMethod};
 
 use crate::error::Stage;
-use crate::limits::{SUPERSEDED_STREAM_TIME, SUPERSEDED_STREAMS_MAX, UPSTREAM_DRAIN_BYTES_MAX};
+use crate::limits::{SUPERSEDED_STREAM_TIME, SUPERSEDED_STREAMS_MAX};
 use crate::protocol::call::Notice;
 use crate::protocol::headers::is_event_stream;
 use crate::protocol::jsonrpc::{RpcError, code};
@@ -19,7 +19,8 @@ use crate::protocol::sse::Event;
 use crate::thread::spawn;
 use crate::wait::Wait;
 
-use super::http::{HttpContext, Next, StreamThread, Wire, read_events};
+use super::http::{HttpContext, Next, StreamThread, Wire, is_message, read_events};
+use super::refused_status::error_text;
 use super::stateless_http::{answer_to, refusal};
 use super::superseded_stream::Superseded;
 use crate::upstream::backoff::{Range, SharedRetry};
@@ -259,8 +260,7 @@ impl Listener {
         let content_type = answer.header("content-type").unwrap_or_default();
         if answer.status != 200 || !is_event_stream(content_type) {
             self.asked = answer.refusal().asked_pause();
-            let body = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
-            let text = String::from_utf8_lossy(&body.unwrap_or_default()).into_owned();
+            let text = error_text(&mut answer);
             return match answer_to(&text, id) {
                 Some(Err(error)) => Ok(self.refused(version, &error)),
                 Some(Ok(_)) => Ok(Left::Ended),
@@ -318,8 +318,7 @@ impl Listener {
 
     fn take(&mut self, event: Event, id: u64, version: u64, left: &mut Left) -> Next {
         let mut next = Next::More;
-        // Events of other names are none of MCP's, whatever they hold.
-        if event.data.is_empty() || !matches!(event.name.as_str(), "" | "message") {
+        if !is_message(&event) {
             return next;
         }
         let (text, http) = (Arc::new(event.data), self.http.clone());

@@ -65,8 +65,7 @@ impl OverHttp {
     ) -> Connected {
         match question {
             Probe::Discover => {
-                let known = [Purpose::Recheck(Era::Modern), Purpose::Confirm(Era::Modern)];
-                if known.contains(&purpose) {
+                if matches!(purpose, Purpose::Recheck(Era::Modern, _)) {
                     return Connected::AsKnown;
                 }
             }
@@ -103,8 +102,7 @@ impl Transport for OverHttp {
                     context.name(), context.scrubbed(failure.clone()).message);
             }
             let step = negotiation.next(heard);
-            let known = [Purpose::Recheck(Era::Legacy), Purpose::Confirm(Era::Legacy)];
-            if is_declined && known.contains(&purpose) {
+            if is_declined && matches!(purpose, Purpose::Recheck(Era::Legacy, _)) {
                 return Ok(Connected::AsKnown);
             }
             let told = match (question, refused.take()) {

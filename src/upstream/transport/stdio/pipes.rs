@@ -180,40 +180,27 @@ fn take_line(transport: &Arc<ChildLink>, line: Line, keeper: &Option<Keeper>, ta
         if let Incoming::Answer { id: Some(id), outcome: Ok(result) } = &incoming
             && result.get().len() > max
         {
-            let what =
-                format!("its answer is larger than limits.upstream_result_bytes ({max} bytes)");
-            let failure = Failure { stage: Stage::Read, ..Failure::nonsense(what) };
-            return transport.pending.fail(Some(*id), &failure);
+            return transport.pending.fail(Some(*id), &Failure::too_large(max));
         }
         let left = if transport.is_modern() {
             hear_child(transport, incoming)
         } else {
             hear_shared(&transport.context, &transport.pending, incoming, transport)
         };
-        match left {
-            Some(
-                Incoming::Nonsense(_) | Incoming::Answer { .. } | Incoming::Malformed { .. },
-            ) => {
-                transport.note_nonsense();
-                if let Some(more) = talk.nonsense.turn() {
-                    // From its first answer on it may be part of a result.
-                    let text = if transport.has_answered() {
-                        format!("a line of {} bytes", text.len())
-                    } else {
-                        cut(&transport.context.secrets.scrub_for_operator(&text))
-                    };
-                    log::warn!(target: "upstream", "{name}: on its output is no message: {text}{more}");
-                }
+        if let Some(
+            Incoming::Nonsense(_) | Incoming::Answer { .. } | Incoming::Malformed { .. },
+        ) = left
+        {
+            transport.note_nonsense();
+            if let Some(more) = talk.nonsense.turn() {
+                // From its first answer on it may be part of a result.
+                let text = if transport.has_answered() {
+                    format!("a line of {} bytes", text.len())
+                } else {
+                    cut(&transport.context.secrets.scrub_for_operator(&text))
+                };
+                log::warn!(target: "upstream", "{name}: on its output is no message: {text}{more}");
             }
-            Some(
-                Incoming::Progress { .. }
-                | Incoming::ListChanged(_)
-                | Incoming::Withdrawn(_)
-                | Incoming::Notice(_)
-                | Incoming::Misread { .. }
-                | Incoming::Ask { .. },
-            )
-            | None => (),
         }
     });
 }
