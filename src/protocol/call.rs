@@ -371,6 +371,8 @@ pub trait CallSink {
     fn has_client(&self) -> bool {
         true
     }
+    /// The request is about to be sent over the session with the server that has this number.
+    fn sent_over(&self, _session: u64) {}
 }
 
 /// A request on its way to a server. The session that sends it mints its id, which is the

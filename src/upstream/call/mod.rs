@@ -199,4 +199,8 @@ impl CallSink for Lending<'_> {
     fn has_client(&self) -> bool {
         self.inner.has_client()
     }
+
+    fn sent_over(&self, session: u64) {
+        self.inner.sent_over(session);
+    }
 }

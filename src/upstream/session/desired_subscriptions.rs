@@ -11,7 +11,7 @@ use crate::protocol::subscriber::Subscriber;
 use crate::shares::NotTaken;
 use crate::wait::Wait;
 
-use super::subscriptions::{Step, Subscriptions};
+use super::subscriptions::{SessionNumber, Step, Subscriptions};
 use crate::upstream::failure::{Failure, FailureKind};
 
 /// What is wanted over the session of one upstream. The upstream that takes its place shares the
@@ -53,8 +53,6 @@ impl State {
 pub(crate) struct UriLock<'a> {
     desired: &'a DesiredSubscriptions,
     uri: String,
-    /// The session that is told.
-    session: u64,
 }
 
 impl DesiredSubscriptions {
@@ -79,14 +77,14 @@ impl DesiredSubscriptions {
         DesiredSubscriptions { ordinal: state.n_shared, shared: self.shared.clone() }
     }
 
-    /// The session was opened anew: its server knows of nothing. `supervisor` is woken from here on
-    /// when the server is to be told something.
-    pub(crate) fn opened(&self, supervisor: &Arc<Wait>) {
+    /// The session of that generation was opened anew: its server knows of nothing but what it was
+    /// told since. `supervisor` is woken from here on when the server is to be told something.
+    pub(crate) fn opened(&self, generation: u64, supervisor: &Arc<Wait>) {
         let mut state = self.lock();
         if self.ordinal >= state.ordinal {
             state.ordinal = self.ordinal;
             state.supervisor = Some(supervisor.clone());
-            state.set.opened();
+            state.set.opened(SessionNumber { upstream: self.ordinal, generation });
         }
     }
 
@@ -140,8 +138,8 @@ impl DesiredSubscriptions {
                 let entered = state.set.enter(uri, charged);
                 let entered =
                     entered.map_err(|why| refused(why, state.set.share_of(charged)))?;
-                if let Some(session) = entered {
-                    return Ok(UriLock { desired: self, uri: uri.to_owned(), session });
+                if entered {
+                    return Ok(UriLock { desired: self, uri: uri.to_owned() });
                 }
                 if !state.waiting.iter().any(is_mine) {
                     state.waiting.push((uri.to_owned(), wait.clone()));
@@ -160,8 +158,8 @@ impl DesiredSubscriptions {
         if state.ordinal != self.ordinal {
             return None;
         }
-        let (uri, step, session) = state.set.enter_next()?;
-        Some((UriLock { desired: self, uri, session }, step))
+        let (uri, step) = state.set.enter_next()?;
+        Some((UriLock { desired: self, uri }, step))
     }
 
     /// For the supervisor: what was put off is told again.
@@ -205,9 +203,10 @@ impl UriLock<'_> {
         self.desired.lock().set.unwant(&self.uri, subscriber);
     }
 
-    /// The server has taken what it was told.
-    pub(crate) fn told(&self, step: Step) {
-        self.desired.lock().set.told(&self.uri, step, self.session);
+    /// The server has taken what it was told on the session of that generation.
+    pub(crate) fn told(&self, step: Step, generation: u64) {
+        let session = SessionNumber { upstream: self.desired.ordinal, generation };
+        self.desired.lock().set.told(&self.uri, step, session);
     }
 
     /// The server has not taken it: it is told again when the supervisor resumes.
@@ -271,9 +270,9 @@ mod tests {
     fn the_supervisor_is_woken_when_the_last_subscriber_is_forgotten() {
         let (desired, one) = (DesiredSubscriptions::default(), Subscriber::fresh());
         let supervisor = wait(5000);
-        desired.opened(&supervisor);
+        desired.opened(1, &supervisor);
         let turn = desired.turn("a:", None, &wait(5000)).unwrap();
-        turn.told(Step::Subscribe);
+        turn.told(Step::Subscribe, 1);
         turn.add(one, None);
         drop(turn);
         assert!(!desired.has_due() && !desired.has_no_subscriptions());
@@ -281,7 +280,7 @@ mod tests {
         assert_eq!(supervisor.until(None, None), Ok(Woken::Bell));
         let (turn, step) = desired.next().unwrap();
         assert_eq!((turn.uri(), step), ("a:", Step::Unsubscribe));
-        turn.told(step);
+        turn.told(step, 1);
         drop(turn);
         assert!(!desired.has_steps());
     }
@@ -290,24 +289,24 @@ mod tests {
     fn of_those_that_share_a_set_the_newest_with_a_session_tells_its_server() {
         let (old, one, supervisor) =
             (DesiredSubscriptions::default(), Subscriber::fresh(), wait(5000));
-        old.opened(&supervisor);
+        old.opened(1, &supervisor);
         let turn = old.turn("a:", None, &wait(5000)).unwrap();
-        turn.told(Step::Subscribe);
+        turn.told(Step::Subscribe, 1);
         turn.add(one, None);
         drop(turn);
         let new = old.successor();
         assert_eq!(new.uris(), ["a:"]);
         assert!(!old.has_steps() && !new.has_steps());
         let late = old.turn("b:", None, &wait(5000)).unwrap();
-        new.opened(&supervisor);
-        late.told(Step::Subscribe);
+        new.opened(1, &supervisor);
+        late.told(Step::Subscribe, 1);
         late.add(one, None);
         drop(late);
-        old.opened(&supervisor);
+        old.opened(1, &supervisor);
         assert!(old.next().is_none() && !old.has_steps());
         let told: Vec<_> = std::iter::from_fn(|| {
             let (turn, step) = new.next()?;
-            turn.told(step);
+            turn.told(step, 1);
             Some((turn.uri().to_owned(), step))
         })
         .collect();

@@ -280,6 +280,7 @@ impl Session {
                 Some(current) => current,
                 None => self.current(For::Call, connection, wait)?,
             };
+            sink.sent_over(generation);
             let failure = match self.attempt(connection, generation, &open, attempt) {
                 Ok(outcome) => {
                     if attempt.is_replay {

@@ -79,11 +79,12 @@ impl Reconciling {
         if self.is_due(desired, now) { Some(now) } else { self.retry.at() }
     }
 
-    /// Tells the server what is due, but no more than [`SUBSCRIPTIONS_A_TURN`]: the supervisor has
+    /// Tells the session of that generation what is due, but no more than [`SUBSCRIPTIONS_A_TURN`]: the supervisor has
     /// other duties. Gives what is to be logged of a resource that could not be subscribed to.
     pub(crate) fn run(
         &mut self,
         desired: &DesiredSubscriptions,
+        generation: u64,
         now: Instant,
         tell: Tell<'_>,
     ) -> Option<String> {
@@ -103,7 +104,7 @@ impl Reconciling {
                 }
                 // What the server does not end when it is asked to, it will not end later either.
                 Taken::Failed { .. } | Taken::Settled => {
-                    turn.told(step);
+                    turn.told(step, generation);
                     continue;
                 }
             };
@@ -204,11 +205,11 @@ mod tests {
             let who = Subscriber::fresh();
             let turn = desired.turn(uri, None, &wait).unwrap();
             turn.add(who, None);
-            turn.told(Step::Subscribe);
+            turn.told(Step::Subscribe, 0);
             who
         };
         let subscribers = uris.iter().map(subscribe).collect();
-        desired.opened(&wait);
+        desired.opened(1, &wait);
         (desired, subscribers)
     }
 
@@ -234,7 +235,7 @@ mod tests {
         for n in [SUBSCRIPTIONS_A_TURN, n_more] {
             assert_eq!(reconciling.at(&desired, now), Some(now));
             let mut n_told = 0;
-            let told = reconciling.run(&desired, now, &mut |_, _| {
+            let told = reconciling.run(&desired, 1, now, &mut |_, _| {
                 n_told += 1;
                 ok()
             });
@@ -248,11 +249,11 @@ mod tests {
         let (desired, subscribers) = wanted(&named(&["a:", "b:"]));
         let (mut reconciling, mut told) = (Reconciling::default(), Vec::new());
         let now = Instant::now();
-        reconciling.run(&desired, now, &mut |_, _| ok());
+        reconciling.run(&desired, 1, now, &mut |_, _| ok());
         for (uri, who) in ["a:", "b:"].into_iter().zip(&subscribers) {
             desired.forget(uri, *who);
         }
-        reconciling.run(&desired, now, &mut |step, uri| {
+        reconciling.run(&desired, 1, now, &mut |step, uri| {
             told.push((step, uri.to_owned()));
             silent()
         });
@@ -261,7 +262,7 @@ mod tests {
         let at = reconciling.at(&desired, now).unwrap();
         assert!(at > now && reconciling.is_due(&desired, at));
         let mut n_told = 0;
-        reconciling.run(&desired, at, &mut |_, _| {
+        reconciling.run(&desired, 1, at, &mut |_, _| {
             n_told += 1;
             ok()
         });
@@ -283,14 +284,14 @@ mod tests {
             Ok(Outcome::Error { server, error: RpcError::new(-32000, "not this one") })
         };
         let now = Instant::now();
-        assert!(reconciling.run(&desired, now, &mut { refuse_a }).is_some());
+        assert!(reconciling.run(&desired, 1, now, &mut { refuse_a }).is_some());
         assert!(!reconciling.is_due(&desired, now));
         // The other one is told of at once, also while that is waited for.
         desired.forget("b:", subscribers[1]);
         assert!(reconciling.is_due(&desired, now));
-        assert_eq!(reconciling.run(&desired, now, &mut { refuse_a }), None);
+        assert_eq!(reconciling.run(&desired, 1, now, &mut { refuse_a }), None);
         let at = reconciling.at(&desired, now).unwrap();
-        assert_eq!(reconciling.run(&desired, at, &mut { refuse_a }), None, "it is known");
+        assert_eq!(reconciling.run(&desired, 1, at, &mut { refuse_a }), None, "it is known");
     }
 
     fn refused(asked: Option<Duration>) -> Taken {

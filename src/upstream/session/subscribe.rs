@@ -1,6 +1,7 @@
 //! Subscriptions, over a client's own session or over the shared one: that one subscribes to a
 //! resource with the first who wants to hear of it, and takes that back with the last.
 
+use std::cell::Cell;
 use std::sync::Arc;
 use std::time::Duration;
 
@@ -66,7 +67,7 @@ impl Upstream {
                 who.forget();
                 return outcome;
             }
-            turn.told(Step::Subscribe);
+            turn.told(Step::Subscribe, session.told_over.get());
         }
         turn.add(who.subscriber(), session.charged.clone());
         // Looked at last: whoever forgets out of turn from here on finds the subscriber above.
@@ -122,7 +123,8 @@ impl Upstream {
         let client = route.client();
         let desired = client
             .map_or_else(|| self.desired.clone(), |client| self.pool.desired(&client.session));
-        SubscriberSession { upstream: self, route, charged, desired }
+        let told_over = Cell::new(0);
+        SubscriberSession { upstream: self, route, charged, desired, told_over }
     }
 }
 
@@ -132,6 +134,8 @@ struct SubscriberSession<'a> {
     route: SessionRoute<'a>,
     charged: Option<PrincipalId>,
     desired: Arc<DesiredSubscriptions>,
+    /// The generation of the session over which the server was told last.
+    told_over: Cell<u64>,
 }
 
 impl Drop for SubscriberSession<'_> {
@@ -162,6 +166,10 @@ impl CallSink for Aside<'_> {
     fn has_client(&self) -> bool {
         false
     }
+
+    fn sent_over(&self, session: u64) {
+        self.0.told_over.set(session);
+    }
 }
 
 impl SubscriberSession<'_> {
@@ -179,7 +187,7 @@ impl SubscriberSession<'_> {
             return Ok(nothing());
         }
         let outcome = self.tell(Step::Unsubscribe, uri, wait);
-        turn.told(Step::Unsubscribe);
+        turn.told(Step::Unsubscribe, self.told_over.get());
         outcome
     }
 

@@ -37,8 +37,16 @@ pub(crate) struct Subscriptions {
     /// The resources of which the server is to be told something, in turns of those whose share
     /// they take: one who wants or leaves very many does not hold up the others.
     due: Turns<PrincipalId, String>,
-    /// Counts the sessions: what one was told, the next does not know.
-    session: u64,
+    /// The session that is open now, or was open last.
+    session: SessionNumber,
+}
+
+/// The number of one session, which grows with each: that of the upstream among those that share
+/// the set, and the session's generation there.
+#[derive(Debug, Default, Clone, Copy, PartialEq, Eq, PartialOrd, Ord)]
+pub(crate) struct SessionNumber {
+    pub(crate) upstream: u64,
+    pub(crate) generation: u64,
 }
 
 #[derive(Default)]
@@ -49,8 +57,9 @@ struct Subscription {
     subscribers: HashMap<Subscriber, Option<PrincipalId>>,
     /// Whose share the resource takes: that of one of them, once there is one.
     charged: Option<PrincipalId>,
-    /// The server has agreed to the subscription on the session that is open now.
-    is_confirmed: bool,
+    /// The session on which the server has agreed to the subscription last. A later one does not
+    /// know of it.
+    confirmed: Option<SessionNumber>,
     /// Somebody is telling the server about it.
     is_busy: bool,
     queued: Queued,
@@ -72,7 +81,7 @@ impl Default for Subscriptions {
             by_uri: BTreeMap::new(),
             shares: Shares::long_held(UPSTREAM_SUBSCRIPTIONS_MAX),
             due: Turns::default(),
-            session: 0,
+            session: SessionNumber::default(),
         }
     }
 }
@@ -82,8 +91,10 @@ impl Subscription {
         !self.subscribers.is_empty()
     }
 
-    fn step(&self) -> Option<Step> {
-        match (self.is_wanted(), self.is_confirmed) {
+    /// What the server of that session, or of a later one, is to be told.
+    fn step(&self, session: SessionNumber) -> Option<Step> {
+        let is_confirmed = self.confirmed.is_some_and(|confirmed| confirmed >= session);
+        match (self.is_wanted(), is_confirmed) {
             (true, false) => Some(Step::Subscribe),
             (false, true) => Some(Step::Unsubscribe),
             (true, true) | (false, false) => None,
@@ -103,12 +114,12 @@ impl Subscription {
 }
 
 impl Subscriptions {
-    /// The session was opened anew: its server knows of nothing.
-    pub(crate) fn opened(&mut self) {
-        self.session += 1;
+    /// A session was opened anew: its server knows of what it was told meanwhile, and of nothing
+    /// else.
+    pub(crate) fn opened(&mut self, session: SessionNumber) {
+        self.session = session;
         self.due = Turns::default();
         for it in self.by_uri.values_mut() {
-            it.is_confirmed = false;
             if it.queued == Queued::Due {
                 it.queued = Queued::No;
             }
@@ -116,9 +127,8 @@ impl Subscriptions {
         self.settle_all();
     }
 
-    /// Lets the caller alone tell the server about a resource, until it leaves. Gives the session
-    /// that is told; none where somebody else does it. `charged`: whose share the resource takes
-    /// where it is not known yet.
+    /// Lets the caller alone tell the server about a resource, until it leaves. False where
+    /// somebody else does it. `charged`: whose share the resource takes where it is not known yet.
     ///
     /// # Errors
     /// There is no share left.
@@ -126,7 +136,7 @@ impl Subscriptions {
         &mut self,
         uri: &str,
         charged: Option<&PrincipalId>,
-    ) -> Result<Option<u64>, NotTaken> {
+    ) -> Result<bool, NotTaken> {
         let it = match self.by_uri.entry(uri.to_owned()) {
             Entry::Occupied(entry) => entry.into_mut(),
             Entry::Vacant(entry) => {
@@ -135,8 +145,7 @@ impl Subscriptions {
                 entry.insert(Subscription { charged, ..Subscription::default() })
             }
         };
-        let is_free = !std::mem::replace(&mut it.is_busy, true);
-        Ok(is_free.then_some(self.session))
+        Ok(!std::mem::replace(&mut it.is_busy, true))
     }
 
     /// The share of somebody of all that can be subscribed to.
@@ -144,17 +153,16 @@ impl Subscriptions {
         self.shares.share_of(charged)
     }
 
-    /// Enters the next resource of which the server is to be told something; gives what, and the
-    /// session that is told.
-    pub(crate) fn enter_next(&mut self) -> Option<(String, Step, u64)> {
+    /// Enters the next resource of which the server is to be told something; gives what.
+    pub(crate) fn enter_next(&mut self) -> Option<(String, Step)> {
         loop {
             let (_, uri) = self.due.pop()?;
             let Some(it) = self.by_uri.get_mut(&uri) else { continue };
             it.queued = Queued::No;
-            match it.step() {
+            match it.step(self.session) {
                 Some(step) if !it.is_busy => {
                     it.is_busy = true;
-                    return Some((uri, step, self.session));
+                    return Some((uri, step));
                 }
                 // Whoever is at it puts it back into the queue, if anything is left to do.
                 Some(_) | None => self.settle(&uri),
@@ -162,10 +170,11 @@ impl Subscriptions {
         }
     }
 
-    /// The server of that session has taken what it was told.
-    pub(crate) fn told(&mut self, uri: &str, step: Step, session: u64) {
+    /// The server has taken what it was told on that session, of whose opening the set may not have
+    /// heard yet.
+    pub(crate) fn told(&mut self, uri: &str, step: Step, session: SessionNumber) {
         if let Some(it) = self.by_uri.get_mut(uri) {
-            it.is_confirmed = step == Step::Subscribe && session == self.session;
+            it.confirmed = (step == Step::Subscribe).then_some(session);
         }
     }
 
@@ -246,7 +255,7 @@ impl Subscriptions {
         if it.is_busy || it.queued == Queued::Due {
             return;
         }
-        if it.step().is_some() {
+        if it.step(self.session).is_some() {
             if it.queued == Queued::No {
                 it.queued = Queued::Due;
                 self.due.push(it.charged.as_ref(), uri.to_owned());
@@ -266,14 +275,23 @@ impl Subscriptions {
 mod tests {
     use super::*;
 
+    fn session(generation: u64) -> SessionNumber {
+        SessionNumber { upstream: 0, generation }
+    }
+
+    /// A later session than all before.
+    fn open_another(set: &mut Subscriptions) {
+        set.opened(session(set.session.generation + 1));
+    }
+
     fn key(name: &str) -> Option<PrincipalId> {
         Some(PrincipalId::Key(name.into()))
     }
 
     /// One more who wants a resource, which the server confirms.
     fn subscribed(set: &mut Subscriptions, uri: &str, who: Subscriber) {
-        let session = set.enter(uri, None).unwrap().unwrap();
-        set.told(uri, Step::Subscribe, session);
+        assert!(set.enter(uri, None).unwrap());
+        set.told(uri, Step::Subscribe, set.session);
         set.want(uri, who, None);
         set.leave(uri);
     }
@@ -281,8 +299,8 @@ mod tests {
     /// What the server is told now, and takes.
     fn steps(set: &mut Subscriptions) -> Vec<(String, Step)> {
         let next = || {
-            let (uri, step, session) = set.enter_next()?;
-            set.told(&uri, step, session);
+            let (uri, step) = set.enter_next()?;
+            set.told(&uri, step, set.session);
             set.leave(&uri);
             Some((uri, step))
         };
@@ -314,20 +332,20 @@ mod tests {
     #[test]
     fn what_nobody_wants_and_the_server_does_not_know_of_is_forgotten() {
         let (mut set, who) = (Subscriptions::default(), Subscriber::fresh());
-        set.enter("a:", None).unwrap().unwrap();
+        assert!(set.enter("a:", None).unwrap());
         assert!(!set.is_idle(), "somebody is at it");
         set.leave("a:");
         assert!(set.by_uri.is_empty() && !set.has_steps());
         subscribed(&mut set, "a:", who);
-        set.opened();
+        open_another(&mut set);
         set.unwant("a:", who);
         assert_eq!(steps(&mut set), []);
         assert!(set.by_uri.is_empty());
         // Told of by somebody while the server is asked again: that is the last word.
         subscribed(&mut set, "a:", who);
-        let session = set.enter("a:", None).unwrap().unwrap();
+        assert!(set.enter("a:", None).unwrap());
         set.unwant("a:", who);
-        set.told("a:", Step::Unsubscribe, session);
+        set.told("a:", Step::Unsubscribe, set.session);
         set.leave("a:");
         assert!(set.by_uri.is_empty());
     }
@@ -339,11 +357,12 @@ mod tests {
             subscribed(&mut set, uri, who);
         }
         set.unwant("b:", who);
-        set.opened();
+        open_another(&mut set);
         assert_eq!(steps(&mut set), [step("a:", Step::Subscribe), step("c:", Step::Subscribe)]);
         // What an older session was told says nothing of this one.
-        let older = set.enter("d:", None).unwrap().unwrap();
-        set.opened();
+        let older = set.session;
+        assert!(set.enter("d:", None).unwrap());
+        open_another(&mut set);
         assert_eq!(steps(&mut set).len(), 2);
         set.told("d:", Step::Subscribe, older);
         set.want("d:", who, None);
@@ -352,14 +371,31 @@ mod tests {
     }
 
     #[test]
+    fn a_session_is_told_once_although_the_set_hears_late_that_it_is_open() {
+        let (mut set, who) = (Subscriptions::default(), Subscriber::fresh());
+        // The caller's own request opens the session.
+        assert!(set.enter("a:", None).unwrap());
+        set.told("a:", Step::Subscribe, session(1));
+        set.want("a:", who, None);
+        set.leave("a:");
+        assert!(!set.has_due());
+        set.opened(session(1));
+        assert_eq!(steps(&mut set), []);
+        set.opened(session(2));
+        assert_eq!(steps(&mut set), [step("a:", Step::Subscribe)]);
+        // Another upstream that shares the set counts its sessions anew.
+        set.opened(SessionNumber { upstream: 1, generation: 1 });
+        assert_eq!(steps(&mut set), [step("a:", Step::Subscribe)]);
+    }
+
+    #[test]
     fn one_at_a_time_tells_the_server_of_a_resource() {
         let (mut set, who) = (Subscriptions::default(), Subscriber::fresh());
         subscribed(&mut set, "a:", who);
-        let first = set.enter("a:", None).unwrap();
-        assert!(first.is_some() && set.enter("a:", None).unwrap().is_none());
-        assert!(set.enter("b:", None).unwrap().is_some());
+        assert!(set.enter("a:", None).unwrap() && !set.enter("a:", None).unwrap());
+        assert!(set.enter("b:", None).unwrap());
         set.leave("b:");
-        set.opened();
+        open_another(&mut set);
         assert_eq!(set.enter_next(), None, "somebody is at it");
         set.leave("a:");
         assert_eq!(steps(&mut set), [step("a:", Step::Subscribe)]);
@@ -371,20 +407,20 @@ mod tests {
         for uri in ["a:", "b:"] {
             subscribed(&mut set, uri, who);
         }
-        set.opened();
-        let (uri, _, _) = set.enter_next().unwrap();
+        open_another(&mut set);
+        let (uri, _) = set.enter_next().unwrap();
         set.put_off(&uri);
         set.leave(&uri);
         assert_eq!(steps(&mut set), [step("b:", Step::Subscribe)]);
-        set.opened();
+        open_another(&mut set);
         assert_eq!(steps(&mut set), [step("b:", Step::Subscribe)]);
         assert!(!set.has_due() && set.has_steps());
         set.resume();
         assert_eq!(steps(&mut set), [step("a:", Step::Subscribe)]);
         assert!(!set.has_steps());
         // One that nobody wants meanwhile is not waited for.
-        set.opened();
-        let (uri, _, _) = set.enter_next().unwrap();
+        open_another(&mut set);
+        let (uri, _) = set.enter_next().unwrap();
         set.put_off(&uri);
         set.leave(&uri);
         set.unwant(&uri, who);
@@ -397,8 +433,8 @@ mod tests {
         for n in 0..1000 {
             for name in ["hog", "victim"].into_iter().take(if n < 10 { 2 } else { 1 }) {
                 let uri = format!("{name}:{n}");
-                let session = set.enter(&uri, key(name).as_ref()).unwrap().unwrap();
-                set.told(&uri, Step::Subscribe, session);
+                assert!(set.enter(&uri, key(name).as_ref()).unwrap());
+                set.told(&uri, Step::Subscribe, set.session);
                 set.want(&uri, who, key(name));
                 set.leave(&uri);
             }
@@ -416,8 +452,8 @@ mod tests {
         let mut subscribe = |name: &str, n: usize| {
             let uri = format!("{name}:{n}");
             let entered = set.enter(&uri, key(name).as_ref());
-            if let Ok(Some(session)) = entered {
-                set.told(&uri, Step::Subscribe, session);
+            if let Ok(true) = entered {
+                set.told(&uri, Step::Subscribe, set.session);
                 set.want(&uri, one, key(name));
                 set.leave(&uri);
             }

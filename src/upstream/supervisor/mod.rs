@@ -139,7 +139,7 @@ impl Supervisor {
         self.health.lock().opened += u64::from(is_new);
         self.generation = Some(opened.generation);
         if is_new {
-            self.desired.opened(&self.context.mailbox.idle);
+            self.desired.opened(opened.generation, &self.context.mailbox.idle);
         }
         self.introduce(&opened);
         if is_new {
@@ -359,7 +359,7 @@ impl Supervisor {
             doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
             answer
         };
-        if let Some(what) = reconciling.run(desired, now, &mut tell) {
+        if let Some(what) = reconciling.run(desired, opened.generation, now, &mut tell) {
             self.warn_of(Method::ResourcesSubscribe, &what);
         }
         doubt.map_or(Ok(()), |why| self.look(opened, why))

@@ -131,7 +131,7 @@ impl OwnSessionSupervisor {
         if self.generation < generation {
             self.generation = generation;
             self.opened_at = Some(Instant::now());
-            self.pooled.desired.opened(&self.pooled.context.mailbox.idle);
+            self.pooled.desired.opened(generation, &self.pooled.context.mailbox.idle);
         }
     }
 
@@ -254,7 +254,7 @@ impl OwnSessionSupervisor {
             let answer = pooled.session.request_open(connection, &outgoing, &wait, own);
             answer.inspect_err(|it| forget_if_gone(&pooled.session, *generation, it))
         };
-        let failed = reconciling.run(&pooled.desired, now, &mut tell);
+        let failed = reconciling.run(&pooled.desired, *generation, now, &mut tell);
         if let Some(what) = failed.filter(|_| !context.mailbox.is_stopped()) {
             log::warn!(target: "upstream", "{}: a client's own session could not be \
                 subscribed again: {}", context.name(), context.secrets.scrub_for_operator(&what));

@@ -139,6 +139,21 @@ fn a_client_subscribes_over_its_own_session_and_hears_there() {
 }
 
 #[test]
+fn a_subscription_that_opens_the_own_session_is_made_once() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    for door in DOORS {
+        let n_before = of_method(&upstream.received(), "resources/subscribe").len();
+        let alice = Duplex::to(&gateway, door).named("alice").open();
+        subscribe(&alice, TEXT_URI);
+        stays_so("it is subscribed once", Duration::from_millis(300), || {
+            of_method(&upstream.received(), "resources/subscribe").len() == n_before + 1
+        });
+        alice.end();
+    }
+}
+
+#[test]
 fn what_is_subscribed_over_an_own_session_ends_with_it() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::before(&upstream.url());
