@@ -2,9 +2,9 @@
 
 use std::sync::{Arc, MutexGuard};
 
+use crate::fair_shares::{NotTaken, Shares};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::raw::Raw;
-use crate::shares::{NotTaken, Shares};
 use crate::sync::Mutex;
 
 #[derive(Debug)]

@@ -20,9 +20,9 @@ use rustix::net::{
     SendAncillaryMessage, SendFlags, SocketFlags, SocketType,
 };
 
+use super::service_manager;
 use crate::http::{Inherited, PassedOn};
 use crate::limits::{FOLLOWED_TIMEOUT, FOLLOWER_END_TIMEOUT, FOLLOWER_START_TIMEOUT};
-use crate::service;
 use crate::thread::StopReason;
 
 /// A variable that is set for a process that replaces another one.
@@ -160,7 +160,7 @@ pub fn start(
         admin.given_up();
     }
     let pid = child.id();
-    service::followed_by(pid);
+    service_manager::followed_by(pid);
     log::info!("process {pid} serves from here on; this one ends with what it has");
     // The end of the connection tells the new process that it is the service from here on.
     drop(ours);

@@ -11,15 +11,15 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{Receiver, Sender, bounded};
 
+use super::service_manager;
 use crate::catalogue::refresher::Configure;
 use crate::config::{Changes, Config, Overrides, Problem, Reloaded, UpstreamConfig};
 use crate::downstream::Front;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
+use crate::listening::admission;
 use crate::pipeline::AccessLog;
-use crate::service;
-use crate::serving::admission;
+use crate::telemetry::counters::reloads;
 use crate::telemetry::log::LogControl;
-use crate::telemetry::metrics::reloads;
 use crate::thread::{self, Joined, StopReason};
 use crate::upstream::Upstreams;
 
@@ -238,9 +238,9 @@ impl Reload {
     }
 
     fn reload(&mut self) -> Reloaded {
-        service::reloading();
+        service_manager::reloading();
         let reloaded = self.read_again();
-        service::ready();
+        service_manager::ready();
         reloaded
     }
 

@@ -4,12 +4,12 @@ use std::io;
 
 use crossbeam_channel::bounded;
 
+use super::service_manager;
 use crate::config::Config;
 use crate::gateway::Gateway;
 use crate::handover::{Inheritance, NotFollowed};
+use crate::listening::Clients;
 use crate::reload::{self, Source};
-use crate::service;
-use crate::serving::Clients;
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, StopReason};
 
@@ -37,9 +37,9 @@ pub fn run(
         gateway.takes_over();
         predecessor.serving();
     }
-    let _watchdog = service::watchdog(gateway.is_well())?;
+    let _watchdog = service_manager::watchdog(gateway.is_well())?;
     let reloading = reload::start(source, config, gateway.parts(), log, wishes, stop)?;
-    service::ready();
+    service_manager::ready();
     let reason = loop {
         match gateway.wait() {
             StopReason::Upgrade => match gateway.be_followed() {
@@ -60,7 +60,7 @@ pub fn run(
         }
         StopReason::OwnerEnded(name) => log::error!("the thread {name} has ended; stopping"),
     }
-    service::stopping();
+    service_manager::stopping();
     gateway.stop(Some(reloading));
     Ok(reason)
 }

@@ -4,8 +4,8 @@
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, MutexGuard};
 
+use crate::fair_shares::Shares;
 use crate::protocol::call::PrincipalId;
-use crate::shares::Shares;
 use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 

@@ -14,8 +14,8 @@ use crate::downstream::stdio::line_pump::{read_lines, write_lines};
 use crate::gateway::Gateway;
 use crate::handover::Inheritance;
 use crate::limits::{STDIO_FIRST_LISTS_TIMEOUT, STDIO_LAST_WRITES_TIMEOUT};
+use crate::listening::Clients;
 use crate::reload::{self, Source};
-use crate::serving::Clients;
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, Joined, StopReason};
 

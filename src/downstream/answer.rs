@@ -3,7 +3,7 @@
 use std::sync::Weak;
 
 use super::list_pages::ListPage;
-use super::reply::Problem;
+use super::status_codes::Problem;
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::raw::Raw;
 use crate::wait::{ClientWatch, KeepAlive, Wait};

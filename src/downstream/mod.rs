@@ -6,17 +6,17 @@ pub mod answer;
 mod counted_bytes;
 pub mod endpoint;
 pub mod event_stream;
-mod kept_alive;
+mod keep_alive;
 pub mod legacy;
 pub mod list_pages;
 pub mod operator;
 pub mod posted_message;
 mod problem_body;
 mod refusal_text;
-pub mod reply;
 mod request_telemetry;
 pub mod rest;
 pub mod stateless;
+pub mod status_codes;
 pub mod stdio;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -53,9 +53,9 @@ use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 pub use operator::listener::AdminListener;
 pub use operator::status_events::Watchers;
-use reply::{BadKey, Problem};
 use stateless::parked_calls::ParkedCalls;
 pub use stateless::request_state::used::UsedStates;
+use status_codes::{BadKey, Problem};
 
 /// The changes of a reload to the admission, before sessions have them.
 #[derive(Debug)]
@@ -496,7 +496,7 @@ impl Handler for Front {
     }
 
     fn refusal(&self, status: u16, reason: &str) -> Vec<u8> {
-        reply::engine_body(status, reason).into_bytes()
+        status_codes::engine_body(status, reason).into_bytes()
     }
 }
 

@@ -1,8 +1,8 @@
 //! Pure: the bodies of refusals and failures, for the clients of each transport.
 
 use super::endpoint::{Dialect, Endpoint};
-use super::reply::Problem;
 use super::rest::litellm;
+use super::status_codes::Problem;
 use crate::protocol::jsonrpc::{RpcError, error_response};
 use crate::protocol::raw::Raw;
 

@@ -39,7 +39,7 @@ use crate::protocol::view::ViewId;
 use crate::session::Sessions;
 use crate::sync::{Mutex, RwLock};
 use crate::telemetry::bodies::Body;
-use crate::telemetry::{self, Seldom, metrics};
+use crate::telemetry::{self, Seldom, counters};
 use crate::upstream::{Upstream, Upstreams, Viewer};
 use crate::wait::{Interrupted, Wait};
 use callers::Callers;
@@ -318,7 +318,7 @@ impl Pipeline {
         }
         if method == Method::ToolsCall {
             let (server, key) = (route.server.as_str(), scope.principal.name.as_deref());
-            metrics::tools::count(server, own.trim_matches('"'), key, outcome);
+            counters::tools::count(server, own.trim_matches('"'), key, outcome);
             if let (true, Ok(Outcome::Complete(result))) = (told.bodies, &answer) {
                 telemetry::bodies::tell(&route.told, Body::Result, &cut(result.get()));
             }

@@ -7,9 +7,9 @@ use std::sync::{Arc, Weak};
 use super::EncodedEvent;
 use super::event_log::Bounds;
 use super::resumable::State;
+use crate::fair_shares::Shares;
 use crate::limits::EVENT_LOGS_BYTES_MAX;
 use crate::protocol::call::PrincipalId;
-use crate::shares::Shares;
 use crate::sync::Mutex;
 
 /// The bounds of every log, and the bytes that all logs hold. Cheap to clone.

@@ -11,6 +11,7 @@ use super::{
     Audience, EncodedEvent, EventSink, KeptStreams, Left, Owner, Session, SessionId, Shared,
     Subscriptions, Transport,
 };
+use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::jsonrpc::notification;
@@ -21,7 +22,6 @@ use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionKind;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
-use crate::shares::{NotTaken, Shares};
 use crate::sync::{Mutex, RwLock};
 
 /// The bounds that the table keeps.

@@ -14,7 +14,7 @@ use super::ids::{Id, IdFile};
 use super::pace::Pace;
 use crate::limits::{ENDED_IDS_MAX, STATE_LAST_WRITES_TIMEOUT, STATE_RETRY_INTERVAL};
 use crate::sync::Mutex;
-use crate::telemetry::metrics::state_writes;
+use crate::telemetry::counters::state_writes;
 use crate::thread;
 
 /// The beginning of the names of files with lists.

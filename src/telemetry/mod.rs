@@ -4,9 +4,9 @@
 pub mod access;
 pub mod activity;
 pub mod bodies;
+pub mod counters;
 mod ids;
 pub mod log;
-pub mod metrics;
 mod names;
 pub mod otlp;
 pub mod outcome;

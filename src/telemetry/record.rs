@@ -3,8 +3,8 @@
 use std::net::IpAddr;
 use std::time::{Duration, Instant, SystemTime};
 
+use super::counters;
 use super::ids::RequestName;
-use super::metrics;
 use super::outcome::{CallOutcome, Door};
 use super::trace::{Answered, Trace};
 use crate::limits::ACCESS_TEXT_CHARS_MAX;
@@ -206,7 +206,7 @@ impl Record {
         let took = asked.began.elapsed();
         asked.took = Some(took);
         let outcome = *self.outcome.get_or_insert(default);
-        metrics::requests::count(asked.door, asked.method, outcome, took);
+        counters::requests::count(asked.door, asked.method, outcome, took);
         let asked = *asked;
         self.trace.answered(&Answered {
             door: asked.door,

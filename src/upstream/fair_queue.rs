@@ -3,8 +3,8 @@
 
 use std::hash::Hash;
 
-use crate::shares::{NotTaken, Shares};
-use crate::turns::Turns;
+use crate::fair_shares::{NotTaken, Shares};
+use crate::round_robin::Turns;
 
 /// What waits, by principal. `P` stands for a principal; what is nobody's has turns as if it were
 /// one's, and no bound but that of all.

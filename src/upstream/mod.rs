@@ -20,15 +20,15 @@ use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::{SessionKind, SessionSupport};
 use crate::protocol::view::{LastUse, Untold, ViewId};
-use crate::telemetry::metrics::servers::OfServer;
+use crate::telemetry::counters::servers::OfServer;
 
 use call::concurrency::ConcurrencyLimit;
-use call::waiting_calls::WaitingCallsLimit;
+use call::waiting_calls_limit::WaitingCallsLimit;
 use http_client::HttpConnection;
 use session::Session;
 use session::context::SessionContext;
-use session::desired_subscriptions::DesiredSubscriptions;
 use session::pool::SessionPool;
+use session::subscriptions::DesiredSubscriptions;
 use status::SharedHealth;
 use transport::stdio::stderr::StderrRing;
 
@@ -48,7 +48,7 @@ mod transport;
 
 pub use http_client::collector::Collector;
 pub use registry::Upstreams;
-pub use session::subscribe::Subscribing;
+pub use session::subscriptions::subscribe::Subscribing;
 pub use status::{FailureReport, State, Status, Unread};
 pub use supervisor::view_readings::ViewReading;
 pub use supervisor::views::Viewer;

@@ -13,21 +13,21 @@ use crate::config::UpstreamConfig;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
-use crate::telemetry::metrics;
+use crate::telemetry::counters;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
-use super::call::waiting_calls::WaitingCallsLimit;
+use super::call::waiting_calls_limit::WaitingCallsLimit;
 use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
 use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
-use super::session::reconcile::{LogLevelTold, Reconciling};
+use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
 use super::status::SharedHealth;
 use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
@@ -373,7 +373,7 @@ impl Shared {
             (context.config.max_in_flight, context.config.max_waiting);
         let concurrency =
             Arc::new(ConcurrencyLimit::new(context.name().clone(), max_in_flight, max_waiting));
-        let counted = metrics::servers::of(context.name());
+        let counted = counters::servers::of(context.name());
         Ok(Upstream {
             counted,
             pool: Arc::new(SessionPool::new(context.clone(), sessions)),

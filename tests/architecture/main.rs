@@ -23,11 +23,11 @@ const ENDS_USE: [&str; 11] = [
     "error",
     "limits",
     "protocol",
-    "shares",
+    "fair_shares",
     "sync",
     "telemetry",
     "thread",
-    "turns",
+    "round_robin",
     "wait",
 ];
 
@@ -35,10 +35,10 @@ const ENDS_USE: [&str; 11] = [
 /// is a change of the architecture: make it in `src/README.md` too.
 const MAY_USE: [(&str, &[&str]); 30] = [
     ("limits", &[]),
-    ("shares", &["limits"]),
+    ("fair_shares", &["limits"]),
     ("sync", &[]),
-    ("turns", &[]),
-    ("budget", &["limits", "protocol", "shares", "sync"]),
+    ("round_robin", &[]),
+    ("budget", &["limits", "protocol", "fair_shares", "sync"]),
     ("thread", &["limits"]),
     ("wait", &["limits", "sync"]),
     ("protocol", &["limits"]),
@@ -53,7 +53,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "error",
             "limits",
             "protocol",
-            "shares",
+            "fair_shares",
             "state",
             "sync",
             "telemetry",
@@ -71,7 +71,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "error",
             "limits",
             "protocol",
-            "shares",
+            "fair_shares",
             "state",
             "sync",
             "telemetry",
@@ -93,7 +93,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "limits",
             "protocol",
             "session",
-            "shares",
+            "fair_shares",
             "sync",
             "telemetry",
             "thread",
@@ -112,7 +112,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "pipeline",
             "protocol",
             "session",
-            "shares",
+            "fair_shares",
             "sync",
             "telemetry",
             "thread",
@@ -121,7 +121,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
     ("demo", &["access", "http", "limits", "protocol", "sync", "telemetry", "thread", "wait"]),
-    ("serving", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
+    ("listening", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
     (
         "gateway",
         &[
@@ -136,7 +136,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "pipeline",
             "protocol",
             "reload",
-            "serving",
+            "listening",
             "session",
             "state",
             "sync",
@@ -146,8 +146,8 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "wait",
         ],
     ),
-    ("service", &["limits", "telemetry", "thread"]),
-    ("handover", &["http", "limits", "service", "telemetry", "thread"]),
+    ("service_manager", &["limits", "telemetry", "thread"]),
+    ("handover", &["http", "limits", "service_manager", "telemetry", "thread"]),
     (
         "run",
         &[
@@ -155,8 +155,8 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "gateway",
             "handover",
             "reload",
-            "service",
-            "serving",
+            "service_manager",
+            "listening",
             "telemetry",
             "thread",
         ],
@@ -169,8 +169,8 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "downstream",
             "limits",
             "pipeline",
-            "service",
-            "serving",
+            "service_manager",
+            "listening",
             "telemetry",
             "thread",
             "upstream",
@@ -193,7 +193,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "protocol",
             "reload",
             "run",
-            "serving",
+            "listening",
             "session",
             "state",
             "telemetry",
@@ -216,7 +216,7 @@ const STATUS_FILES: [&str; 11] = [
     "cli/running.rs",
     // What a server's refusal means to whoever configured it.
     "upstream/advice.rs",
-    "downstream/reply.rs",
+    "downstream/status_codes.rs",
     "downstream/rest/litellm.rs",
     "upstream/transport/streamable_http.rs",
     "upstream/http_client/collector.rs",
@@ -230,7 +230,7 @@ const STATUS_FILES: [&str; 11] = [
 /// Numbers that look like a status and are none: the file, the number, and what it is.
 const NO_STATUSES: [(&str, u32, &str); 2] = [
     ("telemetry/timestamp.rs", 400, "years in a cycle of the calendar"),
-    ("telemetry/metrics/histogram.rs", 500, "microseconds"),
+    ("telemetry/counters/histogram.rs", 500, "microseconds"),
 ];
 
 /// Files that begin this program anew, and start no other.

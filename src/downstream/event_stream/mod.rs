@@ -4,6 +4,8 @@
 //! client's socket takes it. A client that does not read fills its queue and is dropped, so that
 //! it costs no other client anything.
 
+pub(super) mod hub_thread;
+
 use std::collections::VecDeque;
 use std::fmt;
 use std::io;
@@ -13,18 +15,17 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use crate::fair_shares::{NotTaken, Shares};
 use crate::http::Stream;
 use crate::limits::Limits;
 use crate::protocol::call::PrincipalId;
 use crate::session::EncodedEvent;
-use crate::shares::{NotTaken, Shares};
 use crate::sync::{Condvar, Mutex};
 use crate::telemetry::rejected::{self, Reason};
 use crate::thread::{self, Joined, StopReason};
 use crate::wait::Bell;
 
-mod worker;
-use worker::Worker;
+use hub_thread::Worker;
 
 /// The hub's own bell among the descriptors; streams count from 1.
 const BELL: u64 = 0;

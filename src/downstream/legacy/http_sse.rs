@@ -9,8 +9,8 @@ use crate::access::policy::Scope;
 use crate::downstream::answer::{Answer, MessageSink};
 use crate::downstream::event_stream::Place;
 use crate::downstream::posted_message::{Body, Posted, read_body};
-use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
 use crate::downstream::rest::query_value;
+use crate::downstream::status_codes::{self, Problem, STREAM_HEADERS};
 use crate::downstream::{Front, TransportSwitch, request_telemetry};
 use crate::http::{Head, Request, Responder};
 use crate::protocol::headers::{self, EVENT_STREAM};
@@ -55,7 +55,7 @@ impl Front {
         responder: Responder,
     ) -> bool {
         let number = session.next_stream();
-        let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else {
+        let Ok(stream) = responder.into_stream(status_codes::OK, &STREAM_HEADERS, b"") else {
             return false;
         };
         let (sessions, id) = (self.sessions.clone(), session.id.clone());
@@ -100,7 +100,7 @@ impl Front {
         posted.count(Some(&session), params);
         // With the connection closed, a client that keeps one connection only is free to
         // answer or cancel while its call goes on.
-        if responder.respond_and_close(reply::ACCEPTED, &[], &[b"Accepted"]).is_err() {
+        if responder.respond_and_close(status_codes::ACCEPTED, &[], &[b"Accepted"]).is_err() {
             log::debug!(target: "sse", "a client left before its message was accepted");
         }
         let scope = Front::scope_in(&session, scope);

@@ -214,12 +214,14 @@ fn interrupted(wait: &Wait, server: &ServerName) -> Answer {
         let (server, refusal) = (server.clone(), None);
         let message = format!("{STOPPED}; {MAY_HAVE_RUN}");
         let error = CallError::UpstreamFailed { server, stage, message, refusal };
-        return Answer::Error(crate::downstream::reply::Problem::from_call(&error).to_rpc());
+        return Answer::Error(
+            crate::downstream::status_codes::Problem::from_call(&error).to_rpc(),
+        );
     }
     match wait.interrupted().map(|reason| CallError::interrupted(reason, server, stage)) {
         Some(CallError::Cancelled) | None => Answer::None,
         Some(error) => {
-            Answer::Error(crate::downstream::reply::Problem::from_call(&error).to_rpc())
+            Answer::Error(crate::downstream::status_codes::Problem::from_call(&error).to_rpc())
         }
     }
 }

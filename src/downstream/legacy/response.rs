@@ -5,9 +5,9 @@ use std::sync::{Arc, Weak};
 use std::time::Instant;
 
 use crate::downstream::answer::{Answer, MessageSink};
-use crate::downstream::kept_alive::{Beating, KeptAlive};
+use crate::downstream::keep_alive::{Beating, KeptAlive};
 use crate::downstream::list_pages::ListPage;
-use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
+use crate::downstream::status_codes::{self, Problem, STREAM_HEADERS};
 use crate::http::{OpenResponse, Responder};
 use crate::limits::{RESULT_BYTES_COUNTED_FROM, STREAM_RETRY};
 use crate::protocol::jsonrpc::{RequestId, RpcError, around_result, code, error_response};
@@ -170,7 +170,7 @@ impl PostAnswer {
     /// Makes the answer a stream that can be resumed, if it is not one yet.
     fn begin(&mut self) {
         let Some(responder) = self.responder.take() else { return };
-        let Ok(open) = responder.open(reply::OK, &STREAM_HEADERS) else { return };
+        let Ok(open) = responder.open(status_codes::OK, &STREAM_HEADERS) else { return };
         self.open = Some(open);
         self.kept = self.session.kept.begin(Origin::Post, &self.logs);
         if let Some(priming) = self.kept.as_ref().and_then(|kept| priming(&self.session, kept))
@@ -222,7 +222,7 @@ impl PostAnswer {
         {
             // Stock clients with sessions take any other status for the end of the whole
             // connection (the 1.x line of the official Python SDK ends it).
-            let problem = Problem { status: reply::OK, ..problem.clone() };
+            let problem = Problem { status: status_codes::OK, ..problem.clone() };
             problem.send_rpc(responder, Some(id)).ok();
             return;
         }
@@ -230,7 +230,7 @@ impl PostAnswer {
         match self.responder.take() {
             Some(responder) => {
                 let body = response.pieces().map(str::as_bytes);
-                reply::send_counted_json(responder, &body, response.own_bytes()).ok();
+                status_codes::send_counted_json(responder, &body, response.own_bytes()).ok();
             }
             None => {
                 let event = response.to_event();
@@ -255,7 +255,7 @@ impl PostAnswer {
     fn finish_batch(mut self, mut waiting: Responses) {
         match self.responder.take() {
             Some(responder) if waiting.list.is_empty() => {
-                responder.respond(reply::ACCEPTED, &[], &[]).ok();
+                responder.respond(status_codes::ACCEPTED, &[], &[]).ok();
             }
             Some(responder) => {
                 let responses = || waiting.list.iter().map(|(_, response)| response);
@@ -266,7 +266,7 @@ impl PostAnswer {
                 }
                 body.push(b"]");
                 let own_bytes = responses().map(Response::own_bytes).sum();
-                reply::send_counted_json(responder, &body, own_bytes).ok();
+                status_codes::send_counted_json(responder, &body, own_bytes).ok();
             }
             None => {
                 self.push_all(&mut waiting);
@@ -289,7 +289,7 @@ impl PostAnswer {
     /// and again. A stream without any event tells the client that there is no answer.
     fn end_unanswered(mut self) {
         if let Some(responder) = self.responder.take() {
-            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
+            self.open = responder.open(status_codes::OK, &STREAM_HEADERS).ok();
         }
         if let Some(kept) = &self.kept {
             kept.complete();

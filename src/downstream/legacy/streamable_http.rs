@@ -8,7 +8,7 @@ use super::response::{PostStream, Response, Responses, priming};
 use crate::access::policy::Scope;
 use crate::downstream::event_stream::Place;
 use crate::downstream::posted_message::{Body, Posted, read_body};
-use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
+use crate::downstream::status_codes::{self, Problem, STREAM_HEADERS};
 use crate::downstream::{Front, TransportSwitch, request_telemetry};
 use crate::http::{Head, Request, Responder};
 use crate::protocol::headers::{self, EVENT_STREAM, JSON};
@@ -126,7 +126,7 @@ impl Front {
             Err(error) => {
                 telemetry::request::answered(CallOutcome::ClientError);
                 let text = error_response(Some(id), &error);
-                reply::send_json(responder, &[text.as_bytes()]).ok();
+                status_codes::send_json(responder, &[text.as_bytes()]).ok();
                 return;
             }
         };
@@ -143,7 +143,7 @@ impl Front {
                 let text = jsonrpc::response(id, result.get());
                 telemetry::request::answered(CallOutcome::Ok);
                 let headers = [("Content-Type", JSON), (headers::SESSION_ID, &session.id)];
-                if responder.respond(reply::OK, &headers, &[text.as_bytes()]).is_err() {
+                if responder.respond(status_codes::OK, &headers, &[text.as_bytes()]).is_err() {
                     // No client knows the session's id.
                     self.sessions.close_soon(&session.id);
                 }
@@ -163,7 +163,7 @@ impl Front {
     ) {
         let Message::Request { id, method, params } = message else {
             self.take(session, scope, message);
-            responder.respond(reply::ACCEPTED, &[], &[]).ok();
+            responder.respond(status_codes::ACCEPTED, &[], &[]).ok();
             return;
         };
         let stream = PostStream::new(session, &self.event_logs, responder);
@@ -264,7 +264,7 @@ impl Front {
         let touched = session.clone();
         // The idle time begins when the stream ends, not when it was opened.
         let on_end = Box::new(move || touched.touch());
-        let opened = responder.into_stream(reply::OK, &STREAM_HEADERS, b"").ok();
+        let opened = responder.into_stream(status_codes::OK, &STREAM_HEADERS, b"").ok();
         let Some(handle) =
             opened.and_then(|stream| place.open("Streamable HTTP", stream, on_end).ok())
         else {
@@ -314,7 +314,7 @@ impl Front {
             }
         });
         match ended {
-            Ok(()) => responder.respond(reply::NO_CONTENT, &[], &[]).ok(),
+            Ok(()) => responder.respond(status_codes::NO_CONTENT, &[], &[]).ok(),
             Err(problem) => problem.send_rpc(responder, None).ok(),
         };
     }

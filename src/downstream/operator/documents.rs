@@ -5,7 +5,7 @@ use serde_json::{Value, json};
 use crate::config;
 use crate::downstream::Front;
 use crate::downstream::endpoint::Document;
-use crate::downstream::reply;
+use crate::downstream::status_codes;
 use crate::http::{Head, Responder};
 use crate::protocol::headers::JSON;
 
@@ -26,7 +26,7 @@ pub(crate) fn document(front: &Front, document: Document, head: &Head, responder
     };
     let headers = [("Content-Type", content_type), ("Cache-Control", "no-cache")];
     // If the client has gone, the answer is not missed.
-    responder.respond(reply::OK, &headers, &[text.as_bytes()]).ok();
+    responder.respond(status_codes::OK, &headers, &[text.as_bytes()]).ok();
 }
 
 /// A document without the spaces that make its file readable.

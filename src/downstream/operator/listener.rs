@@ -8,7 +8,7 @@ use super::{healthz, readyz, status};
 use crate::access::origin::{Foreign, HostCheck, Origins};
 use crate::access::policy::{Principal, Scope};
 use crate::downstream::endpoint::Endpoint;
-use crate::downstream::reply::Problem;
+use crate::downstream::status_codes::Problem;
 use crate::downstream::{Front, refuse};
 use crate::http::{Answer, Handler, Head, Request, Responder};
 use crate::protocol::call::PrincipalId;

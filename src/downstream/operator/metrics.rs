@@ -3,12 +3,12 @@
 use super::limits_in_use;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
-use crate::downstream::reply;
+use crate::downstream::status_codes;
 use crate::http::Responder;
 use crate::pipeline::{ServerStatus, State};
 use crate::protocol::call::Kind;
-use crate::telemetry::metrics::exposition::{CONTENT_TYPE, Exposition, Family, float};
-use crate::telemetry::metrics::{process, reloads, requests, servers, state_writes, tools};
+use crate::telemetry::counters::prometheus_text::{CONTENT_TYPE, Exposition, Family, float};
+use crate::telemetry::counters::{process, reloads, requests, servers, state_writes, tools};
 use crate::telemetry::rejected::Reason;
 
 /// Answers a scrape.
@@ -24,7 +24,7 @@ pub(crate) fn metrics(front: &Front, scope: &Scope, responder: Responder) {
     process::add(&mut all);
     let text = all.to_text();
     // If the client has gone, the answer is not missed.
-    responder.respond(reply::OK, &[("Content-Type", CONTENT_TYPE)], &[&text]).ok();
+    responder.respond(status_codes::OK, &[("Content-Type", CONTENT_TYPE)], &[&text]).ok();
 }
 
 fn add_used(front: &Front, all: &mut Exposition) {

@@ -16,7 +16,7 @@ use serde_json::{Value, json};
 use super::Front;
 use super::endpoint::Endpoint;
 use super::refusal_text::add_refusal;
-use super::reply::{self, Problem};
+use super::status_codes::{self, Problem};
 use crate::access::policy::Scope;
 use crate::config::Reloaded;
 use crate::error::CallError;
@@ -46,7 +46,7 @@ pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder)
         headers.push(("Access-Control-Allow-Headers", wanted));
         headers.push(("Access-Control-Max-Age", "600"));
     }
-    responder.respond(reply::NO_CONTENT, &headers, &[]).ok();
+    responder.respond(status_codes::NO_CONTENT, &headers, &[]).ok();
 }
 
 pub(super) fn healthz(front: &Front, responder: Responder) {
@@ -412,7 +412,7 @@ pub(super) fn ms(duration: std::time::Duration) -> u64 {
 
 fn send(responder: Responder, body: &Value) {
     // If the client has gone, the answer is not missed.
-    reply::send_json(responder, &[body.to_string().as_bytes(), b"\n"]).ok();
+    status_codes::send_json(responder, &[body.to_string().as_bytes(), b"\n"]).ok();
 }
 
 pub(super) fn refuse(responder: Responder, problem: &Problem) {

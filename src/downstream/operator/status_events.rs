@@ -12,7 +12,7 @@ use crate::access::policy::{Principal, Scope};
 use crate::downstream::Front;
 use crate::downstream::event_stream::StreamHandle;
 use crate::downstream::legacy::streamable_http::accept_of;
-use crate::downstream::reply::{self, Problem, STREAM_HEADERS};
+use crate::downstream::status_codes::{self, Problem, STREAM_HEADERS};
 use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::limits::{ACTIVITY_EVENTS_MAX, ACTIVITY_WITHIN};
@@ -193,7 +193,9 @@ pub(crate) fn watch(front: &Front, head: &Head, scope: &Scope, responder: Respon
         Ok(place) => place,
         Err(problem) => return refuse(responder, &problem),
     };
-    let Ok(stream) = responder.into_stream(reply::OK, &STREAM_HEADERS, b"") else { return };
+    let Ok(stream) = responder.into_stream(status_codes::OK, &STREAM_HEADERS, b"") else {
+        return;
+    };
     let number = front.watchers.last.fetch_add(1, Ordering::Relaxed);
     let watchers = front.watchers.clone();
     let on_end = Box::new(move || watchers.remove(number));

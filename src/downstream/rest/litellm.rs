@@ -3,7 +3,7 @@
 use std::collections::HashMap;
 
 use super::query_value;
-use crate::downstream::reply::{Problem, TIMEOUT_WORD};
+use crate::downstream::status_codes::{Problem, TIMEOUT_WORD};
 use crate::error::{HttpRefusal, Stage};
 use crate::pipeline::{Health, ItemList, Listing};
 use crate::protocol::raw;

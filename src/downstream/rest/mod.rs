@@ -8,7 +8,7 @@ use std::time::Duration;
 
 use super::endpoint::Dialect;
 use super::list_pages::server_outcome;
-use super::reply::{self, Problem};
+use super::status_codes::{self, Problem};
 use super::{Front, TransportSwitch};
 use crate::access::policy::Scope;
 use crate::error::CallError;
@@ -98,7 +98,7 @@ impl Front {
         match list {
             Ok(body) => {
                 let (pieces, own_bytes) = (body.pieces(), body.end.len());
-                reply::send_counted_json(responder, &pieces, own_bytes).ok()
+                status_codes::send_counted_json(responder, &pieces, own_bytes).ok()
             }
             Err(problem) => problem.send(responder, &problem.rest_body(dialect)).ok(),
         };
@@ -156,7 +156,7 @@ impl Front {
             Ok(Outcome::Complete(result)) => {
                 let own_bytes = result.keeper().map_or(result.get().len(), |_| 0);
                 let body = [result.get().as_bytes(), b"\n"];
-                reply::send_counted_json(responder, &body, own_bytes).ok()
+                status_codes::send_counted_json(responder, &body, own_bytes).ok()
             }
             Ok(Outcome::Error { server, error }) => {
                 let problem = Problem::from_upstream_error(server.as_str(), &error);

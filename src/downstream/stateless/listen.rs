@@ -11,7 +11,7 @@ use crate::downstream::Front;
 use crate::downstream::answer::{Answer, MessageSink};
 use crate::downstream::event_stream::Place;
 use crate::downstream::legacy::subscriptions::OfSession;
-use crate::downstream::reply::Problem;
+use crate::downstream::status_codes::Problem;
 use crate::error::CallError;
 use crate::limits::{
     CALL_TIMEOUT_MAX, LISTEN_SUBSCRIBE_TIMEOUT, SUBSCRIPTIONS_PER_SESSION_MAX,

@@ -18,7 +18,7 @@ use super::counted_bytes::{room_for_copy, share_of};
 use super::legacy::outcome::adapted;
 use super::list_pages::{NotListed, list_page};
 use super::posted_message::{Body, Posted, read_body};
-use super::reply::{self, Problem};
+use super::status_codes::{self, Problem};
 use super::{Front, request_telemetry};
 use crate::access::policy::Scope;
 use crate::error::CallError;
@@ -92,7 +92,7 @@ impl Front {
             }
             // Closing the connection cancels a request; some clients send a notification besides.
             Body::One(Message::Notification { .. }) => {
-                responder.respond(reply::ACCEPTED, &[], &[]).ok();
+                responder.respond(status_codes::ACCEPTED, &[], &[]).ok();
             }
             Body::One(Message::Response { .. }) | Body::Batch(_) => {
                 let what = "This revision takes one request or notification a POST.";

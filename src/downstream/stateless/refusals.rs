@@ -1,7 +1,7 @@
 //! Error answers to stateless requests.
 
 use crate::downstream::answer::Answer;
-use crate::downstream::reply::{self, Problem};
+use crate::downstream::status_codes::{self, Problem};
 use crate::error::CallError;
 use crate::protocol::capabilities::lacking;
 use crate::protocol::jsonrpc::{RpcError, code};
@@ -38,7 +38,10 @@ pub(super) fn failed(error: &CallError) -> Answer {
         return Answer::Error(modern::error_for(problem.to_rpc()));
     }
     // An error with headers keeps them.
-    Answer::Refused(Problem { status: reply::modern_status(problem.rpc_code), ..problem })
+    Answer::Refused(Problem {
+        status: status_codes::modern_status(problem.rpc_code),
+        ..problem
+    })
 }
 
 /// Capabilities that a server's input requests need and a client has not declared.

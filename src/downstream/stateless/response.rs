@@ -9,9 +9,9 @@ use std::time::Instant;
 
 use crate::downstream::answer::{Answer, MessageSink};
 use crate::downstream::event_stream::{OnEnd, Place};
-use crate::downstream::kept_alive::{Beating, KeptAlive};
+use crate::downstream::keep_alive::{Beating, KeptAlive};
 use crate::downstream::legacy::response::Response;
-use crate::downstream::reply::{self, STREAM_HEADERS};
+use crate::downstream::status_codes::{self, STREAM_HEADERS};
 use crate::downstream::stdio::line_sinks::LineAnswer;
 use crate::http::{OpenResponse, Responder};
 use crate::protocol::headers::JSON;
@@ -41,7 +41,7 @@ impl Posted {
     fn write(&mut self, pieces: &[&[u8]]) {
         self.sent_at = Some(Instant::now());
         if let Some(responder) = self.responder.take() {
-            self.open = responder.open(reply::OK, &STREAM_HEADERS).ok();
+            self.open = responder.open(status_codes::OK, &STREAM_HEADERS).ok();
         }
         if self.open.as_mut().is_some_and(|open| open.write(pieces).is_err()) {
             // The client has gone, which the call's wait notices too.
@@ -103,7 +103,8 @@ impl StatelessResponse {
         match self {
             StatelessResponse::Posted(posted) => {
                 let responder = posted.take()?.responder?;
-                let stream = responder.into_stream(reply::OK, &STREAM_HEADERS, b"").ok()?;
+                let stream =
+                    responder.into_stream(status_codes::OK, &STREAM_HEADERS, b"").ok()?;
                 Some(Arc::new(place.open(door, stream, on_end).ok()?))
             }
             StatelessResponse::Lines(answer) => answer.into_sink(place, on_end),
@@ -117,10 +118,10 @@ impl StatelessResponse {
             StatelessResponse::Lines(_) => None,
         };
         let (status, response) = match answer {
-            Answer::Result(result) => (reply::OK, Response::with_result(id, result)),
-            Answer::List(page) => (reply::OK, Response::with_page(id, page)),
+            Answer::Result(result) => (status_codes::OK, Response::with_result(id, result)),
+            Answer::List(page) => (status_codes::OK, Response::with_page(id, page)),
             Answer::Error(error) => {
-                (reply::modern_status(error.code), Response::error(Some(id), error))
+                (status_codes::modern_status(error.code), Response::error(Some(id), error))
             }
             Answer::Refused(problem) => {
                 let error = error_for(problem.to_rpc());

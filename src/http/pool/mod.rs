@@ -14,9 +14,9 @@ use rustix::net::Shutdown;
 
 use super::Peer;
 use super::socket::Socket;
+use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::{Limits, POOL_RESERVE_DIVISOR, SHARES_MIN, SPARE_THREAD_LIFE};
 use crate::protocol::call::PrincipalId;
-use crate::shares::{NotTaken, Shares};
 use crate::sync::{Condvar, Mutex};
 use crate::thread::Joined;
 

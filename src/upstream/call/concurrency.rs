@@ -1,6 +1,6 @@
 //! The bounded slots of one upstream and the bounded wait for one.
 //!
-//! Both are shared by principals (`shares.rs`): none holds all slots, nor all places of the queue.
+//! Both are shared by principals (`fair_shares.rs`): none holds all slots, nor all places of the queue.
 //! A slot that comes free is handed to the principal whose turn it is, and to the call of it that
 //! has waited longest; without anybody waiting, the slot used last is the first to be used again,
 //! because its connection is warm.
@@ -9,9 +9,9 @@ use std::cell::Cell;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Stage;
+use crate::fair_shares::{NotTaken, Shares};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
-use crate::shares::{NotTaken, Shares};
 use crate::wait::{Interrupted, Wait};
 
 use crate::upstream::failure::{Failure, FailureKind};

@@ -22,12 +22,12 @@ use crate::wait::{Interrupted, Wait};
 
 use breaker_guard::BreakerGuard;
 use concurrency::HeldPermit;
-use waiting_calls::Place;
+use waiting_calls_limit::Place;
 
 pub(super) mod breaker_guard;
 pub(super) mod circuit_breaker;
 pub(super) mod concurrency;
-pub(super) mod waiting_calls;
+pub(super) mod waiting_calls_limit;
 
 /// What stands for the client of a session that all have who keep sessions and declare nothing.
 pub(super) const EVERYBODY: &str = "shared:";

@@ -1,7 +1,7 @@
 //! The room that clients' own sessions have at one upstream: who may open one more, and whose
 //! must make room for it.
 //!
-//! Sessions are shared by principals (`shares.rs`). Where none is left for somebody, one that is
+//! Sessions are shared by principals (`fair_shares.rs`). Where none is left for somebody, one that is
 //! idle is ended: the longest idle one of whoever holds most.
 
 use std::cmp::Reverse;
@@ -9,16 +9,16 @@ use std::collections::HashMap;
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::fair_shares::Shares;
 use crate::limits::{PARKED_GRACE, SESSION_SPARED};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
-use crate::shares::Shares;
 use crate::thread::Joined;
 use crate::wait::{Interrupted, Wait};
 
 use super::context::SessionContext;
-use super::desired_subscriptions::DesiredSubscriptions;
 use super::pool::PooledSession;
+use super::subscriptions::DesiredSubscriptions;
 use crate::upstream::fair_queue::FairQueue;
 
 /// The clients' own sessions to one upstream.

@@ -18,8 +18,8 @@ use crate::telemetry::Seldom;
 use crate::telemetry::redact::Secrets;
 use crate::wait::{Interrupted, Wait};
 
-use super::desired_subscriptions::DesiredSubscriptions;
-use super::listen_filter::{Subscriptions, offered};
+use super::subscriptions::DesiredSubscriptions;
+use super::subscriptions::listen_filter::{Subscriptions, offered};
 use crate::upstream::ServerEvents;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::redirect::Redirected;

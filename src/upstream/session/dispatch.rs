@@ -13,8 +13,8 @@ use crate::protocol::raw::Raw;
 
 use super::context::SessionContext;
 use super::correlation::Arrival;
-use super::listen_filter::without_id;
 use super::pending::PendingRequests;
+use super::subscriptions::listen_filter::without_id;
 use crate::upstream::Wire;
 use crate::upstream::call::EVERYBODY;
 use crate::upstream::message::Incoming;

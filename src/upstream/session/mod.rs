@@ -1,6 +1,6 @@
 //! One session with a server: opened once however many calls need it, renewed where the server
 //! has forgotten it, and asked anew what it speaks where that turns out wrong. A request goes over
-//! it once, and once more where that does no harm ([`verdict`]). How the server is reached is the
+//! it once, and once more where that does no harm ([`replay`]). How the server is reached is the
 //! affair of `upstream/transport/`.
 
 use std::sync::atomic::AtomicBool;
@@ -23,28 +23,24 @@ use context::{Opened, SessionContext};
 use era::FoundEra;
 use negotiate::{Purpose, Trust};
 use renewal::{Pace, Recheck};
+use replay::{Facts, Verdict};
 use single_flight::{For, OpenedBy, SingleFlight};
-use verdict::{Facts, Verdict};
 
 pub(super) mod capacity;
 pub(super) mod context;
 pub(super) mod correlation;
-pub(super) mod desired_subscriptions;
 pub(super) mod dispatch;
 pub(super) mod era;
 pub(super) mod factory;
-pub(super) mod listen_filter;
 pub(super) mod negotiate;
 pub(super) mod pending;
 pub(super) mod pool;
-pub(super) mod reconcile;
 pub(super) mod renewal;
+pub(super) mod replay;
 pub(super) mod single_flight;
 pub(super) mod stateless;
 pub(super) mod stateless_dispatch;
-pub(super) mod subscribe;
 pub(super) mod subscriptions;
-mod verdict;
 
 /// See above.
 pub(crate) struct Session {

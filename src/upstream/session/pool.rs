@@ -16,8 +16,8 @@ use crate::wait::{Interrupted, Wait};
 use super::Session;
 use super::capacity::{Entry, PoolCapacity};
 use super::context::SessionContext;
-use super::desired_subscriptions::DesiredSubscriptions;
 use super::factory::SessionFactory;
+use super::subscriptions::DesiredSubscriptions;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::supervisor::own_session::OwnSessionSupervisor;
 

@@ -6,7 +6,7 @@ use crate::protocol::jsonrpc::code;
 use crate::protocol::method::notification;
 
 use super::dispatch::{Sorted, sort};
-use super::listen_filter::acknowledged;
+use super::subscriptions::listen_filter::acknowledged;
 use crate::upstream::message::{Incoming, superseded};
 use crate::upstream::transport::stdio::process::ChildShared;
 

@@ -18,10 +18,10 @@ use crate::upstream::http_client::HttpConnection;
 use crate::upstream::session::Session;
 use crate::upstream::session::context::{GatewaySink, pause};
 use crate::upstream::session::pool::{PooledSession, SessionPool};
-use crate::upstream::session::reconcile::Reconciling;
 use crate::upstream::session::renewal::Pace;
-use crate::upstream::session::subscribe::about;
-use crate::upstream::session::subscriptions::Step;
+use crate::upstream::session::subscriptions::next_step::Step;
+use crate::upstream::session::subscriptions::reconcile::Reconciling;
+use crate::upstream::session::subscriptions::subscribe::about;
 
 /// What that thread owns.
 pub(crate) struct OwnSessionSupervisor {

@@ -5,9 +5,9 @@
 use std::fmt;
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
+use crate::fair_shares::Shares;
 use crate::limits::VIEW_READINGS_MAX;
 use crate::protocol::call::PrincipalId;
-use crate::shares::Shares;
 
 use crate::upstream::session::context::Mailbox;
 

@@ -29,7 +29,7 @@ use crate::upstream::http_client::{HttpConnection, HttpRequest};
 use crate::upstream::message::{self, Incoming};
 use crate::upstream::session::context::{NEVER, pause};
 use crate::upstream::session::dispatch::sort;
-use crate::upstream::session::listen_filter::{acknowledged, listen};
+use crate::upstream::session::subscriptions::listen_filter::{acknowledged, listen};
 
 /// The streams of one upstream.
 pub(crate) struct Listening {

@@ -52,7 +52,7 @@ fn the_table_has_every_endpoint_with_its_methods() {
 
 /// The statuses and words of errors that `reply.rs` makes.
 fn errors_made() -> BTreeSet<(u16, String)> {
-    let code = source("src/downstream/reply.rs");
+    let code = source("src/downstream/status_codes.rs");
     let (code, _) = code.split_once("#[cfg(test)]").unwrap();
     let is_status = |text: &str| text.len() == 3 && matches!(text.as_bytes()[0], b'4' | b'5');
     let numbers = code.match_indices(|c: char| c.is_ascii_digit());

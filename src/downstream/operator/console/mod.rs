@@ -6,8 +6,8 @@ use serde_json::{Value, json};
 
 use crate::access::policy::Scope;
 use crate::downstream::Front;
-use crate::downstream::reply::{self, Problem};
 use crate::downstream::rest::query_value;
+use crate::downstream::status_codes::{self, Problem};
 use crate::http::{Head, Request, Responder};
 use crate::pipeline::{Changes, PinTexts, Subject, Unusable};
 use crate::protocol::headers::is_json;
@@ -59,7 +59,7 @@ pub(crate) fn console(front: &Front, file: &str, head: &Head, responder: Respond
         ("Referrer-Policy", "no-referrer"),
     ];
     // If the client has gone, the answer is not missed.
-    responder.respond(reply::OK, &headers, &[body]).ok();
+    responder.respond(status_codes::OK, &headers, &[body]).ok();
 }
 
 /// Answers with the changes of a server's pins, old beside new. For an admin.
@@ -156,7 +156,7 @@ fn unusable(error: &Unusable, server: &ServerName) -> Problem {
 
 fn answer(told: Result<Value, Problem>, responder: Responder) {
     match told {
-        Ok(told) => reply::send_json(responder, &[told.to_string().as_bytes()]).ok(),
+        Ok(told) => status_codes::send_json(responder, &[told.to_string().as_bytes()]).ok(),
         Err(problem) => problem.send(responder, &problem.body_for(None)).ok(),
     };
 }

@@ -5,9 +5,9 @@ use std::collections::HashMap;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::{Duration, Instant};
 
+use crate::fair_shares::Shares;
 use crate::limits::USED_STATES_MAX;
 use crate::protocol::call::PrincipalId;
-use crate::shares::Shares;
 use crate::sync::Mutex;
 
 /// The states that have come back and have not expired.

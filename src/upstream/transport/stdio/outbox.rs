@@ -3,12 +3,12 @@
 
 use std::collections::VecDeque;
 
+use crate::fair_shares::Shares;
 use crate::limits::{
     CHILD_OUTBOX_BYTES_MAX, CHILD_OUTBOX_MESSAGES_MAX, CHILD_OUTBOX_NOTIFICATION_BYTES_MAX,
     CHILD_OUTBOX_NOTIFICATIONS_MAX, CHILD_OUTBOX_SAID_MAX,
 };
 use crate::protocol::call::PrincipalId;
-use crate::shares::Shares;
 
 /// What a line is.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

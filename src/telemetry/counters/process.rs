@@ -2,7 +2,7 @@
 
 use std::fs;
 
-use super::exposition::{Exposition, float};
+use super::prometheus_text::{Exposition, float};
 
 /// Ticks a second in which the kernel counts the time of a process for others: the same on every
 /// machine that Linux runs on with glibc or musl (`USER_HZ`).

@@ -4,9 +4,9 @@ use std::cell::Cell;
 use std::sync::{Mutex, MutexGuard, PoisonError};
 
 use crate::error::Stage;
+use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::POOL_RESERVE_DIVISOR;
 use crate::protocol::call::PrincipalId;
-use crate::shares::{NotTaken, Shares};
 
 use crate::upstream::failure::{Failure, FailureKind};
 

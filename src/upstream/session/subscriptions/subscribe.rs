@@ -14,8 +14,8 @@ use crate::protocol::session_route::SessionRoute;
 use crate::protocol::subscriber::Subscriber;
 use crate::wait::Wait;
 
-use super::desired_subscriptions::{DesiredSubscriptions, UriLock};
-use super::subscriptions::Step;
+use super::next_step::Step;
+use super::{DesiredSubscriptions, UriLock};
 use crate::upstream::{Upstream, Wire};
 
 /// A subscriber's own side of one subscription: what it remembers of it. Changed in the

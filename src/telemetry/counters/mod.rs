@@ -1,9 +1,9 @@
 //! Metrics: counters and times. A call touches only atomic numbers; a scrape gathers the values
 //! when it comes.
 
-pub mod exposition;
 pub mod histogram;
 pub mod process;
+pub mod prometheus_text;
 pub mod reloads;
 pub mod requests;
 pub mod servers;

@@ -4,12 +4,12 @@
 use std::collections::HashMap;
 use std::collections::btree_map::{BTreeMap, Entry};
 
+use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::UPSTREAM_SUBSCRIPTIONS_MAX;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::method::Method;
 use crate::protocol::subscriber::Subscriber;
-use crate::shares::{NotTaken, Shares};
-use crate::turns::Turns;
+use crate::round_robin::Turns;
 
 /// What a server is told of a resource.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]

@@ -2,17 +2,22 @@
 //! messages where clients share it: callers and supervisors make the server equal to that, also
 //! when the session is opened anew, or another configuration takes its place.
 
+pub(in crate::upstream) mod listen_filter;
+pub(in crate::upstream) mod next_step;
+pub(in crate::upstream) mod reconcile;
+pub(in crate::upstream) mod subscribe;
+
 use std::sync::{Arc, Mutex, MutexGuard, PoisonError};
 
 use crate::error::Stage;
+use crate::fair_shares::NotTaken;
 use crate::limits::{SUBSCRIPTION_URI_BYTES_MAX, UPSTREAM_SUBSCRIPTIONS_MAX};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::subscriber::Subscriber;
-use crate::shares::NotTaken;
 use crate::wait::Wait;
 
-use super::subscriptions::{SessionNumber, Step, Subscriptions};
 use crate::upstream::failure::{Failure, FailureKind};
+use next_step::{SessionNumber, Step, Subscriptions};
 
 /// What is wanted over the session of one upstream. The upstream that takes its place shares the
 /// set ([`DesiredSubscriptions::successor`]).

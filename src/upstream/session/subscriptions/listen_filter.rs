@@ -19,7 +19,7 @@ use crate::protocol::modern::key;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::wait::{Wait, Woken};
 
-use super::desired_subscriptions::DesiredSubscriptions;
+use super::DesiredSubscriptions;
 use crate::upstream::failure::Failure;
 
 /// See above.

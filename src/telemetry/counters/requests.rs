@@ -20,12 +20,7 @@ static SECONDS: [[Histogram; METHODS]; DOORS] =
     [const { [const { Histogram::new() }; METHODS] }; DOORS];
 
 /// Counts a request that is answered.
-pub(in crate::telemetry) fn count(
-    door: Door,
-    method: Option<Method>,
-    outcome: CallOutcome,
-    took: Duration,
-) {
+pub(crate) fn count(door: Door, method: Option<Method>, outcome: CallOutcome, took: Duration) {
     let place = method.and_then(|method| Method::ALL.iter().position(|it| *it == method));
     let place = place.unwrap_or(METHODS - 1);
     let of_door = (COUNTS.get(door.index()), SECONDS.get(door.index()));

@@ -7,8 +7,8 @@ use crate::limits::SUBSCRIPTIONS_A_TURN;
 use crate::protocol::call::Outcome;
 use crate::protocol::jsonrpc::code;
 
-use super::desired_subscriptions::DesiredSubscriptions;
-use super::subscriptions::Step;
+use super::DesiredSubscriptions;
+use super::next_step::Step;
 use crate::upstream::backoff::Retry;
 use crate::upstream::failure::{Failure, cut};
 
