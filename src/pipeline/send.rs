@@ -10,12 +10,11 @@ use super::task_owners::{TaskKey, TaskOwners};
 use super::{CallOptions, Pipeline, tasks};
 use crate::access::policy::Scope;
 use crate::error::{Allowed, CallError};
-use crate::protocol::call::{
-    CallSink, Client, Notice, Outcome, Outgoing, PrincipalId, Question,
-};
+use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing, PrincipalId};
 use crate::protocol::for_revision::Output;
 use crate::protocol::jsonrpc::code;
 use crate::protocol::log_level::LogLevel;
+use crate::protocol::question::Question;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionRoute;

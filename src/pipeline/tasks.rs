@@ -3,8 +3,9 @@
 use std::time::Duration;
 
 use crate::catalogue::name::{of_server, split_server};
-use crate::protocol::call::{AnswerTo, Call, Notice, Question};
+use crate::protocol::call::{Call, Notice};
 use crate::protocol::method::{Method, notification};
+use crate::protocol::question::{AnswerTo, Question};
 use crate::protocol::raw::{Raw, RawObject, elements, holds, string};
 use crate::protocol::server_name::ServerName;
 

@@ -23,6 +23,7 @@ pub mod modern;
 pub mod output_schema;
 pub mod owners;
 pub mod pieces;
+pub mod question;
 pub mod quirks;
 pub mod raw;
 pub mod revision;

@@ -1,12 +1,22 @@
-//! The audience of a message that belongs to no call.
+//! Pure: which sessions a message that belongs to no call goes to, and what each of them is sent.
 
+use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::AtomicU64;
+use std::sync::atomic::{AtomicU64, Ordering};
+use std::time::Instant;
 
-use super::SessionId;
+use super::entry::Entry;
+use super::table::Table;
+use super::{EncodedEvent, Session, SessionId};
 use crate::protocol::call::PrincipalId;
+use crate::protocol::jsonrpc::notification;
+use crate::protocol::listening::subscription_ended;
 use crate::protocol::log_level::LogLevel;
+use crate::protocol::method::notification::RESOURCES_UPDATED;
+use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
+use crate::protocol::session_route::SessionKind;
+use crate::protocol::sse;
 use crate::protocol::view::ViewId;
 
 /// The session with a server that clients share.
@@ -64,6 +74,134 @@ pub enum Audience {
     },
     /// One session, if it may still see the server.
     One(SessionId, ServerName),
+}
+
+impl Table {
+    /// Sends a message that belongs to no call to one client, once it has introduced itself.
+    pub(super) fn tell_one(&mut self, id: &str, message: &str) {
+        let Some(entry) = self.entries.get_mut(id) else { return };
+        if entry.session.caller().is_some() {
+            entry.tell(message, &sse::event("", message).into());
+        }
+    }
+
+    /// Sends a message to an audience, to each session on its newest stream only (2025-11-25,
+    /// basic/transports, Multiple Connections).
+    pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
+        let event = EncodedEvent::from(sse::event("", message));
+        let may_see = |session: &Session, server: &ServerName| {
+            session.hears_of(server) && session.caller().is_some()
+        };
+        let shares = |session: &Session, shared: &Shared| {
+            may_see(session, &shared.server) && session.shares(shared.by)
+        };
+        match to {
+            Audience::One(id, server) => {
+                if self.hears(id, server)
+                    && let Some(entry) = self.entries.get_mut(id)
+                {
+                    entry.tell(message, &event);
+                }
+            }
+            Audience::Hearing(server) => {
+                for entry in self.entries.values_mut().filter(|it| may_see(&it.session, server))
+                {
+                    entry.tell(message, &event);
+                }
+            }
+            Audience::Seeing(server, view) => {
+                for entry in self.entries.values_mut() {
+                    if may_see(&entry.session, server) && entry.session.sees(*view) {
+                        entry.tell(message, &event);
+                    }
+                }
+            }
+            Audience::Of(shared, log, principal) => {
+                for entry in self.entries.values_mut() {
+                    if shares(&entry.session, shared)
+                        && entry.session.wants(*log)
+                        && entry.session.principal_id() == *principal
+                    {
+                        entry.tell(message, &event);
+                    }
+                }
+            }
+            Audience::Only { shared, log, caller, unattributed } => {
+                let mut whose = caller.clone();
+                let is_party =
+                    |entry: &&Entry| shares(&entry.session, shared) && entry.is_present(now);
+                let sharing = self.entries.values().filter(is_party);
+                for principal in sharing.map(|entry| entry.session.principal_id()) {
+                    if *whose.get_or_insert_with(|| principal.clone()) != principal {
+                        unattributed.fetch_add(1, Ordering::Relaxed);
+                        return;
+                    }
+                }
+                for entry in self.entries.values_mut() {
+                    if shares(&entry.session, shared) && entry.session.wants(*log) {
+                        entry.tell(message, &event);
+                    }
+                }
+            }
+        }
+    }
+
+    /// Tells subscribed sessions that a resource has changed, each under the URI with which it
+    /// subscribed: all that subscribed over the shared session, or the one whose own session
+    /// carried the notification. Only sessions that may still see the server are told.
+    pub(super) fn updated(
+        &mut self,
+        server: &ServerName,
+        own: Option<&SessionId>,
+        params: &Raw,
+    ) {
+        let Ok(fields) = RawObject::parse(params.get()) else { return };
+        let Ok(Some(uri)) = fields.string("uri") else { return };
+        let key = (server.clone(), uri);
+        let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
+        // An event that is the same for many is encoded once, and shared.
+        let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
+        let entries = self.entries.iter_mut();
+        for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
+            let Some(asked) = entry.session.subscriptions.asked(&key, over) else { continue };
+            if !entry.session.hears_of(server) {
+                continue;
+            }
+            let (message, event) = events.entry(asked).or_insert_with_key(|asked| {
+                let mut fields = fields.clone();
+                fields.set("uri", string(asked));
+                let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
+                let event = EncodedEvent::from(sse::event("", &message));
+                (message, event)
+            });
+            entry.tell(message, event);
+        }
+    }
+
+    /// Ends `subscriptions/listen` streams, after their response.
+    pub(super) fn end_listening(&mut self) {
+        for entry in self.entries.values_mut() {
+            let Some(id) = entry.session.listening.get().map(|it| it.id.clone()) else {
+                continue;
+            };
+            let last = sse::event("", &subscription_ended(&id));
+            entry.send(&last.into());
+            for stream in entry.streams.values() {
+                stream.close();
+            }
+        }
+    }
+
+    /// Sends a message to one session's client. False where it has no stream.
+    pub(super) fn send(&mut self, id: &str, message: &str) -> bool {
+        let event = EncodedEvent::from(sse::event("", message));
+        self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
+    }
+
+    /// True if there is a session of that id that may see the server.
+    pub(super) fn hears(&self, id: &str, server: &ServerName) -> bool {
+        self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
+    }
 }
 
 #[cfg(test)]

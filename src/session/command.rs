@@ -7,8 +7,9 @@ use crossbeam_channel::Sender;
 use super::{
     Audience, Bearer, EventSink, Opened, Owner, Rescope, Session, SessionId, Transport,
 };
-use crate::protocol::call::{Caller, Question};
+use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::RequestId;
+use crate::protocol::question::Question;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::state::Written;

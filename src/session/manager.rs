@@ -17,9 +17,10 @@ use super::{
 };
 use crate::error::CallError;
 use crate::limits::{SESSION_INBOX_COMMANDS_MAX, SESSION_SWEEP_INTERVAL, SESSION_TOKEN_LIFE};
-use crate::protocol::call::{Caller, Question};
+use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::{RequestId, notification, request};
 use crate::protocol::method::notification::CANCELLED;
+use crate::protocol::question::Question;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::state::{Id, Writer, Written};

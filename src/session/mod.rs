@@ -32,10 +32,11 @@ use crate::error::CallError;
 use crate::limits::{
     ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
 };
-use crate::protocol::call::{Caller, PrincipalId, Question};
+use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::capabilities::{can_be_asked, of_client_for_legacy, of_client_for_modern};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
+use crate::protocol::question::Question;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::SessionKind;

@@ -1,25 +1,19 @@
 //! Pure: the table of sessions: bounds, idle time, audiences. Time is an argument.
 
 use std::collections::{BTreeMap, HashMap};
-use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64};
 use std::sync::{Arc, OnceLock};
 use std::time::{Duration, Instant};
 
 use super::entry::Entry;
 use super::questions::OpenQuestions;
 use super::{
-    Audience, EncodedEvent, EventSink, KeptStreams, Left, Owner, Session, SessionId, Shared,
-    Subscriptions, Transport,
+    EventSink, KeptStreams, Left, Owner, Session, SessionId, Subscriptions, Transport,
 };
 use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::SESSION_STREAMS_MAX;
 use crate::protocol::call::{Caller, PrincipalId};
-use crate::protocol::jsonrpc::notification;
-use crate::protocol::listening::{acknowledged, subscription_ended};
-use crate::protocol::method::notification::RESOURCES_UPDATED;
-use crate::protocol::raw::{Raw, RawObject, string};
-use crate::protocol::server_name::ServerName;
-use crate::protocol::session_route::SessionKind;
+use crate::protocol::listening::acknowledged;
 use crate::protocol::sse;
 use crate::protocol::subscriber::Subscriber;
 use crate::sync::{Mutex, RwLock};
@@ -44,7 +38,7 @@ pub(super) enum Full {
 /// Every session, by id.
 pub(super) struct Table {
     bounds: Bounds,
-    entries: HashMap<SessionId, Entry>,
+    pub(super) entries: HashMap<SessionId, Entry>,
     per_key: HashMap<Option<Arc<str>>, usize>,
     /// The places of each principal.
     pub(super) shares: Shares<PrincipalId>,
@@ -167,132 +161,6 @@ impl Table {
         self.entries.iter().map(|(id, entry)| (id.clone(), entry.session.clone())).collect()
     }
 
-    /// Sends a message that belongs to no call to one client, once it has introduced itself.
-    pub(super) fn tell_one(&mut self, id: &str, message: &str) {
-        let Some(entry) = self.entries.get_mut(id) else { return };
-        if entry.session.caller().is_some() {
-            entry.tell(message, &sse::event("", message).into());
-        }
-    }
-
-    /// Sends a message to an audience, to each session on its newest stream only (2025-11-25,
-    /// basic/transports, Multiple Connections).
-    pub(super) fn tell(&mut self, to: &Audience, message: &str, now: Instant) {
-        let event = EncodedEvent::from(sse::event("", message));
-        let may_see = |session: &Session, server: &ServerName| {
-            session.hears_of(server) && session.caller().is_some()
-        };
-        let shares = |session: &Session, shared: &Shared| {
-            may_see(session, &shared.server) && session.shares(shared.by)
-        };
-        match to {
-            Audience::One(id, server) => {
-                if self.hears(id, server)
-                    && let Some(entry) = self.entries.get_mut(id)
-                {
-                    entry.tell(message, &event);
-                }
-            }
-            Audience::Hearing(server) => {
-                for entry in self.entries.values_mut().filter(|it| may_see(&it.session, server))
-                {
-                    entry.tell(message, &event);
-                }
-            }
-            Audience::Seeing(server, view) => {
-                for entry in self.entries.values_mut() {
-                    if may_see(&entry.session, server) && entry.session.sees(*view) {
-                        entry.tell(message, &event);
-                    }
-                }
-            }
-            Audience::Of(shared, log, principal) => {
-                for entry in self.entries.values_mut() {
-                    if shares(&entry.session, shared)
-                        && entry.session.wants(*log)
-                        && entry.session.principal_id() == *principal
-                    {
-                        entry.tell(message, &event);
-                    }
-                }
-            }
-            Audience::Only { shared, log, caller, unattributed } => {
-                let mut whose = caller.clone();
-                let is_party =
-                    |entry: &&Entry| shares(&entry.session, shared) && entry.is_present(now);
-                let sharing = self.entries.values().filter(is_party);
-                for principal in sharing.map(|entry| entry.session.principal_id()) {
-                    if *whose.get_or_insert_with(|| principal.clone()) != principal {
-                        unattributed.fetch_add(1, Ordering::Relaxed);
-                        return;
-                    }
-                }
-                for entry in self.entries.values_mut() {
-                    if shares(&entry.session, shared) && entry.session.wants(*log) {
-                        entry.tell(message, &event);
-                    }
-                }
-            }
-        }
-    }
-
-    /// Tells subscribed sessions that a resource has changed, each under the URI with which it
-    /// subscribed: all that subscribed over the shared session, or the one whose own session
-    /// carried the notification. Only sessions that may still see the server are told.
-    pub(super) fn updated(
-        &mut self,
-        server: &ServerName,
-        own: Option<&SessionId>,
-        params: &Raw,
-    ) {
-        let Ok(fields) = RawObject::parse(params.get()) else { return };
-        let Ok(Some(uri)) = fields.string("uri") else { return };
-        let key = (server.clone(), uri);
-        let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
-        // An event that is the same for many is encoded once, and shared.
-        let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
-        let entries = self.entries.iter_mut();
-        for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
-            let Some(asked) = entry.session.subscriptions.asked(&key, over) else { continue };
-            if !entry.session.hears_of(server) {
-                continue;
-            }
-            let (message, event) = events.entry(asked).or_insert_with_key(|asked| {
-                let mut fields = fields.clone();
-                fields.set("uri", string(asked));
-                let message = notification(RESOURCES_UPDATED, Some(&fields.to_text()));
-                let event = EncodedEvent::from(sse::event("", &message));
-                (message, event)
-            });
-            entry.tell(message, event);
-        }
-    }
-
-    /// Ends `subscriptions/listen` streams, after their response.
-    pub(super) fn end_listening(&mut self) {
-        for entry in self.entries.values_mut() {
-            let Some(id) = entry.session.listening.get().map(|it| it.id.clone()) else {
-                continue;
-            };
-            let last = sse::event("", &subscription_ended(&id));
-            entry.send(&last.into());
-            for stream in entry.streams.values() {
-                stream.close();
-            }
-        }
-    }
-
-    /// Sends a message to one session's client. False where it has no stream.
-    pub(super) fn send(&mut self, id: &str, message: &str) -> bool {
-        let event = EncodedEvent::from(sse::event("", message));
-        self.entries.get_mut(id).is_some_and(|entry| entry.send(&event))
-    }
-
-    /// True if there is a session of that id that may see the server.
-    pub(super) fn hears(&self, id: &str, server: &ServerName) -> bool {
-        self.entries.get(id).is_some_and(|entry| entry.session.hears_of(server))
-    }
-
     /// The session of that id.
     pub(super) fn session(&self, id: &str) -> Option<&Arc<Session>> {
         self.entries.get(id).map(|entry| &entry.session)
@@ -325,9 +193,14 @@ impl Table {
 
 #[cfg(test)]
 mod tests {
+    use std::sync::atomic::Ordering;
+
     use super::*;
     use crate::protocol::jsonrpc::RequestId;
+    use crate::protocol::server_name::ServerName;
+    use crate::protocol::session_route::SessionKind;
     use crate::session::Refused;
+    use crate::session::{Audience, EncodedEvent};
     use crate::wait::{Interrupted, Wait};
 
     #[derive(Default)]

@@ -190,19 +190,6 @@ pub(crate) fn malformed(what: &str) -> Failure {
     Failure::nonsense(format!("its answer is no message: {}", cut(what)))
 }
 
-/// Whether a request that failed may be sent a second time: only if it never reached the tool,
-/// or does no more when it is done twice.
-pub(crate) fn may_replay(failure: &Failure, is_safe_to_repeat: bool) -> bool {
-    match failure.kind {
-        FailureKind::SessionGone => true,
-        FailureKind::Broke => !failure.sent || is_safe_to_repeat,
-        FailureKind::Interrupted(_)
-        | FailureKind::Refused(_)
-        | FailureKind::Nonsense
-        | FailureKind::Overloaded => false,
-    }
-}
-
 /// The beginning of an upstream's text, on one line, for an error or a log line.
 pub(crate) fn cut(text: &str) -> String {
     excerpt(text, crate::limits::UPSTREAM_TEXT_CHARS_MAX)
@@ -215,18 +202,6 @@ mod tests {
 
     fn failure(kind: FailureKind, sent: bool) -> Failure {
         Failure { sent, ..Failure::new(kind, Stage::Read, "reset") }
-    }
-
-    #[test]
-    fn only_what_never_reached_the_tool_is_replayed() {
-        let call = false;
-        assert!(may_replay(&failure(FailureKind::SessionGone, true), call));
-        assert!(may_replay(&failure(FailureKind::Broke, false), call));
-        assert!(!may_replay(&failure(FailureKind::Broke, true), call));
-        assert!(may_replay(&failure(FailureKind::Broke, true), true));
-        assert!(!may_replay(&failure(FailureKind::Nonsense, true), true));
-        let late = FailureKind::Interrupted(Interrupted::Deadline);
-        assert!(!may_replay(&failure(late, true), true));
     }
 
     #[test]

@@ -10,12 +10,13 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::UpstreamConfig;
-use crate::protocol::call::{Kind, Notice, PrincipalId, Question};
+use crate::protocol::call::{Kind, Notice, PrincipalId};
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::modern::Freshness;
+use crate::protocol::question::Question;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::session_route::{SessionKind, SessionSupport};

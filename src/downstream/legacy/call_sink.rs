@@ -4,12 +4,13 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use crate::downstream::answer::MessageSink;
-use crate::protocol::call::{About, CallSink, Caller, Client, Notice, Question};
+use crate::protocol::call::{About, CallSink, Caller, Client, Notice};
 use crate::protocol::for_revision;
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::notification;
+use crate::protocol::question::Question;
 use crate::protocol::raw::Raw;
 use crate::session::{self, CallQuestions, Session, Sessions};
 use crate::wait::Wait;

@@ -8,8 +8,9 @@ use std::time::Duration;
 
 use crate::error::CallError;
 use crate::limits::{CALL_INBOX_MESSAGES_MAX, CALL_NOTICES_BYTES_MAX};
-use crate::protocol::call::{CallSink, Notice, Outcome, Question};
+use crate::protocol::call::{CallSink, Notice, Outcome};
 use crate::protocol::for_revision::{self, Fit};
+use crate::protocol::question::Question;
 use crate::protocol::raw::{Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
 use crate::sync::Mutex;
@@ -351,8 +352,8 @@ impl CallSink for Hearing<'_> {
 #[cfg(test)]
 pub(crate) mod tests {
     use super::*;
-    use crate::protocol::call::AnswerTo;
     use crate::protocol::jsonrpc::RequestId;
+    use crate::protocol::question::AnswerTo;
     use crate::protocol::server_name::ServerName;
 
     const LONG: Duration = Duration::from_secs(5);

@@ -7,8 +7,8 @@ use std::time::{Duration, Instant};
 
 use super::Session;
 use crate::limits::SESSION_SWEEP_INTERVAL;
-use crate::protocol::call::{AnswerTo, Question};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
+use crate::protocol::question::{AnswerTo, Question};
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
 use crate::wait::{Held, Wait};
@@ -123,7 +123,8 @@ impl Drop for CallQuestions<'_> {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::call::{AnswerTo, Caller};
+    use crate::protocol::call::Caller;
+    use crate::protocol::question::AnswerTo;
     use crate::protocol::raw::Raw;
     use crate::protocol::server_name::ServerName;
     use crate::session::{Owner, Sessions, SessionsConfig, Transport, start};

@@ -7,8 +7,8 @@ use std::time::Instant;
 
 use super::Pending;
 use crate::limits::QUESTIONS_PER_SESSION_MAX;
-use crate::protocol::call::Question;
 use crate::protocol::jsonrpc::{RequestId, RpcError, code};
+use crate::protocol::question::Question;
 use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
 use crate::wait::Held;
@@ -134,7 +134,7 @@ impl OpenQuestions {
 #[cfg(test)]
 mod tests {
     use super::*;
-    use crate::protocol::call::AnswerTo;
+    use crate::protocol::question::AnswerTo;
     use crate::protocol::raw::Raw;
     use std::sync::Arc;
     use std::time::Duration;

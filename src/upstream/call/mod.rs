@@ -5,9 +5,10 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::error::{CallError, RETIRED, STOPPED};
-use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing, Question};
+use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing};
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
+use crate::protocol::question::Question;
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::session_route::SessionRoute;
 use crate::upstream::Upstream;

@@ -3,8 +3,9 @@
 use std::collections::{HashMap, VecDeque};
 
 use crate::limits::CALL_INBOX_MESSAGES_MAX;
-use crate::protocol::call::{CallSink, Notice, Question};
+use crate::protocol::call::{CallSink, Notice};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
+use crate::protocol::question::Question;
 use crate::protocol::raw::Raw;
 
 use crate::upstream::failure::Failure;
@@ -249,7 +250,7 @@ mod tests {
     }
 
     fn question(id: u64) -> Arrival {
-        let reply = crate::protocol::call::AnswerTo::new(|_| ());
+        let reply = crate::protocol::question::AnswerTo::new(|_| ());
         let (id, method) = (RequestId::from(id), "roots/list".to_owned());
         let (server, is_of_call) = (server(), false);
         Arrival::Ask(Question { server, id, is_of_call, method, params: None, reply })

@@ -5,10 +5,11 @@
 use std::sync::Arc;
 
 use crate::limits::INPUT_REQUEST_BYTES_MAX;
-use crate::protocol::call::{AnswerTo, Client, Notice, Question};
+use crate::protocol::call::{Client, Notice};
 use crate::protocol::from_server::may_be_asked;
 use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::method::{Method, notification};
+use crate::protocol::question::{AnswerTo, Question};
 use crate::protocol::raw::Raw;
 
 use super::context::SessionContext;

@@ -8,7 +8,8 @@ use std::time::Instant;
 
 use crate::error::Stage;
 use crate::limits::{PARKED_GRACE, SPOILT_SESSION_GRACE, STATELESS_SESSION_IDLE};
-use crate::protocol::call::{AnswerTo, Client, PrincipalId, Question};
+use crate::protocol::call::{Client, PrincipalId};
+use crate::protocol::question::{AnswerTo, Question};
 use crate::protocol::view::ViewId;
 use crate::thread::{Joined, spawn};
 use crate::wait::{Interrupted, Wait};

@@ -1,6 +1,6 @@
 //! Pure: what a request that failed means for its session, and what is done about it.
 
-use crate::upstream::failure::{Failure, FailureKind, Refusal, may_replay};
+use crate::upstream::failure::{Failure, FailureKind, Refusal};
 use crate::upstream::transport::refused_status::is_certain;
 
 /// What is known where a request has failed.
@@ -63,6 +63,19 @@ impl Verdict {
             | FailureKind::Nonsense
             | FailureKind::Overloaded => Verdict::Tell,
         }
+    }
+}
+
+/// Whether a request that failed may be sent a second time: only if it never reached the tool,
+/// or does no more when it is done twice.
+pub(crate) fn may_replay(failure: &Failure, is_safe_to_repeat: bool) -> bool {
+    match failure.kind {
+        FailureKind::SessionGone => true,
+        FailureKind::Broke => !failure.sent || is_safe_to_repeat,
+        FailureKind::Interrupted(_)
+        | FailureKind::Refused(_)
+        | FailureKind::Nonsense
+        | FailureKind::Overloaded => false,
     }
 }
 
@@ -134,5 +147,17 @@ mod tests {
         assert_eq!(Verdict::of(&plain, FACTS), Verdict::TellAndDoubt);
         let lasts = Facts { may_be_forgotten: false, ..FACTS };
         assert_eq!(Verdict::of(&plain, lasts), Verdict::Tell);
+    }
+
+    #[test]
+    fn only_what_never_reached_the_tool_is_replayed() {
+        let call = false;
+        assert!(may_replay(&failure(FailureKind::SessionGone, true), call));
+        assert!(may_replay(&failure(FailureKind::Broke, false), call));
+        assert!(!may_replay(&failure(FailureKind::Broke, true), call));
+        assert!(may_replay(&failure(FailureKind::Broke, true), true));
+        assert!(!may_replay(&failure(FailureKind::Nonsense, true), true));
+        let late = FailureKind::Interrupted(Interrupted::Deadline);
+        assert!(!may_replay(&failure(late, true), true));
     }
 }

@@ -7,9 +7,10 @@ use std::time::{Duration, Instant};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 
 use crate::error::Stage;
-use crate::protocol::call::{CallSink, Notice, PrincipalId, Question};
+use crate::protocol::call::{CallSink, Notice, PrincipalId};
 use crate::protocol::headers::{is_event_stream, is_json};
 use crate::protocol::jsonrpc::RpcError;
+use crate::protocol::question::Question;
 use crate::protocol::raw::{Keeper, Raw};
 use crate::protocol::sse::Event;
 use crate::wait::{Interrupted, Wait};

@@ -15,10 +15,9 @@ use trunkline::config::{
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::pipeline::session_route::route_session;
-use trunkline::protocol::call::{
-    About, CallSink, Client, Kind, Notice, Outcome, Outgoing, Question,
-};
+use trunkline::protocol::call::{About, CallSink, Client, Kind, Notice, Outcome, Outgoing};
 use trunkline::protocol::listed_item::ReadItem;
+use trunkline::protocol::question::Question;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
 use trunkline::protocol::session_route::SessionRoute;

@@ -7,7 +7,8 @@ use crossbeam_channel::bounded;
 use trunkline::config::{Secret, SessionSharing, Target};
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{Client, PrincipalId, Question};
+use trunkline::protocol::call::{Client, PrincipalId};
+use trunkline::protocol::question::Question;
 
 use crate::upstream::rig::*;
 use crate::upstream::worlds::*;

@@ -6,8 +6,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Sender, bounded};
 use trunkline::config::HttpKind;
 use trunkline::limits::Limits;
-use trunkline::protocol::call::{CallSink, Notice, Question};
+use trunkline::protocol::call::{CallSink, Notice};
 use trunkline::protocol::jsonrpc::RpcError;
+use trunkline::protocol::question::Question;
 
 use crate::upstream::rig::*;
 use crate::upstream::session::subscriptions::one;
