@@ -64,7 +64,7 @@ pub(crate) struct SessionContext {
     pub(crate) mailbox: Arc<Mailbox>,
     /// Set when the process must end at once: children get no grace any more.
     pub(crate) hurry: Arc<AtomicBool>,
-    /// The generation given last, over all transports.
+    /// The generation given last, of all sessions with the server: each has a number of its own.
     pub(crate) generations: Arc<AtomicU64>,
     /// The client whose own session this is, which opens on demand; none for the shared one,
     /// which its supervisor keeps open.
@@ -128,7 +128,7 @@ impl SessionContext {
             index: self.index,
             mailbox: Arc::new(Mailbox::new()?),
             hurry: self.hurry.clone(),
-            generations: Arc::default(),
+            generations: self.generations.clone(),
             client: Some(client),
             subscriptions: self.subscriptions.clone(),
             lists: self.lists.clone(),

@@ -185,6 +185,10 @@ impl SessionPool {
                 is_tainted: false,
             }));
         }
+        // A session that ends interrupts its calls before it is closed here: none of them opens it again.
+        if let Some(reason) = place.wait.interrupted() {
+            return Err(Failure::interrupted(reason, Stage::Slot, false));
+        }
         if !state.make(place.charged, place.wait, self.context.name()) {
             if place.is_queued {
                 return Ok(None);

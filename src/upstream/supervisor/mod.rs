@@ -356,7 +356,13 @@ impl Supervisor {
             let wait = busy(context, step.patience(&context.config))?;
             let (outgoing, own) = (about(step, uri), &GatewaySink(context));
             let answer = session.request_open(connection, &outgoing, &wait, own);
-            doubt = answer.as_ref().err().filter(|it| is_unclear(it)).cloned();
+            // Nobody waits for the end of a subscription, and it has little time: that it is late says
+            // nothing of the session.
+            let is_late = |it: &Failure| {
+                step == Step::Unsubscribe && matches!(it.kind, FailureKind::Interrupted(_))
+            };
+            let says_something = |it: &&Failure| is_unclear(it) && !is_late(it);
+            doubt = answer.as_ref().err().filter(says_something).cloned();
             answer
         };
         if let Some(what) = reconciling.run(desired, opened.generation, now, &mut tell) {

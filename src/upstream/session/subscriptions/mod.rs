@@ -88,8 +88,12 @@ impl DesiredSubscriptions {
         let mut state = self.lock();
         if self.ordinal >= state.ordinal {
             state.ordinal = self.ordinal;
-            state.supervisor = Some(supervisor.clone());
+            let before = state.supervisor.replace(supervisor.clone());
             state.set.opened(SessionNumber { upstream: self.ordinal, generation });
+            // The pauses are the former supervisor's, and end with it.
+            if !before.is_some_and(|before| Arc::ptr_eq(&before, supervisor)) {
+                state.set.resume();
+            }
         }
     }
 
@@ -316,6 +320,22 @@ mod tests {
         })
         .collect();
         assert_eq!(told, ["a:", "b:"].map(|uri| (uri.to_owned(), Step::Subscribe)));
+    }
+
+    #[test]
+    fn the_pauses_of_one_supervisor_are_not_those_of_the_next() {
+        let (old, one) = (DesiredSubscriptions::default(), Subscriber::fresh());
+        let (former, next) = (wait(5000), wait(5000));
+        old.opened(1, &former);
+        let turn = old.turn("a:", None, &wait(5000)).unwrap();
+        turn.add(one, None);
+        turn.put_off();
+        drop(turn);
+        old.opened(2, &former);
+        assert!(!old.has_due() && old.has_steps(), "the same supervisor waits");
+        let new = old.successor();
+        new.opened(1, &next);
+        assert!(new.has_due());
     }
 
     #[test]

@@ -154,6 +154,26 @@ fn a_subscription_that_opens_the_own_session_is_made_once() {
 }
 
 #[test]
+fn a_session_that_made_room_is_subscribed_again_at_its_clients_next_call() {
+    let upstream = HttpUpstream::start();
+    // The shared one, and one of a client's own.
+    let server = json!({ "url": upstream.url(), "transport": "http", "max_sessions": 2 });
+    let gateway = Gateway::started(json!({ "mcp_servers": { "s": server } }));
+    let alice = Duplex::to(&gateway, Door::Streamable).named("alice").open();
+    let bob = Duplex::to(&gateway, Door::Streamable).named("bob").open();
+    subscribe(&alice, TEXT_URI);
+    let n_deleted = upstream.n_deleted();
+    bob.call("ask_roots", &json!({}));
+    wait_until("hers has made room", || upstream.n_deleted() > n_deleted);
+    alice.call("ask_roots", &json!({}));
+    wait_until("the new one is subscribed", || {
+        of_method(&upstream.received(), "resources/subscribe").len() == 2
+    });
+    assert_eq!(upstream.touch(TEXT_URI), 1);
+    alice.wait_told(UPDATED);
+}
+
+#[test]
 fn what_is_subscribed_over_an_own_session_ends_with_it() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::before(&upstream.url());
