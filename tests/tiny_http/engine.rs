@@ -11,6 +11,8 @@ use trunkline::http::{Answer, Handler, Head, Listen, Request, Responder, Running
 use trunkline::limits::Limits;
 use trunkline::protocol::call::PrincipalId;
 
+use crate::support::wait_until;
+
 struct Smoke;
 
 impl Handler for Smoke {
@@ -73,6 +75,8 @@ fn requests_are_served_through_the_same_seam() {
     assert_eq!(ask("POST /denied", "Content-Length: 2\r\n", "hi"), (401, "no".to_owned()));
     let long = "x".repeat(1001);
     assert_eq!(ask("POST /echo", "Content-Length: 1001\r\n", &long).0, 413);
+    // It is counted once its thread has told of it, which may be after the answer.
+    wait_until("the panic is counted", || running.counters().panics > 0);
     assert_eq!(running.counters().panics, 1);
     assert!(running.drain(Instant::now() + Duration::from_secs(5)));
 }

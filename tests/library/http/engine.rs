@@ -14,6 +14,8 @@ use trunkline::http::{
 use trunkline::limits::Limits;
 use trunkline::protocol::call::PrincipalId;
 
+use crate::support::wait_until;
+
 /// Longer than anything here takes; a test that waits so long has failed.
 pub(crate) const PATIENCE: Duration = Duration::from_secs(10);
 
@@ -387,6 +389,8 @@ fn a_bug_in_one_request_spares_the_next() {
     client.send("POST /admit-panics HTTP/1.1\r\nHost: h\r\nContent-Length: 1\r\n\r\n");
     assert_eq!(client.reply().status, 500);
     server.check_alive();
+    // A panic is counted once its thread has told of it, which may be after the answer.
+    wait_until("the panics are counted", || server.running.counters().panics >= 3);
     assert_eq!(server.running.counters().panics, 3);
 }
 
