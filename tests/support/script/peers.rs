@@ -8,6 +8,7 @@ use std::time::Instant;
 use serde_json::{Value, json};
 
 use super::{PATIENCE, Script};
+use crate::wait_until;
 
 /// A message that reached the server.
 #[derive(Debug, Clone)]
@@ -70,8 +71,12 @@ impl Script {
         self.changed.notify_all();
     }
 
-    /// Tells every open stream that the tools have changed.
+    /// Tells every open stream that the tools have changed, once there is one: what is said before
+    /// that, nobody hears.
     pub fn announce_change(&self) {
+        wait_until("somebody listens to the server", || {
+            !self.lock().streams.is_empty() || !self.listens().is_empty()
+        });
         self.tell_streams(r#"{"jsonrpc":"2.0","method":"notifications/tools/list_changed"}"#);
     }
 
