@@ -37,7 +37,7 @@ pub struct Limits {
     /// Calls of stateless clients that wait for a retry. Further ones are cancelled, with an
     /// error.
     pub parked_calls: usize,
-    /// Such calls of one key.
+    /// Parked calls of one key.
     pub parked_calls_per_key: usize,
     /// Items of one page of a list.
     pub page_items: usize,

@@ -272,7 +272,7 @@ pub const ACCESS_ERROR_CHARS_MAX: usize = 256;
 /// Lines of refused requests of one peer and key, for one reason, in [`REFUSAL_LINES_WITHIN`]; more
 /// are counted.
 pub const REFUSAL_LINES_ALIKE_MAX: usize = 3;
-/// Such lines of all peers, keys and reasons.
+/// Lines of the log about refusals, of all peers, keys and reasons together.
 pub const REFUSAL_LINES_MAX: usize = 50;
 /// The interval of [`REFUSAL_LINES_ALIKE_MAX`].
 pub const REFUSAL_LINES_WITHIN: Duration = Duration::from_secs(1);

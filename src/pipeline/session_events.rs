@@ -1,4 +1,5 @@
-//! What sessions have at servers ends with them, or when they may see a server no more.
+//! The subscriptions and own sessions of a client at servers end with its session, or when it may
+//! see a server no more.
 
 use std::sync::{Arc, OnceLock, Weak};
 

@@ -18,7 +18,7 @@ pub(crate) struct Failure {
     /// For people; ends without a full stop. May quote the upstream, and with that a secret:
     /// see `SessionContext::scrubbed`.
     pub(crate) message: String,
-    /// Whether a byte of the request has left.
+    /// True if a byte of the request has been sent.
     pub(crate) sent: bool,
     /// For how long what was waited for had been starting, where the wait ended during that.
     pub(crate) starting: Option<Duration>,

@@ -30,7 +30,7 @@ pub(super) mod circuit_breaker;
 pub(super) mod concurrency;
 pub(super) mod waiting_calls_limit;
 
-/// What stands for the client of a session that all have who keep sessions and declare nothing.
+/// The name under which clients that keep sessions and declare nothing share one session.
 pub(super) const EVERYBODY: &str = "shared:";
 
 impl Upstream {
@@ -115,8 +115,8 @@ impl Upstream {
         })
     }
 
-    /// What a server that needs no sessions, but may know them besides, answers in one: SDKs say
-    /// there what went wrong, and only that something did where there is none. That session is
+    /// Sends the request once more, in a session, to a server that needs none but may keep some: SDKs
+    /// say there what went wrong, and without a session only that something did. That session is
     /// shared by all clients that keep sessions and declare nothing. None if it answers nothing.
     pub fn ask_in_session(
         &self,

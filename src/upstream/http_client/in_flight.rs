@@ -116,7 +116,7 @@ impl InFlight {
         self.lock().stage.unwrap_or(Stage::Connect)
     }
 
-    /// Whether a byte of the request has left.
+    /// True if a byte of the request has been sent.
     pub(crate) fn was_sent(&self) -> bool {
         self.lock().sent
     }
