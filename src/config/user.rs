@@ -1,16 +1,39 @@
 //! Pure: a server's configuration for one user, where its credentials are each user's own.
 
+use std::sync::Arc;
+
 use super::{Secret, Target, UpstreamConfig, syntax};
-use crate::protocol::credentials::{UserCredentials, UserText, names_user};
+use crate::protocol::credentials::{PerUser, UserCredentials, UserText, names_user};
+
+/// The servers of a configuration that may be reached with users' own credentials.
+pub fn per_user(configs: &[Arc<UpstreamConfig>]) -> PerUser {
+    let mut per_user = PerUser::default();
+    for config in configs {
+        per_user.forwarding.push((config.name.clone(), config.forward_headers().to_vec()));
+        if config.is_per_user() {
+            per_user.naming.push(config.name.clone());
+        }
+        for (_, value) in config.values_of_user() {
+            let text = UserText::parse(value.expose());
+            per_user.claims.extend(text.claims().map(str::to_owned));
+        }
+    }
+    per_user
+}
 
 impl UpstreamConfig {
     /// True if the server can be reached only for a user: nobody connects to it before one calls.
     pub fn is_per_user(&self) -> bool {
+        self.values_of_user().next().is_some()
+    }
+
+    /// The headers and variables whose values name the user.
+    fn values_of_user(&self) -> impl Iterator<Item = &(String, Secret)> {
         let values = match &self.target {
             Target::Http(target) => &target.headers,
             Target::Stdio(target) => &target.env,
         };
-        values.iter().any(|(_, value)| names_user(value.expose()))
+        values.iter().filter(|(_, value)| names_user(value.expose()))
     }
 
     /// The names of the headers that clients may give for the server.

@@ -1,8 +1,8 @@
 //! What a client brings along for servers whose credentials are each user's own: who the user is,
 //! and the headers that go on to a server.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 use ring::digest;
 
@@ -44,6 +44,9 @@ pub struct UserCredentials {
     pub claims: Option<Arc<BTreeMap<String, String>>>,
     /// The headers for servers, in order.
     pub headers: Vec<ForwardedHeader>,
+    /// The servers that are reached with these credentials, as far as is known, each with their
+    /// digest there once it was needed.
+    pub own: Vec<(ServerName, OnceLock<CredentialsId>)>,
 }
 
 impl std::fmt::Debug for UserCredentials {
@@ -58,9 +61,32 @@ impl UserCredentials {
         self.headers.iter().filter(move |header| header.server == *server)
     }
 
+    /// True if these are the credentials of the same user with the same headers.
+    pub fn is_same(&self, other: &UserCredentials) -> bool {
+        self.principal == other.principal
+            && self.name == other.name
+            && self.claims == other.claims
+            && self.headers == other.headers
+    }
+
+    /// The servers that are reached with these credentials.
+    pub fn own_servers(&self) -> impl Iterator<Item = &ServerName> {
+        self.own.iter().map(|(server, _)| server)
+    }
+
+    /// The digest of these credentials at a server that is reached with them; none at another one.
+    pub fn own_id(&self, server: &ServerName) -> Option<CredentialsId> {
+        let (_, id) = self.own.iter().find(|(own, _)| own == server)?;
+        Some(*id.get_or_init(|| self.digest(server)))
+    }
+
     /// The digest under which everything is kept that is made with these credentials at that
     /// server.
     pub fn id(&self, server: &ServerName) -> CredentialsId {
+        self.own_id(server).unwrap_or_else(|| self.digest(server))
+    }
+
+    fn digest(&self, server: &ServerName) -> CredentialsId {
         let mut context = digest::Context::new(&digest::SHA256);
         let mut add = |text: &str| {
             // With its length, so that no text can stand for two others.
@@ -100,6 +126,59 @@ impl UserCredentials {
         // Half of the digest distinguishes credentials as surely.
         id.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
         CredentialsId(id)
+    }
+}
+
+/// The servers that may be reached with users' own credentials, and the parts of these that count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PerUser {
+    /// All servers, each with the names of the headers that clients may give for it. Those
+    /// without any are here too, since the longest NAME owns a header.
+    pub forwarding: Vec<(ServerName, Vec<String>)>,
+    /// The servers whose configuration names the user.
+    pub naming: Vec<ServerName>,
+    /// The claims that the configuration names. Others do not count: a token that is renewed
+    /// would begin everything anew.
+    pub claims: BTreeSet<String>,
+}
+
+impl PerUser {
+    /// True if no server may be reached with users' own credentials.
+    pub fn is_none(&self) -> bool {
+        self.naming.is_empty() && self.forwarding.iter().all(|(_, headers)| headers.is_empty())
+    }
+
+    /// The credentials of the request of a user that has these header fields; none where no
+    /// server would be reached with them.
+    pub fn credentials<'a>(
+        &self,
+        user: UserCredentials,
+        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Option<UserCredentials> {
+        let configured =
+            || self.forwarding.iter().map(|(it, headers)| (it, headers.as_slice()));
+        let mut headers = Vec::new();
+        for (field, value) in fields {
+            if let Some((server, name)) = forwarded(field, configured()) {
+                let (server, value) = (server.clone(), value.trim().to_owned());
+                headers.push(ForwardedHeader { server, name, value });
+            }
+        }
+        let mut own = self.naming.clone();
+        for header in &headers {
+            if !own.contains(&header.server) {
+                own.push(header.server.clone());
+            }
+        }
+        if own.is_empty() {
+            return None;
+        }
+        let claims = user.claims.as_ref().filter(|_| !self.claims.is_empty()).map(|claims| {
+            let named = claims.iter().filter(|(name, _)| self.claims.contains(*name));
+            Arc::new(named.map(|(name, value)| (name.clone(), value.clone())).collect())
+        });
+        let own = own.into_iter().map(|server| (server, OnceLock::new())).collect();
+        Some(UserCredentials { claims, headers, own, ..user })
     }
 }
 
@@ -163,6 +242,14 @@ impl UserText {
         UserText(parts.collect())
     }
 
+    /// The claims that the text names.
+    pub fn claims(&self) -> impl Iterator<Item = &str> {
+        self.0.iter().filter_map(|part| match part {
+            Part::Claim(claim) => Some(claim.as_str()),
+            Part::Text(_) | Part::Name => None,
+        })
+    }
+
     /// The text for one user.
     ///
     /// # Errors
@@ -174,7 +261,9 @@ impl UserText {
                 Part::Text(it) => text.push_str(it),
                 Part::Name => {
                     let name = user.name.as_deref();
-                    text.push_str(name.ok_or("the caller has no name: it uses no key")?);
+                    text.push_str(name.ok_or(
+                        "the caller has no name, which a key of the gateway would give it",
+                    )?);
                 }
                 Part::Claim(claim) => {
                     let value = user.claims.as_ref().and_then(|claims| claims.get(claim));
@@ -285,6 +374,40 @@ mod tests {
         );
         let moved = vec![header("a", "x1", "")];
         assert_ne!(id, UserCredentials { headers: moved, ..one }.id(&name("a")));
+    }
+
+    #[test]
+    fn only_what_servers_use_of_a_user_counts() {
+        let claims = |exp: &str, tenant: &str| {
+            let all = [("exp", exp), ("tenant", tenant)];
+            let all = all.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            Some(Arc::new(BTreeMap::from(all)))
+        };
+        let (a, b, c) = (name("a"), name("b"), name("c"));
+        let per_user = PerUser {
+            forwarding: vec![(a.clone(), vec!["x-key".into()]), (b.clone(), Vec::new())],
+            naming: vec![c.clone()],
+            claims: ["tenant".to_owned()].into(),
+        };
+        let of = |exp: &str, tenant: &str, fields: &[(&'static str, &'static str)]| {
+            let user = UserCredentials { claims: claims(exp, tenant), ..Default::default() };
+            per_user.credentials(user, fields.iter().copied()).unwrap()
+        };
+        let one = of("1", "t", &[]);
+        assert_eq!(one.own_servers().collect::<Vec<_>>(), [&c]);
+        assert_eq!(one.id(&c), of("2", "t", &[]).id(&c), "a claim that no server names");
+        assert_ne!(one.id(&c), of("1", "u", &[]).id(&c));
+        assert_eq!(one.own_id(&a), None);
+        let given = of("1", "t", &[("x-mcp-a-x-key", " k "), ("x-mcp-b-x-key", "no")]);
+        assert_eq!(given.own_servers().collect::<Vec<_>>(), [&c, &a]);
+        assert_eq!(given.headers.len(), 1);
+        assert_eq!(given.headers[0].value, "k");
+        assert_eq!(given.own_id(&c), one.own_id(&c));
+        // Where no server names the user, a request without such headers has nothing of a user.
+        let forwards = PerUser { naming: Vec::new(), ..per_user };
+        assert!(!forwards.is_none());
+        assert!(forwards.credentials(one, [("x-mcp-b-x-key", "no")]).is_none());
+        assert!(PerUser { forwarding: vec![(b, Vec::new())], ..PerUser::default() }.is_none());
     }
 
     #[test]

@@ -69,12 +69,7 @@ impl Known {
             }
             Some(_) | None => Listed::default(),
         };
-        let mut listed = listed;
-        if config.is_per_user() {
-            // Nobody connects to it but for a user, whose lists are a view.
-            listed.server.health = Health::Well;
-            listed.server.has_answered = true;
-        }
+        let listed = if config.is_per_user() { Listed::of_users() } else { listed };
         let profile = Profile {
             name: config.name.clone(),
             label: Arc::new(ServerLabel {
@@ -85,6 +80,17 @@ impl Known {
             pin: config.pin,
         };
         Known { config: config.clone(), profile, listed }
+    }
+}
+
+impl Listed {
+    /// A server to which nobody connects but for a user, whose lists are a view. Lists from before
+    /// it was configured so are nobody's.
+    fn of_users() -> Listed {
+        let mut listed = Listed::default();
+        listed.server.health = Health::Well;
+        listed.server.has_answered = true;
+        listed
     }
 }
 
@@ -225,7 +231,8 @@ impl Refresher {
                 .as_ref()
                 .is_some_and(|old| old.config.target.is_same_server(&config.target));
             let mut known = Known::new(config, old);
-            if let Some(store) = self.store.as_mut().filter(|_| !is_known) {
+            let is_stored = !is_known && !config.is_per_user();
+            if let Some(store) = self.store.as_mut().filter(|_| is_stored) {
                 store.load(config, &mut known.listed);
             }
             judge(&mut self.pins, &known.profile, &mut known.listed);

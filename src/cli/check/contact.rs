@@ -83,7 +83,18 @@ impl Finding {
 struct Nobody;
 
 impl ServerEvents for Nobody {
-    fn notice_of_user(&self, _: &ServerName, _: CredentialsId, _: Notice) {}
+    fn notice_of_user(
+        &self,
+        _: &ServerName,
+        _: Option<&Arc<str>>,
+        _: CredentialsId,
+        _: Notice,
+    ) {
+    }
+
+    fn is_awaited(&self, _: &ServerName, _: CredentialsId) -> bool {
+        false
+    }
 
     fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice, _: Wire) {}
 

@@ -21,8 +21,8 @@ use crate::access::policy::Scope;
 use crate::config::Reloaded;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT};
-use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread};
+use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT, USER_FAILURES_TOLD_MAX};
+use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread, Users};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::server_name::ServerName;
@@ -338,6 +338,24 @@ fn server(status: &ServerStatus) -> Value {
         "dropped_messages": upstream.dropped_messages,
         "unattributed_messages": status.n_unattributed,
         "stderr": upstream.stderr,
+        "users": status.users.as_ref().map(users),
+    })
+}
+
+/// The users of a server whose credentials are each user's own.
+fn users(users: &Users) -> Value {
+    let failing: Vec<Value> = users
+        .failing
+        .iter()
+        .take(USER_FAILURES_TOLD_MAX)
+        .map(|(name, it)| json!({ "key": name.as_deref(), "last_failure": failure(it) }))
+        .collect();
+    json!({
+        "count": users.count,
+        "ready": users.ready,
+        "starting": users.starting,
+        "failing": users.failing.len(),
+        "failures": failing,
     })
 }
 
