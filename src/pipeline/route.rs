@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::users::own_id;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
@@ -150,19 +151,20 @@ impl Pipeline {
         call: &Call<'_>,
         wait: Option<&Arc<Wait>>,
     ) -> Result<Route, CallError> {
-        match self.route_as_known(scope, options, call) {
-            Err(CallError::Unknown { .. })
-                if self.await_views(
-                    scope,
-                    options,
-                    self.only(scope, options, call).as_ref(),
-                    wait,
-                ) =>
-            {
-                self.route_as_known(scope, options, call)
-            }
-            found => found,
+        let found = self.route_as_known(scope, options, call);
+        let Err(CallError::Unknown { .. }) = found else { return found };
+        let only = self.only(scope, options, call);
+        if !self.await_views(scope, options, only.as_ref(), wait) {
+            return found;
         }
+        let found = self.route_as_known(scope, options, call);
+        let starting = match &found {
+            Err(CallError::Unknown { .. }) => {
+                only.and_then(|only| self.starting_for_user(scope, &only))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        starting.map_or(found, Err)
     }
 
     /// The only server that may have the item: that of the endpoint, the one that the request
@@ -323,6 +325,8 @@ impl Pipeline {
                 if let Some(error) = owner.and_then(|it| self.unreached_by_user(scope, it)) {
                     return Err(error);
                 }
+                // Whoever has credentials of its own waits for its own lists.
+                let owner = owner.filter(|it| own_id(scope, it).is_none());
                 let unreached = owner.and_then(|owner| unreached(&catalogue, owner));
                 Err(unreached.map_or(CallError::Unknown { kind, name, near }, |error| {
                     // The server is tried soon, because a client needs it.

@@ -98,6 +98,25 @@ impl Pipeline {
         Some(CallError::UpstreamFailed { server: server.clone(), stage, message, refusal })
     }
 
+    /// The error of a call to a server with which contact is still being made for the user of the
+    /// scope.
+    pub(super) fn starting_for_user(
+        &self,
+        scope: &Scope,
+        server: &ServerName,
+    ) -> Option<CallError> {
+        match self.known_of_user(scope, server)?.state() {
+            State::Starting { taken } => Some(CallError::UpstreamTimeout {
+                server: server.clone(),
+                stage: Stage::Handshake,
+                allowed: None,
+                starting: Some(taken),
+                may_have_run: false,
+            }),
+            State::Ready | State::BackingOff { .. } | State::Down { .. } => None,
+        }
+    }
+
     /// Has the lists read that only the user of the scope sees, where they are not known yet, and
     /// waits for them: [`VIEW_TIMEOUT`] at most, and no longer than on `wait`. The user's clients
     /// are notified when they come later. Returns true if there was a wait.
@@ -175,9 +194,11 @@ impl Pipeline {
         }
         match upstream.state() {
             State::Starting { .. } => OfUser::Coming(upstream),
-            State::Ready if upstream.list_again() => OfUser::Coming(upstream),
-            State::Ready => OfUser::Missing,
-            State::BackingOff { .. } | State::Down { .. } => {
+            State::Ready if upstream.failure_of_user().is_none() => {
+                upstream.list_again();
+                OfUser::Coming(upstream)
+            }
+            State::Ready | State::BackingOff { .. } | State::Down { .. } => {
                 upstream.missed_lists();
                 OfUser::Missing
             }

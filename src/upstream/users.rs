@@ -11,8 +11,8 @@ use std::time::Instant;
 use crate::config::UpstreamConfig;
 use crate::error::CallError;
 use crate::fair_shares::Shares;
-use crate::limits::{RELIST_INTERVAL, USER_UPSTREAMS_MAX};
-use crate::protocol::call::{Notice, PrincipalId};
+use crate::limits::USER_UPSTREAMS_MAX;
+use crate::protocol::call::{Kind, Notice, PrincipalId};
 use crate::protocol::credentials::{CredentialsId, UserCredentials};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::question::Question;
@@ -35,8 +35,8 @@ pub(crate) struct User {
     /// The configuration under which the catalogue knows the server.
     registered: Arc<UpstreamConfig>,
     used: Arc<LastUse>,
-    /// The time at which lists were reported last.
-    listed: Mutex<Option<Instant>>,
+    /// True if lists were reported since they were wanted last.
+    is_listed: AtomicBool,
     /// True if clients were served before the lists were known, and are to be notified of them.
     is_missed: AtomicBool,
     /// The last failure, while the server cannot be used.
@@ -51,9 +51,9 @@ impl User {
     ) -> User {
         let id = credentials.id(&registered.name);
         let used = Arc::new(LastUse::new(Instant::now()));
-        let (listed, failure) = (Mutex::new(None), Mutex::new(None));
-        let is_missed = AtomicBool::new(false);
-        User { id, credentials, charged, registered, used, listed, is_missed, failure }
+        let (is_listed, is_missed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let failure = Mutex::new(None);
+        User { id, credentials, charged, registered, used, is_listed, is_missed, failure }
     }
 
     /// What the user's supervisor has found, as the catalogue takes it: lists are a view of the
@@ -62,7 +62,7 @@ impl User {
         let event = match event {
             Event::Lists { lists, freshness, read_at, left_out, .. } => {
                 // The bound on what is read at once is the one on users' upstreams.
-                *self.listed.lock() = Some(read_at);
+                self.is_listed.store(true, Ordering::Relaxed);
                 *self.failure.lock() = None;
                 let reading = ViewReadings::default().begin(self.charged.as_ref(), mailbox)?;
                 let is_missed = self.is_missed.swap(false, Ordering::Relaxed);
@@ -362,21 +362,14 @@ impl ServerEvents for EventsOfUser {
 }
 
 impl Upstream {
-    /// Has the lists of a user read again that are no longer known, or are old. Returns true if
-    /// they may come soon.
-    pub fn list_again(&self) -> bool {
-        let Some(user) = &self.context.user else { return false };
-        let mut listed = user.listed.lock();
-        match *listed {
-            // They are being read.
-            None => return true,
-            // They were read a moment ago, and there was no room for them.
-            Some(at) if at.elapsed() <= RELIST_INTERVAL => return false,
-            Some(_) => *listed = None,
+    /// Has the lists of a user read again that are no longer known, or are old, unless they are
+    /// being read.
+    pub fn list_again(&self) {
+        let Some(user) = &self.context.user else { return };
+        if user.is_listed.swap(false, Ordering::Relaxed) {
+            // As if it had said so: then it is not asked again and again.
+            Kind::ALL.into_iter().for_each(|kind| self.context.mailbox.list_changed(kind));
         }
-        drop(listed);
-        self.context.mailbox.stale();
-        true
     }
 
     /// The failure that keeps a user from the server at present, where it is that user's own.

@@ -17,7 +17,7 @@ use super::differing::News;
 use super::merge::{self, Listed, Profile, ServerLabel};
 use super::pins::{Pins, Said, Subject};
 use super::store::{Reading, Store};
-use super::views::{Shown, Views};
+use super::views::{Shown, Stays, Views};
 use super::{Catalogue, Health, Item, Pinned, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
@@ -238,10 +238,22 @@ impl Refresher {
             judge(&mut self.pins, &known.profile, &mut known.listed);
             self.servers.insert(config.name.clone(), known);
         }
-        // The list of a server with another configuration may differ for clients.
-        let stays = |name: &ServerName| {
-            let (old, new) = (before.get(name), self.servers.get(name));
-            old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, &new.config))
+        // The list of a server with another configuration may differ for clients. A user goes on
+        // with its lists until new ones are read, as all do with the shared ones.
+        let stays = |(name, id): &(ServerName, ViewId)| {
+            let Some((old, new)) = before.get(name).zip(self.servers.get(name)) else {
+                return Stays::No;
+            };
+            if Arc::ptr_eq(old, &new.config) {
+                Stays::AsItIs
+            } else if id.is_of_user()
+                && new.config.may_be_per_user()
+                && old.target.is_same_server(&new.config.target)
+            {
+                Stays::UntilReadAgain
+            } else {
+                Stays::No
+            }
         };
         self.views.retain(stays);
         if let Some(store) = &mut self.store {
@@ -282,7 +294,10 @@ impl Refresher {
                 if before.is_some_and(|before| before != era) {
                     // Those views are of sessions that the server keeps no more, or the other way
                     // round.
-                    self.views.retain(|of| *of != server);
+                    self.views.retain(|(of, id)| match *of == server && !id.is_of_user() {
+                        true => Stays::No,
+                        false => Stays::AsItIs,
+                    });
                 }
                 self.views.may_have_changed(&server);
                 tell_of_cut(&server, listed.server.initialized.as_deref(), &initialized);

@@ -134,6 +134,17 @@ fn held_bytes(lists: &HashMap<Kind, Named>) -> usize {
     beside + Usage::of(items().map(|(_, object)| object)).held_bytes()
 }
 
+/// What becomes of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stays {
+    /// It stays.
+    AsItIs,
+    /// It stays, and is read again when it is needed.
+    UntilReadAgain,
+    /// It is dropped.
+    No,
+}
+
 /// All views, used by the catalogue's thread.
 #[derive(Debug)]
 pub(super) struct Views {
@@ -245,11 +256,16 @@ impl Views {
         }
     }
 
-    /// Drops the views of servers for which `stays` is false. True if there were any.
-    pub(super) fn retain(&mut self, stays: impl Fn(&ServerName) -> bool) -> bool {
-        let before = self.views.len();
-        self.views.retain(|(server, _), _| stays(server));
-        self.views.len() != before
+    /// Drops views, or notes that they may have changed, as `stays` says.
+    pub(super) fn retain(&mut self, stays: impl Fn(&Key) -> Stays) {
+        self.views.retain(|key, view| match stays(key) {
+            Stays::AsItIs => true,
+            Stays::UntilReadAgain => {
+                view.is_stale.store(true, Ordering::Relaxed);
+                true
+            }
+            Stays::No => false,
+        });
     }
 
     /// Drops a view that the server no longer has. True if there was one.
