@@ -5,6 +5,7 @@ mod base64;
 mod check;
 mod diff;
 mod file;
+mod oauth_client;
 mod reload_result;
 mod remote;
 mod schema;
@@ -30,6 +31,10 @@ pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use oauth_client::{
+    Credentials, Dpop, Grant, IdentityProvider, JwtBearer, OAuthClientConfig,
+    TokenEndpointAuthMethod,
+};
 pub use reload_result::Reloaded;
 pub use remote::{KEY_VARIABLE, name_of_gateway};
 pub use schema::SCHEMA;
@@ -388,6 +393,8 @@ pub struct UpstreamConfig {
     pub session: SessionSharing,
     /// The treatment of a tool that has changed.
     pub pin: Pin,
+    /// Whose credentials calls carry.
+    pub credentials: Credentials,
     /// The server's role for the gateway.
     pub role: Role,
 }
@@ -499,6 +506,8 @@ pub struct HttpTarget {
     pub proxy: Option<Secret>,
     /// A file with further trusted certificates.
     pub ca_file: Option<PathBuf>,
+    /// How access tokens for it are had, if it wants some.
+    pub oauth: Option<OAuthClientConfig>,
 }
 
 /// A server that is started as a child process, never through a shell.

@@ -23,6 +23,7 @@ use crate::protocol::session_route::{SessionKind, SessionSupport};
 use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::telemetry::counters::servers::OfServer;
 
+use authorization::ServerAuthorization;
 use call::concurrency::ConcurrencyLimit;
 use call::waiting_calls_limit::WaitingCallsLimit;
 use http_client::HttpConnection;
@@ -34,6 +35,7 @@ use status::SharedHealth;
 use transport::stdio::stderr::StderrRing;
 
 pub mod advice;
+pub mod authorization;
 mod backoff;
 mod call;
 mod failure;
@@ -194,6 +196,12 @@ impl Upstream {
     /// Which era it speaks, once it has answered.
     fn era(&self) -> Option<Era> {
         self.health.lock().initialized.as_ref().map(|initialized| initialized.revision.era())
+    }
+
+    /// The gateway's credentials at it; none where it wants no OAuth, or where each user has their
+    /// own.
+    pub fn authorization(&self) -> Option<&Arc<ServerAuthorization>> {
+        self.context.authorization.as_ref()
     }
 
     /// How it was configured.

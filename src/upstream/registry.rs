@@ -9,7 +9,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
-use crate::config::UpstreamConfig;
+use crate::config::{Credentials, UpstreamConfig};
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
@@ -17,6 +17,7 @@ use crate::telemetry::counters;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
+use super::authorization::{Authorizations, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
@@ -81,7 +82,7 @@ impl Upstreams {
     /// Starts to make contact with every upstream, and returns at once. What comes of it is told
     /// by `reports`, and `unasked` hears what they say outside of calls. Large results count
     /// against `buffered` until they are dropped. `eras`: what upstreams spoke when they were
-    /// last spoken with.
+    /// last spoken with. `authorizations`: how access tokens are had.
     ///
     /// # Errors
     /// The process has no thread or descriptor left.
@@ -92,6 +93,7 @@ impl Upstreams {
         reports: Sender<Report>,
         server_events: Arc<dyn ServerEvents>,
         eras: BTreeMap<ServerName, Era>,
+        authorizations: Arc<Authorizations>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
             names: DnsCache::start()?,
@@ -102,6 +104,7 @@ impl Upstreams {
             hurry: Arc::default(),
             server_events,
             eras,
+            authorizations,
         };
         let (retiring, retired) = bounded(RETIRING_UPSTREAMS_MAX);
         let running = Running {
@@ -182,6 +185,11 @@ impl Upstreams {
         }
         running.supervisors.extend(supervisors);
         Ok(())
+    }
+
+    /// How access tokens are had, for all servers.
+    pub fn authorizations(&self) -> &Arc<Authorizations> {
+        &self.shared.authorizations
     }
 
     /// The upstream of that name.
@@ -330,6 +338,7 @@ struct Shared {
     server_events: Arc<dyn ServerEvents>,
     /// Of the upstreams that were known before the start.
     eras: BTreeMap<ServerName, Era>,
+    authorizations: Arc<Authorizations>,
 }
 
 impl Shared {
@@ -345,6 +354,13 @@ impl Shared {
         let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
         let (hurry, server_events) = (self.hurry.clone(), self.server_events.clone());
         let desired = Arc::new(old.map(|old| old.desired.successor()).unwrap_or_default());
+        let authorization = match config.credentials {
+            Credentials::Gateway => self
+                .authorizations
+                .of(&config, Owner::Gateway)
+                .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?,
+            Credentials::PerUser => None,
+        };
         let context = SessionContext::new(
             config,
             limits,
@@ -353,6 +369,7 @@ impl Shared {
             hurry,
             server_events,
             desired.clone(),
+            authorization,
         )?;
         context.views.begin(reports);
         let context = Arc::new(context);
