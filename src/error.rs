@@ -228,6 +228,8 @@ pub enum CallError {
         server: ServerName,
         /// Why, and what to do.
         message: String,
+        /// True if a person is signing in, so that the same call may go well soon.
+        is_under_way: bool,
     },
     /// The server has failed again and again: the request was not sent.
     UpstreamDown {
@@ -386,7 +388,7 @@ impl fmt::Display for CallError {
             Self::UpstreamFailed { server, stage, message, .. } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")
             }
-            Self::NeedsSignIn { server, message } => {
+            Self::NeedsSignIn { server, message, .. } => {
                 write!(f, "The server {server} needs a sign-in: {message}.")
             }
             Self::UpstreamDown { server, stage, message, since, next_try } => {

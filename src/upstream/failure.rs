@@ -123,6 +123,11 @@ impl Failure {
         Failure { stage, sent: false, ..self }
     }
 
+    /// True if a person is signing in, and the same may go well soon.
+    pub(crate) fn is_of_sign_in_under_way(&self) -> bool {
+        self.kind == FailureKind::Unauthorized(Unauthorized::SigningIn)
+    }
+
     /// See [`HttpRefusal::asked_pause`].
     pub(crate) fn asked_pause(&self) -> Option<Duration> {
         self.refusal.as_ref()?.asked_pause()
@@ -189,10 +194,13 @@ impl Failure {
                 return CallError::interrupted(reason, server, self.stage);
             }
             FailureKind::Overloaded => return CallError::Overloaded { what: self.message },
-            FailureKind::Unauthorized(Unauthorized::NeedsSignIn | Unauthorized::SigningIn) => {
+            FailureKind::Unauthorized(
+                kind @ (Unauthorized::NeedsSignIn | Unauthorized::SigningIn),
+            ) => {
                 return CallError::NeedsSignIn {
                     server: server.clone(),
                     message: self.message,
+                    is_under_way: kind == Unauthorized::SigningIn,
                 };
             }
             FailureKind::Broke if self.sent && !is_safe_to_repeat => format!(

@@ -23,7 +23,7 @@ use crate::protocol::session_route::{SessionKind, SessionSupport};
 use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::telemetry::counters::servers::OfServer;
 
-use authorization::ServerAuthorization;
+use authorization::{AuthorizationListener, ServerAuthorization, SignInStatus};
 use call::concurrency::ConcurrencyLimit;
 use call::waiting_calls_limit::WaitingCallsLimit;
 use http_client::HttpConnection;
@@ -167,6 +167,8 @@ pub struct Upstream {
     health: Arc<SharedHealth>,
     stderr: Arc<StderrRing>,
     counted: Arc<OfServer>,
+    /// Hears of credentials as long as it is held.
+    _listener: Option<Arc<dyn AuthorizationListener>>,
 }
 
 impl fmt::Debug for Upstream {
@@ -253,11 +255,20 @@ impl Upstream {
         self.health.lock().unwell_behind.clone()
     }
 
+    /// Why a person must sign in at it, if the gateway's calls have no other credentials.
+    fn needs_sign_in(&self) -> Option<FailureReport> {
+        let authorization = self.authorization()?;
+        let SignInStatus::NeedsSignIn { why } = authorization.status() else { return None };
+        let failure = authorization.needed(&why);
+        Some(self.context.for_operator(&self.context.report(&failure)))
+    }
+
     /// How it is at present.
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.concurrency.counts();
         let sessions = self.pool.count_open() + usize::from(self.session.is_open());
         let now = Instant::now();
+        let needs = self.needs_sign_in();
         let health = self.health.lock();
         let initialized = health.initialized.as_ref();
         let for_operator = |failure: &FailureReport| self.context.for_operator(failure);
@@ -265,8 +276,13 @@ impl Upstream {
             .unread
             .iter()
             .map(|list| Unread { failure: for_operator(&list.failure), ..list.clone() });
+        let state = match &needs {
+            Some(_) => State::NeedsSignIn,
+            None => health.breaker.state(now),
+        };
+        let last_failure = health.last_failure.as_ref().map(for_operator);
         Status {
-            state: health.breaker.state(now),
+            state,
             starting: health.breaker.starting(now),
             failures: health.breaker.failures(),
             down_since: health.breaker.down(now, SessionKind::Shared).map(|down| down.first.at),
@@ -275,7 +291,7 @@ impl Upstream {
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
             server_info: initialized.and_then(|it| it.server_info.clone()),
-            last_failure: health.last_failure.as_ref().map(for_operator),
+            last_failure: needs.or(last_failure),
             unread: unread.collect(),
             latency: health.latency,
             in_flight,

@@ -2,22 +2,23 @@
 
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
-use crate::config::{Credentials, UpstreamConfig};
+use crate::config::{Credentials, Secret, UpstreamConfig};
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::counters;
+use crate::telemetry::redact::Secrets;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::authorization::{Authorizations, Owner};
+use super::authorization::{AuthorizationListener, Authorizations, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
@@ -25,7 +26,7 @@ use super::call::waiting_calls_limit::WaitingCallsLimit;
 use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
-use super::session::context::SessionContext;
+use super::session::context::{Mailbox, SessionContext};
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
@@ -224,6 +225,8 @@ impl Upstreams {
             running.reports = None;
             (std::mem::take(&mut running.supervisors), running.ending.take())
         };
+        // Supervisors may wait for what it does.
+        self.shared.authorizations.stop();
         drop(supervisors);
         drop(ending);
         all.values().for_each(|upstream| upstream.pool.join());
@@ -327,6 +330,37 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
     }
 }
 
+/// The one who uses the credentials at a server.
+struct CredentialsUser {
+    mailbox: Weak<Mailbox>,
+    secrets: Weak<Secrets>,
+}
+
+impl AuthorizationListener for CredentialsUser {
+    fn learned(&self, secret: &Secret) {
+        if let Some(secrets) = self.secrets.upgrade() {
+            secrets.learn(secret.clone());
+        }
+    }
+
+    fn signed_in(&self) {
+        if let Some(mailbox) = self.mailbox.upgrade() {
+            mailbox.wanted();
+        }
+    }
+}
+
+/// Has an upstream hear of the credentials of its requests.
+fn listener(context: &SessionContext) -> Option<Arc<dyn AuthorizationListener>> {
+    let authorization = context.authorization.as_ref()?;
+    let (mailbox, secrets) =
+        (Arc::downgrade(&context.mailbox), Arc::downgrade(&context.secrets));
+    let listener: Arc<dyn AuthorizationListener> =
+        Arc::new(CredentialsUser { mailbox, secrets });
+    authorization.listen(&listener);
+    Some(listener)
+}
+
 /// What all upstreams share.
 struct Shared {
     names: Arc<DnsCache>,
@@ -391,8 +425,10 @@ impl Shared {
         let concurrency =
             Arc::new(ConcurrencyLimit::new(context.name().clone(), max_in_flight, max_waiting));
         let counted = counters::servers::of(context.name());
+        let listener = listener(&context);
         Ok(Upstream {
             counted,
+            _listener: listener,
             pool: Arc::new(SessionPool::new(context.clone(), sessions)),
             desired,
             context,

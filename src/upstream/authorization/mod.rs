@@ -7,8 +7,22 @@
 //! authorization server runs on the threads `oauth-N`; calls wait for that on their own
 //! [`Wait`](crate::wait::Wait).
 
+mod asking;
 mod authorizations;
+mod browser;
+mod discovery;
+mod files;
+mod flow_error;
+mod kept;
+mod refusal;
+mod registration;
+mod requests;
 mod server_authorization;
+mod sign_in;
+mod sign_ins;
+mod store;
+mod token_endpoint;
+mod workers;
 
 use std::fmt;
 use std::net::{IpAddr, Ipv4Addr, Ipv6Addr, SocketAddr};
@@ -20,6 +34,7 @@ use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
 pub use authorizations::Authorizations;
+pub(crate) use server_authorization::AuthorizationListener;
 pub use server_authorization::ServerAuthorization;
 
 /// The path of the callback, below the address that browsers use.
