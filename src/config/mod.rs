@@ -5,6 +5,7 @@ mod base64;
 mod check;
 mod diff;
 mod file;
+mod oauth_client;
 mod reload_result;
 mod remote;
 mod schema;
@@ -31,9 +32,15 @@ pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use oauth_client::{
+    Credentials, Dpop, Grant, IdentityProvider, JwtBearer, OAuthClientConfig,
+    TokenEndpointAuthMethod,
+};
 pub use reload_result::Reloaded;
 pub use remote::{KEY_VARIABLE, name_of_gateway};
 pub use schema::SCHEMA;
+
+pub use crate::secret::Secret;
 
 use file::expand::Outside;
 use file::place::{Aim, Source};
@@ -271,28 +278,6 @@ impl fmt::Display for Listen {
     }
 }
 
-/// A value that must never be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a value.
-    pub fn new(value: String) -> Secret {
-        Secret(value)
-    }
-
-    /// The value, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
-    }
-}
-
 /// A key that a client may use. The key itself is never kept, only its hash.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct ApiKey {
@@ -389,6 +374,8 @@ pub struct UpstreamConfig {
     pub session: SessionSharing,
     /// The treatment of a tool that has changed.
     pub pin: Pin,
+    /// Whose credentials calls carry.
+    pub credentials: Credentials,
     /// The server's role for the gateway.
     pub role: Role,
 }
@@ -500,6 +487,8 @@ pub struct HttpTarget {
     pub proxy: Option<Secret>,
     /// A file with further trusted certificates.
     pub ca_file: Option<PathBuf>,
+    /// How access tokens for it are had, if it wants some.
+    pub oauth: Option<OAuthClientConfig>,
 }
 
 /// A server that is started as a child process, never through a shell.

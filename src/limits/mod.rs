@@ -4,10 +4,12 @@
 //! constants here hold for every run.
 
 mod configured;
+mod identity;
 
 use std::time::Duration;
 
 pub use configured::Limits;
+pub use identity::*;
 
 /// Arenas of the C library's allocator. Each thread uses one of them, and frees its memory into
 /// it.

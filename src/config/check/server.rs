@@ -7,7 +7,8 @@ use super::check_globs;
 use crate::config::file::reader::{Reader, Text, Wanted};
 use crate::config::file::{RawServer, RawTransport, StringMap};
 use crate::config::{
-    HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig, syntax,
+    Credentials, HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig,
+    syntax,
 };
 use crate::limits::SERVER_NAME_BYTES_MAX;
 use crate::protocol::credentials::without_user;
@@ -87,6 +88,7 @@ pub(crate) fn check(
         required: raw.required,
         session: raw.session,
         pin: raw.pin,
+        credentials: Credentials::Gateway,
         role: Role::Server,
     })
 }
@@ -143,6 +145,7 @@ fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> 
             .ca_file
             .as_ref()
             .map(|path| reader.path_of(&format!("{}/ca_file", raw.at), path, Wanted::File)),
+        oauth: None,
     }))
 }
 

@@ -2,7 +2,7 @@
 
 pub(super) mod forms;
 
-use super::{Config, HttpTarget, Secret, Target, UpstreamConfig};
+use super::{Config, Grant, HttpTarget, JwtBearer, Secret, Target, UpstreamConfig};
 use forms::with_forms;
 
 /// Words in parts of a URL's path that are no secrets, besides names.
@@ -152,6 +152,14 @@ fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
         let userinfo = userinfo.split_once("://").map_or("", |(_, userinfo)| userinfo);
         let password = userinfo.split_once(':').map(|(_, password)| password);
         secrets.extend(password.map(|password| Secret::new(password.to_owned())));
+    }
+    if let Some(oauth) = &target.oauth {
+        secrets.extend(oauth.client_secret.clone());
+        if let Grant::JwtBearer(JwtBearer { identity_provider: Some(provider), .. }) =
+            &oauth.grant
+        {
+            secrets.extend(provider.client_secret.clone());
+        }
     }
 }
 
