@@ -28,6 +28,7 @@ pub use diff::{Changes, NOTHING_DIFFERS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
 pub use file::limit_keys::limit_keys;
+pub use file::oauth::{IDENTITY_PROVIDER_KEYS, OAUTH_KEYS};
 pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
@@ -378,6 +379,16 @@ pub struct UpstreamConfig {
     pub credentials: Credentials,
     /// The server's role for the gateway.
     pub role: Role,
+}
+
+impl UpstreamConfig {
+    /// How the gateway signs in to the server, where the server wants that.
+    pub fn oauth(&self) -> Option<&OAuthClientConfig> {
+        match &self.target {
+            Target::Http(target) => target.oauth.as_ref(),
+            Target::Stdio(_) => None,
+        }
+    }
 }
 
 /// The role of a server for the gateway.

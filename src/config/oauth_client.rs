@@ -14,6 +14,16 @@ pub enum Credentials {
     PerUser,
 }
 
+impl Credentials {
+    /// The word of the configuration.
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::Gateway => "gateway",
+            Self::PerUser => "per_user",
+        }
+    }
+}
+
 /// How an access token for a server is had.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct OAuthClientConfig {

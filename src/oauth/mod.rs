@@ -10,6 +10,7 @@ pub mod fetch;
 pub mod form;
 pub mod json_document;
 pub mod pkce;
+pub mod random;
 pub mod registration;
 pub mod resource_metadata;
 pub mod scope;

@@ -41,5 +41,13 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{start:?}{cut}")
 }
 
+/// A text that a server wrote for people, as it may be shown: cut, and without control characters.
+pub(crate) fn plain(text: &str) -> String {
+    let chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    chars.take(PLAIN_CHARS_MAX).collect()
+}
+
 /// Characters of a foreign text in a message.
 const SHOWN_CHARS_MAX: usize = 120;
+/// Characters of a server's explanation.
+const PLAIN_CHARS_MAX: usize = 256;
