@@ -164,6 +164,10 @@ fn a_stream_is_one_of_limits_streams() {
     let status = || gateway.get("/status").json();
     assert_eq!(status()["streams"], 1);
     gateway.send(&asked(ADMIN)).expect_error(503);
+    // It is told after its answer, and not to whoever watches next.
+    wait_until("the refusal is told", || {
+        gateway.get("/status").json()["refusals"].get(0).is_some()
+    });
     stream.hang_up();
     wait_until("the place is free", || status()["streams"] == 0);
     let (mut again, _) = watch(&gateway, ADMIN);
