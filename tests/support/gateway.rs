@@ -270,6 +270,13 @@ impl Gateway {
         }
     }
 
+    /// Waits until it has nothing to do: what it tells and counts after its answers is told and
+    /// counted.
+    #[track_caller]
+    pub fn wait_idle(&self) {
+        wait_until("it has nothing to do", || threads::are_asleep(self.child.id()));
+    }
+
     /// Ends it without a word to it, as a power cut would; gives what it had written.
     pub fn kill(mut self) -> String {
         drop(self.child.kill());
