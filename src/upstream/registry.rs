@@ -556,7 +556,8 @@ impl Shared {
             // Nobody connects with it.
             (Credentials::PerUser, None) => None,
         };
-        let authorization = owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
+        let authorization =
+            owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
         let authorization = authorization
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?
             .flatten();
