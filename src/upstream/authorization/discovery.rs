@@ -131,10 +131,8 @@ impl Discovery<'_> {
             let server = ServerMetadata::read(&document, &issuer).map_err(unusable)?;
             return Ok(Discovered { resource, metadata, server });
         }
-        if !self.server.is_secure() {
-            return Err(self.refused("it is not reached over https".to_owned()));
-        }
-        Ok(Discovered { resource, metadata, server: ServerMetadata::fallback(self.server) })
+        let server = ServerMetadata::fallback(self.server).map_err(unusable)?;
+        Ok(Discovered { resource, metadata, server })
     }
 
     /// The document at a place; none where there is none.
