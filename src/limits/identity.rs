@@ -33,3 +33,13 @@ pub const PRIVATE_KEY_BYTES_MAX: usize = 64 * 1024;
 pub const CLIENT_ASSERTION_LIFE: Duration = Duration::from_secs(120);
 /// The longest time for which an access token is believed to live, whatever `expires_in` says.
 pub const ACCESS_TOKEN_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+/// The time that a browser waits for one step of a sign-in: finding the authorization server and
+/// registering there, or exchanging the code for tokens.
+pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pages of the gateway from which people may sign in, at once; the oldest are forgotten.
+pub const SIGN_IN_PAGES_MAX: usize = 256;
+/// Such pages of one beginner for one server, and sign-ins that each has begun; the oldest are
+/// forgotten.
+pub const SIGN_IN_PAGES_OF_BEGINNER_MAX: usize = 4;
+/// The time for which such a page is good: as long as the sign-in that it leads to.
+pub const SIGN_IN_PAGE_LIFE: Duration = Duration::from_secs(600);
