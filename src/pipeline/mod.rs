@@ -3,6 +3,7 @@
 //! The transports in `downstream` make a [`Call`] of a request and bytes of its result; all else
 //! happens here, on the thread of the client's connection.
 
+mod ask_to_sign_in;
 mod await_lists;
 mod callers;
 mod first_lists;
@@ -14,6 +15,7 @@ mod send;
 mod server_events;
 mod session_events;
 pub mod session_route;
+pub mod sign_in;
 mod subscriptions;
 mod task_owners;
 mod tasks;
@@ -46,6 +48,7 @@ use crate::wait::{Interrupted, Wait};
 use callers::Callers;
 use first_lists::FirstLists;
 use log_levels::LogLevels;
+use sign_in::Invitations;
 use task_owners::TaskOwners;
 use views::view_of;
 
@@ -74,6 +77,8 @@ pub struct Pipeline {
     /// Limits the log lines about URIs that were not looked up among all templates.
     cut_look_ups: Seldom,
     log_levels: LogLevels,
+    /// The pages that people may sign in at servers from.
+    invitations: Invitations,
 }
 
 /// The owners of tasks, and the principals that call: they decide who is told of servers'
@@ -156,6 +161,7 @@ impl Pipeline {
             first_lists,
             cut_look_ups,
             log_levels: LogLevels::default(),
+            invitations: Invitations::default(),
         };
         pipeline.configure(quotas, told);
         pipeline
@@ -269,7 +275,7 @@ impl Pipeline {
         let started = Instant::now();
         let method = call.method;
         self.pay(scope, options, &call)?;
-        let route = self.find(scope, options, &call, wait)?;
+        let route = self.find_signed_in(scope, options, &call, wait, sink)?;
         let waited = options.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let options = CallOptions { waited, ..options };
         telemetry::request::leads_to(route.server.as_str(), &route.told);
@@ -297,6 +303,12 @@ impl Pipeline {
             mirrored: route.mirrored,
         };
         let mut answer = asker.send(&outgoing, wait, sink);
+        if let (Err(CallError::NeedsSignIn { .. }), Some(upstream)) = (&answer, asker.of_user())
+        {
+            answer = self
+                .ask_to_sign_in(scope, upstream, wait, sink)
+                .and_then(|()| asker.send(&outgoing, wait, sink));
+        }
         let outcome = telemetry::request::came_of(Some(method), &answer);
         let took =
             asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);
