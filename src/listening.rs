@@ -232,8 +232,9 @@ fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
         servers: key.servers.clone(),
         tools: ToolGlobs::new(key.tools.as_deref().unwrap_or_default(), &naming.owners),
     };
-    let name = Some(key.name.as_str().into());
-    let principal = Principal { name, policy, is_admin: key.admin };
+    let name: Option<Arc<str>> = Some(key.name.as_str().into());
+    let (id, is_admin) = (name.clone(), key.admin);
+    let principal = Principal { name, id, policy, is_admin, user: None };
     KnownKey { sha256: key.sha256, principal: Arc::new(principal) }
 }
 

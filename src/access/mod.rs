@@ -7,3 +7,4 @@ pub mod origin;
 pub mod policy;
 pub mod proxies;
 pub mod quota;
+pub mod user;

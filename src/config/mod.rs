@@ -5,6 +5,7 @@ mod base64;
 mod check;
 mod diff;
 mod file;
+mod identity;
 mod reload_result;
 mod remote;
 mod schema;
@@ -30,6 +31,9 @@ pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use identity::{
+    ClaimConfig, IntrospectedTokens, IntrospectionConfig, IssuerConfig, OAuthConfig, RuleConfig,
+};
 pub use reload_result::Reloaded;
 pub use remote::{KEY_VARIABLE, name_of_gateway};
 pub use schema::SCHEMA;

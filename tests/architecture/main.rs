@@ -33,7 +33,7 @@ const ENDS_USE: [&str; 11] = [
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 30] = [
+const MAY_USE: [(&str, &[&str]); 32] = [
     ("limits", &[]),
     ("fair_shares", &["limits"]),
     ("sync", &[]),
@@ -45,7 +45,22 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     ("error", &["limits", "protocol", "wait"]),
     ("config", &["limits", "protocol", "error"]),
     ("telemetry", &["config", "error", "limits", "protocol", "sync", "thread"]),
-    ("access", &["config", "error", "limits", "protocol", "telemetry"]),
+    ("access", &["config", "error", "limits", "protocol", "sync", "telemetry"]),
+    ("oauth", &["limits", "protocol"]),
+    (
+        "resource_server",
+        &[
+            "access",
+            "config",
+            "fair_shares",
+            "limits",
+            "oauth",
+            "protocol",
+            "sync",
+            "telemetry",
+            "thread",
+        ],
+    ),
     ("state", &["limits", "sync", "telemetry", "thread"]),
     (
         "session",
