@@ -24,6 +24,7 @@ pub mod reload;
 pub mod resource_server;
 pub mod round_robin;
 pub mod run;
+pub mod secret;
 pub mod service_manager;
 pub mod session;
 pub mod state;

@@ -3,8 +3,8 @@
 
 use std::time::Duration;
 
-use super::Secret;
 use crate::protocol::server_name::ServerName;
+use crate::secret::Secret;
 
 /// `oauth`, checked.
 #[derive(Debug, Clone, PartialEq, Eq)]

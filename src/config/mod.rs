@@ -38,6 +38,8 @@ pub use reload_result::Reloaded;
 pub use remote::{KEY_VARIABLE, name_of_gateway};
 pub use schema::SCHEMA;
 
+pub use crate::secret::Secret;
+
 use file::expand::Outside;
 use file::place::{Aim, Source};
 
@@ -271,28 +273,6 @@ impl fmt::Display for Listen {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
-    }
-}
-
-/// A value that must never be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a value.
-    pub fn new(value: String) -> Secret {
-        Secret(value)
-    }
-
-    /// The value, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
     }
 }
 

@@ -4,11 +4,13 @@
 //! constants here hold for every run.
 
 mod configured;
+mod identity;
 mod resource_server;
 
 use std::time::Duration;
 
 pub use configured::Limits;
+pub use identity::*;
 pub use resource_server::*;
 
 /// Arenas of the C library's allocator. Each thread uses one of them, and frees its memory into

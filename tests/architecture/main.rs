@@ -17,13 +17,15 @@ mod modules;
 mod source;
 
 /// What the two ends of the wire may name, towards servers and towards clients.
-const ENDS_USE: [&str; 11] = [
+const ENDS_USE: [&str; 13] = [
     "budget",
     "config",
     "error",
     "limits",
+    "oauth",
     "protocol",
     "fair_shares",
+    "secret",
     "sync",
     "telemetry",
     "thread",
@@ -43,10 +45,11 @@ const MAY_USE: [(&str, &[&str]); 32] = [
     ("wait", &["limits", "sync"]),
     ("protocol", &["limits"]),
     ("error", &["limits", "protocol", "wait"]),
-    ("config", &["limits", "protocol", "error"]),
+    ("secret", &[]),
+    ("oauth", &["limits", "protocol", "secret", "sync"]),
+    ("config", &["limits", "protocol", "error", "oauth", "secret"]),
     ("telemetry", &["config", "error", "limits", "protocol", "sync", "thread"]),
     ("access", &["config", "error", "limits", "protocol", "sync", "telemetry"]),
-    ("oauth", &["limits", "protocol"]),
     (
         "resource_server",
         &[
@@ -56,6 +59,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "limits",
             "oauth",
             "protocol",
+            "secret",
             "sync",
             "telemetry",
             "thread",
@@ -223,10 +227,10 @@ const MAY_USE: [(&str, &[&str]); 32] = [
 ];
 
 /// Folders whose files all decide on values alone; elsewhere a file that does says so: its first line begins `//! Pure:`.
-const PURE_FOLDERS: [&str; 2] = ["protocol", "access"];
+const PURE_FOLDERS: [&str; 3] = ["protocol", "access", "oauth"];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 11] = [
+const STATUS_FILES: [&str; 12] = [
     // What a running gateway answers to a command.
     "cli/running.rs",
     // What a server's refusal means to whoever configured it.
@@ -240,6 +244,8 @@ const STATUS_FILES: [&str; 11] = [
     "upstream/http_client/redirect.rs",
     "upstream/transport/stateless_http.rs",
     "demo/http.rs",
+    // What an answer of an authorization server's means is read from its status.
+    "oauth/fetch.rs",
 ];
 
 /// Numbers that look like a status and are none: the file, the number, and what it is.
