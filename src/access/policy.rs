@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::glob::ToolGlobs;
+use super::lease::OptionalLease;
 use super::user::User;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::server_name::ServerName;
@@ -85,6 +86,8 @@ pub struct Scope {
     pub admission: u64,
     /// The principal in whose share its requests count; none where no other principal can come.
     pub charged: Option<PrincipalId>,
+    /// The access token that let the request in.
+    pub lease: OptionalLease,
 }
 
 impl Scope {
@@ -132,7 +135,14 @@ mod tests {
         };
         let principal =
             Arc::new(Principal { name: None, id: None, policy, is_admin: false, user: None });
-        Scope { principal, only: None, narrowed: None, admission: 0, charged: None }
+        Scope {
+            principal,
+            only: None,
+            narrowed: None,
+            admission: 0,
+            charged: None,
+            lease: None,
+        }
     }
 
     #[test]

@@ -244,6 +244,7 @@ mod tests {
                 visible_servers: [server.clone()].into(),
                 admission: 0,
                 charged: None,
+                lease: None,
             };
             let (door, caller) = (Transport::StreamableHttp, Some(Caller::plain()));
             table.open(begun, id.into(), door, owner, caller).unwrap();

@@ -252,7 +252,7 @@ impl Manager {
         if published.is_some() {
             return published;
         }
-        let Bearer { principal, admission, charged } = bearer;
+        let Bearer { principal, admission, charged, lease } = bearer;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
         let is_visible = |server: &ServerName| {
@@ -266,6 +266,7 @@ impl Manager {
             visible_servers: may_hear.into_iter().filter(is_visible).collect(),
             admission,
             charged,
+            lease,
         };
         self.add(id, Transport::StreamableHttp, owner, Some(caller)).ok()
     }
@@ -401,6 +402,7 @@ mod tests {
             visible_servers: [].into(),
             admission: 0,
             charged: None,
+            lease: None,
         }
     }
 
@@ -410,7 +412,7 @@ mod tests {
     }
 
     fn bearer(principal: &str) -> Bearer {
-        Bearer { principal: Some(principal.into()), admission: 0, charged: None }
+        Bearer { principal: Some(principal.into()), admission: 0, charged: None, lease: None }
     }
 
     fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {

@@ -149,6 +149,7 @@ mod tests {
             visible_servers,
             admission,
             charged: None,
+            lease: None,
         }
     }
 

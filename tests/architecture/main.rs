@@ -69,6 +69,8 @@ const MAY_USE: [(&str, &[&str]); 32] = [
     (
         "session",
         &[
+            // Only for the token that opened a session.
+            "access",
             "error",
             "limits",
             "protocol",
@@ -128,8 +130,10 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "error",
             "http",
             "limits",
+            "oauth",
             "pipeline",
             "protocol",
+            "resource_server",
             "session",
             "fair_shares",
             "sync",
@@ -140,7 +144,19 @@ const MAY_USE: [(&str, &[&str]); 32] = [
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
     ("demo", &["access", "http", "limits", "protocol", "sync", "telemetry", "thread", "wait"]),
-    ("listening", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
+    (
+        "listening",
+        &[
+            "access",
+            "config",
+            "downstream",
+            "http",
+            "limits",
+            "resource_server",
+            "telemetry",
+            "thread",
+        ],
+    ),
     (
         "gateway",
         &[
@@ -155,6 +171,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "pipeline",
             "protocol",
             "reload",
+            "resource_server",
             "listening",
             "session",
             "state",
@@ -188,6 +205,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "downstream",
             "limits",
             "pipeline",
+            "resource_server",
             "service_manager",
             "listening",
             "telemetry",

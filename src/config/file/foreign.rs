@@ -2,7 +2,8 @@
 //! Claude, VS Code, Cursor, Windsurf, Cline, Gemini, Codex).
 
 use crate::config::{
-    API_KEY_KEYS, KEYS, LOG_KEYS, OTLP_KEYS, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
+    API_KEY_KEYS, INTROSPECTION_KEYS, ISSUER_KEYS, KEYS, LOG_KEYS, OAUTH_KEYS, OTLP_KEYS,
+    RULE_KEYS, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
 };
 
 /// Keys of other programs, and the key with the same meaning here.
@@ -105,6 +106,42 @@ const OF_THE_LOG: &[Meant] = &[
     (&["access_log"], "\"access\""),
 ];
 
+const OF_OAUTH: &[Meant] = &[
+    (
+        &["providers", "authorization_servers", "identity_providers", "issuer", "authority"],
+        "\"issuers\": [{\"issuer\": \"https://…\"}]",
+    ),
+    (&["policies", "roles", "permissions", "claims", "access"], "\"rules\""),
+];
+
+const OF_ISSUERS: &[Meant] = &[
+    (&["url", "iss", "authority", "domain", "issuer_url", "name"], "\"issuer\""),
+    (&["aud", "audiences", "resource", "api"], "\"audience\""),
+    (&["jwks", "jwks_url", "keys", "certs"], "\"jwks_uri\""),
+    (
+        &["client_id", "client_secret", "introspection_endpoint"],
+        "a key of \"introspection\": tokens are asked about with it, and clients register \
+         themselves at the issuer",
+    ),
+    (
+        &["algorithms", "alg", "signing_algorithms"],
+        "nothing here: the algorithms are those of the issuer's keys, never one that is none",
+    ),
+];
+
+const OF_RULES: &[Meant] = &[
+    (&["values", "value", "equals", "in", "is"], "\"any\", a list of values"),
+    (&["scope", "scopes"], "\"claim\": \"scope\", with the scopes in \"any\""),
+    (
+        &["groups", "roles", "group", "role", "users"],
+        "\"claim\", the claim's name, with its values in \"any\"",
+    ),
+    (&["allowed_tools"], "\"tools\""),
+    (&["mcp_servers", "allowed_servers"], "\"servers\""),
+    (&["rpm", "rpm_limit", "rate", "rate_limit", "max_calls"], "\"calls_per_minute\""),
+    (&["is_admin", "superuser"], "\"admin\""),
+];
+
 /// The kind of a file that does not begin as JSON, and advice.
 pub(crate) fn other_format(text: &str) -> Option<&'static str> {
     let is_said = |line: &&str| !line.is_empty() && !line.starts_with('#') && *line != "---";
@@ -161,6 +198,10 @@ fn elsewhere(name: &str, known: &[&str]) -> Option<String> {
         (LOG_KEYS, "\"log\""),
         (TRANSPORT_KEYS, "\"transports\""),
         (OTLP_KEYS, "\"otlp\""),
+        (OAUTH_KEYS, "\"oauth\""),
+        (ISSUER_KEYS, "an element of \"issuers\" of \"oauth\""),
+        (INTROSPECTION_KEYS, "\"introspection\" of an issuer"),
+        (RULE_KEYS, "an element of \"rules\" of \"oauth\""),
     ];
     let homes = homes.iter().filter(|(keys, _)| *keys != known && keys.contains(&name));
     let homes: Vec<&str> = homes.map(|(_, home)| *home).collect();
@@ -173,6 +214,9 @@ fn foreign(name: &str, known: &[&str]) -> Option<&'static str> {
         ("mcp_servers", OF_THE_FILE),
         ("sha256", OF_KEYS),
         ("level", OF_THE_LOG),
+        ("issuers", OF_OAUTH),
+        ("issuer", OF_ISSUERS),
+        ("any", OF_RULES),
     ];
     let (_, table) = tables.iter().find(|(key, _)| known.contains(key))?;
     table.iter().find(|(names, _)| names.contains(&name)).map(|(_, meant)| *meant)
@@ -270,6 +314,9 @@ mod tests {
             (OF_THE_FILE, KEYS),
             (OF_KEYS, API_KEY_KEYS),
             (OF_THE_LOG, LOG_KEYS),
+            (OF_OAUTH, OAUTH_KEYS),
+            (OF_ISSUERS, ISSUER_KEYS),
+            (OF_RULES, RULE_KEYS),
         ] {
             for name in table.iter().flat_map(|(names, _)| names.iter()) {
                 assert!(!known.contains(name), "{name}");

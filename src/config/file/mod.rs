@@ -6,6 +6,7 @@ pub(super) mod expand;
 pub(super) mod foreign;
 pub(super) mod json;
 pub(super) mod limit_keys;
+pub(super) mod oauth;
 pub(super) mod otlp;
 pub(super) mod pinned;
 pub(super) mod place;
@@ -14,7 +15,8 @@ pub(super) mod reader;
 use super::{HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing, Transports};
 use crate::limits::Limits;
 use json::{Json, pointer};
-use limit_keys::{DAY_MS, limit_keys};
+pub(super) use limit_keys::DAY_MS;
+use limit_keys::limit_keys;
 use otlp::OtlpConfig;
 use place::Source;
 use reader::{Fields, Reader, Text};
@@ -24,6 +26,7 @@ pub const KEYS: &[&str] = &[
     "$schema",
     "listen",
     "api_keys",
+    "oauth",
     "allowed_origins",
     "allowed_hosts",
     "allow_anonymous",
@@ -100,6 +103,9 @@ pub(super) struct RawConfig {
     /// True if there is more than an empty list, also an invalid one, whose faults are noted
     /// there.
     pub(super) has_api_keys: bool,
+    pub(super) oauth: Option<oauth::RawOAuth>,
+    /// True if the file has `oauth`, also an unusable one, whose faults are noted there.
+    pub(super) has_oauth: bool,
     pub(super) allowed_origins: Vec<Placed>,
     pub(super) allowed_hosts: Option<Vec<Placed>>,
     pub(super) allow_anonymous: bool,
@@ -122,6 +128,13 @@ pub(super) struct RawConfig {
     pub(super) session_key: Option<Text>,
     pub(super) watch: bool,
     pub(super) log: LogConfig,
+}
+
+impl RawConfig {
+    /// True if clients must show who they are.
+    pub(super) fn wants_credentials(&self) -> bool {
+        self.has_api_keys || self.has_oauth
+    }
 }
 
 pub(super) struct RawKey {
@@ -220,6 +233,8 @@ pub(super) fn read(reader: &Reader<'_>, source: &Source<'_>, text: &str) -> Opti
         listen: read_listen(&file),
         api_keys: read_keys(&file),
         has_api_keys: file.get("api_keys").is_some_and(|keys| *keys != Json::Array(Vec::new())),
+        oauth: oauth::read(&file),
+        has_oauth: file.has("oauth"),
         allowed_origins: file.texts("allowed_origins").unwrap_or_default(),
         allowed_hosts: file.texts("allowed_hosts"),
         allow_anonymous: file.flag("allow_anonymous", false),

@@ -136,7 +136,7 @@ impl LineClient {
     fn scope(&self) -> Scope {
         let (principal, admission) =
             (self.front.operator.clone(), self.front.admission().generation);
-        Scope { principal, only: None, narrowed: None, admission, charged: None }
+        Scope { principal, only: None, narrowed: None, admission, charged: None, lease: None }
     }
 
     /// Answers a line that cannot be read with an error.

@@ -8,32 +8,52 @@ use jsonschema::Validator;
 use jsonschema::error::{ValidationError, ValidationErrorKind};
 use serde_json::{Value, json};
 use trunkline::config::{
-    API_KEY_KEYS, Config, KEYS, LOG_KEYS, OTLP_KEYS, Overrides, Problem, SCHEMA, SERVER_KEYS,
-    TRANSPORT_KEYS, limit_keys,
+    API_KEY_KEYS, Config, INTROSPECTION_KEYS, ISSUER_KEYS, KEYS, LOG_KEYS, OAUTH_KEYS,
+    OTLP_KEYS, Overrides, Problem, RULE_KEYS, SCHEMA, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
 };
 
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
 
 /// Where the keys of the file itself stand in the schema, and those of each object in it.
-const SECTIONS: [&str; 7] =
-    ["", "/$defs/apiKey", "/$defs/otlp", "/$defs/transports", SERVER, LIMITS, "/$defs/log"];
+const SECTIONS: [&str; 11] = [
+    "",
+    "/$defs/apiKey",
+    "/$defs/oauth",
+    "/$defs/issuer",
+    "/$defs/introspection",
+    "/$defs/rule",
+    "/$defs/otlp",
+    "/$defs/transports",
+    SERVER,
+    LIMITS,
+    "/$defs/log",
+];
 const SERVER: &str = "/$defs/server";
 const LIMITS: &str = "/$defs/limits";
 
 /// Keys without a default: what they do without a value is told in their descriptions.
-const WITHOUT_DEFAULT: [&str; 32] = [
+const WITHOUT_DEFAULT: [&str; 42] = [
     "$schema",
     "admin_listen",
     "alias",
     "allowed_hosts",
+    "any",
+    "audience",
     "ca_file",
     "calls_per_minute",
+    "claim",
+    "client_id",
+    "client_secret",
     "command",
     "cwd",
     "description",
     "endpoint",
     "headers",
+    "introspection",
+    "issuer",
+    "issuers",
+    "jwks_uri",
     "key",
     "limits",
     "log",
@@ -41,6 +61,7 @@ const WITHOUT_DEFAULT: [&str; 32] = [
     "mcpServers",
     "mcp_servers",
     "name",
+    "oauth",
     "otlp",
     "proxy",
     "public_url",
@@ -58,7 +79,7 @@ const WITHOUT_DEFAULT: [&str; 32] = [
 ];
 
 /// What only the program can know, by a part of its words, and why.
-const ONLY_THE_PROGRAM: [(&str, &str); 9] = [
+const ONLY_THE_PROGRAM: [(&str, &str); 12] = [
     ("stands twice", "readers of JSON keep one of the two"),
     ("stands here twice, apart from case", "names are compared"),
     ("apart from case", "names are compared"),
@@ -67,6 +88,9 @@ const ONLY_THE_PROGRAM: [(&str, &str); 9] = [
     ("no server has this name", "names are compared"),
     ("is more than", "numbers are compared"),
     ("needs \"state_dir\"", "another key is looked for, several objects further up"),
+    ("is that of /oauth", "issuers are compared"),
+    ("has no \"audience\"", "another key is looked for, several objects further up"),
+    ("must begin with https://", "the address is looked at"),
     ("others than this machine", "the address is looked at, and another key"),
 ];
 
@@ -83,6 +107,27 @@ fn validator() -> Validator {
 
 fn properties(schema: &Value, section: &str) -> serde_json::Map<String, Value> {
     schema.pointer(section).unwrap()["properties"].as_object().unwrap().clone()
+}
+
+fn oauth() -> Value {
+    json!({
+        "issuers": [{
+            "issuer": "https://idp.example",
+            "audience": "https://mcp.example/mcp",
+            "introspection": { "client_id": "c", "client_secret": "s" },
+        }],
+        "rules": [{ "claim": "groups", "any": ["ops"] }],
+    })
+}
+
+/// The object of `oauth` in which the keys of a section stand.
+fn object_of_oauth<'a>(config: &'a mut Value, section: &str) -> &'a mut Value {
+    match section {
+        "/$defs/oauth" => &mut config["oauth"],
+        "/$defs/issuer" => &mut config["oauth"]["issuers"][0],
+        "/$defs/introspection" => &mut config["oauth"]["issuers"][0]["introspection"],
+        _ => &mut config["oauth"]["rules"][0],
+    }
 }
 
 fn parse(config: &str) -> Result<Config, Vec<Problem>> {
@@ -108,6 +153,10 @@ fn with(section: &str, server: &Value, key: &str, value: &Value) -> Value {
             object
         }
         SERVER => &mut config["mcp_servers"]["s"],
+        "/$defs/oauth" | "/$defs/issuer" | "/$defs/introspection" | "/$defs/rule" => {
+            config["oauth"] = oauth();
+            object_of_oauth(&mut config, section)
+        }
         "/$defs/otlp" => {
             config["otlp"] = json!({ "endpoint": "http://c:4318" });
             &mut config["otlp"]
@@ -194,8 +243,19 @@ fn files_in(folder: &str) -> Vec<PathBuf> {
 #[test]
 fn the_schema_has_every_key_and_no_other() {
     let schema = schema();
-    let keys =
-        [KEYS, API_KEY_KEYS, OTLP_KEYS, TRANSPORT_KEYS, SERVER_KEYS, limit_keys(), LOG_KEYS];
+    let keys = [
+        KEYS,
+        API_KEY_KEYS,
+        OAUTH_KEYS,
+        ISSUER_KEYS,
+        INTROSPECTION_KEYS,
+        RULE_KEYS,
+        OTLP_KEYS,
+        TRANSPORT_KEYS,
+        SERVER_KEYS,
+        limit_keys(),
+        LOG_KEYS,
+    ];
     for (section, accepted) in SECTIONS.into_iter().zip(keys) {
         let properties = properties(&schema, section);
         let told: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
@@ -237,6 +297,10 @@ fn defaults_are_the_programs() {
                     "" => &mut plain,
                     "/$defs/apiKey" => &mut plain["api_keys"][0],
                     SERVER => &mut plain["mcp_servers"]["s"],
+                    "/$defs/oauth"
+                    | "/$defs/issuer"
+                    | "/$defs/introspection"
+                    | "/$defs/rule" => object_of_oauth(&mut plain, section),
                     other => &mut plain[other.rsplit('/').next().unwrap()],
                 };
                 object.as_object_mut().unwrap().remove(&key);
