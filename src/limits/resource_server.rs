@@ -23,14 +23,19 @@ pub const SUBJECT_BYTES_MAX: usize = 512;
 pub const TOKEN_SCOPES_MAX: usize = 256;
 /// The difference between the clocks of an issuer and the gateway.
 pub const TOKEN_LEEWAY: Duration = Duration::from_secs(30);
-/// The age of a DPoP proof, and the time by which it may come from the future: the clocks of
-/// clients are less well kept than those of issuers.
+/// The age up to which a DPoP proof is accepted: the clocks of clients are less well kept than
+/// those of issuers.
 pub const DPOP_PROOF_AGE_MAX: Duration = Duration::from_secs(60);
 /// Bytes of the `jti` of a proof.
 pub const DPOP_JTI_BYTES_MAX: usize = 256;
-/// Proofs that are remembered until they are too old to be accepted. Past it, a new proof is
-/// refused for want of memory, since it could not be told from a replay.
-pub const DPOP_PROOFS_REMEMBERED_MAX: usize = 65_536;
+/// Proofs that are remembered until they are too old to be accepted, some 40 bytes each. Past it,
+/// the oldest of the key that has most are forgotten, and no more of that age are accepted of it.
+pub const DPOP_PROOFS_REMEMBERED_MAX: usize = 262_144;
+/// Proofs of one key that are remembered.
+pub const DPOP_PROOFS_OF_KEY_MAX: usize = 65_536;
+/// Keys whose proofs are remembered. Past it, proofs of further keys are refused, since they could
+/// not be told from replays.
+pub const DPOP_KEYS_REMEMBERED_MAX: usize = 8192;
 /// Accepted tokens that are remembered. Past it, the one that was used longest ago is forgotten,
 /// and verified anew when it comes again.
 pub const DECISIONS_MAX: usize = 8192;

@@ -242,3 +242,92 @@ impl Place {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn address(text: &str) -> IpAddr {
+        text.parse().unwrap()
+    }
+
+    #[test]
+    fn a_request_goes_no_nearer_than_its_reach() {
+        for (text, least) in [
+            ("8.8.8.8", Some(Reach::PublicOnly)),
+            ("172.32.0.1", Some(Reach::PublicOnly)),
+            ("2606:4700::1111", Some(Reach::PublicOnly)),
+            ("10.1.2.3", Some(Reach::PrivateNetworks)),
+            ("172.16.0.1", Some(Reach::PrivateNetworks)),
+            ("192.168.1.1", Some(Reach::PrivateNetworks)),
+            ("100.64.0.1", Some(Reach::PrivateNetworks)),
+            ("198.18.0.1", Some(Reach::PrivateNetworks)),
+            ("fd00::1", Some(Reach::PrivateNetworks)),
+            ("fec0::1", Some(Reach::PrivateNetworks)),
+            ("127.0.0.1", Some(Reach::Loopback)),
+            ("127.255.0.1", Some(Reach::Loopback)),
+            ("0.0.0.0", Some(Reach::Loopback)),
+            ("::", Some(Reach::Loopback)),
+            ("::1", Some(Reach::Loopback)),
+            // IPv4 in IPv6.
+            ("::ffff:127.0.0.1", Some(Reach::Loopback)),
+            ("::ffff:10.0.0.1", Some(Reach::PrivateNetworks)),
+            ("::127.0.0.1", Some(Reach::Loopback)),
+            ("64:ff9b::7f00:1", Some(Reach::Loopback)),
+            ("64:ff9b::a00:1", Some(Reach::PrivateNetworks)),
+            ("64:ff9b:1::1", Some(Reach::PrivateNetworks)),
+            ("2002:7f00:1::", Some(Reach::Loopback)),
+            ("2002:808:808::", Some(Reach::PublicOnly)),
+            ("169.254.169.254", None),
+            ("::ffff:169.254.169.254", None),
+            ("fe80::1", None),
+            ("ff02::1", None),
+            ("224.0.0.1", None),
+            ("255.255.255.255", None),
+            ("0.1.2.3", None),
+        ] {
+            for reach in [Reach::PublicOnly, Reach::PrivateNetworks, Reach::Loopback] {
+                let allowed = least.is_some_and(|least| reach >= least);
+                assert_eq!(reach.allows(address(text)), allowed, "{text} {reach:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn a_server_s_documents_reach_as_near_as_its_farthest_address() {
+        let of = |all: &[&str]| Reach::of_server(all.iter().map(|text| address(text)));
+        assert_eq!(of(&["127.0.0.1", "::1"]), Reach::Loopback);
+        assert_eq!(of(&["127.0.0.1", "192.168.0.1"]), Reach::PrivateNetworks);
+        assert_eq!(of(&["127.0.0.1", "8.8.8.8"]), Reach::PublicOnly);
+        assert_eq!(of(&["169.254.169.254"]), Reach::PublicOnly);
+        assert_eq!(of(&[]), Reach::PublicOnly);
+    }
+
+    #[test]
+    fn the_age_of_an_answer_is_read_from_its_cache_control() {
+        for (field, expected) in [
+            (None, None),
+            (Some("max-age=60"), Some(60)),
+            (Some("public, Max-Age = \"60\""), Some(60)),
+            (Some("max-age=60, no-store"), Some(0)),
+            (Some("No-Cache"), Some(0)),
+            (Some("max-age=x"), None),
+            (Some("max-age=-1"), None),
+            (Some("private"), None),
+        ] {
+            let cache_control = field.map(str::to_owned);
+            let answer = FetchAnswer { cache_control, ..FetchAnswer::default() };
+            assert_eq!(answer.max_age(), expected.map(Duration::from_secs), "{field:?}");
+        }
+    }
+
+    #[test]
+    fn an_answer_s_body_is_not_printed() {
+        let body = br#"{"access_token":"sekrit"}"#.to_vec();
+        let answer = FetchAnswer { status: 200, body, ..FetchAnswer::default() };
+        assert!(answer.is_success() && !format!("{answer:?}").contains("sekrit"));
+        let document = answer.document().unwrap();
+        assert_eq!(document.text("access_token", 100), Ok(Some("sekrit")));
+        assert!(!format!("{document:?}").contains("sekrit"));
+    }
+}

@@ -38,7 +38,7 @@ mod tests {
         let verifier = "dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
         assert_eq!(
             challenge(verifier),
-            "E9Melhoa2OwvFrEMTJguCHaoeK1xjJAKEHjJsvZmFZA".to_owned()
+            "E9Melhoa2OwvFrEMTJguCHaoeK1t8URWbuGJSstw-cM".to_owned()
         );
     }
 

@@ -147,6 +147,16 @@ impl WebUrl {
         WebUrl { path_at: origin.len(), path_end: text.len(), text, ..self.clone() }
     }
 
+    /// The same with a query.
+    #[must_use]
+    pub fn with_path_and_query(&self, path: &str, query: Option<&str>) -> WebUrl {
+        let mut url = self.with_path(path);
+        if let Some(query) = query {
+            url.text.extend(["?", query]);
+        }
+        url
+    }
+
     /// True if both have the same scheme, host and port.
     pub fn has_origin_of(&self, other: &WebUrl) -> bool {
         self.scheme == other.scheme && self.host == other.host && self.port == other.port
@@ -185,5 +195,85 @@ fn is_host(host: &str) -> bool {
 impl fmt::Display for WebUrl {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.text)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_url_is_taken_apart() {
+        let url = WebUrl::parse("HTTPS://Host.Example:8443/a/b?c=d?e").unwrap();
+        assert_eq!(url.as_str(), "HTTPS://Host.Example:8443/a/b?c=d?e");
+        assert_eq!((url.host(), url.port(), url.path()), ("host.example", 8443, "/a/b"));
+        assert_eq!(url.query(), Some("c=d?e"));
+        assert_eq!(url.origin(), "https://host.example:8443");
+        assert_eq!(url.without_query().as_str(), "HTTPS://Host.Example:8443/a/b");
+        assert_eq!(url.without_query().query(), None);
+        let other = url.with_path_and_query("/x", Some("y"));
+        assert_eq!((other.as_str(), other.path()), ("https://host.example:8443/x?y", "/x"));
+        let bare = WebUrl::parse("http://h").unwrap();
+        assert_eq!((bare.port(), bare.path(), bare.query()), (80, "", None));
+        assert_eq!(WebUrl::parse("http://h:80/x").unwrap().origin(), "http://h");
+        let v6 = WebUrl::parse("http://[::1]:9/x").unwrap();
+        assert_eq!((v6.host(), v6.port(), v6.is_loopback()), ("[::1]", 9, true));
+    }
+
+    #[test]
+    fn what_is_no_url_of_a_server_is_refused() {
+        for text in [
+            "",
+            "h",
+            "//h/x",
+            "/x",
+            "ftp://h/",
+            "javascript:alert(1)",
+            "data:text/html,x",
+            "file:///etc/passwd",
+            "https:",
+            "https:///x",
+            "https://",
+            "https://u@h/",
+            "https://u:p@h/",
+            "https://@h/",
+            "https://h/#",
+            "https://h/#x",
+            "https://h:99999/",
+            "https://h:x/",
+            "https://h /",
+            "https://h\\@evil/",
+            "https://h/\r\nX: y",
+            "https://é.example/",
+            "https://%65vil.example/",
+            "https://h,evil/",
+            "https://[v1.x]/",
+        ] {
+            assert!(WebUrl::parse(text).is_err(), "{text}");
+        }
+        let secret = WebUrl::parse("https://user:sekrit@h/").unwrap_err();
+        assert!(!secret.as_str().contains("sekrit"));
+        let long = format!("https://h/{}", "x".repeat(OAUTH_URL_BYTES_MAX));
+        assert!(WebUrl::parse(&long).is_err());
+    }
+
+    #[test]
+    fn secrets_go_over_tls_or_to_this_machine() {
+        for (text, secure) in [
+            ("https://h", true),
+            ("http://h", false),
+            ("http://localhost:1", true),
+            ("http://a.localhost", true),
+            ("http://localhost.evil.example", false),
+            ("http://127.0.0.1:1", true),
+            ("http://127.8.0.1", true),
+            ("http://[::1]", true),
+            ("http://[::ffff:127.0.0.1]", true),
+            ("http://10.0.0.1", false),
+            ("http://127.1", false),
+            ("http://127.0.0.1.evil.example", false),
+        ] {
+            assert_eq!(WebUrl::parse(text).unwrap().is_secure(), secure, "{text}");
+        }
     }
 }
