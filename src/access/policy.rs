@@ -6,6 +6,7 @@ use super::glob::ToolGlobs;
 use super::lease::OptionalLease;
 use super::user::User;
 use crate::protocol::call::PrincipalId;
+use crate::protocol::credentials::UserCredentials;
 use crate::protocol::server_name::ServerName;
 
 /// The servers and tools that a key may use. The default may use everything.
@@ -63,6 +64,19 @@ impl Principal {
     }
 }
 
+impl Principal {
+    /// The principal as a user, for servers whose credentials are each user's own.
+    pub fn user(&self) -> UserCredentials {
+        let user = self.user.as_ref();
+        UserCredentials {
+            principal: self.id.clone().map(PrincipalId::Key),
+            name: user.map(|user| (*user.subject).into()).or_else(|| self.name.clone()),
+            claims: user.map(|user| Arc::new(user.lasting_claims())),
+            ..UserCredentials::default()
+        }
+    }
+}
+
 /// The distance of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nearness {
@@ -88,6 +102,9 @@ pub struct Scope {
     pub charged: Option<PrincipalId>,
     /// The access token that let the request in.
     pub lease: OptionalLease,
+    /// The credentials for servers whose credentials are each user's own; none where there is no
+    /// such server.
+    pub user: Option<Arc<UserCredentials>>,
 }
 
 impl Scope {
@@ -142,6 +159,7 @@ mod tests {
             admission: 0,
             charged: None,
             lease: None,
+            user: None,
         }
     }
 

@@ -36,6 +36,7 @@ use crate::http::{Answer, Budget, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Review};
 use crate::protocol::call::PrincipalId;
+use crate::protocol::credentials::{ForwardedHeader, UserCredentials};
 use crate::protocol::headers;
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
@@ -170,6 +171,7 @@ impl Front {
         let names = current.keys.iter().filter_map(|key| key.principal.id.as_ref());
         let ended: Vec<Arc<str>> = names.filter(|name| ends(Some(name))).cloned().collect();
         ended.iter().for_each(|name| self.pipeline.forget_tasks_of(name));
+        ended.iter().for_each(|name| self.pipeline.end_users_of(name));
         let parked = self.parked.take_all_of(&ended);
         admission.generation = current.generation + 1;
         let admission = Arc::new(admission);
@@ -229,6 +231,7 @@ impl Front {
                 admission: generation,
                 charged: of_scope,
                 lease,
+                user: None,
             };
             Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs, charged })
         };
@@ -307,9 +310,9 @@ impl Front {
         let principal = admitted.principal.clone();
         let admission = admitted.admission;
         let charged = admitted.charged.clone();
-        let lease = admitted.lease.clone();
+        let (lease, user) = (admitted.lease.clone(), self.user(head, &admitted.principal));
         let mut scope =
-            Scope { principal, only: None, narrowed: None, admission, charged, lease };
+            Scope { principal, only: None, narrowed: None, admission, charged, lease, user };
         let found = |name: &str| {
             self.pipeline.server(&scope, name).map_err(|error| Problem::from_call(&error))
         };
@@ -339,6 +342,18 @@ impl Front {
         Ok(scope)
     }
 
+    /// The credentials of a request's user, where some server wants each user's own.
+    fn user(&self, head: &Head, principal: &Principal) -> Option<Arc<UserCredentials>> {
+        if !self.pipeline.has_users() {
+            return None;
+        }
+        let given = head.headers.iter().filter_map(|(field, value)| {
+            let (server, name) = self.pipeline.forwarded(field)?;
+            Some(ForwardedHeader { server, name, value: value.trim().to_owned() })
+        });
+        Some(Arc::new(UserCredentials { headers: given.collect(), ..principal.user() }))
+    }
+
     /// The owner of a session that opens now.
     fn owner(&self, scope: &Scope) -> Owner {
         Owner {
@@ -349,6 +364,7 @@ impl Front {
             admission: scope.admission,
             charged: scope.charged.clone(),
             lease: scope.lease.clone(),
+            user: scope.user.clone(),
         }
     }
 
@@ -359,6 +375,7 @@ impl Front {
             admission: scope.admission,
             charged: scope.charged.clone(),
             lease: scope.lease.clone(),
+            user: scope.user.clone(),
         };
         let whole = Scope { only: None, narrowed: None, ..scope.clone() };
         let may_hear = || self.pipeline.servers(&whole);

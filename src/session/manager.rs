@@ -153,8 +153,8 @@ impl Manager {
                 reply.send(self.forget(&id, principal.as_deref(), only.as_ref()));
             }
             Command::Tell { to, message } => self.table.tell(&to, &message, Instant::now()),
-            Command::Updated { server, own, params } => {
-                self.table.updated(&server, own.as_ref(), &params);
+            Command::Updated { server, over, params } => {
+                self.table.updated(&server, &over, &params);
             }
             Command::AskUnasked { id, question } => self.ask_on_stream(&id, question),
             Command::WithdrawUnasked { id, server, upstream_id } => {
@@ -252,7 +252,7 @@ impl Manager {
         if published.is_some() {
             return published;
         }
-        let Bearer { principal, admission, charged, lease } = bearer;
+        let Bearer { principal, admission, charged, lease, user } = bearer;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
         let is_visible = |server: &ServerName| {
@@ -267,6 +267,7 @@ impl Manager {
             admission,
             charged,
             lease,
+            user,
         };
         self.add(id, Transport::StreamableHttp, owner, Some(caller)).ok()
     }
@@ -403,6 +404,7 @@ mod tests {
             admission: 0,
             charged: None,
             lease: None,
+            user: None,
         }
     }
 
@@ -412,7 +414,8 @@ mod tests {
     }
 
     fn bearer(principal: &str) -> Bearer {
-        Bearer { principal: Some(principal.into()), admission: 0, charged: None, lease: None }
+        let principal = Some(principal.into());
+        Bearer { principal, admission: 0, charged: None, lease: None, user: None }
     }
 
     fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {

@@ -244,6 +244,7 @@ mod tests {
             admission: 0,
             charged: None,
             lease: None,
+            user: None,
         }
     }
 

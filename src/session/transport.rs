@@ -6,6 +6,7 @@ use super::EncodedEvent;
 use crate::access::lease::OptionalLease;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::capabilities::declare_nothing;
+use crate::protocol::credentials::{CredentialsId, UserCredentials};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::listening::Filter;
 use crate::protocol::server_name::ServerName;
@@ -78,6 +79,16 @@ pub struct Owner {
     /// The access token that opened the session. Its end ends no session: the user's next token
     /// is as good.
     pub lease: OptionalLease,
+    /// The credentials for servers whose credentials are each user's own, if there is such a
+    /// server.
+    pub user: Option<Arc<UserCredentials>>,
+}
+
+impl Owner {
+    /// The credentials with which the session's client reaches that server, if it has any.
+    pub fn user_at(&self, server: &ServerName) -> Option<CredentialsId> {
+        self.user.as_ref().map(|user| user.id(server))
+    }
 }
 
 /// The sender of a request that names a session by its id.
@@ -91,6 +102,8 @@ pub struct Bearer {
     pub charged: Option<PrincipalId>,
     /// As [`Owner::lease`], for a session that is revived.
     pub lease: OptionalLease,
+    /// As [`Owner::user`], for a session that is revived.
+    pub user: Option<Arc<UserCredentials>>,
 }
 
 /// The reason why a session does not take a call or a subscription.

@@ -111,8 +111,8 @@ impl Handler for AdminListener {
             Ok(admitted) => admitted,
             Err(problem) => return refuse(&problem, None, responder),
         };
-        let (only, narrowed, charged, lease) = (None, None, None, None);
-        let scope = Scope { principal, only, narrowed, admission: 0, charged, lease };
+        let (only, narrowed, charged, lease, user) = (None, None, None, None, None);
+        let scope = Scope { principal, only, narrowed, admission: 0, charged, lease, user };
         match page {
             Page::Metrics => metrics(&self.front, &scope, responder),
             Page::Healthz => healthz(&self.front, responder),

@@ -136,7 +136,10 @@ impl LineClient {
     fn scope(&self) -> Scope {
         let (principal, admission) =
             (self.front.operator.clone(), self.front.admission().generation);
-        Scope { principal, only: None, narrowed: None, admission, charged: None, lease: None }
+        let has_users = self.front.pipeline.has_users();
+        let user = has_users.then(|| Arc::new(principal.user()));
+        let (only, narrowed, charged, lease) = (None, None, None, None);
+        Scope { principal, only, narrowed, admission, charged, lease, user }
     }
 
     /// Answers a line that cannot be read with an error.

@@ -155,6 +155,7 @@ mod tests {
             admission: 0,
             charged: None,
             lease: None,
+            user: None,
         };
         let session =
             sessions.open(Transport::StreamableHttp, owner, Some(Caller::plain())).unwrap();
