@@ -65,10 +65,12 @@ pub(super) fn check(
     let oauth = raw.oauth.as_ref();
     let oauth = oauth
         .map(|oauth| oauth::check(reader, oauth, public_url.as_ref(), &raw.servers, &naming));
-    bounds::warn(reader, &raw.limits, api_keys.len());
+    // Users are many, like keys.
+    let n_principals = api_keys.len() + if oauth.is_some() { 2 } else { 0 };
+    bounds::warn(reader, &raw.limits, n_principals);
     if raw.allow_anonymous && raw.wants_credentials() {
-        let what = "has no effect where \"api_keys\" or \"oauth\" are configured: who has neither a key \
-                    nor a token is not admitted";
+        let what = "has no effect where keys or issuers are configured: who has neither a key nor a \
+                    token is not admitted";
         reader.warn("/allow_anonymous", what);
     }
     let has_state_dir = raw.state_dir.is_some();

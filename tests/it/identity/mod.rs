@@ -1,0 +1,3 @@
+//! Who it is: users who sign in at the gateway with access tokens.
+
+pub(crate) mod resource_server;
