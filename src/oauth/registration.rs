@@ -161,20 +161,14 @@ pub struct RegisteredClient {
 }
 
 impl RegisteredClient {
-    /// Reads the answer to a registration request that asked for the method `asked`.
+    /// Reads the successful answer to a registration request that asked for the method `asked`.
     ///
     /// # Errors
-    /// If the authorization server refuses, with what it says; if the answer has no `client_id`,
-    /// or if a member has the wrong type.
+    /// If it has no `client_id`, or if a member has the wrong type.
     pub fn read(
-        answer: &FetchAnswer,
+        document: &JsonDocument,
         asked: AuthenticationMethod,
     ) -> Result<RegisteredClient, Unusable> {
-        let document = answer.document();
-        if !answer.is_success() {
-            return Err(refusal(answer.status, document.as_ref().ok()));
-        }
-        let document = document.map_err(|error| error.at("the answer to the registration"))?;
         let secret = |name: &str, bytes_max: usize| {
             let text = document.text(name, bytes_max)?.filter(|text| !text.is_empty());
             Ok::<_, Unusable>(text.map(|text| Secret::new(text.to_owned())))
@@ -222,10 +216,11 @@ fn method_where_none_is_named(
 }
 
 /// What an authorization server says that does not register this OAuth client (RFC 7591 section
-/// 3.2.2).
-fn refusal(status: u16, document: Option<&JsonDocument>) -> Unusable {
-    let told = |name: &str| document?.value(name)?.as_str().map(plain);
-    let mut text = format!("the registration is refused with HTTP {status}");
+/// 3.2.2): its error and the description, and nothing else of the answer.
+pub fn refusal(answer: &FetchAnswer) -> Unusable {
+    let document = answer.document().ok();
+    let told = |name: &str| document.as_ref()?.value(name)?.as_str().map(plain);
+    let mut text = format!("the registration is refused with HTTP {}", answer.status);
     for member in ["error", "error_description"].into_iter().filter_map(told) {
         text.push_str(": ");
         text.push_str(&member);
@@ -312,10 +307,9 @@ mod tests {
         }
     }
 
-    fn read(status: u16, body: &str) -> Result<RegisteredClient, String> {
-        let body = body.as_bytes().to_vec();
-        let answer = FetchAnswer { status, body, ..FetchAnswer::default() };
-        RegisteredClient::read(&answer, AuthenticationMethod::ClientSecretBasic)
+    fn read(body: &str) -> Result<RegisteredClient, String> {
+        JsonDocument::parse(body.as_bytes())
+            .and_then(|it| RegisteredClient::read(&it, AuthenticationMethod::ClientSecretBasic))
             .map_err(|error| error.to_string())
     }
 
@@ -323,13 +317,13 @@ mod tests {
     fn a_registration_s_answer_is_read() {
         let json = r#"{"client_id":"id","client_secret":"sekrit","client_secret_expires_at":0,
             "token_endpoint_auth_method":"client_secret_post"}"#;
-        let client = read(201, json).unwrap();
+        let client = read(json).unwrap();
         assert_eq!(client.client_id, "id");
         assert_eq!(client.client_secret.as_ref().unwrap().expose(), "sekrit");
         assert_eq!(client.client_secret_expires_at, None);
         assert_eq!(client.authentication_method, AuthenticationMethod::ClientSecretPost);
         assert!(!format!("{client:?}").contains("sekrit"));
-        let of = |json: &str| read(200, json).unwrap().authentication_method;
+        let of = |json: &str| read(json).unwrap().authentication_method;
         let basic = AuthenticationMethod::ClientSecretBasic;
         assert_eq!(of(r#"{"client_id":"id","client_secret":"s"}"#), basic);
         assert_eq!(of(r#"{"client_id":"id"}"#), AuthenticationMethod::None);
@@ -342,11 +336,15 @@ mod tests {
     #[test]
     fn a_refused_registration_says_why() {
         let json = r#"{"error":"invalid_redirect_uri","error_description":"not\nweb"}"#;
+        let refused = |status, body: &str| {
+            let body = body.as_bytes().to_vec();
+            refusal(&FetchAnswer { status, body, ..FetchAnswer::default() }).to_string()
+        };
         assert_eq!(
-            read(400, json).unwrap_err(),
+            refused(400, json),
             "the registration is refused with HTTP 400: invalid_redirect_uri: not web"
         );
-        assert!(read(403, "<html>").unwrap_err().ends_with("HTTP 403"));
+        assert!(refused(403, "<html>").ends_with("HTTP 403"));
         for json in [
             "{}",
             "[]",
@@ -357,7 +355,7 @@ mod tests {
             r#"{"client_id":"a\u0000b"}"#,
             r#"{"client_id":"id","token_endpoint_auth_method":"tls_client_auth"}"#,
         ] {
-            assert!(read(201, json).is_err(), "{json}");
+            assert!(read(json).is_err(), "{json}");
         }
     }
 }

@@ -12,8 +12,7 @@ const S256: &str = "S256";
 /// What an authorization server says of itself. All endpoints are secure URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerMetadata {
-    /// `issuer`, identical to the one that was asked. The origin of the MCP server for
-    /// [`ServerMetadata::fallback`].
+    /// `issuer`, identical to the one that was asked. Empty for [`ServerMetadata::fallback`].
     pub issuer: String,
     /// `authorization_endpoint`.
     pub authorization_endpoint: Option<WebUrl>,
@@ -132,23 +131,17 @@ impl ServerMetadata {
 
     /// The metadata of an authorization server that has none: the default endpoints of the first
     /// revision with authorization, at the origin of the MCP server (its section Fallbacks for
-    /// Servers without Metadata Discovery). That revision demands PKCE of all.
-    ///
-    /// # Errors
-    /// If the origin is not secure.
-    pub fn fallback(server: &WebUrl) -> Result<ServerMetadata, Unusable> {
-        if !server.is_secure() {
-            let origin = server.origin();
-            return Err(Unusable::new(format!("{origin} is not https")));
-        }
-        Ok(ServerMetadata {
-            issuer: server.origin(),
-            authorization_endpoint: Some(server.with_path("/authorize")),
-            token_endpoint: Some(server.with_path("/token")),
-            registration_endpoint: Some(server.with_path("/register")),
+    /// Servers without Metadata Discovery). That revision demands PKCE of all. There are no
+    /// endpoints at an origin that is not secure.
+    pub fn fallback(server: &WebUrl) -> ServerMetadata {
+        let at = |path: &str| server.is_secure().then(|| server.with_path(path));
+        ServerMetadata {
+            authorization_endpoint: at("/authorize"),
+            token_endpoint: at("/token"),
+            registration_endpoint: at("/register"),
             code_challenge_methods_supported: Some(vec![S256.to_owned()]),
             ..ServerMetadata::default()
-        })
+        }
     }
 
     /// Checks what the authorization code grant needs: an authorization endpoint, and PKCE with
@@ -157,9 +150,7 @@ impl ServerMetadata {
     /// # Errors
     /// Says what is missing.
     pub fn check_authorization_code(&self) -> Result<&WebUrl, Unusable> {
-        let refuse = |what: &str| {
-            Unusable::new(format!("the authorization server {} {what}", shown(&self.issuer)))
-        };
+        let refuse = |what: &str| self.lacks(what);
         let methods = self.code_challenge_methods_supported.as_ref();
         match methods {
             Some(methods) if methods.iter().any(|method| method == S256) => (),
@@ -175,10 +166,13 @@ impl ServerMetadata {
     /// # Errors
     /// If there is none.
     pub fn check_token_endpoint(&self) -> Result<&WebUrl, Unusable> {
-        let endpoint = self.token_endpoint.as_ref();
-        endpoint.ok_or_else(|| {
-            let issuer = shown(&self.issuer);
-            Unusable::new(format!("the authorization server {issuer} has no token_endpoint"))
+        self.token_endpoint.as_ref().ok_or_else(|| self.lacks("has no token_endpoint"))
+    }
+
+    fn lacks(&self, what: &str) -> Unusable {
+        Unusable::new(match self.issuer.as_str() {
+            "" => format!("the authorization server {what}"),
+            issuer => format!("the authorization server {} {what}", shown(issuer)),
         })
     }
 
@@ -343,20 +337,20 @@ mod tests {
 
     #[test]
     fn a_server_without_metadata_has_the_default_endpoints() {
-        let metadata = ServerMetadata::fallback(&url("https://h.example/v1/mcp?x")).unwrap();
-        assert_eq!(
-            metadata.check_authorization_code().unwrap().as_str(),
-            "https://h.example/authorize"
-        );
+        let metadata = ServerMetadata::fallback(&url("https://h.example/v1/mcp?x"));
+        let endpoint = metadata.check_authorization_code().unwrap();
+        assert_eq!(endpoint.as_str(), "https://h.example/authorize");
         assert_eq!(
             metadata.check_token_endpoint().unwrap().as_str(),
             "https://h.example/token"
         );
-        assert_eq!(
-            metadata.registration_endpoint.unwrap().as_str(),
-            "https://h.example/register"
-        );
-        assert!(ServerMetadata::fallback(&url("http://h.example/mcp")).is_err());
+        let endpoint = metadata.registration_endpoint.unwrap();
+        assert_eq!(endpoint.as_str(), "https://h.example/register");
+        let insecure = ServerMetadata::fallback(&url("http://h.example/mcp"));
+        let error = insecure.check_authorization_code().unwrap_err();
+        assert_eq!(error.as_str(), "the authorization server has no authorization_endpoint");
+        assert!(insecure.check_token_endpoint().is_err());
+        assert_eq!(insecure.registration_endpoint, None);
     }
 
     #[test]
