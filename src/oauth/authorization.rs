@@ -24,7 +24,7 @@ pub struct AuthorizationRequest<'a> {
     /// `code_challenge`, by S256.
     pub code_challenge: &'a str,
     /// `resource` (RFC 8707).
-    pub resource: &'a str,
+    pub resource: Option<&'a str>,
     /// `scope`.
     pub scopes: &'a Scopes,
     /// `dpop_jkt`: the thumbprint of the key to which the code is bound (RFC 9449 section 10).
@@ -42,7 +42,7 @@ impl AuthorizationRequest<'_> {
         form.push("state", self.state.expose());
         form.push("code_challenge", self.code_challenge);
         form.push("code_challenge_method", "S256");
-        form.push("resource", self.resource);
+        form.push_some("resource", self.resource);
         form.push_some("scope", self.scopes.parameter().as_deref());
         if self.scopes.wants_refresh_token() {
             form.push("prompt", "consent");
@@ -194,7 +194,7 @@ mod tests {
             redirect_uri: "http://127.0.0.1:8080/oauth/callback",
             state: &state,
             code_challenge: "chall-enge_",
-            resource: "https://mcp.example/mcp",
+            resource: Some("https://mcp.example/mcp"),
             scopes: &Scopes::parse(scopes),
             dpop_jkt: None,
         };

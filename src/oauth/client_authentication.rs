@@ -48,13 +48,14 @@ impl AuthenticationMethod {
         Self::ALL.into_iter().find(|method| method.as_str() == name)
     }
 
-    /// The method for an OAuth client that has these credentials, among those that the
+    /// The method for the OAuth client of this id and these credentials, among those that the
     /// authorization server supports. One that lists none supports `client_secret_basic` (RFC 8414
     /// section 2), and every one is believed to take a public OAuth client and a configured key.
     ///
     /// # Errors
     /// If the authorization server supports none that these credentials can do.
     pub fn choose(
+        id: &str,
         credentials: &ClientCredentials,
         server: &ServerMetadata,
     ) -> Result<AuthenticationMethod, Unusable> {
@@ -77,7 +78,8 @@ impl AuthenticationMethod {
             ClientCredentials::PrivateKey(_) => refuse("a private key"),
             ClientCredentials::Secret(secret) => {
                 // Servers differ in whether they decode what RFC 6749 section 2.3.1 encodes.
-                let is_safe = form::encode(secret.expose()) == secret.expose();
+                let is_plain = |text: &str| form::encode(text) == text;
+                let is_safe = is_plain(id) && is_plain(secret.expose());
                 match (has(Self::ClientSecretBasic), has(Self::ClientSecretPost)) {
                     (true, true) if is_safe => Ok(Self::ClientSecretBasic),
                     (_, true) => Ok(Self::ClientSecretPost),
@@ -260,7 +262,7 @@ mod tests {
             (&private, Some(vec![basic, "private_key_jwt"]), Some(Method::PrivateKeyJwt)),
             (&private, Some(vec![basic]), None),
         ] {
-            let chosen = Method::choose(credentials, &server(methods.as_deref()));
+            let chosen = Method::choose("id", credentials, &server(methods.as_deref()));
             assert_eq!(chosen.ok(), expected, "{methods:?}");
         }
         for (methods, expected) in [

@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 
 use super::client_authentication::AuthenticationMethod;
 use super::fetch::FetchAnswer;
-use super::json_document::JsonDocument;
 use super::scope::{Refreshes, Scopes};
 use super::server_metadata::ServerMetadata;
 use super::unusable::{Unusable, plain, shown};
@@ -161,14 +160,20 @@ pub struct RegisteredClient {
 }
 
 impl RegisteredClient {
-    /// Reads the successful answer to a registration request that asked for the method `asked`.
+    /// Reads the answer to a registration request that asked for the method `asked`.
     ///
     /// # Errors
-    /// If it has no `client_id`, or if a member has the wrong type.
+    /// If the authorization server refuses, with what it says; if the answer has no `client_id`,
+    /// or if a member has the wrong type.
     pub fn read(
-        document: &JsonDocument,
+        answer: &FetchAnswer,
         asked: AuthenticationMethod,
     ) -> Result<RegisteredClient, Unusable> {
+        if !answer.is_success() {
+            return Err(refusal(answer));
+        }
+        let document =
+            answer.document().map_err(|error| error.at("the answer to the registration"))?;
         let secret = |name: &str, bytes_max: usize| {
             let text = document.text(name, bytes_max)?.filter(|text| !text.is_empty());
             Ok::<_, Unusable>(text.map(|text| Secret::new(text.to_owned())))
@@ -217,7 +222,7 @@ fn method_where_none_is_named(
 
 /// What an authorization server says that does not register this OAuth client (RFC 7591 section
 /// 3.2.2): its error and the description, and nothing else of the answer.
-pub fn refusal(answer: &FetchAnswer) -> Unusable {
+fn refusal(answer: &FetchAnswer) -> Unusable {
     let document = answer.document().ok();
     let told = |name: &str| document.as_ref()?.value(name)?.as_str().map(plain);
     let mut text = format!("the registration is refused with HTTP {}", answer.status);
@@ -307,10 +312,15 @@ mod tests {
         }
     }
 
-    fn read(body: &str) -> Result<RegisteredClient, String> {
-        JsonDocument::parse(body.as_bytes())
-            .and_then(|it| RegisteredClient::read(&it, AuthenticationMethod::ClientSecretBasic))
+    fn read_with(status: u16, body: &str) -> Result<RegisteredClient, String> {
+        let body = body.as_bytes().to_vec();
+        let answer = FetchAnswer { status, body, ..FetchAnswer::default() };
+        RegisteredClient::read(&answer, AuthenticationMethod::ClientSecretBasic)
             .map_err(|error| error.to_string())
+    }
+
+    fn read(body: &str) -> Result<RegisteredClient, String> {
+        read_with(201, body)
     }
 
     #[test]
@@ -336,10 +346,7 @@ mod tests {
     #[test]
     fn a_refused_registration_says_why() {
         let json = r#"{"error":"invalid_redirect_uri","error_description":"not\nweb"}"#;
-        let refused = |status, body: &str| {
-            let body = body.as_bytes().to_vec();
-            refusal(&FetchAnswer { status, body, ..FetchAnswer::default() }).to_string()
-        };
+        let refused = |status, body: &str| read_with(status, body).unwrap_err();
         assert_eq!(
             refused(400, json),
             "the registration is refused with HTTP 400: invalid_redirect_uri: not web"

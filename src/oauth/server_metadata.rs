@@ -131,17 +131,21 @@ impl ServerMetadata {
 
     /// The metadata of an authorization server that has none: the default endpoints of the first
     /// revision with authorization, at the origin of the MCP server (its section Fallbacks for
-    /// Servers without Metadata Discovery). That revision demands PKCE of all. There are no
-    /// endpoints at an origin that is not secure.
-    pub fn fallback(server: &WebUrl) -> ServerMetadata {
-        let at = |path: &str| server.is_secure().then(|| server.with_path(path));
-        ServerMetadata {
-            authorization_endpoint: at("/authorize"),
-            token_endpoint: at("/token"),
-            registration_endpoint: at("/register"),
+    /// Servers without Metadata Discovery). That revision demands PKCE of all.
+    ///
+    /// # Errors
+    /// If the origin is not secure.
+    pub fn fallback(server: &WebUrl) -> Result<ServerMetadata, Unusable> {
+        if !server.is_secure() {
+            return Err(Unusable::new(format!("{} is not https", server.origin())));
+        }
+        Ok(ServerMetadata {
+            authorization_endpoint: Some(server.with_path("/authorize")),
+            token_endpoint: Some(server.with_path("/token")),
+            registration_endpoint: Some(server.with_path("/register")),
             code_challenge_methods_supported: Some(vec![S256.to_owned()]),
             ..ServerMetadata::default()
-        }
+        })
     }
 
     /// Checks what the authorization code grant needs: an authorization endpoint, and PKCE with
@@ -337,20 +341,19 @@ mod tests {
 
     #[test]
     fn a_server_without_metadata_has_the_default_endpoints() {
-        let metadata = ServerMetadata::fallback(&url("https://h.example/v1/mcp?x"));
+        let metadata = ServerMetadata::fallback(&url("https://h.example/v1/mcp?x")).unwrap();
         let endpoint = metadata.check_authorization_code().unwrap();
         assert_eq!(endpoint.as_str(), "https://h.example/authorize");
         assert_eq!(
             metadata.check_token_endpoint().unwrap().as_str(),
             "https://h.example/token"
         );
-        let endpoint = metadata.registration_endpoint.unwrap();
+        let endpoint = metadata.registration_endpoint.as_ref().unwrap();
         assert_eq!(endpoint.as_str(), "https://h.example/register");
-        let insecure = ServerMetadata::fallback(&url("http://h.example/mcp"));
-        let error = insecure.check_authorization_code().unwrap_err();
-        assert_eq!(error.as_str(), "the authorization server has no authorization_endpoint");
-        assert!(insecure.check_token_endpoint().is_err());
-        assert_eq!(insecure.registration_endpoint, None);
+        assert_eq!(metadata.issuer, "");
+        assert!(ServerMetadata::fallback(&url("http://h.example/mcp")).is_err());
+        let error = ServerMetadata::default().check_token_endpoint().unwrap_err();
+        assert_eq!(error.as_str(), "the authorization server has no token_endpoint");
     }
 
     #[test]

@@ -202,8 +202,8 @@ impl SigningKey {
 
     /// The thumbprint of the public key, in base64url (RFC 7638). It is the `kid` of what this key
     /// signs where no other one is given.
-    pub fn thumbprint(&self) -> String {
-        self.thumbprint.clone()
+    pub fn thumbprint(&self) -> &str {
+        &self.thumbprint
     }
 
     /// Signs claims: the compact form of a JWS. `alg` is added to the header.
