@@ -46,10 +46,10 @@ pub fn choose(
     if configured == ConfiguredClient::Present {
         return Ok(RegistrationWay::Configured);
     }
-    if server.client_id_metadata_document_supported {
-        if let Some(document) = document.filter(|it| can_be_client_id(it)) {
-            return Ok(RegistrationWay::MetadataDocument(document.clone()));
-        }
+    if server.client_id_metadata_document_supported
+        && let Some(document) = document.filter(|it| can_be_client_id(it))
+    {
+        return Ok(RegistrationWay::MetadataDocument(document.clone()));
     }
     if let Some(endpoint) = &server.registration_endpoint {
         return Ok(RegistrationWay::Dynamic(endpoint.clone()));
