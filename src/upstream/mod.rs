@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::config::UpstreamConfig;
 use crate::protocol::call::{Kind, Notice, PrincipalId};
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
@@ -23,6 +24,7 @@ use crate::protocol::session_route::{SessionKind, SessionSupport};
 use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::telemetry::counters::servers::OfServer;
 
+use authorization::{AuthorizationListener, ServerAuthorization, SignInStatus};
 use call::concurrency::ConcurrencyLimit;
 use call::waiting_calls_limit::WaitingCallsLimit;
 use http_client::HttpConnection;
@@ -34,6 +36,7 @@ use status::SharedHealth;
 use transport::stdio::stderr::StderrRing;
 
 pub mod advice;
+pub mod authorization;
 mod backoff;
 mod call;
 mod failure;
@@ -46,6 +49,7 @@ mod session;
 mod status;
 mod supervisor;
 mod transport;
+mod users;
 
 pub use http_client::collector::Collector;
 pub use registry::Upstreams;
@@ -137,6 +141,9 @@ pub trait ServerEvents: Send + Sync {
         notice: Notice,
         wire: Wire,
     );
+    /// A notification on the session that one user's clients share with a server, where its
+    /// credentials are each user's own.
+    fn notice_of_user(&self, server: &ServerName, user: CredentialsId, notice: Notice);
     /// A message named no call on a session that several share, and is for nobody.
     fn unattributed(&self, server: &ServerName);
     /// A request on the session of `client`.
@@ -165,6 +172,10 @@ pub struct Upstream {
     health: Arc<SharedHealth>,
     stderr: Arc<StderrRing>,
     counted: Arc<OfServer>,
+    /// Users may reach the server with credentials of their own.
+    may_be_per_user: bool,
+    /// Hears of credentials as long as it is held.
+    _listener: Option<Arc<dyn AuthorizationListener>>,
 }
 
 impl fmt::Debug for Upstream {
@@ -194,6 +205,16 @@ impl Upstream {
     /// Which era it speaks, once it has answered.
     fn era(&self) -> Option<Era> {
         self.health.lock().initialized.as_ref().map(|initialized| initialized.revision.era())
+    }
+
+    /// The user whose own it is, where the server's credentials are each user's own.
+    pub fn user(&self) -> Option<CredentialsId> {
+        self.context.user.as_ref().map(|user| user.id)
+    }
+
+    /// The credentials of its requests; none where it wants no OAuth.
+    pub fn authorization(&self) -> Option<&Arc<ServerAuthorization>> {
+        self.context.authorization.as_ref()
     }
 
     /// How it was configured.
@@ -245,11 +266,20 @@ impl Upstream {
         self.health.lock().unwell_behind.clone()
     }
 
+    /// Why a person must sign in at it, if the gateway's calls have no other credentials.
+    fn needs_sign_in(&self) -> Option<FailureReport> {
+        let authorization = self.authorization()?;
+        let SignInStatus::NeedsSignIn { why } = authorization.status() else { return None };
+        let failure = authorization.needed(&why);
+        Some(self.context.for_operator(&self.context.report(&failure)))
+    }
+
     /// How it is at present.
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.concurrency.counts();
         let sessions = self.pool.count_open() + usize::from(self.session.is_open());
         let now = Instant::now();
+        let needs = self.needs_sign_in();
         let health = self.health.lock();
         let initialized = health.initialized.as_ref();
         let for_operator = |failure: &FailureReport| self.context.for_operator(failure);
@@ -257,8 +287,13 @@ impl Upstream {
             .unread
             .iter()
             .map(|list| Unread { failure: for_operator(&list.failure), ..list.clone() });
+        let state = match &needs {
+            Some(_) => State::NeedsSignIn,
+            None => health.breaker.state(now),
+        };
+        let last_failure = health.last_failure.as_ref().map(for_operator);
         Status {
-            state: health.breaker.state(now),
+            state,
             starting: health.breaker.starting(now),
             failures: health.breaker.failures(),
             down_since: health.breaker.down(now, SessionKind::Shared).map(|down| down.first.at),
@@ -267,7 +302,7 @@ impl Upstream {
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
             server_info: initialized.and_then(|it| it.server_info.clone()),
-            last_failure: health.last_failure.as_ref().map(for_operator),
+            last_failure: needs.or(last_failure),
             unread: unread.collect(),
             latency: health.latency,
             in_flight,

@@ -13,11 +13,13 @@ use crate::cli::complain;
 use crate::config::{Config, Target, UpstreamConfig};
 use crate::limits::{CHECK_REPORTS_MAX, CHECK_SLOW_AFTER};
 use crate::protocol::call::{Kind, Notice};
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::listed_item::ReadItem;
 use crate::protocol::question::Question;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::thread::watch_signals;
+use crate::upstream::authorization::{Authorizations, Setup};
 use crate::upstream::{Event, FailureReport, Report, ServerEvents, Upstream, Upstreams, Wire};
 
 /// The time between two pictures of the spinner.
@@ -82,6 +84,8 @@ impl Finding {
 struct Nobody;
 
 impl ServerEvents for Nobody {
+    fn notice_of_user(&self, _: &ServerName, _: CredentialsId, _: Notice) {}
+
     fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice, _: Wire) {}
 
     fn unattributed(&self, _: &ServerName) {}
@@ -112,6 +116,7 @@ pub(super) fn all(
         reports,
         Arc::new(Nobody),
         BTreeMap::new(),
+        Authorizations::start(Setup::of(config, None, None))?,
     )?;
     let mut waiting = Waiting::new(config, began);
     let mut findings = Vec::new();

@@ -4,16 +4,18 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check_globs;
+use super::oauth::{self, Around};
 use crate::config::file::reader::{Reader, Text, Wanted};
 use crate::config::file::{RawServer, RawTransport, StringMap};
 use crate::config::{
     HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig, syntax,
 };
 use crate::limits::SERVER_NAME_BYTES_MAX;
+use crate::protocol::credentials::without_user;
 use crate::protocol::server_name::ServerName;
 
 /// Keys that only servers reached over HTTP have.
-const HTTP_KEYS: [&str; 5] = ["url", "headers", "forward_headers", "proxy", "ca_file"];
+const HTTP_KEYS: [&str; 6] = ["url", "headers", "forward_headers", "oauth", "proxy", "ca_file"];
 /// Keys that only servers started as children have.
 const STDIO_KEYS: [&str; 4] = ["command", "args", "env", "cwd"];
 const SESSIONS_DEFAULT: usize = 32;
@@ -23,7 +25,7 @@ const CHILDREN_DEFAULT: usize = 8;
 pub(crate) fn check(
     reader: &Reader<'_>,
     raw: RawServer,
-    has_state_dir: bool,
+    around: Around,
 ) -> Option<UpstreamConfig> {
     let problem = |key: &str, what: &str| reader.problem(format!("{}/{key}", raw.at), what);
     let name = ServerName::parse(&raw.name);
@@ -39,7 +41,7 @@ pub(crate) fn check(
     if raw.alias.as_ref().is_some_and(|alias| !syntax::is_name_part(&alias.value)) {
         problem("alias", "must be made of letters, digits, \"_\", \"-\" and \".\"");
     }
-    if raw.pin != Pin::Off && !has_state_dir {
+    if raw.pin != Pin::Off && !around.has_state_dir {
         problem("pin", "needs \"state_dir\", where it is kept what tools were");
     }
     if raw.timeout_ms > raw.timeout_max_ms {
@@ -63,14 +65,12 @@ pub(crate) fn check(
         RawTransport::Http(HttpKind::Auto)
     });
     let (target, sessions) = match transport {
-        RawTransport::Http(kind) => (http(reader, &raw, kind), SESSIONS_DEFAULT),
+        RawTransport::Http(kind) => (http(reader, &raw, kind, around), SESSIONS_DEFAULT),
         RawTransport::Stdio => (stdio(reader, &raw), CHILDREN_DEFAULT),
     };
+    oauth::check_credentials(reader, &raw, around);
     if raw.disabled {
         return None;
-    }
-    if !raw.forward_headers.is_empty() {
-        reader.warn(format!("{}/forward_headers", raw.at), "has no effect in this version");
     }
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Some(UpstreamConfig {
@@ -89,6 +89,7 @@ pub(crate) fn check(
         required: raw.required,
         session: raw.session,
         pin: raw.pin,
+        credentials: raw.credentials,
         role: Role::Server,
     })
 }
@@ -101,7 +102,12 @@ fn refuse(reader: &Reader<'_>, raw: &RawServer, keys: &[&str], transport: &str) 
     }
 }
 
-fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> {
+fn http(
+    reader: &Reader<'_>,
+    raw: &RawServer,
+    kind: HttpKind,
+    around: Around,
+) -> Option<Target> {
     let transport = match kind {
         HttpKind::StreamableHttp => "\"http\"",
         HttpKind::HttpSse => "\"sse\"",
@@ -127,6 +133,7 @@ fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> 
     if let Some(proxy) = &raw.proxy {
         check_url("proxy", &proxy.value, &["http://"], syntax::Userinfo::Admitted);
     }
+    let oauth = oauth::check(reader, raw, around);
     let headers = headers(reader, &raw.headers);
     let mut forward_headers = Vec::with_capacity(raw.forward_headers.len());
     for (at, text) in &raw.forward_headers {
@@ -145,6 +152,7 @@ fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> 
             .ca_file
             .as_ref()
             .map(|path| reader.path_of(&format!("{}/ca_file", raw.at), path, Wanted::File)),
+        oauth,
     }))
 }
 
@@ -156,7 +164,8 @@ fn headers(reader: &Reader<'_>, map: &StringMap) -> Vec<(String, Secret)> {
         } else if syntax::is_own_header(name) {
             reader.problem(at, "this header is the gateway's own");
         }
-        if !syntax::is_header_value(value) {
+        // What stands for a user is checked when it is known.
+        if !syntax::is_header_value(without_user(value).trim()) || value.trim() != value {
             reader.problem(at, "the value has characters that a header must not have");
         }
         if value.trim().is_empty() && reader.has_unusual(at) {
@@ -203,7 +212,7 @@ fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
         if name.is_empty() || name.contains(['=', '\0']) {
             reader.problem(at, "not a variable's name");
         }
-        no_null(at.clone(), value);
+        no_null(at.clone(), &without_user(value));
     }
     let secret = |(_, name, value): &(String, String, String)| {
         (name.clone(), Secret::new(value.clone()))

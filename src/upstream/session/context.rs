@@ -22,11 +22,13 @@ use crate::wait::{Interrupted, Wait};
 use super::subscriptions::DesiredSubscriptions;
 use super::subscriptions::listen_filter::{Subscriptions, offered};
 use crate::upstream::ServerEvents;
+use crate::upstream::authorization::ServerAuthorization;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::redirect::Redirected;
 use crate::upstream::status::{Dropped, FailureReport};
 use crate::upstream::supervisor::views::Views;
 use crate::upstream::supervisor::wanted_lists::Readings;
+use crate::upstream::users::User;
 
 /// A session that is open.
 #[derive(Debug, Clone)]
@@ -53,6 +55,8 @@ pub(crate) struct SessionContext {
     /// What it was given and must not be told again, although it may say it.
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) limits: Arc<Limits>,
+    /// The credentials of its requests, if it wants OAuth.
+    pub(crate) authorization: Option<Arc<ServerAuthorization>>,
     /// Where its URL leads, if it has one, for all sessions to it.
     pub(crate) redirected: Arc<Redirected>,
     /// Of all sessions to it.
@@ -69,6 +73,8 @@ pub(crate) struct SessionContext {
     /// The client whose own session this is, which opens on demand; none for the shared one,
     /// which its supervisor keeps open.
     pub(crate) client: Option<Client>,
+    /// The user for whom the upstream was made, where the server's credentials are each user's own.
+    pub(crate) user: Option<Arc<User>>,
     /// What a modern upstream is listened to for.
     pub(crate) subscriptions: Arc<Subscriptions>,
     /// Of the shared session, whose supervisor reads the lists.
@@ -90,6 +96,7 @@ impl SessionContext {
         hurry: Arc<AtomicBool>,
         server_events: Arc<dyn ServerEvents>,
         desired: Arc<DesiredSubscriptions>,
+        authorization: Option<Arc<ServerAuthorization>>,
     ) -> std::io::Result<SessionContext> {
         let (mailbox, views) = (Arc::new(Mailbox::new()?), Arc::new(Views::new(limits.views)));
         let secrets = Secrets::new(&config.secrets()).with_guesses(&config.guessed_secrets());
@@ -100,6 +107,7 @@ impl SessionContext {
             secrets,
             redirected: Arc::new(redirected),
             dropped: Arc::default(),
+            authorization,
             limits,
             buffered,
             index,
@@ -107,6 +115,7 @@ impl SessionContext {
             hurry,
             generations: Arc::default(),
             client: None,
+            user: None,
             subscriptions: Arc::new(Subscriptions::new(desired)),
             lists: mailbox,
             views,
@@ -114,6 +123,11 @@ impl SessionContext {
             told: Arc::default(),
             ids: AtomicU64::new(1),
         })
+    }
+
+    /// The same for an upstream that is one user's own.
+    pub(crate) fn with_user(self, user: Option<Arc<User>>) -> SessionContext {
+        SessionContext { user, ..self }
     }
 
     /// That of a client's own session to the same upstream.
@@ -124,12 +138,14 @@ impl SessionContext {
             redirected: self.redirected.clone(),
             dropped: self.dropped.clone(),
             limits: self.limits.clone(),
+            authorization: self.authorization.clone(),
             buffered: self.buffered.clone(),
             index: self.index,
             mailbox: Arc::new(Mailbox::new()?),
             hurry: self.hurry.clone(),
             generations: self.generations.clone(),
             client: Some(client),
+            user: self.user.clone(),
             subscriptions: self.subscriptions.clone(),
             lists: self.lists.clone(),
             views: self.views.clone(),
@@ -277,9 +293,10 @@ pub(crate) struct Pending {
 pub(crate) fn unless_answered(failure: Failure) -> Result<(), Failure> {
     match failure.kind {
         FailureKind::Refused(_) | FailureKind::Nonsense | FailureKind::Overloaded => Ok(()),
-        FailureKind::Interrupted(_) | FailureKind::SessionGone | FailureKind::Broke => {
-            Err(failure)
-        }
+        FailureKind::Interrupted(_)
+        | FailureKind::SessionGone
+        | FailureKind::Broke
+        | FailureKind::Unauthorized(_) => Err(failure),
     }
 }
 
