@@ -21,6 +21,8 @@ pub struct User {
     pub issuer_name: Arc<str>,
     /// The subject: unique and never given to somebody else within the issuer.
     pub subject: Box<str>,
+    /// The kind of the subject.
+    pub kind: SubjectKind,
     /// The claims of the token, or the members of the introspection's answer: a JSON object.
     pub claims: Arc<str>,
     /// The calls that the user has left, where a rule bounds them. All tokens of the user share
@@ -28,11 +30,25 @@ pub struct User {
     pub quota: Option<Arc<Mutex<Bucket>>>,
 }
 
+/// The kind of a subject. A person and an OAuth client are never the same, even where their texts
+/// are: whoever can register clients chooses their ids.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum SubjectKind {
+    /// The subject of a token (`sub`).
+    Subject,
+    /// The OAuth client itself, of a token without subject.
+    Client,
+}
+
 impl User {
     /// The text that tells this user from every other one and from every key: a key's name has no
     /// control character. It is as long for every user, and the same after a restart.
-    pub fn id(issuer: &str, subject: &str) -> Arc<str> {
+    pub fn id(issuer: &str, kind: SubjectKind, subject: &str) -> Arc<str> {
         let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
+        digest.update(match kind {
+            SubjectKind::Subject => b"subject ",
+            SubjectKind::Client => b"client  ",
+        });
         // The length keeps the two apart.
         digest.update(&issuer.len().to_be_bytes());
         digest.update(issuer.as_bytes());
@@ -128,6 +144,7 @@ mod tests {
             issuer: "https://idp.example".into(),
             issuer_name: "idp.example".into(),
             subject: "s".into(),
+            kind: SubjectKind::Subject,
             claims: claims.into(),
             quota: None,
         }
@@ -136,12 +153,13 @@ mod tests {
     #[test]
     fn ids_differ_where_issuer_or_subject_does_and_are_no_names_of_keys() {
         let ids = [("a", "bc"), ("ab", "c"), ("", "abc"), ("abc", ""), ("a", "b")]
-            .map(|(issuer, subject)| User::id(issuer, subject));
+            .map(|(issuer, subject)| User::id(issuer, SubjectKind::Subject, subject));
         for (index, one) in ids.iter().enumerate() {
             assert!(one.starts_with(char::is_control) && one.len() == 65);
             assert!(ids.iter().skip(index + 1).all(|other| one != other));
         }
-        assert_eq!(ids[0], User::id("a", "bc"));
+        assert_eq!(ids[0], User::id("a", SubjectKind::Subject, "bc"));
+        assert_ne!(ids[0], User::id("a", SubjectKind::Client, "bc"));
     }
 
     #[test]

@@ -447,6 +447,7 @@ impl Problem {
             }
             CallError::Withheld { .. }
             | CallError::UpstreamFailed { .. }
+            | CallError::NeedsSignIn { .. }
             | CallError::UpstreamDown { .. }
             | CallError::UpstreamTimeout { .. } => Problem::of_upstream(error, text),
             CallError::Overloaded { .. } => {
@@ -477,6 +478,9 @@ impl Problem {
         if let CallError::Withheld { .. } = error {
             return named(502, "tool_withheld");
         }
+        if let CallError::NeedsSignIn { .. } = error {
+            return named(502, "needs_sign_in");
+        }
         if let CallError::UpstreamTimeout { stage, .. } = error {
             return named(504, "upstream_timeout").with("stage", stage.as_str());
         }
@@ -498,6 +502,7 @@ impl Problem {
                 }
             }
             CallError::Withheld { .. }
+            | CallError::NeedsSignIn { .. }
             | CallError::UpstreamTimeout { .. }
             | CallError::Invalid(_)
             | CallError::Unknown { .. }

@@ -44,24 +44,31 @@ pub const DECISIONS_BYTES_MAX: usize = 16 * 1024 * 1024;
 /// Remembered tokens of one user, so that one who fetches token after token does not push out
 /// those of others.
 pub const DECISIONS_PER_USER_MAX: usize = 64;
-/// Tokens that their issuers have called inactive and that are remembered.
+/// Refused tokens that are remembered, so that one that comes again costs its issuer nothing. They
+/// push out each other alone, and no accepted one.
 pub const REFUSALS_MAX: usize = 4096;
 /// The time for which they are remembered.
 pub const REFUSAL_LIFE: Duration = Duration::from_secs(10);
-/// The time for which the answer of an introspection holds: a revoked token ends at most so much
-/// later.
-pub const INTROSPECTION_LIFE: Duration = Duration::from_secs(30);
-/// The time for one introspection, with the wait for its turn.
+/// The time after which a token that was introspected is asked about again, by the thread
+/// `identity`, when it comes again or something is open with it.
+pub const INTROSPECTION_FRESH: Duration = Duration::from_secs(25);
+/// The time for which the answer of an introspection holds at the longest: a revoked token ends at
+/// most so much later.
+pub const INTROSPECTION_LIFE: Duration = Duration::from_secs(55);
+/// The time for one introspection, and for the wait for its turn.
 pub const INTROSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// Introspections at one issuer at once.
 pub const INTROSPECTIONS_AT_ONCE_MAX: usize = 8;
-/// Requests that wait for introspections of one issuer, with those that are under way.
+/// Requests that wait for introspections at one issuer, with those that are under way.
 pub const INTROSPECTIONS_WAITING_MAX: usize = 32;
+/// Tokens that wait to be introspected again; further ones are asked about when they come again.
+pub const RECHECKS_MAX: usize = 8192;
 /// Requests that wait for the keys of one issuer.
 pub const KEY_WAITERS_MAX: usize = 32;
 /// The time for which such a request waits.
 pub const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(8);
-/// The time for one request of an issuer's metadata or keys.
+/// The time for one request of an issuer's metadata or keys; all together take at most
+/// [`KEY_WAIT_TIMEOUT`].
 pub const KEYS_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 /// The least time between two readings of an issuer's keys, whatever tokens come: tokens with
 /// made-up key ids must not make the gateway flood the issuer.
@@ -79,7 +86,8 @@ pub const UNKNOWN_KEY_ID_LIFE: Duration = Duration::from_secs(10);
 /// Users whose calls per minute are counted; past it, those who called longest ago begin anew.
 pub const METERED_USERS_MAX: usize = 16_384;
 
-const _: () = assert!(INTROSPECTION_LIFE.as_secs() + INTROSPECTION_TIMEOUT.as_secs() < 60);
+const _: () = assert!(INTROSPECTION_LIFE.as_secs() + INTROSPECTION_TIMEOUT.as_secs() <= 60);
+const _: () = assert!(2 * INTROSPECTION_FRESH.as_secs() < INTROSPECTION_LIFE.as_secs());
 const _: () = assert!(KEYS_FETCH_INTERVAL_MIN.as_secs() < KEY_WAIT_TIMEOUT.as_secs());
 const _: () = assert!(INTROSPECTIONS_AT_ONCE_MAX <= INTROSPECTIONS_WAITING_MAX);
 const _: () = assert!(DECISIONS_PER_USER_MAX < DECISIONS_MAX);

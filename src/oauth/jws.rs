@@ -144,7 +144,7 @@ fn media_type(typ: &str) -> String {
 }
 
 /// The beginning of a name that somebody else has chosen, good for a line.
-pub(super) fn told(name: &str) -> String {
+pub(crate) fn told(name: &str) -> String {
     let shown = |c: char| if c.is_ascii_graphic() && c != '"' && c != '\\' { c } else { '_' };
     name.chars().take(TOLD_BYTES_MAX).map(shown).collect()
 }

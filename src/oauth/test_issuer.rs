@@ -22,22 +22,25 @@ impl TestKey {
     pub(crate) fn p256() -> TestKey {
         let random = SystemRandom::new();
         let algorithm = &ECDSA_P256_SHA256_FIXED_SIGNING;
-        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).unwrap();
-        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random).unwrap();
+        let pkcs8 = EcdsaKeyPair::generate_pkcs8(algorithm, &random).expect("a key of a test");
+        let pair = EcdsaKeyPair::from_pkcs8(algorithm, pkcs8.as_ref(), &random)
+            .expect("a key of a test");
         TestKey::P256(pair)
     }
 
     /// The Ed25519 key that these bytes are the seed of.
     pub(crate) fn ed25519(seed: u8) -> TestKey {
-        TestKey::Ed25519(Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).unwrap())
+        TestKey::Ed25519(
+            Ed25519KeyPair::from_seed_unchecked(&[seed; 32]).expect("a key of a test"),
+        )
     }
 
     /// The RSA key of the fixture, made with `openssl genpkey`.
     pub(crate) fn rsa() -> TestKey {
         let pem = include_str!("../../tests/library/rsa_test_key.pem");
         let lines = pem.lines().filter(|line| !line.starts_with('-'));
-        let der = STANDARD.decode(lines.collect::<String>()).unwrap();
-        TestKey::Rsa(RsaKeyPair::from_pkcs8(&der).unwrap())
+        let der = STANDARD.decode(lines.collect::<String>()).expect("a key of a test");
+        TestKey::Rsa(RsaKeyPair::from_pkcs8(&der).expect("a key of a test"))
     }
 
     /// The members of the public key as a JWK, without braces.
@@ -78,7 +81,9 @@ impl TestKey {
     pub(crate) fn signature(&self, algorithm: Algorithm, text: &[u8]) -> Vec<u8> {
         let random = SystemRandom::new();
         match self {
-            Self::P256(pair) => pair.sign(&random, text).unwrap().as_ref().to_vec(),
+            Self::P256(pair) => {
+                pair.sign(&random, text).expect("a key of a test").as_ref().to_vec()
+            }
             Self::Ed25519(pair) => pair.sign(text).as_ref().to_vec(),
             Self::Rsa(pair) => {
                 let mut signature = vec![0; pair.public().modulus_len()];
@@ -86,7 +91,7 @@ impl TestKey {
                     Algorithm::Ps256 => &RSA_PSS_SHA256,
                     Algorithm::Rs256 | Algorithm::Es256 | Algorithm::EdDsa => &RSA_PKCS1_SHA256,
                 };
-                pair.sign(padding, &random, text, &mut signature).unwrap();
+                pair.sign(padding, &random, text, &mut signature).expect("a key of a test");
                 signature
             }
         }

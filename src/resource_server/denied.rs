@@ -5,6 +5,11 @@ use std::fmt;
 use std::sync::Arc;
 use std::time::Duration;
 
+pub use crate::oauth::dpop_proof_check::WrongProof;
+pub use crate::oauth::jwt::WrongToken;
+
+use super::presented::Scheme;
+
 /// A refusal. `Display` is for operators; [`Denied::error`] and [`Denied::description`] are for
 /// the client. No text has the token, or a part of it but names of its claims.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -30,14 +35,6 @@ pub enum Denied {
         retry_after: Duration,
     },
 }
-
-/// What is wrong with a token.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WrongToken {}
-
-/// What is wrong with a proof.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum WrongProof {}
 
 /// The error codes that clients are told (RFC 6750, section 3.1; RFC 9449, section 7.1).
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -69,9 +66,22 @@ impl Denied {
     pub fn error(&self) -> ErrorCode {
         match self {
             Self::Token(_) => ErrorCode::InvalidToken,
+            // RFC 9449, section 7.2: such a token is not valid with that scheme.
+            Self::Proof(WrongProof::Scheme | WrongProof::NotBound) => ErrorCode::InvalidToken,
             Self::Proof(_) => ErrorCode::InvalidDpopProof,
             Self::NoRule { .. } => ErrorCode::InsufficientScope,
             Self::Unavailable { .. } => ErrorCode::TemporarilyUnavailable,
+        }
+    }
+
+    /// The scheme of the challenge that answers it: DPoP where the token needs a proof.
+    pub fn scheme(&self) -> Scheme {
+        match self {
+            Self::Proof(WrongProof::NotBound)
+            | Self::Token(_)
+            | Self::NoRule { .. }
+            | Self::Unavailable { .. } => Scheme::Bearer,
+            Self::Proof(_) => Scheme::Dpop,
         }
     }
 
@@ -79,8 +89,8 @@ impl Denied {
     /// backslashes (RFC 6750, section 3).
     pub fn description(&self) -> &'static str {
         match self {
-            Self::Token(wrong) => match *wrong {},
-            Self::Proof(wrong) => match *wrong {},
+            Self::Token(wrong) => wrong.description(),
+            Self::Proof(wrong) => wrong.description(),
             Self::NoRule { .. } => "no rule gives this user any rights",
             Self::Unavailable { .. } => "the issuer of the token cannot be asked at present",
         }
@@ -90,8 +100,8 @@ impl Denied {
 impl fmt::Display for Denied {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
-            Self::Token(wrong) => match *wrong {},
-            Self::Proof(wrong) => match *wrong {},
+            Self::Token(wrong) => wrong.fmt(f),
+            Self::Proof(wrong) => wrong.fmt(f),
             Self::NoRule { user, .. } => write!(f, "no rule of \"oauth\" matches {user}"),
             Self::Unavailable { issuer, why, .. } => write!(f, "{issuer}: {why}"),
         }

@@ -11,94 +11,123 @@
 //!     .verify(&presented, now)          each request                    -> Arc<Accepted> or Denied
 //!     .standing(&accepted, now)         every half minute or so, for each open stream
 //!     .reconsider(&accepted, now)       after a reload, for what is open
+//!   .rest()                             where a reload takes `oauth` away
 //!   .stop()                             at the end
 //! ```
 
 mod accepted;
+mod decisions;
 mod denied;
+mod introspect;
+mod introspection_turns;
+mod issuer;
+mod issuer_metadata;
+mod keeper;
+mod key_schedule;
 mod presented;
+mod reading;
+mod rules;
+#[cfg(test)]
+mod tests;
+mod token_digest;
+mod users;
+mod verifier;
 
 use std::io;
 use std::sync::Arc;
+use std::time::Instant;
 
 pub use accepted::{Accepted, Standing};
 pub use denied::{Denied, ErrorCode, WrongProof, WrongToken};
+pub use issuer::IssuerStatus;
 pub use presented::{Now, Presented, Scheme, Token};
+pub use verifier::Verifier;
+
+use issuer::Issuer;
+use rules::Rules;
+use verifier::Shared;
 
 use crate::config::OAuthConfig;
+use crate::oauth::fetch::Fetch;
 use crate::protocol::owners::Owners;
+use crate::sync::Mutex;
+use crate::thread::Joined;
 
 /// The keys of issuers, and the thread that keeps them.
-#[derive(Debug, Default)]
-pub struct ResourceServer {}
+pub struct ResourceServer {
+    fetch: Arc<dyn Fetch>,
+    shared: Arc<Shared>,
+    /// None before the first verifier.
+    thread: Mutex<Option<Joined>>,
+}
+
+impl std::fmt::Debug for ResourceServer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ResourceServer").field("shared", &self.shared).finish_non_exhaustive()
+    }
+}
 
 impl ResourceServer {
-    /// The verifier of a configuration. Issuers that an earlier one had keep their keys, and users
-    /// what is left of their calls per minute. The thread starts with the first verifier.
+    /// Nothing runs before the first verifier. `fetch` sends requests to issuers.
+    pub fn new(fetch: Arc<dyn Fetch>) -> ResourceServer {
+        ResourceServer { fetch, shared: Arc::default(), thread: Mutex::default() }
+    }
+
+    /// The verifier of a configuration, whose issuers' keys are kept from now on, and no others'.
+    /// Issuers that an earlier one had keep their keys, and users what is left of their calls per
+    /// minute; what the earlier one had accepted is decided anew. The thread starts with the first
+    /// verifier.
     ///
     /// # Errors
     /// The system refuses the thread.
     pub fn verifier(&self, config: &OAuthConfig, owners: &Owners) -> io::Result<Arc<Verifier>> {
-        let _ = (config, owners);
-        Ok(Arc::new(Verifier {}))
+        let mut thread = self.thread.lock();
+        if thread.is_none() {
+            *thread = Some(self.shared.keeper.start()?);
+        }
+        let before = self.shared.keeper.issuers();
+        let names = issuer::names(&config.issuers);
+        let issuers = config.issuers.iter().zip(names).map(|(of, name)| {
+            let same = before.iter().find(|it| it.config.issuer == of.issuer);
+            if let Some(same) = same.filter(|it| it.is_of(of, &name, config.jwks_max_age)) {
+                return same.clone();
+            }
+            let (fetch, same) = (self.fetch.clone(), same.map(|it| &**it));
+            Arc::new(Issuer::new(of, name, config.jwks_max_age, fetch, same))
+        });
+        let issuers: Vec<_> = issuers.collect();
+        self.shared.keeper.keep(issuers.clone());
+        Ok(Arc::new_cyclic(|this| Verifier {
+            issuers,
+            rules: Rules::new(&config.rules, owners),
+            shared: self.shared.clone(),
+            decisions: Default::default(),
+            refusals: Default::default(),
+            this: this.clone(),
+        }))
+    }
+
+    /// Notes that no verifier is wanted any more: no issuer is asked from now on.
+    pub fn rest(&self) {
+        self.shared.keeper.keep(Vec::new());
+    }
+
+    /// The state of each issuer, for operators.
+    pub fn status(&self) -> Vec<IssuerStatus> {
+        let now = Instant::now();
+        self.shared.keeper.issuers().iter().map(|issuer| issuer.status(now)).collect()
     }
 
     /// Ends the thread, and the waits of requests for issuers.
-    pub fn stop(&self) {}
+    pub fn stop(&self) {
+        self.shared.keeper.stop();
+        let thread = self.thread.lock().take();
+        drop(thread);
+    }
 }
 
-/// Verifies tokens under one configuration.
-#[derive(Debug)]
-pub struct Verifier {}
-
-impl Verifier {
-    /// Verifies a request's token. What was accepted before is remembered, so that this costs a
-    /// few microseconds; a new JWT costs a signature; one of an unknown key id, or one that is
-    /// introspected, waits for its issuer, at most [`crate::limits::KEY_WAIT_TIMEOUT`] or
-    /// [`crate::limits::INTROSPECTION_TIMEOUT`].
-    ///
-    /// # Errors
-    /// The request is not served.
-    pub fn verify(&self, presented: &Presented<'_>, now: Now) -> Result<Arc<Accepted>, Denied> {
-        let _ = (presented, now);
-        Err(Denied::Unavailable {
-            issuer: "".into(),
-            why: "not there yet".into(),
-            retry_after: std::time::Duration::from_secs(1),
-        })
-    }
-
-    /// True if the token is still good. It never waits: an introspected token whose answer has
-    /// grown old is asked about again by the thread `identity`, and what comes of it is told the
-    /// next time.
-    pub fn standing(&self, accepted: &Arc<Accepted>, now: Now) -> Standing {
-        let is_over = now.unix >= accepted.expires_at;
-        if is_over { Standing::Ended } else { Standing::Good }
-    }
-
-    /// A token that an earlier verifier accepted, under this one's configuration: the same user,
-    /// maybe with other rights.
-    ///
-    /// # Errors
-    /// Its issuer or audience is not accepted any more, or no rule matches it.
-    pub fn reconsider(
-        &self,
-        accepted: &Arc<Accepted>,
-        now: Now,
-    ) -> Result<Arc<Accepted>, Denied> {
-        let _ = now;
-        Ok(accepted.clone())
-    }
-
-    /// The issuers in the order of the configuration, for the metadata of the protected resource
-    /// (RFC 9728, `authorization_servers`).
-    pub fn issuers(&self) -> impl Iterator<Item = &str> {
-        std::iter::empty()
-    }
-
-    /// The scopes of which rules speak, each once, in their order: for `scopes_supported` and for
-    /// the `scope` of a 401 (MCP authorization, scope selection).
-    pub fn scopes(&self) -> &[Arc<str>] {
-        &[]
+impl Drop for ResourceServer {
+    fn drop(&mut self) {
+        self.stop();
     }
 }

@@ -1,8 +1,9 @@
 //! Checks the file's values together, and makes a [`Config`] of them.
 
+mod access_tokens;
 pub(super) mod bounds;
 pub(super) mod key_globs;
-mod oauth;
+pub(super) mod oauth;
 pub(super) mod proxies;
 pub(super) mod public_url;
 pub(super) mod rights;
@@ -63,8 +64,9 @@ pub(super) fn check(
     let naming = naming(&raw, separator);
     let api_keys = check_keys(reader, &raw, &naming);
     let oauth = raw.oauth.as_ref();
-    let oauth = oauth
-        .map(|oauth| oauth::check(reader, oauth, public_url.as_ref(), &raw.servers, &naming));
+    let oauth = oauth.map(|oauth| {
+        access_tokens::check(reader, oauth, public_url.as_ref(), &raw.servers, &naming)
+    });
     // Users are many, like keys.
     let n_principals = api_keys.len() + if oauth.is_some() { 2 } else { 0 };
     bounds::warn(reader, &raw.limits, n_principals);
@@ -73,10 +75,13 @@ pub(super) fn check(
                     token is not admitted";
         reader.warn("/allow_anonymous", what);
     }
-    let has_state_dir = raw.state_dir.is_some();
+    let around = oauth::Around {
+        has_state_dir: raw.state_dir.is_some(),
+        browsers_come_back: raw.public_url.is_some() || listen.as_ref().is_none_or(is_loopback),
+    };
     let servers = raw.servers.into_iter();
     let upstreams = servers
-        .filter_map(|server| server::check(reader, server, has_state_dir).map(Arc::new))
+        .filter_map(|server| server::check(reader, server, around).map(Arc::new))
         .collect::<Vec<_>>();
     if upstreams.is_empty() {
         reader.warn(
@@ -136,6 +141,14 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
         );
     }
     Some(listen)
+}
+
+/// True if a browser of this machine can reach the address: a Unix socket it cannot.
+fn is_loopback(listen: &Listen) -> bool {
+    match listen {
+        Listen::Tcp(address) => address.ip().is_loopback(),
+        Listen::Unix(_) => false,
+    }
 }
 
 fn check_session_key(reader: &Reader<'_>, text: &Text) -> Option<[u8; 32]> {

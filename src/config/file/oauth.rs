@@ -1,133 +1,109 @@
-//! `oauth` as the file has it.
+//! Reads `oauth` of one server: true, or an object.
 
+use super::Placed;
+use super::json::Json;
 use super::reader::{Fields, Text};
-use super::{DAY_MS, Placed};
-use crate::config::IntrospectedTokens;
+use crate::config::TokenEndpointAuthMethod;
 
-/// The keys of `oauth`.
-pub const OAUTH_KEYS: &[&str] = &["issuers", "rules", "jwks_max_age_ms"];
+/// The keys of `oauth` of one server.
+pub const OAUTH_KEYS: &[&str] = &[
+    "grant",
+    "client_id",
+    "client_secret",
+    "private_key_file",
+    "assertion_file",
+    "identity_provider",
+    "client_metadata_url",
+    "scopes",
+    "token_endpoint_auth_method",
+    "dpop",
+];
 
-/// The keys of one element of `oauth.issuers`.
-pub const ISSUER_KEYS: &[&str] = &["issuer", "audience", "jwks_uri", "introspection"];
+/// The keys of `identity_provider` of `oauth`.
+pub const IDENTITY_PROVIDER_KEYS: &[&str] = &["token_endpoint", "client_id", "client_secret"];
 
-/// The keys of `introspection`.
-pub const INTROSPECTION_KEYS: &[&str] = &["client_id", "client_secret", "endpoint", "tokens"];
+/// The word of `grant`.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum RawGrant {
+    AuthorizationCode,
+    ClientCredentials,
+    JwtBearer,
+}
 
-/// The keys of one element of `oauth.rules`.
-pub const RULE_KEYS: &[&str] =
-    &["claim", "any", "servers", "tools", "calls_per_minute", "admin"];
-
-/// The default of `jwks_max_age_ms`: an issuer may be down over a long weekend.
-const JWKS_MAX_AGE_MS_DEFAULT: u64 = 3 * DAY_MS;
-/// The longest such time.
-const JWKS_MAX_AGE_MS_MAX: u64 = 90 * DAY_MS;
-
+/// `oauth` as it is written.
 pub(crate) struct RawOAuth {
     pub(crate) at: String,
-    pub(crate) issuers: Vec<RawIssuer>,
-    pub(crate) rules: Vec<RawRule>,
-    pub(crate) jwks_max_age_ms: u64,
-}
-
-pub(crate) struct RawIssuer {
-    pub(crate) at: String,
-    pub(crate) issuer: Option<Text>,
-    pub(crate) audience: Option<Text>,
-    pub(crate) jwks_uri: Option<Text>,
-    pub(crate) introspection: Option<RawIntrospection>,
-}
-
-pub(crate) struct RawIntrospection {
-    pub(crate) at: String,
+    /// The keys that are present, even with unusable values.
+    pub(crate) given: Vec<&'static str>,
+    pub(crate) grant: RawGrant,
     pub(crate) client_id: Option<Text>,
     pub(crate) client_secret: Option<Text>,
-    pub(crate) endpoint: Option<Text>,
-    pub(crate) tokens: IntrospectedTokens,
+    pub(crate) private_key_file: Option<Text>,
+    pub(crate) assertion_file: Option<Text>,
+    pub(crate) identity_provider: Option<RawIdentityProvider>,
+    pub(crate) client_metadata_url: Option<Text>,
+    pub(crate) scopes: Option<Vec<Placed>>,
+    pub(crate) method: Option<TokenEndpointAuthMethod>,
+    pub(crate) dpop: bool,
 }
 
-pub(crate) struct RawRule {
+/// `identity_provider` as it is written.
+pub(crate) struct RawIdentityProvider {
     pub(crate) at: String,
-    pub(crate) claim: Option<Text>,
-    pub(crate) any: Option<Vec<Placed>>,
-    pub(crate) servers: Option<Vec<Placed>>,
-    pub(crate) tools: Option<Vec<Placed>>,
-    pub(crate) calls_per_minute: Option<u64>,
-    pub(crate) admin: bool,
+    pub(crate) token_endpoint: Option<Text>,
+    pub(crate) client_id: Option<Text>,
+    pub(crate) client_secret: Option<Text>,
 }
 
-/// Reads `oauth`. None where the file has none.
-pub(crate) fn read(file: &Fields<'_>) -> Option<RawOAuth> {
-    let oauth = file.object("oauth", OAUTH_KEYS)?;
-    let issuers = elements(&oauth, "issuers", ISSUER_KEYS).map(|it| read_issuer(&it)).collect();
-    let rules = elements(&oauth, "rules", RULE_KEYS).map(|it| read_rule(&it)).collect();
-    let range = 1000..=JWKS_MAX_AGE_MS_MAX;
-    let jwks_max_age_ms = oauth.number("jwks_max_age_ms", &range);
-    Some(RawOAuth {
-        issuers,
-        rules,
-        jwks_max_age_ms: jwks_max_age_ms.unwrap_or(JWKS_MAX_AGE_MS_DEFAULT),
-        at: oauth.at,
+fn read_provider(oauth: &Fields<'_>) -> Option<RawIdentityProvider> {
+    let fields = oauth.object("identity_provider", IDENTITY_PROVIDER_KEYS)?;
+    if !fields.has("token_endpoint") {
+        oauth.reader.problem(&fields.at, "has no \"token_endpoint\"");
+    }
+    Some(RawIdentityProvider {
+        token_endpoint: fields.text("token_endpoint"),
+        client_id: fields.text("client_id"),
+        client_secret: fields.text("client_secret"),
+        at: fields.at.clone(),
     })
 }
 
-fn elements<'r>(
-    of: &Fields<'r>,
-    key: &str,
-    keys: &'static [&'static str],
-) -> impl Iterator<Item = Fields<'r>> {
-    let reader = of.reader;
-    let items = of.items(key).unwrap_or_default().into_iter();
-    items.filter_map(move |(at, json)| reader.fields(&at, json, keys))
-}
-
-fn read_issuer(fields: &Fields<'_>) -> RawIssuer {
-    if !fields.has("issuer") {
-        fields.reader.problem(&fields.at, "has no \"issuer\"");
-    }
-    RawIssuer {
-        at: fields.at.clone(),
-        issuer: fields.text("issuer"),
-        audience: fields.text("audience"),
-        jwks_uri: fields.text("jwks_uri"),
-        introspection: fields
-            .object("introspection", INTROSPECTION_KEYS)
-            .map(|it| read_introspection(&it)),
-    }
-}
-
-fn read_introspection(fields: &Fields<'_>) -> RawIntrospection {
-    for key in ["client_id", "client_secret"] {
-        if !fields.has(key) {
-            fields.reader.problem(&fields.at, format!("has no {key:?}"));
-        }
-    }
-    let tokens = [("opaque", IntrospectedTokens::Opaque), ("all", IntrospectedTokens::All)];
-    RawIntrospection {
-        at: fields.at.clone(),
-        client_id: fields.text("client_id"),
-        client_secret: fields.text("client_secret"),
-        endpoint: fields.text("endpoint"),
-        tokens: fields.choice("tokens", &tokens).unwrap_or(IntrospectedTokens::Opaque),
-    }
-}
-
-fn read_rule(fields: &Fields<'_>) -> RawRule {
-    match (fields.has("claim"), fields.has("any")) {
-        (true, false) => {
-            fields.reader.problem(&fields.at, "has a \"claim\" and no \"any\": its values");
-        }
-        (false, true) => {
-            fields.reader.problem(&fields.at, "has \"any\" and no \"claim\" that it is about");
-        }
-        (true, true) | (false, false) => (),
-    }
-    RawRule {
-        at: fields.at.clone(),
-        claim: fields.text("claim"),
-        any: fields.texts("any"),
-        servers: fields.texts("servers"),
-        tools: fields.texts("tools"),
-        calls_per_minute: fields.number("calls_per_minute", &(1..=u64::from(u32::MAX))),
-        admin: fields.flag("admin", false),
-    }
+/// Reads the value. None without it, and for `false`.
+pub(super) fn read(server: &Fields<'_>) -> Option<RawOAuth> {
+    let at = server.at("oauth");
+    let fields = match server.get("oauth")? {
+        Json::Bool(false) => return None,
+        Json::Bool(true) => None,
+        Json::Object(_) => Some(server.object("oauth", OAUTH_KEYS)?),
+        other => return server.reader.wrong(&at, "true, false or an object", other),
+    };
+    let fields = fields.as_ref();
+    let text = |key: &str| fields.and_then(|fields| fields.text(key));
+    let grants = [
+        ("authorization_code", RawGrant::AuthorizationCode),
+        ("client_credentials", RawGrant::ClientCredentials),
+        ("jwt_bearer", RawGrant::JwtBearer),
+    ];
+    // The registered names of the grants, which other programs write.
+    let others = [
+        ("urn:ietf:params:oauth:grant-type:jwt-bearer", RawGrant::JwtBearer),
+        ("jwt-bearer", RawGrant::JwtBearer),
+    ];
+    let grant = fields.and_then(|it| it.choice_with_others("grant", &grants, &others));
+    let methods = TokenEndpointAuthMethod::ALL.map(|method| (method.as_str(), method));
+    let is_given = |key: &&'static str| fields.is_some_and(|fields| fields.has(key));
+    Some(RawOAuth {
+        given: OAUTH_KEYS.iter().copied().filter(is_given).collect(),
+        grant: grant.unwrap_or(RawGrant::AuthorizationCode),
+        client_id: text("client_id"),
+        client_secret: text("client_secret"),
+        private_key_file: text("private_key_file"),
+        assertion_file: text("assertion_file"),
+        identity_provider: fields.and_then(read_provider),
+        client_metadata_url: text("client_metadata_url"),
+        scopes: fields.and_then(|fields| fields.texts("scopes")),
+        method: fields.and_then(|it| it.choice("token_endpoint_auth_method", &methods)),
+        dpop: fields.is_some_and(|fields| fields.flag("dpop", false)),
+        at,
+    })
 }
