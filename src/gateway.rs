@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::downstream::event_stream::Streams;
 use crate::downstream::stateless::parked_calls::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
-use crate::downstream::{Front, UsedStates};
+use crate::downstream::{Front, Tokens, UsedStates};
 use crate::handover::{self, Estate, Inheritance, NotFollowed};
 use crate::http::Running;
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR, Limits};
@@ -32,6 +32,7 @@ use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::reload::{Parts, Reloading};
+use crate::resource_server::ResourceServer;
 use crate::session::{self, Audience, EventLogBounds, EventLogs, Sessions, SessionsConfig};
 use crate::state::{self, StateDir, Writer};
 use crate::sync::RwLock;
@@ -72,6 +73,8 @@ pub struct Gateway {
     estate: (Estate, Option<Arc<StateDir>>),
     stopped: Receiver<StopReason>,
     configure: Sender<Configure>,
+    /// The keys of issuers, and their thread.
+    resource_server: Arc<ResourceServer>,
 }
 
 impl Gateway {
@@ -120,8 +123,11 @@ impl Gateway {
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
+        let resource_server = Arc::new(ResourceServer::new(fetch));
+        let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
-            admission: RwLock::new(Arc::new(admission(&config))),
+            tokens: Arc::new(Tokens::default()),
+            admission: RwLock::new(Arc::new(admitted)),
             anonymous: Arc::new(Principal::without_key(Nearness::Remote)),
             operator: Arc::new(Principal::without_key(Nearness::Local)),
             pipeline: pipeline.clone(),
@@ -141,6 +147,7 @@ impl Gateway {
             engine: OnceLock::new(),
             reload: OnceLock::new(),
         });
+        front.tokens.set(front.admission.read().verifier.clone());
         let exporting = export(&config, clients)?;
         let (serving, admin) = bound.serve(&config, clients, &front, stop)?;
         Ok(Gateway {
@@ -158,6 +165,7 @@ impl Gateway {
             estate,
             stopped,
             configure,
+            resource_server,
         })
     }
 
@@ -166,6 +174,7 @@ impl Gateway {
         Parts {
             front: self.front.clone(),
             upstreams: self.upstreams.clone(),
+            resource_server: self.resource_server.clone(),
             configure: self.configure.clone(),
         }
     }
@@ -272,6 +281,7 @@ impl Gateway {
             reloading.end();
         }
         self.front.pipeline.end_waits();
+        self.resource_server.stop();
         let deadline = Instant::now() + self.drain;
         while !self.serving.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
             if hurry.load(Ordering::Relaxed) {

@@ -12,8 +12,7 @@ const S256: &str = "S256";
 /// What an authorization server says of itself. All endpoints are secure URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerMetadata {
-    /// `issuer`, identical to the one that was asked. The origin of the MCP server for
-    /// [`ServerMetadata::fallback`].
+    /// `issuer`, identical to the one that was asked. Empty for [`ServerMetadata::fallback`].
     pub issuer: String,
     /// `authorization_endpoint`.
     pub authorization_endpoint: Option<WebUrl>,
@@ -138,11 +137,9 @@ impl ServerMetadata {
     /// If the origin is not secure.
     pub fn fallback(server: &WebUrl) -> Result<ServerMetadata, Unusable> {
         if !server.is_secure() {
-            let origin = server.origin();
-            return Err(Unusable::new(format!("{origin} is not https")));
+            return Err(Unusable::new(format!("{} is not https", server.origin())));
         }
         Ok(ServerMetadata {
-            issuer: server.origin(),
             authorization_endpoint: Some(server.with_path("/authorize")),
             token_endpoint: Some(server.with_path("/token")),
             registration_endpoint: Some(server.with_path("/register")),
@@ -157,9 +154,7 @@ impl ServerMetadata {
     /// # Errors
     /// Says what is missing.
     pub fn check_authorization_code(&self) -> Result<&WebUrl, Unusable> {
-        let refuse = |what: &str| {
-            Unusable::new(format!("the authorization server {} {what}", shown(&self.issuer)))
-        };
+        let refuse = |what: &str| self.lacks(what);
         let methods = self.code_challenge_methods_supported.as_ref();
         match methods {
             Some(methods) if methods.iter().any(|method| method == S256) => (),
@@ -175,10 +170,13 @@ impl ServerMetadata {
     /// # Errors
     /// If there is none.
     pub fn check_token_endpoint(&self) -> Result<&WebUrl, Unusable> {
-        let endpoint = self.token_endpoint.as_ref();
-        endpoint.ok_or_else(|| {
-            let issuer = shown(&self.issuer);
-            Unusable::new(format!("the authorization server {issuer} has no token_endpoint"))
+        self.token_endpoint.as_ref().ok_or_else(|| self.lacks("has no token_endpoint"))
+    }
+
+    fn lacks(&self, what: &str) -> Unusable {
+        Unusable::new(match self.issuer.as_str() {
+            "" => format!("the authorization server {what}"),
+            issuer => format!("the authorization server {} {what}", shown(issuer)),
         })
     }
 
@@ -344,19 +342,18 @@ mod tests {
     #[test]
     fn a_server_without_metadata_has_the_default_endpoints() {
         let metadata = ServerMetadata::fallback(&url("https://h.example/v1/mcp?x")).unwrap();
-        assert_eq!(
-            metadata.check_authorization_code().unwrap().as_str(),
-            "https://h.example/authorize"
-        );
+        let endpoint = metadata.check_authorization_code().unwrap();
+        assert_eq!(endpoint.as_str(), "https://h.example/authorize");
         assert_eq!(
             metadata.check_token_endpoint().unwrap().as_str(),
             "https://h.example/token"
         );
-        assert_eq!(
-            metadata.registration_endpoint.unwrap().as_str(),
-            "https://h.example/register"
-        );
+        let endpoint = metadata.registration_endpoint.as_ref().unwrap();
+        assert_eq!(endpoint.as_str(), "https://h.example/register");
+        assert_eq!(metadata.issuer, "");
         assert!(ServerMetadata::fallback(&url("http://h.example/mcp")).is_err());
+        let error = ServerMetadata::default().check_token_endpoint().unwrap_err();
+        assert_eq!(error.as_str(), "the authorization server has no token_endpoint");
     }
 
     #[test]

@@ -20,14 +20,14 @@ use crate::limits::PRIVATE_KEY_BYTES_MAX;
 
 /// A private key: RSA of 2048 bits or more, P-256, or Ed25519.
 pub struct SigningKey {
-    pair: Pair,
+    pair: Box<Pair>,
     /// The public key as a JWK, with the required members alone, sorted (RFC 7638 section 3.2).
     jwk: Map<String, Value>,
     thumbprint: String,
 }
 
 enum Pair {
-    Rsa(Box<RsaKeyPair>),
+    Rsa(RsaKeyPair),
     P256(EcdsaKeyPair),
     Ed25519(Ed25519KeyPair),
 }
@@ -135,7 +135,7 @@ impl SigningKey {
             ("kty", "RSA".to_owned()),
             ("n", URL_SAFE_NO_PAD.encode(&public.n)),
         ];
-        Self::of(Pair::Rsa(Box::new(pair)), jwk)
+        Self::of(Pair::Rsa(pair), jwk)
     }
 
     fn of_p256(pair: EcdsaKeyPair) -> SigningKey {
@@ -163,12 +163,12 @@ impl SigningKey {
             members.into_iter().map(|(name, value)| (name.to_owned(), value.into())).collect();
         let text = Value::from(jwk.clone()).to_string();
         let thumbprint = URL_SAFE_NO_PAD.encode(digest(&SHA256, text.as_bytes()));
-        SigningKey { pair, jwk, thumbprint }
+        SigningKey { pair: Box::new(pair), jwk, thumbprint }
     }
 
     /// The algorithms of this key, the preferred one first.
     pub fn algorithms(&self) -> &'static [Algorithm] {
-        match self.pair {
+        match *self.pair {
             Pair::Rsa(_) => &[Algorithm::Rs256, Algorithm::Ps256],
             Pair::P256(_) => &[Algorithm::Es256],
             Pair::Ed25519(_) => &[Algorithm::EdDsa],
@@ -241,7 +241,7 @@ impl SigningKey {
             let signed = pair.sign(encoding, random, message, &mut signature);
             signed.map(|()| signature).map_err(|_| Unusable::new("the key did not sign"))
         };
-        match (algorithm, &self.pair) {
+        match (algorithm, &*self.pair) {
             (Algorithm::Rs256, Pair::Rsa(pair)) => rsa(pair, &RSA_PKCS1_SHA256),
             (Algorithm::Ps256, Pair::Rsa(pair)) => rsa(pair, &RSA_PSS_SHA256),
             // Fixed form: r and s side by side (RFC 7518 section 3.4).

@@ -35,7 +35,7 @@ const ENDS_USE: [&str; 13] = [
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 32] = [
+const MAY_USE: [(&str, &[&str]); 33] = [
     ("limits", &[]),
     ("fair_shares", &["limits"]),
     ("sync", &[]),
@@ -49,11 +49,28 @@ const MAY_USE: [(&str, &[&str]); 32] = [
     ("oauth", &["limits", "protocol", "secret", "sync"]),
     ("config", &["limits", "protocol", "error", "oauth", "secret"]),
     ("telemetry", &["config", "error", "limits", "protocol", "sync", "thread"]),
-    ("access", &["config", "error", "limits", "protocol", "telemetry"]),
+    ("access", &["config", "error", "limits", "protocol", "sync", "telemetry"]),
+    (
+        "resource_server",
+        &[
+            "access",
+            "config",
+            "fair_shares",
+            "limits",
+            "oauth",
+            "protocol",
+            "secret",
+            "sync",
+            "telemetry",
+            "thread",
+        ],
+    ),
     ("state", &["limits", "sync", "telemetry", "thread"]),
     (
         "session",
         &[
+            // Only for the token that opened a session.
+            "access",
             "error",
             "limits",
             "protocol",
@@ -117,6 +134,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "oauth",
             "pipeline",
             "protocol",
+            "resource_server",
             "session",
             "fair_shares",
             "sync",
@@ -127,7 +145,19 @@ const MAY_USE: [(&str, &[&str]); 32] = [
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
     ("demo", &["access", "http", "limits", "protocol", "sync", "telemetry", "thread", "wait"]),
-    ("listening", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
+    (
+        "listening",
+        &[
+            "access",
+            "config",
+            "downstream",
+            "http",
+            "limits",
+            "resource_server",
+            "telemetry",
+            "thread",
+        ],
+    ),
     (
         "gateway",
         &[
@@ -142,6 +172,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "pipeline",
             "protocol",
             "reload",
+            "resource_server",
             "listening",
             "session",
             "state",
@@ -175,6 +206,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "downstream",
             "limits",
             "pipeline",
+            "resource_server",
             "service_manager",
             "listening",
             "telemetry",

@@ -1,8 +1,10 @@
 //! The endpoints of sign-ins at servers: a person's browser begins at `/oauth/sign-in/{id}`, goes
 //! on to the authorization server, and comes back to `/oauth/callback`. `/oauth/client.json` says
 //! to authorization servers who comes there. None of them needs a key: browsers have none.
+//! `protected_resource.rs` is the gateway as resource server.
 
 mod page;
+pub(super) mod protected_resource;
 
 use std::sync::Arc;
 
