@@ -448,6 +448,8 @@ impl Front {
             Endpoint::PinsAccept => {
                 operator::console::accept_pins(self, request, &scope, responder)
             }
+            Endpoint::Invite => operator::console::invite(self, request, &scope, responder),
+            Endpoint::OAuth(part) => oauth::serve(self, part, request, &scope, responder),
             Endpoint::Console(file) => operator::console::console(self, file, head, responder),
             Endpoint::Document(document) => {
                 operator::documents::document(self, document, head, responder)

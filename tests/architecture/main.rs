@@ -112,6 +112,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "config",
             "error",
             "limits",
+            "oauth",
             "protocol",
             "session",
             "fair_shares",

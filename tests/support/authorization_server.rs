@@ -621,8 +621,11 @@ pub struct Browser {
     directory: Directory,
     stop: Arc<AtomicBool>,
     following: Option<JoinHandle<()>>,
-    answers: Arc<Mutex<Vec<String>>>,
+    answers: Answers,
 }
+
+/// What a person was shown.
+type Answers = Arc<Mutex<Vec<String>>>;
 
 impl Default for Browser {
     fn default() -> Self {
@@ -638,7 +641,7 @@ impl Browser {
         std::fs::write(&script, text).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&script, mode).unwrap();
-        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::default()));
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Answers::default());
         let (path, stopped, told) =
             (directory.path().to_path_buf(), stop.clone(), answers.clone());
         let following = Some(in_background(move || {
