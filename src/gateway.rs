@@ -109,6 +109,8 @@ impl Gateway {
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let owners = Owners::default();
         let unasked = Arc::new(ToSessions::new(sessions.clone(), owners.clone()));
+        let authorizations = Authorizations::start(authorization_setup(&config, &bound))?;
+        let fetch = authorizations.fetch_from_issuers().map_err(io::Error::other)?;
         let upstreams = Arc::new(Upstreams::start(
             &config.upstreams,
             limits.clone(),
@@ -116,7 +118,7 @@ impl Gateway {
             reports,
             unasked.clone(),
             known_eras(&shared),
-            Authorizations::start(authorization_setup(&config, &bound))?,
+            authorizations,
         )?);
         unasked.know(&upstreams);
         let pipeline =

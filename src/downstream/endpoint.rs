@@ -238,13 +238,13 @@ mod tests {
             ("/status/pins/accept", Endpoint::PinsAccept),
             ("/console.js", Endpoint::Console("console.js")),
             ("/reload", Endpoint::Reload),
+            ("/.well-known/oauth-protected-resource", Endpoint::ResourceMetadata("")),
             ("/status/sign-in", Endpoint::Invite),
             ("/oauth/callback", Endpoint::OAuth(OAuthEndpoint::Callback)),
             ("/oauth/client.json", Endpoint::OAuth(OAuthEndpoint::ClientDocument)),
             ("/oauth/sign-in/x", Endpoint::OAuth(OAuthEndpoint::SignIn("x"))),
             // A server may have that name.
             ("/oauth/mcp", Endpoint::Mcp(Some("oauth"))),
-            ("/.well-known/oauth-protected-resource", Endpoint::ResourceMetadata("")),
             ("/openapi.json", Endpoint::Document(Document::OpenApi)),
             ("/config.schema.json", Endpoint::Document(Document::ConfigSchema)),
         ] {
