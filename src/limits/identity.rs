@@ -80,3 +80,13 @@ pub const BROWSER_START_TIME: Duration = Duration::from_secs(3);
 pub const OAUTH_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// See [`OAUTH_PAUSE_MIN`].
 pub const OAUTH_PAUSE_MAX: Duration = Duration::from_secs(60);
+/// The time that a browser waits for one step of a sign-in: finding the authorization server and
+/// registering there, or exchanging the code for tokens.
+pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pages of the gateway from which people may sign in, at once; the oldest are forgotten.
+pub const SIGN_IN_PAGES_MAX: usize = 256;
+/// Such pages of one beginner for one server, and sign-ins that each has begun; the oldest are
+/// forgotten.
+pub const SIGN_IN_PAGES_OF_BEGINNER_MAX: usize = 4;
+/// The time for which such a page is good: as long as the sign-in that it leads to.
+pub const SIGN_IN_PAGE_LIFE: Duration = Duration::from_secs(600);

@@ -17,8 +17,8 @@ use serde_json::{Map, Value, json};
 use super::gateway::Directory;
 use super::http::{Request, try_exchange};
 use super::listener::{Incoming, Listener, Next};
-use super::{in_background, unique};
 use super::upstream_http::{HttpUpstream, respond};
+use super::{in_background, unique};
 
 /// What comes back from the page of the authorization server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -327,7 +327,12 @@ impl Protection {
         let of_call = self.scope_of_calls.lock().unwrap().clone();
         let is_call = request.body.contains("\"method\":\"tools/call\"");
         if is_call && !covers(&has, &of_call) {
-            return Some(self.refusal("403 Forbidden", "insufficient_scope", &of_call, wants_dpop));
+            return Some(self.refusal(
+                "403 Forbidden",
+                "insufficient_scope",
+                &of_call,
+                wants_dpop,
+            ));
         }
         *self.n_admitted.lock().unwrap() += 1;
         None
@@ -385,7 +390,11 @@ fn decoded(text: &str) -> String {
 fn encoded(text: &str) -> String {
     let plain = |byte: u8| byte.is_ascii_alphanumeric() || b"-._~".contains(&byte);
     text.bytes()
-        .map(|byte| if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") })
+        .map(
+            |byte| {
+                if plain(byte) { char::from(byte).to_string() } else { format!("%{byte:02X}") }
+            },
+        )
         .collect()
 }
 
@@ -612,8 +621,11 @@ pub struct Browser {
     directory: Directory,
     stop: Arc<AtomicBool>,
     following: Option<JoinHandle<()>>,
-    answers: Arc<Mutex<Vec<String>>>,
+    answers: Answers,
 }
+
+/// What a person was shown.
+type Answers = Arc<Mutex<Vec<String>>>;
 
 impl Default for Browser {
     fn default() -> Self {
@@ -629,7 +641,7 @@ impl Browser {
         std::fs::write(&script, text).unwrap();
         let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
         std::fs::set_permissions(&script, mode).unwrap();
-        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Arc::new(Mutex::default()));
+        let (stop, answers) = (Arc::new(AtomicBool::new(false)), Answers::default());
         let (path, stopped, told) =
             (directory.path().to_path_buf(), stop.clone(), answers.clone());
         let following = Some(in_background(move || {

@@ -13,7 +13,7 @@ use crate::oauth::token::{Grant, TokenAnswer, TokenType};
 
 use super::discovery::{Discovered, Discovery};
 use super::flow_error::{FlowError, FlowStep, Remedy};
-use super::kept::{Client, DpopKey, Grantor, Kept};
+use super::kept::{Algorithms, Client, DpopKey, Grantor, Kept};
 use super::registration::{Registration, with_registrations};
 use super::server_authorization::{NOBODY_HAS_SIGNED_IN, ServerAuthorization, Trouble};
 use super::token_endpoint::Asker;
@@ -152,7 +152,7 @@ impl ServerAuthorization {
         };
         let grant = Grant::RefreshToken(refresh_token);
         let grantor = kept.grantor.clone();
-        let answer = self.asker().token(&grantor, None, grant, &Scopes::default());
+        let answer = self.asker().token(&grantor, grant, &Scopes::default());
         match answer {
             Ok(answer) => {
                 let scopes = kept.scopes.clone();
@@ -234,7 +234,7 @@ impl ServerAuthorization {
         let answer = match &self.config.grant {
             // It has been excluded above.
             ConfiguredGrant::AuthorizationCode | ConfiguredGrant::ClientCredentials => {
-                asker.token(&grantor, None, Grant::ClientCredentials, &scopes)?
+                asker.token(&grantor, Grant::ClientCredentials, &scopes)?
             }
             ConfiguredGrant::JwtBearer(JwtBearer { assertion_file, identity_provider }) => {
                 let mut assertion = asker.assertion(assertion_file)?;
@@ -242,7 +242,7 @@ impl ServerAuthorization {
                     assertion = asker.id_jag(provider, &assertion, &grantor, &scopes)?;
                 }
                 let grant = Grant::JwtBearer { assertion: &assertion };
-                asker.token(&grantor, None, grant, &scopes)?
+                asker.token(&grantor, grant, &scopes)?
             }
         };
         self.keep(answer, grantor, &scopes, None).map(|()| Had::Token)
@@ -361,6 +361,13 @@ impl ServerAuthorization {
             issuer: found.server.issuer.clone(),
             token_endpoint,
             revocation_endpoint: found.server.revocation_endpoint.clone(),
+            algorithms: Algorithms {
+                assertions: found
+                    .server
+                    .token_endpoint_auth_signing_alg_values_supported
+                    .clone(),
+                proofs: found.server.dpop_signing_alg_values_supported.clone(),
+            },
             resource: found.resource.clone(),
             client,
             dpop_key,

@@ -131,9 +131,6 @@ impl Discovery<'_> {
             let server = ServerMetadata::read(&document, &issuer).map_err(unusable)?;
             return Ok(Discovered { resource, metadata, server });
         }
-        if !self.server.is_secure() {
-            return Err(self.refused("it is not reached over https".to_owned()));
-        }
         let server = ServerMetadata::fallback(self.server).map_err(unusable)?;
         Ok(Discovered { resource, metadata, server })
     }

@@ -30,11 +30,20 @@ pub(super) struct Grantor {
     pub(super) issuer: String,
     pub(super) token_endpoint: WebUrl,
     pub(super) revocation_endpoint: Option<WebUrl>,
+    /// The algorithms that it takes in assertions and in proofs, where it says so.
+    pub(super) algorithms: Algorithms,
     /// The `resource` parameter.
     pub(super) resource: String,
     pub(super) client: Client,
     /// The private key to which tokens are bound, as PKCS#8.
     pub(super) dpop_key: Option<DpopKey>,
+}
+
+/// Algorithms of signatures, by their registered names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Algorithms {
+    pub(super) assertions: Option<Vec<String>>,
+    pub(super) proofs: Option<Vec<String>>,
 }
 
 /// A private key that is never printed.
@@ -105,6 +114,7 @@ impl Kept {
             issuer,
             token_endpoint,
             revocation_endpoint,
+            algorithms,
             resource,
             client,
             dpop_key,
@@ -114,6 +124,7 @@ impl Kept {
             issuer: issuer.clone(),
             token_endpoint: token_endpoint.as_str().to_owned(),
             revocation_endpoint: revocation_endpoint.as_ref().map(|it| it.as_str().to_owned()),
+            algorithms: algorithms.clone(),
             resource: resource.clone(),
             client: ClientJson::of(client),
             dpop_key: dpop_key.as_ref().map(|key| STANDARD.encode(&key.0)),
@@ -138,6 +149,7 @@ impl Kept {
                 issuer: read.issuer,
                 token_endpoint: url(&read.token_endpoint)?,
                 revocation_endpoint: read.revocation_endpoint.as_deref().and_then(url),
+                algorithms: read.algorithms,
                 resource: read.resource,
                 client: read.client.read()?,
                 dpop_key: key.transpose().ok()?,
@@ -158,6 +170,8 @@ struct KeptJson {
     issuer: String,
     token_endpoint: String,
     revocation_endpoint: Option<String>,
+    #[serde(default)]
+    algorithms: Algorithms,
     resource: String,
     client: ClientJson,
     dpop_key: Option<String>,
@@ -291,6 +305,7 @@ mod tests {
             issuer: "https://as.example".to_owned(),
             token_endpoint: url("https://as.example/token"),
             revocation_endpoint: Some(url("https://as.example/revoke")),
+            algorithms: Algorithms::default(),
             resource: "https://mcp.example/mcp".to_owned(),
             client: client("me"),
             dpop_key: Some(DpopKey(vec![1, 2, 3])),

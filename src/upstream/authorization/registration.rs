@@ -11,7 +11,6 @@ use crate::oauth::registration::{
 use crate::oauth::scope::Scopes;
 use crate::oauth::web_url::WebUrl;
 use crate::protocol::server_name::ServerName;
-use crate::telemetry::redact::excerpt;
 
 use super::discovery::Discovered;
 use super::flow_error::{FlowError, FlowStep, Remedy};
@@ -91,13 +90,12 @@ impl Registration<'_> {
         }
         let credentials = configured_credentials(config)
             .map_err(|what| self.failed(found, what, Remedy::Nothing))?;
-        let method =
-            match config.token_endpoint_auth_method {
-                Some(method) => method.into(),
-                None => AuthenticationMethod::choose(&credentials, &found.server).map_err(
-                    |error| FlowError::unusable(FlowStep::Registration, &found.with(), error),
-                )?,
-            };
+        let method = match config.token_endpoint_auth_method {
+            Some(method) => method.into(),
+            None => AuthenticationMethod::choose(&id, &credentials, &found.server).map_err(
+                |error| FlowError::unusable(FlowStep::Registration, &found.with(), error),
+            )?,
+        };
         let secret = match credentials {
             ClientCredentials::Secret(secret) => Some(secret),
             ClientCredentials::Public | ClientCredentials::PrivateKey(_) => None,
@@ -143,6 +141,7 @@ impl Registration<'_> {
             redirect_uris: &redirect_uris,
             scopes: self.scopes,
             authentication_method: asked,
+            refreshes: found.server.refreshes(),
             dpop_bound: self.dpop_bound,
         };
         let answer = self.asker.fetch.fetch(&FetchRequest {
@@ -154,18 +153,12 @@ impl Registration<'_> {
         });
         let answer = answer
             .map_err(|error| FlowError::unanswered(FlowStep::Registration, &with, error))?;
-        if !answer.is_success() {
-            let remedy = match refusal::is_unwell(answer.status) {
-                true => Remedy::TryLater,
-                false => Remedy::Nothing,
-            };
-            let said = String::from_utf8_lossy(&answer.body);
-            let said = excerpt(&said, crate::limits::UPSTREAM_TEXT_CHARS_MAX);
-            let what = format!("it answered with status {}: {said}", answer.status);
-            return Err(self.failed(found, what, remedy));
+        if refusal::is_unwell(answer.status) {
+            let what = format!("it answered with status {}", answer.status);
+            return Err(self.failed(found, what, Remedy::TryLater));
         }
-        let read = answer.document().and_then(|it| RegisteredClient::read(&it, asked));
-        read.map_err(|error| FlowError::unusable(FlowStep::Registration, &with, error))
+        RegisteredClient::read(&answer, asked)
+            .map_err(|error| FlowError::unusable(FlowStep::Registration, &with, error))
     }
 
     /// Reads the registrations of the server, and writes them again if `change` has changed them.

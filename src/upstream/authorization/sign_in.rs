@@ -207,23 +207,23 @@ impl ServerAuthorization {
         let grantor = self.grantor(&found, client, None)?;
         let (pkce, state) = (Pkce::from_random(self.random()?), Secret::new(self.token()?));
         let key = grantor.dpop_key.as_ref().map(|key| SigningKey::from_pkcs8(&key.0));
-        let key = key.transpose().map_err(unusable)?.map(|key| key.thumbprint());
+        let key = key.transpose().map_err(unusable)?;
         let request = AuthorizationRequest {
             endpoint,
             client_id: &grantor.client.id,
             redirect_uri,
             state: &state,
             code_challenge: &pkce.challenge,
-            resource: &found.resource,
+            resource: Some(&found.resource),
             scopes: &scopes,
-            dpop_jkt: key.as_deref(),
+            dpop_jkt: key.as_ref().map(SigningKey::thumbprint),
         };
         let url = request.url();
         let whose = self.me.upgrade().ok_or_else(|| refused("the server is no more"))?;
         let begun = Begun {
             whose,
             grantor,
-            server: found.server.clone(),
+            names_issuer: found.server.authorization_response_iss_parameter_supported,
             redirect_uri: redirect_uri.to_owned(),
             verifier: pkce.verifier,
             scopes,
@@ -326,7 +326,7 @@ impl ServerAuthorization {
         let issuer = begun.grantor.issuer.as_str();
         let expected = ExpectedAnswer {
             issuer: (!issuer.is_empty()).then_some(issuer),
-            names_issuer: begun.server.authorization_response_iss_parameter_supported,
+            names_issuer: begun.names_issuer,
         };
         let code = answer.code(expected).map_err(|error| {
             let with = begun.grantor.with();
@@ -345,8 +345,7 @@ impl ServerAuthorization {
         };
         let exchanged = self.shared.store.lock(&self.file).map_err(super::asking::not_kept);
         let exchanged = exchanged.and_then(|_locked| {
-            let server = Some(&begun.server);
-            let answer = self.asker().token(&begun.grantor, server, grant, &begun.scopes)?;
+            let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
             self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
         });
         exchanged.map_err(|error| {

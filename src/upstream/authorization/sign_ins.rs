@@ -8,7 +8,6 @@ use ring::digest::{SHA256, digest};
 use crate::config::Secret;
 use crate::limits::{SIGN_INS_MAX, SIGN_INS_OF_OWNER_MAX};
 use crate::oauth::scope::Scopes;
-use crate::oauth::server_metadata::ServerMetadata;
 use crate::sync::Mutex;
 
 use super::kept::Grantor;
@@ -20,7 +19,8 @@ pub(super) struct Begun {
     /// The one who is asked for the token: of its validated metadata alone (authorization,
     /// Authorization Response Validation).
     pub(super) grantor: Grantor,
-    pub(super) server: ServerMetadata,
+    /// Its answers name the issuer (RFC 9207).
+    pub(super) names_issuer: bool,
     pub(super) redirect_uri: String,
     pub(super) verifier: Secret,
     pub(super) scopes: Scopes,

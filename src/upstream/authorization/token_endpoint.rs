@@ -12,7 +12,6 @@ use crate::oauth::dpop::{self, ProofRequest};
 use crate::oauth::fetch::{Fetch, FetchAnswer, FetchContent, FetchRequest, Reach};
 use crate::oauth::form::Form;
 use crate::oauth::scope::Scopes;
-use crate::oauth::server_metadata::ServerMetadata;
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::{
     self, Grant, RevokedToken, TokenAnswer, TokenErrorKind, read_id_jag, revocation_form,
@@ -74,7 +73,6 @@ impl Asker<'_> {
     pub(super) fn token(
         &self,
         grantor: &Grantor,
-        server: Option<&ServerMetadata>,
         grant: Grant<'_>,
         scopes: &Scopes,
     ) -> Result<TokenAnswer, FlowError> {
@@ -87,8 +85,7 @@ impl Asker<'_> {
         loop {
             let mut headers = Vec::new();
             if let Some(key) = &key {
-                let supported =
-                    server.and_then(|it| it.dpop_signing_alg_values_supported.as_deref());
+                let supported = grantor.algorithms.proofs.as_deref();
                 let proof =
                     self.proof(key, supported, &grantor.token_endpoint, nonce.as_deref());
                 headers.push(("dpop", proof.map_err(unusable)?));
@@ -141,7 +138,9 @@ impl Asker<'_> {
         } else {
             &grantor.issuer
         };
-        let inputs = AssertionInputs { audience, now: self.now, random: self.random };
+        let algorithms = grantor.algorithms.assertions.as_deref();
+        let inputs =
+            AssertionInputs { audience, algorithms, now: self.now, random: self.random };
         let authorization = oauth_client.authenticate(&mut form, &inputs);
         let authorization =
             authorization.map_err(|error| FlowError::unusable(step, &with, error))?;
@@ -201,8 +200,9 @@ impl Asker<'_> {
                 credentials: &credentials,
                 method: client.method,
             };
+            let (audience, algorithms) = (url.as_str(), None);
             let inputs =
-                AssertionInputs { audience: url.as_str(), now: self.now, random: self.random };
+                AssertionInputs { audience, algorithms, now: self.now, random: self.random };
             let value = oauth_client.authenticate(&mut form, &inputs).map_err(unusable)?;
             headers.extend(value.map(|value| ("authorization", value)));
         }

@@ -51,7 +51,6 @@ impl RunningFetches {
         running.waits.iter().for_each(|wait| wait.interrupt(Interrupted::Stopping));
     }
 
-
     /// Runs `body` on a wait that a stop ends.
     ///
     /// # Errors
