@@ -16,7 +16,7 @@ use crate::limits::SIGN_IN_STEP_TIMEOUT;
 use crate::oauth::client_authentication::AuthenticationMethod;
 use crate::oauth::form::Form;
 use crate::oauth::registration::ClientMetadata;
-use crate::oauth::scope::Scopes;
+use crate::oauth::scope::{Refreshes, Scopes};
 use crate::oauth::web_url::WebUrl;
 use crate::pipeline::sign_in::{
     Beginner, FinishedSignIn, NotFinished, SignInError, SignInPage, Whose, random_text,
@@ -340,6 +340,7 @@ fn client_document(front: &Front, responder: Responder) {
         authentication_method: AuthenticationMethod::None,
         refreshes: crate::oauth::scope::Refreshes::Yes,
         dpop_bound: false,
+        refreshes: Refreshes::Yes,
     };
     let headers = [("Content-Type", JSON), ("Cache-Control", "max-age=300")];
     let body = metadata.document(&client_id);

@@ -30,6 +30,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
@@ -99,7 +100,7 @@ pub enum Owner {
     /// The gateway: one sign-in serves all clients.
     Gateway,
     /// One user, by a digest of the server and the principal.
-    User([u8; 32]),
+    User(CredentialsId),
 }
 
 /// A sign-in that has begun: the page to open.

@@ -51,7 +51,7 @@ impl FileName {
     pub(super) fn of_credentials(server: &ServerName, owner: Owner) -> FileName {
         let whose = match owner {
             Owner::Gateway => "gateway".to_owned(),
-            Owner::User(id) => id.iter().map(|byte| format!("{byte:02x}")).collect(),
+            Owner::User(id) => id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
         };
         FileName(format!("oauth-{}-{whose}", named(server)))
     }
