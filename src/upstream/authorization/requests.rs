@@ -77,7 +77,9 @@ impl RequestCredentials for ServerAuthorization {
         let verdict = verdict(answer.status);
         if verdict == Verdict::Passed {
             let mut state = self.lock();
-            state.has_worked |= token == Some(TokenNumber(state.number));
+            if token == Some(TokenNumber(state.number)) {
+                state.n_refused = 0;
+            }
             return None;
         }
         let fields = answer.headers.get_all(WWW_AUTHENTICATE).into_iter();

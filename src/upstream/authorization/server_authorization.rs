@@ -63,8 +63,8 @@ pub(super) struct State {
     key: Option<Arc<SigningKey>>,
     /// The server has refused `kept`.
     pub(super) is_refused: bool,
-    /// The server has taken `kept`.
-    pub(super) has_worked: bool,
+    /// Access tokens in a row that the server has refused before it has taken one.
+    pub(super) n_refused: u32,
     /// The file as it was read last, and when it was looked at.
     seen: Option<Stamp>,
     looked_at: Option<Instant>,
@@ -430,7 +430,7 @@ impl ServerAuthorization {
             state.key = key.map(Arc::new);
             state.kept = Some(Arc::new(kept));
             state.number += 1;
-            (state.is_refused, state.has_worked) = (false, false);
+            state.is_refused = false;
             (state.trouble, state.n_failed) = (Trouble::None, 0);
             (state.signing_in_until, state.wanted_scopes) = (None, None);
         }
