@@ -24,6 +24,7 @@ use crate::handover::{self, Estate, Inheritance, NotFollowed};
 use crate::http::Running;
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR, Limits};
 use crate::listening::{Bound, Clients, Serving, admission, bind};
+use crate::oauth::fetch::Fetch;
 use crate::pipeline::{AccessLog, Owners, Pipeline, ToServers, ToSessions};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
@@ -109,17 +110,8 @@ impl Gateway {
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let owners = Owners::default();
         let unasked = Arc::new(ToSessions::new(sessions.clone(), owners.clone()));
-        let authorizations = Authorizations::start(authorization_setup(&config, &bound))?;
-        let fetch = authorizations.fetch_from_issuers().map_err(io::Error::other)?;
-        let upstreams = Arc::new(Upstreams::start(
-            &config.upstreams,
-            limits.clone(),
-            bound.budget.clone(),
-            reports,
-            unasked.clone(),
-            known_eras(&shared),
-            authorizations,
-        )?);
+        let (upstreams, fetch) =
+            start_upstreams(&config, &bound, reports, unasked.clone(), known_eras(&shared))?;
         unasked.know(&upstreams);
         let pipeline =
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
@@ -313,6 +305,28 @@ impl Gateway {
         drop(self);
         drop(second);
     }
+}
+
+/// Starts the servers, and gives the HTTP by which keys of issuers are had.
+fn start_upstreams(
+    config: &Config,
+    bound: &Bound,
+    reports: Sender<Report>,
+    unasked: Arc<ToSessions>,
+    eras: BTreeMap<ServerName, Era>,
+) -> io::Result<(Arc<Upstreams>, Arc<dyn Fetch>)> {
+    let authorizations = Authorizations::start(authorization_setup(config, bound))?;
+    let fetch = authorizations.fetch_from_issuers().map_err(io::Error::other)?;
+    let upstreams = Upstreams::start(
+        &config.upstreams,
+        Arc::new(config.limits.clone()),
+        bound.budget.clone(),
+        reports,
+        unasked,
+        eras,
+        authorizations,
+    )?;
+    Ok((Arc::new(upstreams), fetch))
 }
 
 /// Listens for a second signal while the gateway stops.

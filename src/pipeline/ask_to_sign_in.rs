@@ -9,11 +9,12 @@ use std::time::Duration;
 use crossbeam_channel::{Receiver, bounded};
 
 use super::route::{Route, Wanted};
+use super::send::Asker;
 use super::sign_in::{Beginner, SignInStatus};
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::{CallError, Stage};
-use crate::protocol::call::{Call, CallSink, Notice};
+use crate::protocol::call::{Call, CallSink, Notice, Outcome, Outgoing};
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::method::notification::ELICITATION_COMPLETE;
 use crate::protocol::question::{AnswerTo, Question};
@@ -77,6 +78,27 @@ impl Pipeline {
                 self.find(scope, options, call, wait)
             }
             found => found,
+        }
+    }
+
+    /// Sends a request; a caller who has not signed in at the server is asked to first.
+    ///
+    /// # Errors
+    /// As [`Asker::send`] and [`Pipeline::ask_to_sign_in`].
+    pub(super) fn send_signed_in(
+        &self,
+        scope: &Scope,
+        asker: &Asker<'_>,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &dyn CallSink,
+    ) -> Result<Outcome, CallError> {
+        match (asker.send(outgoing, wait, sink), asker.of_user()) {
+            (Err(CallError::NeedsSignIn { .. }), Some(upstream)) => {
+                self.ask_to_sign_in(scope, upstream, wait, sink)?;
+                asker.send(outgoing, wait, sink)
+            }
+            (answer, _) => answer,
         }
     }
 

@@ -302,13 +302,7 @@ impl Pipeline {
             charged: scope.charged.clone(),
             mirrored: route.mirrored,
         };
-        let mut answer = asker.send(&outgoing, wait, sink);
-        if let (Err(CallError::NeedsSignIn { .. }), Some(upstream)) = (&answer, asker.of_user())
-        {
-            answer = self
-                .ask_to_sign_in(scope, upstream, wait, sink)
-                .and_then(|()| asker.send(&outgoing, wait, sink));
-        }
+        let mut answer = self.send_signed_in(scope, &asker, &outgoing, wait, sink);
         let outcome = telemetry::request::came_of(Some(method), &answer);
         let took =
             asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);

@@ -342,7 +342,6 @@ fn client_document(front: &Front, responder: Responder) {
         authentication_method: AuthenticationMethod::None,
         refreshes: Refreshes::Yes,
         dpop_bound: false,
-        refreshes: Refreshes::Yes,
     };
     let headers = [("Content-Type", JSON), ("Cache-Control", "max-age=300")];
     let body = metadata.document(&client_id);

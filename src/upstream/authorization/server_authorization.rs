@@ -128,7 +128,7 @@ impl ServerAuthorization {
         fetcher: Fetcher,
     ) -> Result<Arc<ServerAuthorization>, String> {
         let unusable = |what: &str, error: &dyn fmt::Display| format!("{what}: {error}");
-        let config = target.oauth.clone().unwrap_or_default();
+        let config = target.oauth.as_deref().cloned().unwrap_or_default();
         // The error could hold the URL, and the URL a secret.
         let url = WebUrl::parse(&target.url)
             .map_err(|_| "its URL is not one for OAuth".to_owned())?;
@@ -545,14 +545,15 @@ impl ServerAuthorization {
     }
 
     /// What a request carries: the token, and what its proof is made with.
-    pub(super) fn carried(
-        &self,
-    ) -> Option<(Arc<Kept>, Option<Arc<SigningKey>>, Option<String>)> {
+    pub(super) fn carried(&self) -> Option<Carried> {
         let state = self.lock();
         let kept = state.kept.clone()?;
         Some((kept, state.key.clone(), state.nonce.clone()))
     }
 }
+
+/// What a request carries: the token, the key to which it is bound, and the server's last nonce.
+pub(super) type Carried = (Arc<Kept>, Option<Arc<SigningKey>>, Option<String>);
 
 /// Why a sign-in is needed where there never was one.
 pub(super) const NOBODY_HAS_SIGNED_IN: &str = "nobody has signed in yet";

@@ -258,9 +258,7 @@ impl Supervisor {
             let doubt = news.doubted.filter(|(generation, _)| *generation == opened.generation);
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
             let now = Instant::now();
-            if let Some(authorization) = &self.context.authorization {
-                authorization.renew_if_due();
-            }
+            self.context.authorization.iter().for_each(|it| it.renew_if_due());
             if now >= sweep_at {
                 self.concurrency.sweep();
                 sweep_at = now + SLOTS_SWEEP_INTERVAL;
@@ -296,9 +294,9 @@ impl Supervisor {
                 let told = self.reconciling.at(&self.desired, now);
                 let retries = [self.level.at(), told, self.listening.at()];
                 let lists = [self.lists.next_due(now), views, self.token_due(now)];
-                let next = retries.into_iter().chain(lists).flatten();
-                let until = refresh_at.min(sweep_at);
-                self.rest(next.min().map_or(until, |at| at.min(until)));
+                let ends = [Some(refresh_at), Some(sweep_at)];
+                let next = retries.into_iter().chain(lists).chain(ends).flatten();
+                self.rest(next.min().unwrap_or(refresh_at));
                 continue;
             };
             if is_refresh {

@@ -62,7 +62,7 @@ fn a_token_that_ends_ends_its_streams_and_no_session() {
     }
     let mut call = call.into_events();
     wait_within(MINUTE, "the call's stream ends", || {
-        !matches!(call.try_next(Duration::from_millis(50)), Ok(Some(_)) | Err(_))
+        (!matches!(call.try_next(Duration::from_millis(50)), Ok(Some(_)) | Err(_)))
             .then_some(())?;
         Some(())
     });
