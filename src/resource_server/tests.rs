@@ -397,6 +397,10 @@ fn a_reload_gives_other_rights_and_keeps_the_keys() {
     let denied = none.reconsider(&accepted, Now::read()).unwrap_err();
     assert!(matches!(denied, Denied::NoRule { .. }));
     assert_eq!(rig.scripted.n_asked("/jwks"), 1);
+    // What a configuration wants introspected is not believed without.
+    let more = config(vec![introspecting(IntrospectedTokens::All)], vec![rule(None)]);
+    let more = rig.server.verifier(&more, &owners()).unwrap();
+    assert_eq!(wrong(more.reconsider(&accepted, Now::read())), WrongToken::Inactive);
     // Another audience, or no such issuer any more.
     let audience = IssuerConfig { audience: "https://b.example".to_owned(), ..issuer(ISSUER) };
     let audience = rig.server.verifier(&config(vec![audience], vec![rule(None)]), &owners());
@@ -618,6 +622,7 @@ fn wait_until(is_so: impl Fn() -> bool) {
 /// `cargo test --release --lib -- --ignored --nocapture a_remembered_token_costs`
 #[test]
 #[ignore = "measures"]
+#[expect(clippy::print_stdout, reason = "a measurement is for whoever starts it")]
 fn a_remembered_token_costs_a_few_microseconds() {
     let (rig, key) = simple();
     let pad = format!(r#","groups":["a","b"],"pad":"{}""#, "p".repeat(500));

@@ -105,6 +105,17 @@ impl Verifier {
         if issuer.config.audience != old.audience {
             return Err(Denied::Token(WrongToken::Audience));
         }
+        let Evidence { signed_by, introspected } = &accepted.evidence;
+        let needed = issuer.config.introspection.as_ref().map(|it| it.tokens);
+        let is_enough = match needed {
+            None => signed_by.is_some(),
+            Some(IntrospectedTokens::Opaque) => true,
+            Some(IntrospectedTokens::All) => introspected.is_some(),
+        };
+        if !is_enough {
+            // The token itself is needed for that, which its client has.
+            return Err(Denied::Token(WrongToken::Inactive));
+        }
         let claims = accepted.principal.user.as_ref().map(|user| user.claims.clone());
         let claims = Claims {
             subject: accepted.subject.clone(),
@@ -113,7 +124,6 @@ impl Verifier {
             bound_to: accepted.bound_to,
             text: claims.as_deref().unwrap_or_default().to_owned(),
         };
-        let Evidence { signed_by, introspected } = &accepted.evidence;
         let evidence = Evidence {
             // The numbers of two issuers are not comparable: what differs is looked at.
             signed_by: signed_by.as_ref().map(|(key, _)| (*key, AtomicU64::new(u64::MAX))),
@@ -324,7 +334,7 @@ impl Verifier {
             Subject::User(subject) => (SubjectKind::Subject, subject),
             Subject::Client(client) => (SubjectKind::Client, client),
         };
-        let name = User::name(subject, &issuer.name);
+        let name = User::name(kind, subject, &issuer.config.issuer, &issuer.name);
         let Some(rights) = self.rules.rights(&claims.text, &claims.scopes) else {
             return Err(Denied::NoRule { user: name, scopes: self.rules.scopes().to_vec() });
         };
