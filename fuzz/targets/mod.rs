@@ -21,12 +21,13 @@ mod names;
 mod replay;
 mod sealed;
 mod sse;
+mod tokens;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 11] = [
     ("chunked", head::chunked),
     ("config", config::config),
     ("head", head::head),
@@ -37,6 +38,7 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("raw", json::raw),
     ("sealed", sealed::sealed),
     ("sse", sse::sse),
+    ("tokens", tokens::tokens),
 ];
 
 /// Cuts `data` behind its first byte into pieces whose sizes that byte decides.

@@ -107,7 +107,7 @@ macro_rules! replays {
     };
 }
 
-replays!(chunked config head headers jsonrpc lists names raw sealed sse);
+replays!(chunked config head headers jsonrpc lists names raw sealed sse tokens);
 
 #[test]
 fn the_corpus_stays_small() {

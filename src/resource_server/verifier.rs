@@ -105,6 +105,17 @@ impl Verifier {
         if (&issuer.config.audience, &issuer.config.base) != (&old.audience, &old.base) {
             return Err(Denied::Token(WrongToken::Audience));
         }
+        let Evidence { signed_by, introspected } = &accepted.evidence;
+        let needed = issuer.config.introspection.as_ref().map(|it| it.tokens);
+        let is_enough = match needed {
+            None => signed_by.is_some(),
+            Some(IntrospectedTokens::Opaque) => true,
+            Some(IntrospectedTokens::All) => introspected.is_some(),
+        };
+        if !is_enough {
+            // The token itself is needed for that, which its client has.
+            return Err(Denied::Token(WrongToken::Inactive));
+        }
         let claims = accepted.principal.user.as_ref().map(|user| user.claims.clone());
         let claims = Claims {
             subject: accepted.subject.clone(),
@@ -114,7 +125,6 @@ impl Verifier {
             resources: accepted.resources.to_vec(),
             text: claims.as_deref().unwrap_or_default().to_owned(),
         };
-        let Evidence { signed_by, introspected } = &accepted.evidence;
         let evidence = Evidence {
             // The numbers of two issuers are not comparable: what differs is looked at.
             signed_by: signed_by.as_ref().map(|(key, _)| (*key, AtomicU64::new(u64::MAX))),
@@ -152,7 +162,7 @@ impl Verifier {
             Subject::User(subject) => (SubjectKind::Subject, subject),
             Subject::Client(client) => (SubjectKind::Client, client),
         };
-        let name = User::name(subject, &issuer.name);
+        let name = User::name(kind, subject, &issuer.config.issuer, &issuer.name);
         let Some(rights) = self.rules.rights(&claims, scopes) else {
             return Err(Denied::NoRule { user: name, scopes: self.rules.scopes().to_vec() });
         };
