@@ -60,6 +60,8 @@ pub struct Gateway {
     upstreams: Arc<Upstreams>,
     /// 3. The catalogue's thread, whose events have ended.
     _catalogue: thread::Joined,
+    /// The keys of issuers, and their thread, which writes to the disk too.
+    resource_server: Arc<ResourceServer>,
     /// 4. The stream thread, once no stream can be opened.
     streams: Streams,
     _streams_thread: thread::Joined,
@@ -74,8 +76,6 @@ pub struct Gateway {
     estate: (Estate, Option<Arc<StateDir>>),
     stopped: Receiver<StopReason>,
     configure: Sender<Configure>,
-    /// The keys of issuers, and their thread.
-    resource_server: Arc<ResourceServer>,
 }
 
 impl Gateway {
@@ -105,6 +105,8 @@ impl Gateway {
         let shared = shared_catalogue(&limits, &bound);
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
+        let keys_kept = state.as_ref().filter(|_| clients != Clients::OneOfFewLines);
+        let keys_kept = keys_kept.map(|it| (it.directory.clone(), it.writer.clone()));
         let kept = state.map(|state| kept(state, &key, clients)).unzip();
         let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
@@ -117,7 +119,11 @@ impl Gateway {
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
-        let resource_server = Arc::new(ResourceServer::new(fetch));
+        let resource_server = ResourceServer::new(fetch);
+        let resource_server = Arc::new(match keys_kept {
+            Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
+            None => resource_server,
+        });
         let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
             tokens: Arc::new(Tokens::default()),

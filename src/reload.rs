@@ -103,6 +103,9 @@ impl Parts {
         changes: Changes,
     ) -> Result<(), String> {
         // Rights are narrowed before there is more to see.
+        if new.oauth.is_none() {
+            self.resource_server.rest();
+        }
         let admitted = admission(new, &self.resource_server).map_err(|it| it.to_string())?;
         let readmitted = self.front.readmit(admitted, |key| changes.ends(key));
         let pipeline = &self.front.pipeline;

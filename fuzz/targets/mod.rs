@@ -22,6 +22,7 @@ mod oauth;
 mod replay;
 mod sealed;
 mod sse;
+mod tokens;
 
 /// A target.
 pub type Target = fn(&[u8]);
@@ -29,6 +30,7 @@ pub type Target = fn(&[u8]);
 /// Every target by the name of its corpus.
 pub const TARGETS: [(&str, Target); 13] = [
     ("challenges", oauth::challenges),
+pub const TARGETS: [(&str, Target); 11] = [
     ("chunked", head::chunked),
     ("config", config::config),
     ("head", head::head),
@@ -41,6 +43,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("raw", json::raw),
     ("sealed", sealed::sealed),
     ("sse", sse::sse),
+    ("tokens", tokens::tokens),
 ];
 
 /// Cuts `data` behind its first byte into pieces whose sizes that byte decides.

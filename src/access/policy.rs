@@ -70,7 +70,7 @@ impl Principal {
         let user = self.user.as_ref();
         UserCredentials {
             principal: self.id.clone().map(PrincipalId::Key),
-            name: user.map(|user| (*user.subject).into()).or_else(|| self.name.clone()),
+            name: self.name.clone(),
             claims: user.map(|user| Arc::new(user.lasting_claims())),
             ..UserCredentials::default()
         }

@@ -7,8 +7,10 @@ use super::quota::Bucket;
 use crate::protocol::raw::RawObject;
 use crate::sync::Mutex;
 
-/// The characters of a user's name that are shown.
-const NAME_CHARS_MAX: usize = 96;
+/// Bytes of a user's name before it is cut.
+const NAME_BYTES_MAX: usize = 96;
+/// Characters of the user's id behind a name that was cut.
+const NAME_ID_CHARS: usize = 32;
 
 /// A user, as an access token says who that is. Two users are the same if their issuer and their
 /// subject are.
@@ -60,14 +62,26 @@ impl User {
         id.into()
     }
 
-    /// The user's name for people, `subject@issuer`: without what could end a word or a line, and
-    /// cut where it is long. It is not made for telling users apart.
-    pub fn name(subject: &str, issuer_name: &str) -> Arc<str> {
-        let shown =
-            |c: char| if c.is_alphanumeric() || "-._~+|:".contains(c) { c } else { '_' };
-        let mut name: String = subject.chars().take(NAME_CHARS_MAX).map(shown).collect();
-        if subject.chars().nth(NAME_CHARS_MAX).is_some() {
-            name.push('…');
+    /// The user's name, `subject@issuer`, and `client/id@issuer` for an OAuth client itself. Two
+    /// users have two names, in which nothing can end a word, a line or a header: other characters
+    /// are percent-encoded, and a long subject is cut and ends in a part of the user's id.
+    pub fn name(kind: SubjectKind, subject: &str, issuer: &str, issuer_name: &str) -> Arc<str> {
+        let mut name = String::from(match kind {
+            SubjectKind::Subject => "",
+            SubjectKind::Client => "client/",
+        });
+        for byte in subject.bytes() {
+            if byte.is_ascii_alphanumeric() || b"-._~@|:+".contains(&byte) {
+                name.push(char::from(byte));
+            } else {
+                name.push_str(&format!("%{byte:02X}"));
+            }
+        }
+        if name.len() > NAME_BYTES_MAX {
+            name.truncate(NAME_BYTES_MAX);
+            let id = User::id(issuer, kind, subject);
+            name.push('*');
+            name.extend(id.chars().skip(1).take(NAME_ID_CHARS));
         }
         name.push('@');
         name.push_str(issuer_name);
@@ -163,11 +177,17 @@ mod tests {
     }
 
     #[test]
-    fn a_name_stays_on_its_line_and_is_bounded() {
-        assert_eq!(&*User::name("auth0|5f7", "idp.example"), "auth0|5f7@idp.example");
-        assert_eq!(&*User::name("a b\n\"c\"@x", "h"), "a_b__c__x@h");
-        let long = "é".repeat(1000);
-        assert!(User::name(&long, "h").chars().count() <= NAME_CHARS_MAX + 3);
+    fn names_are_bounded_and_differ() {
+        let of = |kind, subject: &str| User::name(kind, subject, "https://h", "h");
+        let name = |subject: &str| of(SubjectKind::Subject, subject);
+        assert_eq!(&*name("auth0|5f7"), "auth0|5f7@h");
+        assert_eq!(&*name("a@b.example"), "a@b.example@h");
+        assert_eq!(&*name("a b\n\"é/%20"), "a%20b%0A%22%C3%A9%2F%2520@h");
+        assert_eq!(&*of(SubjectKind::Client, "a"), "client/a@h");
+        assert_ne!(name("client/a"), of(SubjectKind::Client, "a"));
+        let long = "é".repeat(200);
+        let (one, two) = (name(&format!("{long}1")), name(&format!("{long}2")));
+        assert!(one != two && one.len() == NAME_BYTES_MAX + 1 + NAME_ID_CHARS + 2, "{one}");
     }
 
     #[test]

@@ -11,7 +11,7 @@ use crate::config::{PublicUrl, Transports};
 use crate::http::{Head, Peer};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::quirks::Tolerance;
-use crate::resource_server::{Accepted, Verifier};
+use crate::resource_server::Verifier;
 
 /// The client that a proxy serves, and the proxies before it, in the order in which they passed
 /// the request on.
@@ -107,11 +107,6 @@ impl Admission {
     pub(super) fn client_url(&self, head: &Head) -> String {
         let base = self.base_url(head).unwrap_or_default();
         format!("{base}{}", self.own_path(&head.path))
-    }
-
-    /// True if a token may be used where this request came to.
-    pub(super) fn is_for(&self, _accepted: &Accepted, _head: &Head) -> bool {
-        true
     }
 
     /// The principal of a request's key.

@@ -15,7 +15,6 @@ use crate::access::authenticate;
 use crate::access::lease::{Lease, OptionalLease};
 use crate::access::policy::{Principal, Scope};
 use crate::http::Head;
-use crate::limits::TOKEN_LEEWAY;
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::token::TokenType;
 use crate::protocol::headers::DPOP;
@@ -33,6 +32,9 @@ const PROOF_ALGORITHMS: &str = "ES256 EdDSA RS256 PS256";
 pub(super) fn proof_algorithms() -> impl Iterator<Item = &'static str> {
     PROOF_ALGORITHMS.split(' ')
 }
+
+/// The end of a token without one.
+const FAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The present verifier of access tokens, shared with whatever outlives a request.
 #[derive(Debug, Default)]
@@ -56,35 +58,27 @@ struct TokenLease {
     accepted: Arc<Accepted>,
 }
 
-impl TokenLease {
-    fn reconsidered(&self) -> Option<(Arc<Verifier>, Arc<Accepted>)> {
-        let verifier = self.tokens.verifier()?;
-        let accepted = verifier.reconsider(&self.accepted, Now::read()).ok()?;
-        Some((verifier, accepted))
-    }
-}
-
 impl Lease for TokenLease {
     fn principal(&self) -> &Arc<Principal> {
         &self.accepted.principal
     }
 
     fn present(&self) -> Option<Arc<Principal>> {
-        self.reconsidered().map(|(_, accepted)| accepted.principal.clone())
+        self.tokens.verifier()?.present(&self.accepted, Now::read())
     }
 
     fn is_good(&self) -> bool {
-        self.reconsidered().is_some_and(|(verifier, _)| {
-            verifier.standing(&self.accepted, Now::read()) == Standing::Good
+        let now = Now::read();
+        self.tokens.verifier().is_some_and(|verifier| {
+            verifier.standing(&self.accepted, now) == Standing::Good
+                && verifier.present(&self.accepted, now).is_some()
         })
     }
 
     fn ends(&self) -> Instant {
         let now = Now::read();
-        let left = Duration::from_secs(self.accepted.expires_at.saturating_sub(now.unix));
         // A token that never ends has a time that no clock can count to.
-        let far = Duration::from_secs(366 * 24 * 3600);
-        now.instant + left.min(far) + TOKEN_LEEWAY
+        now.instant + self.accepted.time_left(now).min(FAR)
     }
 }
 
@@ -171,7 +165,7 @@ impl Front {
                 };
                 let accepted = verify_once(verifier, &presented, look)
                     .map_err(|denied| Unidentified::Denied(scheme, denied))?;
-                if !admission.is_for(&accepted, head) {
+                if !accepted.is_for(presented.url) {
                     return Err(Unidentified::OtherResource);
                 }
                 Ok(Identified::with_token(&self.tokens, accepted))

@@ -75,6 +75,9 @@ pub const KEYS_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
 pub const KEYS_FETCH_INTERVAL_MIN: Duration = Duration::from_secs(5);
 /// The time after which keys are read again, so that keys that were withdrawn end.
 pub const KEYS_REFRESH_INTERVAL: Duration = Duration::from_secs(300);
+/// The time between two writes of keys that have not changed into `state_dir`, at most: their age
+/// counts from the last one after a restart.
+pub const KEYS_KEPT_INTERVAL: Duration = Duration::from_secs(3600);
 /// The longest time between two attempts to read the keys of an issuer that does not answer.
 pub const KEYS_RETRY_INTERVAL_MAX: Duration = Duration::from_secs(60);
 /// The time after which an issuer's metadata is read again with its keys.

@@ -69,9 +69,10 @@ impl std::fmt::Display for UnusableJws {
 }
 
 /// True if a text has the form of a JWS: three parts, of which the first begins as the base64url of
-/// a JSON object does.
+/// a JSON object does, with or without white space in it.
 pub fn has_form(text: &str) -> bool {
-    text.starts_with("ey") && text.bytes().filter(|byte| *byte == b'.').count() == 2
+    let begins = text.starts_with("ey") || text.starts_with("ew");
+    begins && text.bytes().filter(|byte| *byte == b'.').count() == 2
 }
 
 impl<'a> Jws<'a> {

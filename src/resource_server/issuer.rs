@@ -13,13 +13,15 @@ use std::time::{Duration, Instant};
 use super::denied::Denied;
 use super::introspection_turns::{Introspecting, share_of};
 use super::issuer_metadata::IssuerMetadata;
+use super::kept_keys::KeptKeys;
 use super::key_schedule::Schedule;
-use super::reading::{Reading, read_keys};
+use super::presented::Now;
+use super::reading::{Read, Reading, read_keys};
 use crate::config::IssuerConfig;
 use crate::fair_shares::Shares;
 use crate::limits::{
-    KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_FETCH_INTERVAL_MIN, UNKNOWN_KEY_ID_LIFE,
-    UNKNOWN_KEY_IDS_MAX,
+    KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_FETCH_INTERVAL_MIN, KEYS_KEPT_INTERVAL,
+    UNKNOWN_KEY_ID_LIFE, UNKNOWN_KEY_IDS_MAX,
 };
 use crate::oauth::fetch::Fetch;
 use crate::oauth::jwk::{JwkSet, Thumbprint};
@@ -33,6 +35,7 @@ pub(super) struct Issuer {
     /// The issuer in names and labels.
     pub(super) name: Arc<str>,
     pub(super) fetch: Arc<dyn Fetch>,
+    kept: Option<KeptKeys>,
     /// The questions about its tokens that are under way.
     pub(super) introspecting: Introspecting,
     /// The time for which keys hold after they were read.
@@ -61,6 +64,8 @@ struct State {
     /// The requests that wait, by the addresses of their clients.
     waiting: Shares<PrincipalId>,
     metadata: Option<(Arc<IssuerMetadata>, Instant)>,
+    /// The time at which the keys were given to the disk.
+    kept_at: Option<Instant>,
     /// Why the last reading failed.
     fault: Option<Arc<str>>,
     /// Key ids that the last readings did not find.
@@ -87,21 +92,29 @@ impl std::fmt::Debug for Issuer {
 }
 
 impl Issuer {
-    /// An issuer whose keys were not read yet, unless `before` is the same one of an earlier
-    /// configuration.
+    /// An issuer whose keys are those of `before`, if that is the same one of an earlier
+    /// configuration, else those on the disk.
     pub(super) fn new(
         config: &IssuerConfig,
         name: Arc<str>,
         max_age: Duration,
-        fetch: Arc<dyn Fetch>,
+        (fetch, kept): (Arc<dyn Fetch>, Option<KeptKeys>),
         before: Option<&Issuer>,
     ) -> Issuer {
         let same = before.filter(|it| it.config.jwks_uri == config.jwks_uri);
-        let keys = same.map(|it| it.keys.read().clone()).unwrap_or_default();
+        let keys = same.map(|it| it.keys.read().clone());
+        let read_at = keys.as_ref().and_then(|keys| keys.read_at);
+        let on_disk = || {
+            let (set, read_at) = kept.as_ref()?.load(config, max_age, Now::read())?;
+            Some(Arc::new(Keys { set, read_at: Some(read_at), withdrawals: 0 }))
+        };
+        let keys = keys.filter(|keys| keys.read_at.is_some()).or_else(on_disk);
         let state = State {
-            schedule: Schedule::new(max_age, keys.read_at),
+            // Keys that were on the disk are read anew at once.
+            schedule: Schedule::new(max_age, read_at),
             waiting: Shares::new(KEY_WAITERS_MAX),
             metadata: None,
+            kept_at: None,
             fault: None,
             unknown: VecDeque::new(),
         };
@@ -109,9 +122,10 @@ impl Issuer {
             config: config.clone(),
             name,
             fetch,
+            kept,
             introspecting: Introspecting::default(),
             max_age,
-            keys: RwLock::new(keys),
+            keys: RwLock::new(keys.unwrap_or_default()),
             state: Mutex::new(state),
             ended: Condvar::new(),
             stopping: AtomicBool::new(false),
@@ -276,9 +290,10 @@ impl Issuer {
         let result = read_keys(&*self.fetch, &reading, now);
         let mut state = self.state.lock();
         match result {
-            Ok((set, metadata)) => {
+            Ok(Read { keys, document, metadata }) => {
                 state.metadata = metadata;
-                self.publish(set, &mut state);
+                let is_new = self.publish(keys, &mut state);
+                self.keep(document, is_new, &mut state);
             }
             Err(fault) => {
                 if state.fault.is_none() {
@@ -291,10 +306,24 @@ impl Issuer {
         drop(ended);
     }
 
-    fn publish(&self, set: JwkSet, state: &mut State) {
+    /// Gives the keys to the disk where they have changed, and now and then in any case, because
+    /// their age counts from there after a restart.
+    fn keep(&self, document: Option<Vec<u8>>, is_new: IsNew, state: &mut State) {
+        let (Some(kept), Some(document)) = (&self.kept, document) else { return };
+        let now = Now::read();
+        let interval = KEYS_KEPT_INTERVAL.min(self.max_age / 4);
+        let is_old = |at: Instant| now.instant.saturating_duration_since(at) >= interval;
+        if is_new == IsNew::Yes || state.kept_at.is_none_or(is_old) {
+            state.kept_at = Some(now.instant);
+            kept.keep(&self.config, &document, now);
+        }
+    }
+
+    fn publish(&self, set: JwkSet, state: &mut State) -> IsNew {
         let mut keys = self.keys.write();
+        let is_new = if keys.set == set { IsNew::No } else { IsNew::Yes };
         let is_withdrawn = keys.set.keys().iter().any(|key| !set.has_key(&key.thumbprint()));
-        if keys.set != set || state.fault.is_some() {
+        if is_new == IsNew::Yes || state.fault.is_some() {
             let (n, left_out) = (set.keys().len(), set.left_out().len());
             let behind =
                 if left_out == 0 { String::new() } else { format!(", {left_out} of no use") };
@@ -303,6 +332,7 @@ impl Issuer {
         let withdrawals = keys.withdrawals + u64::from(is_withdrawn);
         *keys = Arc::new(Keys { set, read_at: Some(Instant::now()), withdrawals });
         state.fault = None;
+        is_new
     }
 
     fn is_unknown(&self, kid: &str, now: Instant) -> bool {
@@ -338,6 +368,13 @@ pub(super) enum StillThere {
     /// It is, though others were withdrawn: so many times by now.
     Since(u64),
     /// It is not, or it cannot be told because the keys are too old.
+    No,
+}
+
+/// Tells if keys differ from those before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IsNew {
+    Yes,
     No,
 }
 

@@ -23,6 +23,7 @@ mod introspection_turns;
 mod issuer;
 mod issuer_metadata;
 mod keeper;
+mod kept_keys;
 mod key_schedule;
 mod presented;
 mod reading;
@@ -44,18 +45,21 @@ pub use presented::{Now, Presented, Scheme, Token};
 pub use verifier::Verifier;
 
 use issuer::Issuer;
+use kept_keys::KeptKeys;
 use rules::Rules;
 use verifier::Shared;
 
 use crate::config::OAuthConfig;
 use crate::oauth::fetch::Fetch;
 use crate::protocol::owners::Owners;
+use crate::state::{StateDir, Writer};
 use crate::sync::Mutex;
 use crate::thread::Joined;
 
 /// The keys of issuers, and the thread that keeps them.
 pub struct ResourceServer {
     fetch: Arc<dyn Fetch>,
+    kept: Option<KeptKeys>,
     shared: Arc<Shared>,
     /// None before the first verifier.
     thread: Mutex<Option<Joined>>,
@@ -70,7 +74,18 @@ impl std::fmt::Debug for ResourceServer {
 impl ResourceServer {
     /// Nothing runs before the first verifier. `fetch` sends requests to issuers.
     pub fn new(fetch: Arc<dyn Fetch>) -> ResourceServer {
-        ResourceServer { fetch, shared: Arc::default(), thread: Mutex::default() }
+        ResourceServer { fetch, kept: None, shared: Arc::default(), thread: Mutex::default() }
+    }
+
+    /// Keeps the keys of issuers in the state directory too, for the next start.
+    #[must_use]
+    pub fn with_kept_keys(
+        mut self,
+        directory: Arc<StateDir>,
+        writer: Writer,
+    ) -> ResourceServer {
+        self.kept = Some(KeptKeys::new(directory, writer));
+        self
     }
 
     /// The verifier of a configuration, whose issuers' keys are kept from now on, and no others'.
@@ -92,10 +107,13 @@ impl ResourceServer {
             if let Some(same) = same.filter(|it| it.is_of(of, &name, config.jwks_max_age)) {
                 return same.clone();
             }
-            let (fetch, same) = (self.fetch.clone(), same.map(|it| &**it));
-            Arc::new(Issuer::new(of, name, config.jwks_max_age, fetch, same))
+            let means = (self.fetch.clone(), self.kept.clone());
+            Arc::new(Issuer::new(of, name, config.jwks_max_age, means, same.map(|it| &**it)))
         });
         let issuers: Vec<_> = issuers.collect();
+        if let Some(kept) = &self.kept {
+            kept.forget_others(&config.issuers);
+        }
         self.shared.keeper.keep(issuers.clone());
         Ok(Arc::new_cyclic(|this| Verifier {
             issuers,

@@ -13,7 +13,9 @@ pub struct Presented<'a> {
     pub token: Token<'a>,
     /// The request's method.
     pub method: &'a str,
-    /// The request's URL as its client has it: scheme, host and path, with or without a query.
+    /// The request's URL as its client has it: scheme, host and path, with or without a query. Host
+    /// and scheme are those of the configuration, or of a `Host` that was checked: a proof is good
+    /// at the URL that it was made for, and whoever got one elsewhere chooses `Host` freely.
     pub url: &'a str,
     /// The values of all `DPoP` headers.
     pub proofs: &'a [&'a str],

@@ -28,6 +28,14 @@ pub(super) struct Reading<'a> {
     pub(super) deadline: Instant,
 }
 
+/// What was read.
+pub(super) struct Read {
+    pub(super) keys: JwkSet,
+    /// The document of the keys; none where the issuer has no keys.
+    pub(super) document: Option<Vec<u8>>,
+    pub(super) metadata: Known,
+}
+
 /// Reads the keys, and the metadata where they are needed and too old.
 ///
 /// # Errors
@@ -36,7 +44,7 @@ pub(super) fn read_keys(
     fetch: &dyn Fetch,
     reading: &Reading<'_>,
     now: Instant,
-) -> Result<(JwkSet, Known), Unusable> {
+) -> Result<Read, Unusable> {
     let issuer = WebUrl::parse(reading.issuer)?;
     let is_asked_for = reading.introspection.is_some_and(|it| it.endpoint.is_none());
     let is_needed = is_asked_for || reading.jwks_uri.is_none();
@@ -54,7 +62,8 @@ pub(super) fn read_keys(
                 Some(url) => (url.clone(), reach_of(url, &issuer)),
                 // It signs no tokens.
                 None if reading.introspection.is_some() => {
-                    return Ok((JwkSet::default(), Some((metadata.clone(), *at))));
+                    let metadata = Some((metadata.clone(), *at));
+                    return Ok(Read { keys: JwkSet::default(), document: None, metadata });
                 }
                 None => return Err(Unusable::new("its metadata have no jwks_uri")),
             }
@@ -62,9 +71,9 @@ pub(super) fn read_keys(
         (None, None) => return Err(Unusable::new("it has no metadata")),
     };
     let answer = get(fetch, &url, reach, reading.deadline)?;
-    let set =
+    let keys =
         JwkSet::parse(&answer.body).map_err(|what| Unusable::new(format!("{url}: {what}")))?;
-    Ok((set, metadata))
+    Ok(Read { keys, document: Some(answer.body), metadata })
 }
 
 fn discover(

@@ -104,6 +104,7 @@ fn issuer(issuer: &str) -> IssuerConfig {
     IssuerConfig {
         issuer: issuer.to_owned(),
         audience: AUDIENCE.to_owned(),
+        base: None,
         jwks_uri: None,
         introspection: None,
     }
@@ -329,6 +330,48 @@ fn keys_hold_while_their_issuer_is_down_but_not_for_ever() {
 }
 
 #[test]
+fn keys_outlive_a_restart_while_their_issuer_is_down() {
+    let path = std::env::temp_dir().join(format!("trunkline-keys-{}", std::process::id()));
+    let directory = Arc::new(crate::state::StateDir::open(&path).unwrap());
+    let (writer, writing) = crate::state::start(directory.clone()).unwrap();
+    let start = |scripted: &Arc<Scripted>, config: &OAuthConfig| {
+        let server = ResourceServer::new(scripted.clone());
+        let server = server.with_kept_keys(directory.clone(), writer.clone());
+        let verifier = server.verifier(config, &owners()).unwrap();
+        (server, verifier)
+    };
+    let (scripted, key) = (Arc::new(Scripted::default()), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    let everybody = config(vec![issuer(ISSUER)], vec![rule(None)]);
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    let (server, verifier) = start(&scripted, &everybody);
+    verifier.verify(&presented(&token), Now::read()).unwrap();
+    drop(server);
+    let files = || {
+        let names = directory.names().into_iter();
+        names.filter(|name| name.starts_with("issuer-keys.") && !name.ends_with(".tmp")).count()
+    };
+    wait_until(|| files() == 1);
+    *scripted.is_down.lock() = true;
+    let (_server, verifier) = start(&scripted, &everybody);
+    verifier.verify(&presented(&token), Now::read()).unwrap();
+    // Too old, or found elsewhere by now.
+    let short = OAuthConfig { jwks_max_age: Duration::ZERO, ..everybody.clone() };
+    let (_server, verifier) = start(&scripted, &short);
+    assert!(is_unavailable(&verifier.verify(&presented(&token), Now::read())));
+    let moved =
+        IssuerConfig { jwks_uri: Some("https://x.example".to_owned()), ..issuer(ISSUER) };
+    let (_server, verifier) = start(&scripted, &config(vec![moved], vec![rule(None)]));
+    assert!(is_unavailable(&verifier.verify(&presented(&token), Now::read())));
+    // Those of an issuer that is not configured any more are removed.
+    let (_server, _) = start(&scripted, &config(vec![issuer(OTHER)], vec![rule(None)]));
+    wait_until(|| files() == 0);
+    drop((_server, writer));
+    writing.detach();
+    std::fs::remove_dir_all(&path).unwrap();
+}
+
+#[test]
 fn an_issuer_that_is_down_or_lies_has_no_keys() {
     let (scripted, key) = (Scripted::default(), TestKey::p256());
     let evil = r#"{"issuer":"https://evil.example","jwks_uri":"https://evil.example/jwks"}"#;
@@ -397,6 +440,10 @@ fn a_reload_gives_other_rights_and_keeps_the_keys() {
     let denied = none.reconsider(&accepted, Now::read()).unwrap_err();
     assert!(matches!(denied, Denied::NoRule { .. }));
     assert_eq!(rig.scripted.n_asked("/jwks"), 1);
+    // What a configuration wants introspected is not believed without.
+    let more = config(vec![introspecting(IntrospectedTokens::All)], vec![rule(None)]);
+    let more = rig.server.verifier(&more, &owners()).unwrap();
+    assert_eq!(wrong(more.reconsider(&accepted, Now::read())), WrongToken::Inactive);
     // Another audience, or no such issuer any more.
     let audience = IssuerConfig { audience: "https://b.example".to_owned(), ..issuer(ISSUER) };
     let audience = rig.server.verifier(&config(vec![audience], vec![rule(None)]), &owners());
@@ -618,6 +665,7 @@ fn wait_until(is_so: impl Fn() -> bool) {
 /// `cargo test --release --lib -- --ignored --nocapture a_remembered_token_costs`
 #[test]
 #[ignore = "measures"]
+#[expect(clippy::print_stdout, reason = "a measurement is for whoever starts it")]
 fn a_remembered_token_costs_a_few_microseconds() {
     let (rig, key) = simple();
     let pad = format!(r#","groups":["a","b"],"pad":"{}""#, "p".repeat(500));

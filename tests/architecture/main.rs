@@ -60,6 +60,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "oauth",
             "protocol",
             "secret",
+            "state",
             "sync",
             "telemetry",
             "thread",

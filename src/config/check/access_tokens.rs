@@ -84,6 +84,7 @@ fn check_issuer(
     Some(IssuerConfig {
         issuer: issuer.value.clone(),
         audience,
+        base: public_url.map(|url| url.as_str().to_owned()),
         jwks_uri: raw.jwks_uri.as_ref().map(|uri| uri.value.clone()),
         introspection: raw.introspection.as_ref().and_then(|it| introspection(reader, it)),
     })

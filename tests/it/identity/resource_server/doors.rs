@@ -49,14 +49,9 @@ fn a_token_is_good_wherever_a_key_is() {
     let token = issuer.token("alice", &["ops"]);
     let call = gateway.send(&with(echo(), &token)).expect(200);
     assert_eq!(call.json()["content"][0]["text"], "hello");
-    for path in [
-        "/mcp/tools/list",
-        "/mcp-rest/tools/list",
-        "/status",
-        "/metrics",
-        "/status/pins",
-        "/openapi.json",
-    ] {
+    for path in
+        ["/mcp/tools/list", "/mcp-rest/tools/list", "/status", "/metrics", "/openapi.json"]
+    {
         gateway.send(&with(Request::get(path), &token)).expect(200);
     }
     gateway.send(&with(Request::post("/reload", &json!({})), &token)).expect(200);
@@ -211,7 +206,7 @@ fn rules_give_what_keys_can_have() {
         gateway.send(&with(Request::get(path), &staff)).expect_error(403);
     }
     let seen = gateway.send(&with(Request::get("/status"), &staff)).expect(200).json();
-    assert!(seen.get("sessions").is_none() && seen["upstreams"][0]["name"] == "s", "{seen}");
+    assert!(seen.get("sessions").is_none() && seen["upstreams"][0]["server"] == "s", "{seen}");
 }
 
 #[test]
@@ -249,4 +244,45 @@ fn an_admin_listener_of_others_takes_an_admin_s_token() {
     assert_eq!(get(Some("garbage")), 401);
     assert_eq!(get(Some(&issuer.token("alice", &["ops"]))), 200);
     drop(gateway);
+}
+
+/// RFC 8707: what a user has agreed to for one endpoint is good there alone.
+#[test]
+fn a_token_for_one_endpoint_is_good_there_and_below() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    let mut config = config(&upstream, &[issuer.config()], &rules());
+    config["public_url"] = json!("https://gateway.example/trunk");
+    let gateway = Gateway::started(config);
+    let status = |audience: serde_json::Value, path: &str| {
+        let mut claims = issuer.claims("alice", 3600);
+        (claims["groups"], claims["aud"]) = (json!(["staff"]), audience);
+        let token = issuer.sign(&claims);
+        gateway
+            .send(&with(Request::post(path, &initialize_message(1, "2025-11-25")), &token))
+            .status()
+    };
+    let url = |path: &str| json!(format!("https://gateway.example/trunk{path}"));
+    for path in ["/mcp", "/mcp/s", "/s/mcp", "/trunk/mcp"] {
+        assert_eq!(status(json!(AUDIENCE), path), 200, "the configured audience at {path}");
+        assert_eq!(status(url(""), path), 200, "the whole gateway at {path}");
+        assert_eq!(status(json!(["https://other.example", AUDIENCE]), path), 200, "{path}");
+    }
+    assert_eq!(
+        [status(url("/mcp/s"), "/mcp/s"), status(url("/mcp/s"), "/trunk/mcp/s")],
+        [200, 200]
+    );
+    assert_eq!([status(url("/mcp"), "/mcp/s"), status(url("/s/mcp"), "/s/mcp")], [200, 200]);
+    for (audience, path) in [
+        (url("/mcp/s"), "/mcp"),
+        (url("/mcp/s"), "/s/mcp"),
+        (url("/mcp/s2"), "/mcp/s"),
+        (url("/mcp/../s/mcp"), "/s/mcp"),
+        (json!("https://gateway.example/other"), "/mcp"),
+        (json!("https://gateway.example"), "/mcp"),
+        (json!("https://gateway.example/trunk.evil"), "/mcp"),
+        (json!("https://evil.example/trunk/mcp"), "/mcp"),
+        (json!(format!("http://{}/mcp", gateway.address())), "/mcp"),
+    ] {
+        assert_eq!(status(audience.clone(), path), 401, "{audience} at {path}");
+    }
 }

@@ -5,8 +5,9 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{client, config, echo, gateway, rules, with};
+use crate::support::events::EventStream;
 use crate::support::gateway::Gateway;
-use crate::support::http::Request;
+use crate::support::http::{Request, is_timeout};
 use crate::support::issuer::Issuer;
 use crate::support::mcp::request_message;
 use crate::support::modern::ModernClient;
@@ -17,6 +18,20 @@ use crate::support::wait_within;
 const LEEWAY_SECONDS: i64 = 30;
 /// The promise: a token that ends ends its streams within a minute.
 const MINUTE: Duration = Duration::from_secs(60);
+
+/// Reads a stream until it ends.
+#[track_caller]
+fn until_end(what: &str, stream: &mut EventStream) {
+    wait_within(MINUTE, &format!("the stream of {what} ends"), || {
+        loop {
+            match stream.try_next(Duration::from_millis(50)) {
+                Ok(Some(_)) => (),
+                Err(error) if is_timeout(&error) => return None,
+                Ok(None) | Err(_) => return Some(()),
+            }
+        }
+    });
+}
 
 #[test]
 fn a_token_that_ends_ends_its_streams_and_no_session() {
@@ -49,23 +64,9 @@ fn a_token_that_ends_ends_its_streams_and_no_session() {
         ("/status/events", watching),
         ("subscriptions/listen", listening.into_events()),
     ] {
-        wait_within(MINUTE, &format!("the stream of {what} ends"), || {
-            loop {
-                match stream.try_next(Duration::from_millis(50)) {
-                    Ok(Some(_)) => (),
-                    Ok(None) => return Some(()),
-                    Err(error) if crate::support::http::is_timeout(&error) => return None,
-                    Err(_) => return Some(()),
-                }
-            }
-        });
+        until_end(what, &mut stream);
     }
-    let mut call = call.into_events();
-    wait_within(MINUTE, "the call's stream ends", || {
-        (!matches!(call.try_next(Duration::from_millis(50)), Ok(Some(_)) | Err(_)))
-            .then_some(())?;
-        Some(())
-    });
+    until_end("the call", &mut call.into_events());
     assert!(began.elapsed() < MINUTE + Duration::from_secs(left.unsigned_abs()));
     gateway.send(&with(echo(), &short)).expect(401);
     // The session is usable with another token of its user, whose streams go on.

@@ -46,7 +46,10 @@ fn a_bound_token_needs_a_new_proof_for_each_request() {
         let thief = SigningKey::p256().proof("POST", &call, &token);
         refused(with_proof(echo(), &token, &thief));
         refused(echo().header("Authorization", &format!("DPoP {token}")));
-        refused(super::with(echo(), &token));
+        // As if it were not bound.
+        let told = gateway.send(&super::with(echo(), &token)).expect(401);
+        let told = told.header("WWW-Authenticate").unwrap_or_default().to_owned();
+        assert!(told.starts_with("DPoP ") && told.contains("invalid_token"), "{told}");
     }
 }
 
