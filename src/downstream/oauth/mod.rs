@@ -338,7 +338,6 @@ fn client_document(front: &Front, responder: Responder) {
         redirect_uris: &[redirect_uri.to_owned()],
         scopes: &Scopes::default(),
         authentication_method: AuthenticationMethod::None,
-        refreshes: crate::oauth::scope::Refreshes::Yes,
         dpop_bound: false,
         refreshes: Refreshes::Yes,
     };

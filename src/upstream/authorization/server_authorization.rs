@@ -21,17 +21,18 @@ use crate::upstream::failure::{Failure, FailureKind, Unauthorized};
 use crate::upstream::http_client::fetcher::Fetcher;
 use crate::wait::Wait;
 
-use super::asking::Want;
 use super::flow_error::{FlowError, Remedy};
 use super::kept::Kept;
 use super::refusal;
+use super::shared::Shared;
 use super::store::{FileName, Stamp};
-use super::{Authorizations, Owner, SignInStatus};
+use super::want::Want;
+use super::{Owner, SignInStatus};
 
 /// The credentials of one owner at one server.
 pub struct ServerAuthorization {
     pub(super) me: Weak<ServerAuthorization>,
-    pub(super) shared: Arc<Authorizations>,
+    pub(super) shared: Arc<Shared>,
     pub(super) server: ServerName,
     pub(super) owner: Owner,
     pub(super) url: WebUrl,
@@ -121,7 +122,7 @@ impl ServerAuthorization {
     /// # Errors
     /// The configuration is not usable after all; the text says why.
     pub(super) fn new(
-        shared: Arc<Authorizations>,
+        shared: Arc<Shared>,
         server: &ServerName,
         owner: Owner,
         target: &HttpTarget,
