@@ -325,6 +325,8 @@ impl Upstreams {
         for upstream in self.all_with_users() {
             upstream.concurrency.interrupt(Interrupted::Stopping);
         }
+        // Calls that wait for a sign-in hold nothing of an upstream's.
+        self.shared.authorizations.stop();
     }
 
     /// Ends every session and child, and waits for that, in bounded time. Nothing is opened
@@ -346,8 +348,6 @@ impl Upstreams {
         let all = self.all();
         let of_users_too = of_users.iter().map(|it| &it.upstream);
         all.values().chain(of_users_too).for_each(|upstream| upstream.end());
-        // Supervisors may wait for what it does.
-        self.shared.authorizations.stop();
         // Each ends its own session or child meanwhile, so this takes as long as the slowest.
         drop(supervisors);
         drop(ending);

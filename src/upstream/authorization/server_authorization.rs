@@ -80,6 +80,8 @@ pub(super) struct State {
     pub(super) signing_in_until: Option<Instant>,
     /// When pages were opened by themselves.
     pub(super) pages: VecDeque<Instant>,
+    /// Pages in a row that led to no sign-in.
+    pub(super) n_unfinished: u32,
     /// No page is opened by itself before that.
     pub(super) no_page_until: Option<Instant>,
     /// The scopes that a request needed and the token was not good for.
@@ -432,7 +434,7 @@ impl ServerAuthorization {
             state.kept = Some(Arc::new(kept));
             state.number += 1;
             state.is_refused = false;
-            (state.trouble, state.n_failed) = (Trouble::None, 0);
+            (state.trouble, state.n_failed, state.n_unfinished) = (Trouble::None, 0, 0);
             (state.signing_in_until, state.wanted_scopes) = (None, None);
         }
         self.shared.sign_ins.forget(self);
