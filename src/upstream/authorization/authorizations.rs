@@ -130,6 +130,11 @@ impl Authorizations {
         self.sign_ins.look(state, begun_by)
     }
 
+    /// Opens a page by the program of `$BROWSER`. None where that is not set.
+    pub fn open_page(&self, url: &str) -> Option<Result<(), String>> {
+        Some(self.browsers.open(self.setup.browser.as_deref()?, url))
+    }
+
     /// Ends the threads and every sign-in that is under way, in bounded time.
     pub fn stop(&self) {
         self.running.stop();

@@ -1,3 +1,4 @@
 //! Who asks, and with whose credentials: sign-in at servers.
 
-mod upstream_sign_in;
+mod login_command;
+mod sign_in_pages;
