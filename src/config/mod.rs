@@ -27,6 +27,7 @@ pub use check::public_url::PublicUrl;
 pub use diff::{Changes, NOTHING_DIFFERS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
+pub use file::foreign::nearest as nearest_name;
 pub use file::limit_keys::limit_keys;
 pub use file::oauth::{IDENTITY_PROVIDER_KEYS, OAUTH_KEYS};
 pub use file::otlp::{OTLP_KEYS, OtlpConfig};

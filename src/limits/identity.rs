@@ -93,3 +93,10 @@ pub const SIGN_IN_PAGES_MAX: usize = 256;
 pub const SIGN_IN_PAGES_OF_BEGINNER_MAX: usize = 4;
 /// The time for which such a page is good: as long as the sign-in that it leads to.
 pub const SIGN_IN_PAGE_LIFE: Duration = Duration::from_secs(600);
+/// Bytes of the head of a request on the loopback port of `trunkline login`, and of a line that is
+/// pasted there.
+pub const LOOPBACK_HEAD_BYTES_MAX: u64 = 32 * 1024;
+/// The time in which such a head comes.
+pub const LOOPBACK_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time between two looks of `trunkline login` at a sign-in that a running gateway leads.
+pub const SIGN_IN_LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -206,6 +206,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "gateway",
             "handover",
             "limits",
+            "oauth",
             "pipeline",
             "protocol",
             "reload",

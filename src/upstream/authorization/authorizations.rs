@@ -120,6 +120,11 @@ impl Authorizations {
         self.shared.sign_ins.look(state, begun_by)
     }
 
+    /// Opens a page by the program of `$BROWSER`. None where that is not set.
+    pub fn open_page(&self, url: &str) -> Option<Result<(), String>> {
+        Some(self.shared.browsers.open(self.shared.setup.browser.as_deref()?, url))
+    }
+
     /// Ends the threads and every sign-in that is under way, in bounded time.
     pub fn stop(&self) {
         self.shared.stop();

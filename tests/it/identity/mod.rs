@@ -1,4 +1,6 @@
 //! Who asks, and with whose credentials: sign-in at servers.
 
+mod login_command;
+mod sign_in_pages;
 mod upstream_grants;
 mod upstream_sign_in;
