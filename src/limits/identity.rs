@@ -84,6 +84,7 @@ pub const BROWSER_START_TIME: Duration = Duration::from_secs(3);
 pub const OAUTH_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// See [`OAUTH_PAUSE_MIN`].
 pub const OAUTH_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// The time that a browser waits for one step of a sign-in: finding the authorization server and
 /// registering there, or exchanging the code for tokens.
 pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);

@@ -9,7 +9,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
-use crate::config::{Credentials, Secret, UpstreamConfig};
+use crate::config::{Credentials, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX, USER_UPSTREAMS_SWEEP};
 use crate::protocol::call::PrincipalId;
@@ -17,19 +17,19 @@ use crate::protocol::credentials::UserCredentials;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::counters;
-use crate::telemetry::redact::Secrets;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::authorization::{AuthorizationListener, Authorizations, Owner};
+use super::authorization::{Authorizations, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls_limit::WaitingCallsLimit;
+use super::credentials_user::listener;
 use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
-use super::session::context::{Mailbox, SessionContext};
+use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
@@ -487,37 +487,6 @@ struct Made<'a> {
     user: Option<Arc<User>>,
 }
 
-/// The one who uses the credentials at a server.
-struct CredentialsUser {
-    mailbox: Weak<Mailbox>,
-    secrets: Weak<Secrets>,
-}
-
-impl AuthorizationListener for CredentialsUser {
-    fn learned(&self, secret: &Secret) {
-        if let Some(secrets) = self.secrets.upgrade() {
-            secrets.learn(secret.clone());
-        }
-    }
-
-    fn signed_in(&self) {
-        if let Some(mailbox) = self.mailbox.upgrade() {
-            mailbox.wanted();
-        }
-    }
-}
-
-/// Has an upstream hear of the credentials of its requests.
-fn listener(context: &SessionContext) -> Option<Arc<dyn AuthorizationListener>> {
-    let authorization = context.authorization.as_ref()?;
-    let (mailbox, secrets) =
-        (Arc::downgrade(&context.mailbox), Arc::downgrade(&context.secrets));
-    let listener: Arc<dyn AuthorizationListener> =
-        Arc::new(CredentialsUser { mailbox, secrets });
-    authorization.listen(&listener);
-    Some(listener)
-}
-
 /// What all upstreams share.
 struct Shared {
     names: Arc<DnsCache>,
@@ -556,7 +525,8 @@ impl Shared {
             // Nobody connects with it.
             (Credentials::PerUser, None) => None,
         };
-        let authorization = owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
+        let authorization =
+            owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
         let authorization = authorization
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?
             .flatten();

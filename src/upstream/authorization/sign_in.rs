@@ -97,7 +97,7 @@ impl ServerAuthorization {
         &self,
         wait: &Arc<Wait>,
     ) -> Result<(), crate::wait::Interrupted> {
-        let _held = wait.hold(self.shared.setup().patience);
+        let _held = wait.hold(self.shared.setup.patience);
         loop {
             self.look_at_file();
             let now = Instant::now();
@@ -191,7 +191,7 @@ impl ServerAuthorization {
         if self.is_of_machines() {
             return Err(refused("nobody has to sign in with the grant of the configuration"));
         }
-        let redirect_uri = redirect_uri.or(self.shared.setup().redirect_uri.as_deref());
+        let redirect_uri = redirect_uri.or(self.shared.setup.redirect_uri.as_deref());
         let redirect_uri = redirect_uri.ok_or_else(|| {
             refused(
                 "this gateway has no address that a browser can come back to: set public_url",
@@ -273,7 +273,7 @@ impl ServerAuthorization {
     /// A person must sign in: the page is opened for the one at this machine, if there is one.
     pub(super) fn ask_person(&self, why: &str) {
         self.need_sign_in(why);
-        let setup = self.shared.setup();
+        let setup = &self.shared.setup;
         let Some(browser) = setup.browser.as_deref().filter(|_| self.may_open_page()) else {
             return;
         };
