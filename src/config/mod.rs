@@ -29,6 +29,7 @@ pub use diff::{Changes, NOTHING_DIFFERS};
 pub use file::access_tokens::{ACCESS_TOKEN_KEYS, INTROSPECTION_KEYS, ISSUER_KEYS, RULE_KEYS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
+pub use file::foreign::nearest as nearest_name;
 pub use file::limit_keys::limit_keys;
 pub use file::oauth::{IDENTITY_PROVIDER_KEYS, OAUTH_KEYS};
 pub use file::otlp::{OTLP_KEYS, OtlpConfig};

@@ -60,6 +60,17 @@ pub enum Grant {
     JwtBearer(JwtBearer),
 }
 
+impl Grant {
+    /// The word of the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::ClientCredentials => "client_credentials",
+            Self::JwtBearer(_) => "jwt_bearer",
+        }
+    }
+}
+
 /// The assertion of the JWT bearer grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtBearer {

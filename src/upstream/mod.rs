@@ -39,6 +39,7 @@ pub mod advice;
 pub mod authorization;
 mod backoff;
 mod call;
+mod credentials_user;
 mod failure;
 mod fair_queue;
 mod handshake;

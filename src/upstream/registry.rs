@@ -9,7 +9,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
-use crate::config::{Credentials, Secret, UpstreamConfig};
+use crate::config::{Credentials, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX, USER_UPSTREAMS_SWEEP};
 use crate::protocol::call::PrincipalId;
@@ -17,19 +17,19 @@ use crate::protocol::credentials::UserCredentials;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::counters;
-use crate::telemetry::redact::Secrets;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::authorization::{AuthorizationListener, Authorizations, Owner};
+use super::authorization::{Authorizations, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls_limit::WaitingCallsLimit;
+use super::credentials_user::listener;
 use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
-use super::session::context::{Mailbox, SessionContext};
+use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
@@ -326,6 +326,8 @@ impl Upstreams {
         for upstream in self.all_with_users() {
             upstream.concurrency.interrupt(Interrupted::Stopping);
         }
+        // Calls that wait for a sign-in hold nothing of an upstream's.
+        self.shared.authorizations.stop();
     }
 
     /// Ends every session and child, and waits for that, in bounded time. Nothing is opened
@@ -347,8 +349,6 @@ impl Upstreams {
         let all = self.all();
         let of_users_too = of_users.iter().map(|it| &it.upstream);
         all.values().chain(of_users_too).for_each(|upstream| upstream.end());
-        // Supervisors may wait for what it does.
-        self.shared.authorizations.stop();
         // Each ends its own session or child meanwhile, so this takes as long as the slowest.
         drop(supervisors);
         drop(ending);
@@ -486,37 +486,6 @@ struct Made<'a> {
     old: Option<&'a Arc<Upstream>>,
     /// The user whose own it is.
     user: Option<Arc<User>>,
-}
-
-/// The one who uses the credentials at a server.
-struct CredentialsUser {
-    mailbox: Weak<Mailbox>,
-    secrets: Weak<Secrets>,
-}
-
-impl AuthorizationListener for CredentialsUser {
-    fn learned(&self, secret: &Secret) {
-        if let Some(secrets) = self.secrets.upgrade() {
-            secrets.learn(secret.clone());
-        }
-    }
-
-    fn signed_in(&self) {
-        if let Some(mailbox) = self.mailbox.upgrade() {
-            mailbox.wanted();
-        }
-    }
-}
-
-/// Has an upstream hear of the credentials of its requests.
-fn listener(context: &SessionContext) -> Option<Arc<dyn AuthorizationListener>> {
-    let authorization = context.authorization.as_ref()?;
-    let (mailbox, secrets) =
-        (Arc::downgrade(&context.mailbox), Arc::downgrade(&context.secrets));
-    let listener: Arc<dyn AuthorizationListener> =
-        Arc::new(CredentialsUser { mailbox, secrets });
-    authorization.listen(&listener);
-    Some(listener)
 }
 
 /// What all upstreams share.

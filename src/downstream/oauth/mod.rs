@@ -300,6 +300,27 @@ fn not_signed_in(why: &SignInError) -> (u16, Page) {
     }
 }
 
+/// A page for a browser that comes back, where no door answers it.
+#[derive(Debug)]
+pub struct AnswerPage {
+    /// The HTTP status.
+    pub status: u16,
+    /// The page.
+    pub html: String,
+    /// The value of `Content-Security-Policy`.
+    pub policy: &'static str,
+}
+
+/// The page for what came of a sign-in; None is no answer of an authorization server.
+pub fn answer_page(finished: Option<&Result<FinishedSignIn, SignInError>>) -> AnswerPage {
+    let (status, page) = match finished {
+        Some(Ok(finished)) => (status_codes::OK, signed_in(finished)),
+        Some(Err(why)) => not_signed_in(why),
+        None => (status_codes::NOT_FOUND, Page::new("Nothing is here")),
+    };
+    AnswerPage { status, html: page.html(), policy: POLICY.as_str() }
+}
+
 fn not_there(responder: Responder) {
     let page = Page::new("This page has gone")
         .text("A link to sign in is good for ten minutes and for one sign-in.")

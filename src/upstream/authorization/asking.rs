@@ -17,20 +17,10 @@ use super::kept::{Algorithms, Client, DpopKey, Grantor, Kept};
 use super::registration::{Registration, with_registrations};
 use super::server_authorization::{NOBODY_HAS_SIGNED_IN, ServerAuthorization, Trouble};
 use super::token_endpoint::Asker;
+use super::want::Want;
 
 /// The pause after a question for which there was no thread.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a token is wanted for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Want {
-    /// The present one ends soon, or has ended.
-    Renewal,
-    /// The server has refused the one of this number, or wants one.
-    Refused(Option<u64>),
-    /// The present one is not good for these scopes.
-    Scopes(String),
-}
 
 /// What came of a question.
 enum Had {
@@ -225,7 +215,7 @@ impl ServerAuthorization {
             (Want::Renewal | Want::Refused(_) | Want::Scopes(_), _) => {
                 let found = self.discovered()?;
                 let scopes = self.scopes(&found, Refreshes::No);
-                let redirect_uri = self.shared.setup().redirect_uri.clone();
+                let redirect_uri = self.shared.setup.redirect_uri.clone();
                 let client = self.client(&found, &redirect_uri.unwrap_or_default(), &scopes)?;
                 let known = before.map(|kept| &kept.grantor);
                 (self.grantor(&found, client, known)?, scopes)
@@ -317,7 +307,7 @@ impl ServerAuthorization {
         scopes: &Scopes,
     ) -> Result<Client, FlowError> {
         let asker = self.asker();
-        let setup = self.shared.setup();
+        let setup = &self.shared.setup;
         // The gateway's own document names the gateway's own address.
         let own = setup
             .client_document_url

@@ -18,10 +18,12 @@ mod refusal;
 mod registration;
 mod requests;
 mod server_authorization;
+mod shared;
 mod sign_in;
 mod sign_ins;
 mod store;
 mod token_endpoint;
+mod want;
 mod workers;
 
 use std::fmt;

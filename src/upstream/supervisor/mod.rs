@@ -149,7 +149,7 @@ impl Supervisor {
             };
             n_sign_ins += 1;
             let wait = self.busy_for(self.context.limits.parked)?;
-            if authorization.wait_for_person(&wait).is_err() {
+            if authorization.wait_for_person(&wait, || false).is_err() {
                 return contact;
             }
         }
