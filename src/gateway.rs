@@ -105,8 +105,7 @@ impl Gateway {
         let shared = shared_catalogue(&limits, &bound);
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
-        let keys_kept = state.as_ref().filter(|_| clients != Clients::OneOfFewLines);
-        let keys_kept = keys_kept.map(|it| (it.directory.clone(), it.writer.clone()));
+        let keys_kept = keys_kept(state.as_ref(), clients);
         let kept = state.map(|state| kept(state, &key, clients)).unzip();
         let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
@@ -119,11 +118,7 @@ impl Gateway {
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
-        let resource_server = ResourceServer::new(fetch);
-        let resource_server = Arc::new(match keys_kept {
-            Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
-            None => resource_server,
-        });
+        let resource_server = Arc::new(resource_server(fetch, keys_kept));
         let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
             tokens: Arc::new(Tokens::default()),
@@ -310,6 +305,22 @@ impl Gateway {
         self.sessions.stop();
         drop(self);
         drop(second);
+    }
+}
+
+/// Where the keys of issuers are kept, if they are.
+type KeysKept = Option<(Arc<StateDir>, Writer)>;
+
+fn keys_kept(state: Option<&State>, clients: Clients) -> KeysKept {
+    let state = state.filter(|_| clients != Clients::OneOfFewLines);
+    state.map(|it| (it.directory.clone(), it.writer.clone()))
+}
+
+fn resource_server(fetch: Arc<dyn Fetch>, keys_kept: KeysKept) -> ResourceServer {
+    let resource_server = ResourceServer::new(fetch);
+    match keys_kept {
+        Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
+        None => resource_server,
     }
 }
 

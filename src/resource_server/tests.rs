@@ -681,6 +681,5 @@ fn a_remembered_token_costs_a_few_microseconds() {
         }
     }
     let each = began.elapsed() / (rounds * 1000);
-    // Seen with `--nocapture`.
-    log::info!("{each:?} for a token of {} bytes", tokens[0].len());
+    println!("{each:?} for a token of {} bytes", tokens[0].len());
 }

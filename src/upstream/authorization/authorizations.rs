@@ -111,7 +111,7 @@ impl Authorizations {
         };
         let (names, timeout) = (self.names.clone(), KEYS_FETCH_TIMEOUT);
         let factory = AgentFactory::new(&target, names, &self.tls, timeout)?;
-        Ok(Arc::new(Fetcher::new(factory, self.running.clone())))
+        Ok(Arc::new(Fetcher::new(factory, self.shared.running.clone())))
     }
 
     /// Finishes a sign-in with the query of the request to the callback (without its `?`): checks

@@ -238,14 +238,16 @@ mod tests {
         );
         let name = FileName::of_registrations(&ServerName::parse("s").unwrap());
         let held = one.lock(&name).unwrap();
-        let waiting = std::thread::spawn(move || {
+        let (tell, told) = crossbeam_channel::bounded(1);
+        let waiting = crate::thread::spawn("waiting", move || {
             let began = Instant::now();
             drop(two.lock(&name).unwrap());
-            began.elapsed()
+            tell.send(began.elapsed()).unwrap();
         });
         std::thread::sleep(std::time::Duration::from_millis(150));
         drop(held);
-        assert!(waiting.join().unwrap() >= std::time::Duration::from_millis(100));
+        assert!(told.recv().unwrap() >= std::time::Duration::from_millis(100));
+        drop(waiting.unwrap());
         std::fs::remove_dir_all(path).unwrap();
     }
 }
