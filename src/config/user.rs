@@ -2,20 +2,20 @@
 
 use std::sync::Arc;
 
-use super::{Secret, Target, UpstreamConfig, syntax};
-use crate::protocol::credentials::{PerUser, UserCredentials, UserText, names_user};
+use super::{Credentials, Secret, Target, UpstreamConfig, syntax};
+use crate::protocol::credentials::{Named, PerUser, UserCredentials, UserText, names_user};
 
 /// The servers of a configuration that may be reached with users' own credentials.
 pub fn per_user(configs: &[Arc<UpstreamConfig>]) -> PerUser {
     let mut per_user = PerUser::default();
     for config in configs {
         per_user.forwarding.push((config.name.clone(), config.forward_headers().to_vec()));
-        if config.is_per_user() {
-            per_user.naming.push(config.name.clone());
-        }
+        let mut named = Named::default();
         for (_, value) in config.values_of_user() {
-            let text = UserText::parse(value.expose());
-            per_user.claims.extend(text.claims().map(str::to_owned));
+            UserText::parse(value.expose()).add_to(&mut named);
+        }
+        if config.is_per_user() {
+            per_user.naming.push((config.name.clone(), Arc::new(named)));
         }
     }
     per_user
@@ -24,7 +24,7 @@ pub fn per_user(configs: &[Arc<UpstreamConfig>]) -> PerUser {
 impl UpstreamConfig {
     /// True if the server can be reached only for a user: nobody connects to it before one calls.
     pub fn is_per_user(&self) -> bool {
-        self.values_of_user().next().is_some()
+        self.credentials == Credentials::PerUser || self.values_of_user().next().is_some()
     }
 
     /// The headers and variables whose values name the user.
@@ -61,6 +61,10 @@ impl UpstreamConfig {
     /// What is not known of the user, or cannot be sent; the text holds no secret.
     pub fn for_user(&self, user: &UserCredentials) -> Result<UpstreamConfig, String> {
         let mut config = self.clone();
+        // Nothing but such a header makes the credentials the user's own.
+        let is_only_forwarded = self.credentials == Credentials::PerUser
+            && self.oauth().is_none()
+            && self.values_of_user().next().is_none();
         let text_of = |name: &str, value: &Secret| -> Result<Secret, String> {
             if !names_user(value.expose()) {
                 return Ok(value.clone());
@@ -71,6 +75,15 @@ impl UpstreamConfig {
         match &mut config.target {
             Target::Http(target) => {
                 let given: Vec<_> = user.headers_for(&self.name).collect();
+                if given.is_empty() && is_only_forwarded {
+                    let header = target.forward_headers.first().map(|it| it.to_lowercase());
+                    let header = header.unwrap_or_default();
+                    return Err(format!(
+                        "each user brings its own credentials, and the caller gives no header \
+                         x-mcp-{}-{header}",
+                        self.name.as_str().to_lowercase()
+                    ));
+                }
                 let is_given =
                     |name: &str| given.iter().any(|it| it.name.eq_ignore_ascii_case(name));
                 target.headers.retain(|(name, _)| !is_given(name));

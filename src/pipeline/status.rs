@@ -113,6 +113,7 @@ impl Pipeline {
             match upstream.state() {
                 State::Ready => users.ready += 1,
                 State::Starting { .. } => users.starting += 1,
+                State::NeedsSignIn => users.needing_sign_in += 1,
                 State::BackingOff { .. } | State::Down { .. } => {
                     let failure = upstream.failure_of_user();
                     let name = upstream.name_of_user();
@@ -165,6 +166,8 @@ pub struct Users {
     pub ready: usize,
     /// Those for which first contact is being made.
     pub starting: usize,
+    /// Those who have not signed in there.
+    pub needing_sign_in: usize,
     /// The failures of the others: the name of the user's key, where it has one, and the failure.
     pub failing: Vec<(Option<Arc<str>>, FailureReport)>,
 }

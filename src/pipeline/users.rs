@@ -8,7 +8,8 @@ use crate::access::policy::Scope;
 use crate::catalogue::Health;
 use crate::error::{CallError, Stage};
 use crate::limits::VIEW_TIMEOUT;
-use crate::protocol::credentials::{CredentialsId, PerUser, UserCredentials};
+use crate::protocol::credentials::{PerUser, UserCredentials};
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::session::Session;
@@ -93,6 +94,10 @@ impl Pipeline {
             Ok(upstream) => upstream,
             Err(error) => return Some(error),
         };
+        if upstream.state() == State::NeedsSignIn {
+            // The caller is asked to sign in.
+            return None;
+        }
         let failure = upstream.failure_of_user()?;
         let (stage, message, refusal) = (failure.stage, failure.message, failure.refusal);
         Some(CallError::UpstreamFailed { server: server.clone(), stage, message, refusal })
@@ -113,7 +118,10 @@ impl Pipeline {
                 starting: Some(taken),
                 may_have_run: false,
             }),
-            State::Ready | State::BackingOff { .. } | State::Down { .. } => None,
+            State::Ready
+            | State::NeedsSignIn
+            | State::BackingOff { .. }
+            | State::Down { .. } => None,
         }
     }
 
@@ -198,7 +206,10 @@ impl Pipeline {
                 upstream.list_again();
                 OfUser::Coming(upstream)
             }
-            State::Ready | State::BackingOff { .. } | State::Down { .. } => {
+            State::Ready
+            | State::NeedsSignIn
+            | State::BackingOff { .. }
+            | State::Down { .. } => {
                 upstream.missed_lists();
                 OfUser::Missing
             }

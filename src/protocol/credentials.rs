@@ -7,19 +7,8 @@ use std::sync::{Arc, OnceLock};
 use ring::digest;
 
 use super::call::PrincipalId;
+use super::credentials_id::CredentialsId;
 use super::server_name::ServerName;
-
-/// A digest of one principal's credentials for one server. Sessions, connections, lists and
-/// children that were made with credentials are kept under it, so that nobody else uses them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CredentialsId([u8; 16]);
-
-impl CredentialsId {
-    /// The bytes of the digest.
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
 
 /// A header that a client gives for one server: the name in lower case, and the value, which is a
 /// secret.
@@ -44,9 +33,27 @@ pub struct UserCredentials {
     pub claims: Option<Arc<BTreeMap<String, String>>>,
     /// The headers for servers, in order.
     pub headers: Vec<ForwardedHeader>,
-    /// The servers that are reached with these credentials, as far as is known, each with their
-    /// digest there once it was needed.
-    pub own: Vec<(ServerName, OnceLock<CredentialsId>)>,
+    /// The servers that are reached with these credentials, as far as is known.
+    pub own: Vec<OwnServer>,
+}
+
+/// A server that is reached with a user's own credentials.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnServer {
+    server: ServerName,
+    named: Arc<Named>,
+    /// The digest of the credentials there, once it was needed.
+    id: OnceLock<CredentialsId>,
+}
+
+/// The parts of a user that the configuration of one server names. Other parts do not count there:
+/// a token that is renewed would begin everything anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// True if the user's name is one of them.
+    pub name: bool,
+    /// The claims.
+    pub claims: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for UserCredentials {
@@ -71,22 +78,22 @@ impl UserCredentials {
 
     /// The servers that are reached with these credentials.
     pub fn own_servers(&self) -> impl Iterator<Item = &ServerName> {
-        self.own.iter().map(|(server, _)| server)
+        self.own.iter().map(|own| &own.server)
     }
 
     /// The digest of these credentials at a server that is reached with them; none at another one.
     pub fn own_id(&self, server: &ServerName) -> Option<CredentialsId> {
-        let (_, id) = self.own.iter().find(|(own, _)| own == server)?;
-        Some(*id.get_or_init(|| self.digest(server)))
+        let own = self.own.iter().find(|own| own.server == *server)?;
+        Some(*own.id.get_or_init(|| self.digest(server, &own.named)))
     }
 
     /// The digest under which everything is kept that is made with these credentials at that
     /// server.
     pub fn id(&self, server: &ServerName) -> CredentialsId {
-        self.own_id(server).unwrap_or_else(|| self.digest(server))
+        self.own_id(server).unwrap_or_else(|| self.digest(server, &Named::default()))
     }
 
-    fn digest(&self, server: &ServerName) -> CredentialsId {
+    fn digest(&self, server: &ServerName, named: &Named) -> CredentialsId {
         let mut context = digest::Context::new(&digest::SHA256);
         let mut add = |text: &str| {
             // With its length, so that no text can stand for two others.
@@ -110,13 +117,15 @@ impl UserCredentials {
             }
             Some(PrincipalId::Credentials(id)) => {
                 add("credentials");
-                add(&u128::from_be_bytes(id.0).to_string());
+                add(&u128::from_be_bytes(*id.as_bytes()).to_string());
             }
         }
-        add(self.name.as_deref().unwrap_or_default());
+        add(self.name.as_deref().filter(|_| named.name).unwrap_or_default());
         for (name, value) in self.claims.iter().flat_map(|claims| claims.iter()) {
-            add(name);
-            add(value);
+            if named.claims.contains(name) {
+                add(name);
+                add(value);
+            }
         }
         for header in self.headers_for(server) {
             add(&header.name);
@@ -125,7 +134,7 @@ impl UserCredentials {
         let mut id = [0; 16];
         // Half of the digest distinguishes credentials as surely.
         id.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-        CredentialsId(id)
+        CredentialsId::new(id)
     }
 }
 
@@ -135,11 +144,9 @@ pub struct PerUser {
     /// All servers, each with the names of the headers that clients may give for it. Those
     /// without any are here too, since the longest NAME owns a header.
     pub forwarding: Vec<(ServerName, Vec<String>)>,
-    /// The servers whose configuration names the user.
-    pub naming: Vec<ServerName>,
-    /// The claims that the configuration names. Others do not count: a token that is renewed
-    /// would begin everything anew.
-    pub claims: BTreeSet<String>,
+    /// The servers that can be reached only for a user, each with the parts of the user that its
+    /// configuration names.
+    pub naming: Vec<(ServerName, Arc<Named>)>,
 }
 
 impl PerUser {
@@ -149,10 +156,11 @@ impl PerUser {
     }
 
     /// The credentials of the request of a user that has these header fields; none where no
-    /// server would be reached with them.
+    /// server would be reached with them. `claims` gives the user's, where any is named.
     pub fn credentials<'a>(
         &self,
         user: UserCredentials,
+        claims: impl FnOnce() -> Option<BTreeMap<String, String>>,
         fields: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Option<UserCredentials> {
         let configured =
@@ -164,20 +172,29 @@ impl PerUser {
                 headers.push(ForwardedHeader { server, name, value });
             }
         }
-        let mut own = self.naming.clone();
+        let of = |server: &ServerName, named: &Arc<Named>| OwnServer {
+            server: server.clone(),
+            named: named.clone(),
+            id: OnceLock::new(),
+        };
+        let mut own: Vec<OwnServer> =
+            self.naming.iter().map(|(server, named)| of(server, named)).collect();
         for header in &headers {
-            if !own.contains(&header.server) {
-                own.push(header.server.clone());
+            if !own.iter().any(|own| own.server == header.server) {
+                own.push(of(&header.server, &Arc::default()));
             }
         }
         if own.is_empty() {
             return None;
         }
-        let claims = user.claims.as_ref().filter(|_| !self.claims.is_empty()).map(|claims| {
-            let named = claims.iter().filter(|(name, _)| self.claims.contains(*name));
-            Arc::new(named.map(|(name, value)| (name.clone(), value.clone())).collect())
+        let names_any = self.naming.iter().any(|(_, named)| !named.claims.is_empty());
+        let is_named =
+            |name: &String| self.naming.iter().any(|(_, it)| it.claims.contains(name));
+        let claims = if names_any { claims() } else { None };
+        let claims = claims.map(|mut claims| {
+            claims.retain(|name, _| is_named(name));
+            Arc::new(claims)
         });
-        let own = own.into_iter().map(|server| (server, OnceLock::new())).collect();
         Some(UserCredentials { claims, headers, own, ..user })
     }
 }
@@ -242,12 +259,15 @@ impl UserText {
         UserText(parts.collect())
     }
 
-    /// The claims that the text names.
-    pub fn claims(&self) -> impl Iterator<Item = &str> {
-        self.0.iter().filter_map(|part| match part {
-            Part::Claim(claim) => Some(claim.as_str()),
-            Part::Text(_) | Part::Name => None,
-        })
+    /// Adds the parts of a user that the text names.
+    pub fn add_to(&self, named: &mut Named) {
+        for part in &self.0 {
+            match part {
+                Part::Text(_) => (),
+                Part::Name => named.name = true,
+                Part::Claim(claim) => drop(named.claims.insert(claim.clone())),
+            }
+        }
     }
 
     /// The text for one user.
@@ -381,17 +401,20 @@ mod tests {
         let claims = |exp: &str, tenant: &str| {
             let all = [("exp", exp), ("tenant", tenant)];
             let all = all.map(|(name, value)| (name.to_owned(), value.to_owned()));
-            Some(Arc::new(BTreeMap::from(all)))
+            BTreeMap::from(all)
         };
         let (a, b, c) = (name("a"), name("b"), name("c"));
         let per_user = PerUser {
             forwarding: vec![(a.clone(), vec!["x-key".into()]), (b.clone(), Vec::new())],
-            naming: vec![c.clone()],
-            claims: ["tenant".to_owned()].into(),
+            naming: vec![(
+                c.clone(),
+                Arc::new(Named { name: false, claims: ["tenant".to_owned()].into() }),
+            )],
         };
         let of = |exp: &str, tenant: &str, fields: &[(&'static str, &'static str)]| {
-            let user = UserCredentials { claims: claims(exp, tenant), ..Default::default() };
-            per_user.credentials(user, fields.iter().copied()).unwrap()
+            let claims = || Some(claims(exp, tenant));
+            let user = UserCredentials::default();
+            per_user.credentials(user, claims, fields.iter().copied()).unwrap()
         };
         let one = of("1", "t", &[]);
         assert_eq!(one.own_servers().collect::<Vec<_>>(), [&c]);
@@ -403,10 +426,14 @@ mod tests {
         assert_eq!(given.headers.len(), 1);
         assert_eq!(given.headers[0].value, "k");
         assert_eq!(given.own_id(&c), one.own_id(&c));
+        let renamed = UserCredentials { name: Some("n".into()), ..Default::default() };
+        let renamed = per_user.credentials(renamed, || None, []).unwrap();
+        let nameless = per_user.credentials(UserCredentials::default(), || None, []).unwrap();
+        assert_eq!(renamed.id(&c), nameless.id(&c), "a name that no server names");
         // Where no server names the user, a request without such headers has nothing of a user.
         let forwards = PerUser { naming: Vec::new(), ..per_user };
         assert!(!forwards.is_none());
-        assert!(forwards.credentials(one, [("x-mcp-b-x-key", "no")]).is_none());
+        assert!(forwards.credentials(one, || None, [("x-mcp-b-x-key", "no")]).is_none());
         assert!(PerUser { forwarding: vec![(b, Vec::new())], ..PerUser::default() }.is_none());
     }
 

@@ -4,7 +4,8 @@
 use std::sync::Arc;
 
 use super::{Session, Sessions};
-use crate::protocol::credentials::{CredentialsId, UserCredentials};
+use crate::protocol::credentials::UserCredentials;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::server_name::ServerName;
 
 impl Session {

@@ -5,92 +5,23 @@
 
 use std::collections::HashMap;
 use std::sync::Arc;
-use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::config::UpstreamConfig;
 use crate::error::CallError;
-use crate::fair_shares::Shares;
+use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::USER_UPSTREAMS_MAX;
 use crate::protocol::call::{Kind, Notice, PrincipalId};
-use crate::protocol::credentials::{CredentialsId, UserCredentials};
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::question::Question;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::subscriber::Subscriber;
-use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::sync::Mutex;
 use crate::thread::Joined;
 
-use super::session::context::{Mailbox, SessionContext};
-use super::supervisor::view_readings::ViewReadings;
-use super::{Event, FailureReport, Report, ServerEvents, State, Upstream, Wire};
-
-/// The user for whom an upstream was made.
-pub(crate) struct User {
-    pub(crate) id: CredentialsId,
-    pub(super) credentials: Arc<UserCredentials>,
-    /// The principal in whose share the upstream counts.
-    pub(super) charged: Option<PrincipalId>,
-    /// The configuration under which the catalogue knows the server.
-    registered: Arc<UpstreamConfig>,
-    used: Arc<LastUse>,
-    /// True if lists were reported since they were wanted last.
-    is_listed: AtomicBool,
-    /// True if clients were served before the lists were known, and are to be notified of them.
-    is_missed: AtomicBool,
-    /// The last failure, while the server cannot be used.
-    failure: Mutex<Option<FailureReport>>,
-}
-
-impl User {
-    pub(crate) fn new(
-        credentials: Arc<UserCredentials>,
-        charged: Option<PrincipalId>,
-        registered: Arc<UpstreamConfig>,
-    ) -> User {
-        let id = credentials.id(&registered.name);
-        let used = Arc::new(LastUse::new(Instant::now()));
-        let (is_listed, is_missed) = (AtomicBool::new(false), AtomicBool::new(false));
-        let failure = Mutex::new(None);
-        User { id, credentials, charged, registered, used, is_listed, is_missed, failure }
-    }
-
-    /// What the user's supervisor has found, as the catalogue takes it: lists are a view of the
-    /// server. None where the catalogue needs nothing of it.
-    pub(crate) fn report(&self, event: Event, mailbox: &Arc<Mailbox>) -> Option<Report> {
-        let event = match event {
-            Event::Lists { lists, freshness, read_at, left_out, .. } => {
-                // The bound on what is read at once is the one on users' upstreams.
-                self.is_listed.store(true, Ordering::Relaxed);
-                *self.failure.lock() = None;
-                let reading = ViewReadings::default().begin(self.charged.as_ref(), mailbox)?;
-                let is_missed = self.is_missed.swap(false, Ordering::Relaxed);
-                Event::View {
-                    id: ViewId::of_user(self.id),
-                    used: self.used.clone(),
-                    lists,
-                    freshness,
-                    read_at,
-                    left_out,
-                    untold: Untold { is_missed, announced: Vec::new() },
-                    reading,
-                }
-            }
-            // Requests that wait for the lists look again.
-            Event::Failed { failure, .. } => {
-                *self.failure.lock() = Some(failure);
-                Event::ViewFailed
-            }
-            Event::Ready { .. } => {
-                *self.failure.lock() = None;
-                return None;
-            }
-            Event::View { .. } | Event::ViewFailed | Event::NoView { .. } => return None,
-        };
-        Some(Report { config: self.registered.clone(), event })
-    }
-}
+use super::session::user::User;
+use super::{FailureReport, ServerEvents, State, Upstream, Wire};
 
 /// One user's upstream, and its supervisor.
 pub(super) struct UserUpstream {
@@ -141,7 +72,7 @@ impl All {
         let entry = self.entries.get_mut(key)?;
         let user = entry.user().filter(|it| Arc::ptr_eq(&it.registered, registered))?;
         let now = Instant::now();
-        user.used.note(now);
+        user.note_use(now);
         entry.used = now;
         Some(entry.upstream.clone())
     }
@@ -161,8 +92,7 @@ impl All {
         keys.iter().filter_map(|key| self.remove(key)).collect()
     }
 
-    /// Takes a place in the share of `charged`. At the bound, the upstream that was idle for
-    /// longest makes room: one of the same principal where that has any.
+    /// Takes a place in the share of `charged`. At the bound, one that is idle makes room.
     ///
     /// # Errors
     /// None that is idle may make room.
@@ -171,18 +101,12 @@ impl All {
         charged: Option<&PrincipalId>,
         removed: &mut Vec<UserUpstream>,
     ) -> Result<(), CallError> {
-        if self.shares.take_of(charged, 1).is_ok() {
-            return Ok(());
-        }
-        let is_its = |entry: &UserUpstream| entry.charged() == charged;
-        let has_own = self.entries.values().any(|it| is_its(it) && it.is_idle());
-        let idle = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.is_idle() && (!has_own || is_its(entry)))
-            .min_by_key(|(_, entry)| entry.used)
-            .map(|(key, _)| key.clone());
-        removed.extend(idle.and_then(|key| self.remove(&key)));
+        let Err(why) = self.shares.take_of(charged, 1) else { return Ok(()) };
+        let idle = self.entries.iter().filter(|(_, entry)| entry.is_idle());
+        let idle =
+            idle.map(|(key, entry)| Idle { key, charged: entry.charged(), used: entry.used });
+        let victim = victim(idle, charged, why).cloned();
+        removed.extend(victim.and_then(|key| self.remove(&key)));
         self.shares.take_of(charged, 1).map_err(|_| CallError::Overloaded {
             what: format!(
                 "{USER_UPSTREAMS_MAX} sets of users' own credentials are in use at once, or your \
@@ -190,6 +114,29 @@ impl All {
             ),
         })
     }
+}
+
+/// An upstream that nobody uses at present.
+struct Idle<'a, K> {
+    key: K,
+    charged: Option<&'a PrincipalId>,
+    used: Instant,
+}
+
+/// The one that makes room for another one of the principal `charged`: of those of that principal
+/// the one that was idle for longest. Where it has none, and its share is not what is full, of all.
+fn victim<'a, K: Copy>(
+    idle: impl Iterator<Item = Idle<'a, K>>,
+    charged: Option<&PrincipalId>,
+    why: NotTaken,
+) -> Option<K> {
+    let (own, others): (Vec<_>, Vec<_>) = idle.partition(|it| it.charged == charged);
+    let oldest = |of: Vec<Idle<'a, K>>| of.into_iter().min_by_key(|it| it.used);
+    let victim = oldest(own).or_else(|| match why {
+        NotTaken::Full => oldest(others),
+        NotTaken::ShareHeld => None,
+    });
+    victim.map(|it| it.key)
 }
 
 /// What came of a wish for a user's upstream.
@@ -366,7 +313,7 @@ impl Upstream {
     /// being read.
     pub fn list_again(&self) {
         let Some(user) = &self.context.user else { return };
-        if user.is_listed.swap(false, Ordering::Relaxed) {
+        if user.wants_lists_again() {
             // As if it had said so: then it is not asked again and again.
             Kind::ALL.into_iter().for_each(|kind| self.context.mailbox.list_changed(kind));
         }
@@ -374,7 +321,7 @@ impl Upstream {
 
     /// The failure that keeps a user from the server at present, where it is that user's own.
     pub fn failure_of_user(&self) -> Option<FailureReport> {
-        self.context.user.as_ref()?.failure.lock().clone()
+        self.context.user.as_ref()?.failure()
     }
 
     /// The name of the user whose own it is, if it has one.
@@ -412,24 +359,50 @@ impl Upstream {
 
     /// True if clients were served without the lists of a user, which have not come since.
     pub fn has_missed_lists(&self) -> bool {
-        self.context.user.as_ref().is_some_and(|it| it.is_missed.load(Ordering::Relaxed))
+        self.context.user.as_ref().is_some_and(|it| it.is_missed())
     }
 
     /// Notes that clients were served without the lists of a user: they are notified of them
     /// once these are known.
     pub fn missed_lists(&self) {
         if let Some(user) = &self.context.user {
-            user.is_missed.store(true, Ordering::Relaxed);
+            user.missed();
         }
     }
 }
 
-impl SessionContext {
-    /// A report of what this session's supervisor has found.
-    pub(crate) fn reported(&self, event: Event) -> Option<Report> {
-        match &self.user {
-            Some(user) => user.report(event, &self.mailbox),
-            None => Some(Report { config: self.config.clone(), event }),
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_that_is_idle_makes_room_and_never_because_of_another_s_full_share() {
+        let (alice, bob) = (PrincipalId::Key("alice".into()), PrincipalId::Key("bob".into()));
+        let now = Instant::now();
+        let victim_of = |all: Vec<(&'static str, Option<&'static str>, u64)>, who, why| {
+            let all = all.into_iter().map(|(key, charged, used)| Idle {
+                key,
+                charged: match charged {
+                    Some("alice") => Some(&alice),
+                    Some(_) => Some(&bob),
+                    None => None,
+                },
+                used: now + Duration::from_secs(used),
+            });
+            victim(all, who, why)
+        };
+        let all =
+            vec![("b", Some("bob"), 1), ("a2", Some("alice"), 3), ("a1", Some("alice"), 2)];
+        for why in [NotTaken::Full, NotTaken::ShareHeld] {
+            assert_eq!(victim_of(all.clone(), Some(&alice), why), Some("a1"));
+            assert_eq!(victim_of(all.clone(), Some(&bob), why), Some("b"));
         }
+        let others = vec![("a2", Some("alice"), 3), ("a1", Some("alice"), 2)];
+        assert_eq!(victim_of(others.clone(), Some(&bob), NotTaken::Full), Some("a1"));
+        assert_eq!(victim_of(others.clone(), None, NotTaken::Full), Some("a1"));
+        assert_eq!(victim_of(others, Some(&bob), NotTaken::ShareHeld), None);
+        assert_eq!(victim_of(Vec::new(), Some(&bob), NotTaken::Full), None);
     }
 }

@@ -13,12 +13,13 @@ use crate::cli::complain;
 use crate::config::{Config, Target, UpstreamConfig};
 use crate::limits::{CHECK_REPORTS_MAX, CHECK_SLOW_AFTER};
 use crate::protocol::call::{Kind, Notice};
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::listed_item::ReadItem;
 use crate::protocol::question::Question;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::thread::watch_signals;
+use crate::upstream::authorization::{Authorizations, Setup};
 use crate::upstream::{Event, FailureReport, Report, ServerEvents, Upstream, Upstreams, Wire};
 
 /// The time between two pictures of the spinner.
@@ -56,6 +57,9 @@ pub(super) struct Finding {
     pub(super) failure: Option<FailureReport>,
     /// The last lines of a child's standard error.
     pub(super) stderr: Vec<String>,
+    /// True if nobody was contacted, because only users reach the server, with credentials of
+    /// their own.
+    pub(super) is_for_users: bool,
 }
 
 impl Finding {
@@ -126,9 +130,16 @@ pub(super) fn all(
         reports,
         Arc::new(Nobody),
         BTreeMap::new(),
+        Authorizations::start(Setup::of(config, None, None))?,
     )?;
     let mut waiting = Waiting::new(config, began);
     let mut findings = Vec::new();
+    for config in config.upstreams.iter().filter(|it| it.is_per_user()) {
+        let Some(upstream) = upstreams.get(&config.name) else { continue };
+        let finding = finding(config.clone(), &upstream, 0);
+        found(&finding);
+        findings.push(finding);
+    }
     while !waiting.names.is_empty() {
         select! {
             recv(news) -> report => {
@@ -171,9 +182,10 @@ impl Waiting {
     fn new(config: &Config, began: Instant) -> Waiting {
         let is_child = |it: &&Arc<UpstreamConfig>| matches!(it.target, Target::Stdio(_));
         let children = config.upstreams.iter().filter(is_child);
+        let contacted = config.upstreams.iter().filter(|it| !it.is_per_user());
         Waiting {
             began,
-            names: config.upstreams.iter().map(|it| it.name.clone()).collect(),
+            names: contacted.map(|it| it.name.clone()).collect(),
             contact: BTreeMap::new(),
             is_terminal: io::stderr().is_terminal(),
             picture: 0,
@@ -289,5 +301,6 @@ fn finding(config: Arc<UpstreamConfig>, upstream: &Upstream, n_left_out: usize) 
         n_left_out,
         failure: None,
         stderr: status.stderr,
+        is_for_users: upstream.config().is_per_user(),
     }
 }

@@ -40,6 +40,9 @@ const REQUESTS_TOLD_MAX: usize = 256;
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
     let methods = endpoint.methods().join(", ");
     let mut headers = vec![("Allow", methods.as_str())];
+    if matches!(endpoint, Endpoint::ResourceMetadata(_)) {
+        headers.push(("Access-Control-Allow-Origin", "*"));
+    }
     if head.headers.get("origin").is_some() {
         headers.push(("Access-Control-Allow-Methods", &methods));
         let wanted = head.headers.get("access-control-request-headers").unwrap_or("*");
@@ -185,7 +188,7 @@ pub(super) fn limits_in_use(
 /// True if the client has a key, by which its rights are known. Without one, a client that is no
 /// admin may be anybody.
 fn admitted_by_key(scope: &Scope) -> bool {
-    scope.principal.name.is_some()
+    scope.principal.id.is_some()
 }
 
 /// The members of a server's status for clients that may use it: its description and present
@@ -297,6 +300,7 @@ fn server(status: &ServerStatus) -> Value {
         State::Starting { .. } => ("starting", None),
         State::Ready => ("ready", None),
         State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
+        State::NeedsSignIn => ("needs_sign_in", None),
         State::Down { next_try } => ("down", Some(ms(next_try))),
     };
     let era = upstream.revision.map(|revision| revision.era().as_str());
@@ -354,6 +358,7 @@ fn users(users: &Users) -> Value {
         "count": users.count,
         "ready": users.ready,
         "starting": users.starting,
+        "needs_sign_in": users.needing_sign_in,
         "failing": users.failing.len(),
         "failures": failing,
     })

@@ -137,9 +137,10 @@ impl LineClient {
         let (principal, admission) =
             (self.front.operator.clone(), self.front.admission().generation);
         let per_user = self.front.pipeline.per_user();
-        let user = per_user.and_then(|it| it.credentials(principal.user(), []));
+        let user = per_user.and_then(|it| it.credentials(principal.user(), || None, []));
         let user = user.map(Arc::new);
-        Scope { principal, only: None, narrowed: None, admission, charged: None, user }
+        let (only, narrowed, charged, lease) = (None, None, None, None);
+        Scope { principal, only, narrowed, admission, charged, lease, user }
     }
 
     /// Answers a line that cannot be read with an error.

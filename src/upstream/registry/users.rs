@@ -13,10 +13,12 @@ use crate::config::UpstreamConfig;
 use crate::error::CallError;
 use crate::limits::USER_UPSTREAMS_SWEEP;
 use crate::protocol::call::PrincipalId;
-use crate::protocol::credentials::{CredentialsId, PerUser, UserCredentials};
+use crate::protocol::credentials::{PerUser, UserCredentials};
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::server_name::ServerName;
 use crate::thread::{Joined, spawn};
-use crate::upstream::users::{Found, User};
+use crate::upstream::session::user::User;
+use crate::upstream::users::Found;
 use crate::upstream::{Report, Upstream};
 
 impl Upstreams {
