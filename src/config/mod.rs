@@ -386,7 +386,7 @@ impl UpstreamConfig {
     /// How the gateway signs in to the server, where the server wants that.
     pub fn oauth(&self) -> Option<&OAuthClientConfig> {
         match &self.target {
-            Target::Http(target) => target.oauth.as_ref(),
+            Target::Http(target) => target.oauth.as_deref(),
             Target::Stdio(_) => None,
         }
     }
@@ -500,7 +500,7 @@ pub struct HttpTarget {
     /// A file with further trusted certificates.
     pub ca_file: Option<PathBuf>,
     /// How access tokens for it are had, if it wants some.
-    pub oauth: Option<OAuthClientConfig>,
+    pub oauth: Option<Box<OAuthClientConfig>>,
 }
 
 /// A server that is started as a child process, never through a shell.

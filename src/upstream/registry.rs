@@ -538,9 +538,8 @@ impl Shared {
             hurry,
             server_events,
             desired.clone(),
-            authorization,
         )?;
-        let context = context.with_user(user);
+        let context = context.with_user(user).with_authorization(authorization);
         context.views.begin(reports);
         let context = Arc::new(context);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));

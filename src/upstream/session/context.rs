@@ -96,7 +96,6 @@ impl SessionContext {
         hurry: Arc<AtomicBool>,
         server_events: Arc<dyn ServerEvents>,
         desired: Arc<DesiredSubscriptions>,
-        authorization: Option<Arc<ServerAuthorization>>,
     ) -> std::io::Result<SessionContext> {
         let (mailbox, views) = (Arc::new(Mailbox::new()?), Arc::new(Views::new(limits.views)));
         let secrets = Secrets::new(&config.secrets()).with_guesses(&config.guessed_secrets());
@@ -107,7 +106,7 @@ impl SessionContext {
             secrets,
             redirected: Arc::new(redirected),
             dropped: Arc::default(),
-            authorization,
+            authorization: None,
             limits,
             buffered,
             index,
@@ -128,6 +127,14 @@ impl SessionContext {
     /// The same for an upstream that is one user's own.
     pub(crate) fn with_user(self, user: Option<Arc<User>>) -> SessionContext {
         SessionContext { user, ..self }
+    }
+
+    /// The same, for requests that carry these credentials.
+    pub(crate) fn with_authorization(
+        self,
+        authorization: Option<Arc<ServerAuthorization>>,
+    ) -> SessionContext {
+        SessionContext { authorization, ..self }
     }
 
     /// That of a client's own session to the same upstream.
