@@ -32,6 +32,9 @@ from functools import partial
 from typing import Callable
 
 import everything
+import identity_clients
+import identity_own
+import identity_sign_in
 import inspector
 import litellm_dialect
 import matrix
@@ -251,6 +254,14 @@ def all_parts(results: Results, binary: str | None, folder: pathlib.Path) -> dic
     if matrix.IDENTITY or not binary:
         of_auth = partial(auth_scenarios, results, binary)
         parts |= {f"auth {r}": partial(of_auth, r, folder / f"auth-{r}") for r in matrix.AUTH_SCENARIOS}
+    if matrix.IDENTITY and binary:
+        parts |= {
+            "identity sign-in": partial(identity_sign_in.all_ways, results, binary, folder / "identity-sign-in"),
+            "identity clients": partial(identity_clients.all_clients, results, binary, folder / "identity-clients"),
+            "identity own": partial(identity_own.two_users, results, binary, folder / "identity-own"),
+        }
+    if not binary:
+        parts["identity direct"] = partial(identity_clients.direct, results, folder / "identity-direct")
     if binary:
         parts |= scripts.all_scripts(results, binary, folder)
         parts |= {

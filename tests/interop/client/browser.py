@@ -1,13 +1,15 @@
 #!/usr/bin/env python3
 """Stands in for a user and their browser: browser.py URL, as $BROWSER or by itself.
 
-It follows redirects, keeps cookies, types $RIG_USER into a page that asks for a name, and ends at the address that the
+It follows redirects, keeps cookies, types $RIG_USER into a page that asks for a name ($RIG_KEY where
+the field is a secret one), and ends at the address that the
 sign-in comes back to. That address is fetched from behind, as a program may listen for it only when its browser has
 returned; with RIG_BROWSER=print it is printed instead, and with RIG_BROWSER=nothing the page stays as it is, unanswered.
 $RIG_BROWSER_AT='https://name=http://127.0.0.1:PORT' is where an address of that name is, and $RIG_BROWSER_LOG gets a line
 for each step.
 """
 
+import html
 import http.client
 import os
 import re
@@ -63,14 +65,29 @@ def walk(page: Page, url: str, user: str) -> str:
             return url
         status, to, text = page.get(url)
         say(f"{status} {url}")
-        if form := re.search(r'<form method="post" action="([^"]+)"', text):
-            status, to, text = page.get(urllib.parse.urljoin(url, form[1]), {"login": user})
-            say(f"{status} signed in as {user}")
+        if form := re.search(r"<form\b[^>]*>.*?</form>", text, re.S):
+            action = re.search(r'action="([^"]*)"', form[0])
+            to_form = urllib.parse.urljoin(url, html.unescape(action[1]) if action else "")
+            status, to, text = page.get(to_form, filled(form[0], user))
+            say(f"{status} filled in at {to_form}")
+            url = to_form
         if to is None:
             say(f"nowhere: {text[:500]}")
             sys.exit(f"{url}: {status} {text[:500]}")
         url = to
     sys.exit(f"{url}: more than {MOST_STEPS} steps")
+
+
+def filled(form: str, user: str) -> dict[str, str]:
+    """The fields of a form: hidden ones as they are, a key in one that is secret, and the user's name elsewhere."""
+    fields = {}
+    for field in re.findall(r"<input\b[^>]*>", form):
+        attributes = {name: html.unescape(value) for name, value in re.findall(r'([a-z-]+)="([^"]*)"', field)}
+        kind = attributes.get("type", "text")
+        usual = {"hidden": attributes.get("value", ""), "password": os.environ.get("RIG_KEY", "")}
+        if "name" in attributes:
+            fields[attributes["name"]] = usual.get(kind, user)
+    return fields
 
 
 def come_back(page: Page, url: str) -> None:

@@ -1,7 +1,7 @@
 #!/usr/bin/env node
 // A user of the TypeScript SDK 2.x who signs in with the SDK's own OAuth and calls a tool:
 //
-//   oauth_user.mjs URL TOOL [--era auto|legacy] [--transport http|sse] [--dpop] [--known]
+//   oauth_user.mjs URL TOOL [--era auto|legacy] [--transport http|sse] [--dpop] [--known] [--show-token]
 //
 // With --known it is the client `known` of the authorization server, else it registers itself, and then with the scopes
 // that it wants at first, which the authorization server holds it to later. The user is $RIG_USER, and $RIG_PERSON the script that is their browser. Prints what the tool says.
@@ -9,7 +9,7 @@ import { Client, DpopSession, SSEClientTransport, StreamableHTTPClientTransport,
 import { execFile } from 'node:child_process';
 import { parseArgs, promisify } from 'node:util';
 
-const options = { era: { type: 'string', default: 'auto' }, transport: { type: 'string', default: 'http' }, dpop: { type: 'boolean' }, known: { type: 'boolean' } };
+const options = { era: { type: 'string', default: 'auto' }, transport: { type: 'string', default: 'http' }, dpop: { type: 'boolean' }, known: { type: 'boolean' }, 'show-token': { type: 'boolean' } };
 const { values: a, positionals: [url, tool] } = parseArgs({ options, allowPositionals: true });
 const dpop = a.dpop ? await DpopSession.create() : undefined;
 
@@ -70,4 +70,5 @@ async function call() {
 const result = await call();
 if (result.isError) throw new Error(JSON.stringify(result));
 console.log(result.content[0].text);
+if (a['show-token']) console.log('token', provider.kept.access_token);
 await it.close();
