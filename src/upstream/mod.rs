@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::config::UpstreamConfig;
 use crate::protocol::call::{Kind, Notice, PrincipalId};
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
@@ -46,6 +47,7 @@ mod session;
 mod status;
 mod supervisor;
 mod transport;
+mod users;
 
 pub use http_client::collector::Collector;
 pub use registry::Upstreams;
@@ -137,6 +139,9 @@ pub trait ServerEvents: Send + Sync {
         notice: Notice,
         wire: Wire,
     );
+    /// A notification on the session that one user's clients share with a server, where its
+    /// credentials are each user's own.
+    fn notice_of_user(&self, server: &ServerName, user: CredentialsId, notice: Notice);
     /// A message named no call on a session that several share, and is for nobody.
     fn unattributed(&self, server: &ServerName);
     /// A request on the session of `client`.
@@ -165,6 +170,8 @@ pub struct Upstream {
     health: Arc<SharedHealth>,
     stderr: Arc<StderrRing>,
     counted: Arc<OfServer>,
+    /// Users may reach the server with credentials of their own.
+    may_be_per_user: bool,
 }
 
 impl fmt::Debug for Upstream {
@@ -194,6 +201,11 @@ impl Upstream {
     /// Which era it speaks, once it has answered.
     fn era(&self) -> Option<Era> {
         self.health.lock().initialized.as_ref().map(|initialized| initialized.revision.era())
+    }
+
+    /// The user whose own it is, where the server's credentials are each user's own.
+    pub fn user(&self) -> Option<CredentialsId> {
+        self.context.user.as_ref().map(|user| user.id)
     }
 
     /// How it was configured.

@@ -13,6 +13,7 @@ use crate::cli::complain;
 use crate::config::{Config, Target, UpstreamConfig};
 use crate::limits::{CHECK_REPORTS_MAX, CHECK_SLOW_AFTER};
 use crate::protocol::call::{Kind, Notice};
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::listed_item::ReadItem;
 use crate::protocol::question::Question;
 use crate::protocol::revision::Revision;
@@ -82,6 +83,8 @@ impl Finding {
 struct Nobody;
 
 impl ServerEvents for Nobody {
+    fn notice_of_user(&self, _: &ServerName, _: CredentialsId, _: Notice) {}
+
     fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice, _: Wire) {}
 
     fn unattributed(&self, _: &ServerName) {}

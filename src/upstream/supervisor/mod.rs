@@ -485,7 +485,7 @@ impl Supervisor {
 
 /// Whoever listens may be busy for a while, or gone; a stop ends the wait.
 pub(super) fn tell(context: &SessionContext, reports: &Sender<Report>, event: Event) {
-    let mut report = Report { config: context.config.clone(), event };
+    let Some(mut report) = context.reported(event) else { return };
     loop {
         let patience = Duration::from_millis(100);
         match reports.send_timeout(report, patience) {
