@@ -1,7 +1,7 @@
 #!/usr/bin/env python3
 """Stands in for a user and their browser: browser.py URL, as $BROWSER or by itself.
 
-It follows redirects, keeps cookies, types $RIG_USER into a page that asks for a name ($RIG_KEY where
+It follows redirects and pages that refresh at once, keeps cookies, types $RIG_USER into a page that asks for a name ($RIG_KEY where
 the field is a secret one), and ends at the address that the
 sign-in comes back to. That address is fetched from behind, as a program may listen for it only when its browser has
 returned; with RIG_BROWSER=print it is printed instead, and with RIG_BROWSER=nothing the page stays as it is, unanswered.
@@ -42,9 +42,12 @@ class Page:
         """The status, where it redirects to, and the page."""
         name, _, place = os.environ.get("RIG_BROWSER_AT", "").partition("=")
         at = place + url.removeprefix(name) if name and url.startswith(name) else url
-        data = urllib.parse.urlencode(form).encode() if form else None
+        data = None if form is None else urllib.parse.urlencode(form).encode()
+        # Browsers say of a form where it stands.
+        origin = "://".join(urllib.parse.urlsplit(url)[:2])
+        headers = {} if form is None else {"Origin": origin}
         try:
-            answer = self.http.open(urllib.request.Request(at, data), timeout=SECONDS)
+            answer = self.http.open(urllib.request.Request(at, data, headers), timeout=SECONDS)
         except urllib.error.HTTPError as e:
             answer = e
         with answer:
@@ -71,6 +74,8 @@ def walk(page: Page, url: str, user: str) -> str:
             status, to, text = page.get(to_form, filled(form[0], user))
             say(f"{status} filled in at {to_form}")
             url = to_form
+        if to is None and (refresh := re.search(r'<meta http-equiv="refresh" content="0; url=([^"]+)"', text)):
+            to = urllib.parse.urljoin(url, html.unescape(refresh[1]))
         if to is None:
             say(f"nowhere: {text[:500]}")
             sys.exit(f"{url}: {status} {text[:500]}")
