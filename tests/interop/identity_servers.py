@@ -183,7 +183,7 @@ class Trunkline(Server):
         except AssertionError as e:
             raise AssertionError(f"{e}: {self.answer}") from e
 
-    def command(self, *words: str, env: dict[str, str] | None = None, seconds: float = SECONDS) -> tuple[int, str]:
+    def runs(self, *words: str, env: dict[str, str] | None = None, seconds: float = SECONDS) -> tuple[int, str]:
         """Runs a command of the gateway; its exit code and all that it says."""
         command = [self.binary, *words, "--config", str(self.config)]
         log = self.folder / f"{'-'.join(words)}-{time.monotonic_ns()}.txt"
@@ -196,7 +196,7 @@ class Trunkline(Server):
 
     def login(self, server: str, user: str) -> str:
         """`trunkline login`, with a browser; what it says."""
-        code, said = self.command("login", server, env=browser_of(user, self.folder))
+        code, said = self.runs("login", server, env=browser_of(user, self.folder))
         assert code == 0, f"it ended with {code}: {said[-800:]}"
         return said
 

@@ -96,7 +96,7 @@ def login_known(w: World) -> None:
 
 
 def login_refused(w: World) -> None:
-    code, said = w.gateway.command("login", "introspecting", env=browser_of("mallory", w.folder))
+    code, said = w.gateway.runs("login", "introspecting", env=browser_of("mallory", w.folder))
     assert code == 1 and "access_denied" in said, f"{code} {said}"
     assert w.gateway.status("introspecting")["state"] == "needs_sign_in", w.gateway.status("introspecting")
 
@@ -314,7 +314,7 @@ def logout(w: World) -> None:
     with Trunkline(w.binary, w.config(), w.folder / "gateway") as gateway:
         gateway.waits_until_says("python-whoami", "alice")
         w.issuer.exchanges()
-        code, said = gateway.command("logout", "python")
+        code, said = gateway.runs("logout", "python")
         assert code == 0, said
         revoked = [it for it in w.issuer.exchanges() if it["path"] == "/token/revocation"]
         assert revoked, "its tokens were not revoked"
@@ -333,7 +333,7 @@ def lies(**settings: Any) -> Any:
         w.issuer.tell(**settings)
         began = time.monotonic()
         try:
-            code, said = gateway.command("login", "python", env=browser_of("alice", folder), seconds=REFUSED_SECONDS)
+            code, said = gateway.runs("login", "python", env=browser_of("alice", folder), seconds=REFUSED_SECONDS)
         finally:
             w.issuer.tell(**dict.fromkeys(settings))
         took = time.monotonic() - began
