@@ -17,6 +17,7 @@ mod headers;
 mod json;
 mod lists;
 mod names;
+mod oauth;
 #[cfg(test)]
 mod replay;
 mod sealed;
@@ -26,7 +27,8 @@ mod sse;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 13] = [
+    ("challenges", oauth::challenges),
     ("chunked", head::chunked),
     ("config", config::config),
     ("head", head::head),
@@ -34,6 +36,8 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("jsonrpc", json::jsonrpc),
     ("lists", lists::lists),
     ("names", names::names),
+    ("oauth_documents", oauth::oauth_documents),
+    ("oauth_texts", oauth::oauth_texts),
     ("raw", json::raw),
     ("sealed", sealed::sealed),
     ("sse", sse::sse),

@@ -4,6 +4,7 @@ use std::sync::Arc;
 
 use super::glob::ToolGlobs;
 use crate::protocol::call::PrincipalId;
+use crate::protocol::credentials::UserCredentials;
 use crate::protocol::server_name::ServerName;
 
 /// The servers and tools that a key may use. The default may use everything.
@@ -49,6 +50,17 @@ impl Principal {
     }
 }
 
+impl Principal {
+    /// The principal as a user, for servers whose credentials are each user's own.
+    pub fn user(&self) -> UserCredentials {
+        UserCredentials {
+            principal: self.name.clone().map(PrincipalId::Key),
+            name: self.name.clone(),
+            ..UserCredentials::default()
+        }
+    }
+}
+
 /// The distance of a client.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Nearness {
@@ -72,6 +84,9 @@ pub struct Scope {
     pub admission: u64,
     /// The principal in whose share its requests count; none where no other principal can come.
     pub charged: Option<PrincipalId>,
+    /// The credentials for servers whose credentials are each user's own; none where there is no
+    /// such server.
+    pub user: Option<Arc<UserCredentials>>,
 }
 
 impl Scope {
@@ -118,7 +133,7 @@ mod tests {
             ),
         };
         let principal = Arc::new(Principal { name: None, policy, is_admin: false });
-        Scope { principal, only: None, narrowed: None, admission: 0, charged: None }
+        Scope { principal, only: None, narrowed: None, admission: 0, charged: None, user: None }
     }
 
     #[test]

@@ -510,6 +510,9 @@ impl Catalogue {
     }
 }
 
+/// Gives the view by which a server lists, if by any.
+pub type ViewOf<'a> = &'a dyn Fn(&ServerName) -> Option<ViewId>;
+
 /// The current snapshot, for all threads that read it or wait for the next one.
 #[derive(Debug, Clone)]
 pub struct Shared(Arc<Published>);
@@ -558,15 +561,35 @@ impl Shared {
 
     /// The snapshot for clients that have one of the views `ids` of a server; `ids` is called
     /// only where some view differs. `is_served` gives the view by which a server lists for the
-    /// client.
+    /// client, and `user` the one by which it lists for the client's user alone.
     pub fn seen_by(
         &self,
         ids: impl FnOnce() -> [ViewId; 2],
-        is_served: &dyn Fn(&ServerName) -> Option<ViewId>,
+        is_served: ViewOf<'_>,
+        user: Option<ViewOf<'_>>,
     ) -> Arc<Catalogue> {
         let Snapshot { catalogue, shown } = self.read().clone();
         let shown = shown.filter(|shown| shown.is_any_other());
-        let seen = shown.and_then(|shown| shown.catalogue(ids(), is_served, &catalogue));
+        let seen = shown.and_then(|shown| {
+            let ids = ids();
+            let key = |server: &ServerName| match user.and_then(|user| user(server)) {
+                Some(id) => shown.key_of_user(server, id),
+                None => shown.key(server, ids, is_served),
+            };
+            shown.catalogue(&key, &catalogue)
+        });
+        seen.unwrap_or(catalogue)
+    }
+
+    /// The snapshot for a caller that has no view but those of its user: `user` gives the view by
+    /// which a server lists for that one.
+    pub fn seen_by_user(&self, user: &dyn Fn(&ServerName) -> Option<ViewId>) -> Arc<Catalogue> {
+        let Snapshot { catalogue, shown } = self.read().clone();
+        let shown = shown.filter(|shown| shown.is_any_other());
+        let seen = shown.and_then(|shown| {
+            let key = |server: &ServerName| shown.key_of_user(server, user(server)?);
+            shown.catalogue(&key, &catalogue)
+        });
         seen.unwrap_or(catalogue)
     }
 

@@ -13,6 +13,7 @@ pub mod secrets;
 mod syntax;
 #[cfg(test)]
 mod tests;
+mod user;
 
 use std::fmt;
 use std::net::SocketAddr;

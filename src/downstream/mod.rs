@@ -35,6 +35,7 @@ use crate::http::{Answer, Budget, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Review};
 use crate::protocol::call::PrincipalId;
+use crate::protocol::credentials::{ForwardedHeader, UserCredentials};
 use crate::protocol::headers;
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
@@ -161,6 +162,7 @@ impl Front {
         let names = current.keys.iter().filter_map(|key| key.principal.name.as_ref());
         let ended: Vec<Arc<str>> = names.filter(|name| ends(Some(name))).cloned().collect();
         ended.iter().for_each(|name| self.pipeline.forget_tasks_of(name));
+        ended.iter().for_each(|name| self.pipeline.end_users_of(name));
         let parked = self.parked.take_all_of(&ended);
         admission.generation = current.generation + 1;
         let admission = Arc::new(admission);
@@ -203,8 +205,14 @@ impl Front {
                 None => owner.charged.clone(),
             };
             let of_scope = charged.clone();
-            let scope =
-                Scope { principal, only, narrowed, admission: generation, charged: of_scope };
+            let scope = Scope {
+                principal,
+                only,
+                narrowed,
+                admission: generation,
+                charged: of_scope,
+                user: None,
+            };
             Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs, charged })
         };
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
@@ -300,7 +308,9 @@ impl Front {
         let principal = admitted.principal.clone();
         let admission = admitted.admission;
         let charged = admitted.charged.clone();
-        let mut scope = Scope { principal, only: None, narrowed: None, admission, charged };
+        let user = self.user(head, &admitted.principal);
+        let mut scope =
+            Scope { principal, only: None, narrowed: None, admission, charged, user };
         let found = |name: &str| {
             self.pipeline.server(&scope, name).map_err(|error| Problem::from_call(&error))
         };
@@ -330,6 +340,18 @@ impl Front {
         Ok(scope)
     }
 
+    /// The credentials of a request's user, where some server wants each user's own.
+    fn user(&self, head: &Head, principal: &Principal) -> Option<Arc<UserCredentials>> {
+        if !self.pipeline.has_users() {
+            return None;
+        }
+        let given = head.headers.iter().filter_map(|(field, value)| {
+            let (server, name) = self.pipeline.forwarded(field)?;
+            Some(ForwardedHeader { server, name, value: value.trim().to_owned() })
+        });
+        Some(Arc::new(UserCredentials { headers: given.collect(), ..principal.user() }))
+    }
+
     /// The owner of a session that opens now.
     fn owner(&self, scope: &Scope) -> Owner {
         Owner {
@@ -339,6 +361,7 @@ impl Front {
             visible_servers: self.pipeline.servers(scope).into(),
             admission: scope.admission,
             charged: scope.charged.clone(),
+            user: scope.user.clone(),
         }
     }
 
@@ -348,6 +371,7 @@ impl Front {
             principal: scope.principal.name.clone(),
             admission: scope.admission,
             charged: scope.charged.clone(),
+            user: scope.user.clone(),
         };
         let whole = Scope { only: None, narrowed: None, ..scope.clone() };
         let may_hear = || self.pipeline.servers(&whole);

@@ -72,6 +72,8 @@ pub const BROWSER_PAGES_MAX: usize = 6;
 pub const BROWSER_WINDOW: Duration = Duration::from_secs(600);
 /// The time for which no page is opened by itself after a sign-in that failed or was not finished.
 pub const BROWSER_REST: Duration = Duration::from_secs(60);
+/// The longest such time, after several.
+pub const BROWSER_REST_MAX: Duration = Duration::from_secs(3600);
 /// Programs of `$BROWSER` that run at once.
 pub const BROWSERS_MAX: usize = 4;
 /// The time in which a program of `$BROWSER` shows that it cannot open the page.
@@ -80,6 +82,7 @@ pub const BROWSER_START_TIME: Duration = Duration::from_secs(3);
 pub const OAUTH_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// See [`OAUTH_PAUSE_MIN`].
 pub const OAUTH_PAUSE_MAX: Duration = Duration::from_secs(60);
+
 /// The time that a browser waits for one step of a sign-in: finding the authorization server and
 /// registering there, or exchanging the code for tokens.
 pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);

@@ -236,6 +236,13 @@ pub const STREAM_RETRY: Duration = Duration::from_millis(1000);
 /// Servers that reloads have ended and whose calls are awaited; past it, the calls of the
 /// oldest ones are cut off.
 pub const RETIRING_UPSTREAMS_MAX: usize = 1024;
+
+/// Sets of users' own credentials with which servers are reached at once, over all servers. Each
+/// has sessions and a supervisor of its own.
+pub const USER_UPSTREAMS_MAX: usize = 512;
+
+/// The time between two looks for users' own credentials that are no longer used.
+pub const USER_UPSTREAMS_SWEEP: Duration = Duration::from_secs(5);
 /// The time before a configuration that could be applied in part only is applied again.
 pub const RELOAD_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// The time for which a running reload may delay a stop.

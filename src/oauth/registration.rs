@@ -5,7 +5,6 @@ use serde_json::{Map, Value};
 
 use super::client_authentication::AuthenticationMethod;
 use super::fetch::FetchAnswer;
-use super::json_document::JsonDocument;
 use super::scope::{Refreshes, Scopes};
 use super::server_metadata::ServerMetadata;
 use super::unusable::{Unusable, plain, shown};
@@ -47,10 +46,10 @@ pub fn choose(
     if configured == ConfiguredClient::Present {
         return Ok(RegistrationWay::Configured);
     }
-    if server.client_id_metadata_document_supported {
-        if let Some(document) = document.filter(|it| can_be_client_id(it)) {
-            return Ok(RegistrationWay::MetadataDocument(document.clone()));
-        }
+    if server.client_id_metadata_document_supported
+        && let Some(document) = document.filter(|it| can_be_client_id(it))
+    {
+        return Ok(RegistrationWay::MetadataDocument(document.clone()));
     }
     if let Some(endpoint) = &server.registration_endpoint {
         return Ok(RegistrationWay::Dynamic(endpoint.clone()));
@@ -170,11 +169,11 @@ impl RegisteredClient {
         answer: &FetchAnswer,
         asked: AuthenticationMethod,
     ) -> Result<RegisteredClient, Unusable> {
-        let document = answer.document();
         if !answer.is_success() {
-            return Err(refusal(answer.status, document.as_ref().ok()));
+            return Err(refusal(answer));
         }
-        let document = document.map_err(|error| error.at("the answer to the registration"))?;
+        let document =
+            answer.document().map_err(|error| error.at("the answer to the registration"))?;
         let secret = |name: &str, bytes_max: usize| {
             let text = document.text(name, bytes_max)?.filter(|text| !text.is_empty());
             Ok::<_, Unusable>(text.map(|text| Secret::new(text.to_owned())))
@@ -222,10 +221,11 @@ fn method_where_none_is_named(
 }
 
 /// What an authorization server says that does not register this OAuth client (RFC 7591 section
-/// 3.2.2).
-fn refusal(status: u16, document: Option<&JsonDocument>) -> Unusable {
-    let told = |name: &str| document?.value(name)?.as_str().map(plain);
-    let mut text = format!("the registration is refused with HTTP {status}");
+/// 3.2.2): its error and the description, and nothing else of the answer.
+fn refusal(answer: &FetchAnswer) -> Unusable {
+    let document = answer.document().ok();
+    let told = |name: &str| document.as_ref()?.value(name)?.as_str().map(plain);
+    let mut text = format!("the registration is refused with HTTP {}", answer.status);
     for member in ["error", "error_description"].into_iter().filter_map(told) {
         text.push_str(": ");
         text.push_str(&member);
@@ -312,24 +312,28 @@ mod tests {
         }
     }
 
-    fn read(status: u16, body: &str) -> Result<RegisteredClient, String> {
+    fn read_with(status: u16, body: &str) -> Result<RegisteredClient, String> {
         let body = body.as_bytes().to_vec();
         let answer = FetchAnswer { status, body, ..FetchAnswer::default() };
         RegisteredClient::read(&answer, AuthenticationMethod::ClientSecretBasic)
             .map_err(|error| error.to_string())
     }
 
+    fn read(body: &str) -> Result<RegisteredClient, String> {
+        read_with(201, body)
+    }
+
     #[test]
     fn a_registration_s_answer_is_read() {
         let json = r#"{"client_id":"id","client_secret":"sekrit","client_secret_expires_at":0,
             "token_endpoint_auth_method":"client_secret_post"}"#;
-        let client = read(201, json).unwrap();
+        let client = read(json).unwrap();
         assert_eq!(client.client_id, "id");
         assert_eq!(client.client_secret.as_ref().unwrap().expose(), "sekrit");
         assert_eq!(client.client_secret_expires_at, None);
         assert_eq!(client.authentication_method, AuthenticationMethod::ClientSecretPost);
         assert!(!format!("{client:?}").contains("sekrit"));
-        let of = |json: &str| read(200, json).unwrap().authentication_method;
+        let of = |json: &str| read(json).unwrap().authentication_method;
         let basic = AuthenticationMethod::ClientSecretBasic;
         assert_eq!(of(r#"{"client_id":"id","client_secret":"s"}"#), basic);
         assert_eq!(of(r#"{"client_id":"id"}"#), AuthenticationMethod::None);
@@ -342,11 +346,12 @@ mod tests {
     #[test]
     fn a_refused_registration_says_why() {
         let json = r#"{"error":"invalid_redirect_uri","error_description":"not\nweb"}"#;
+        let refused = |status, body: &str| read_with(status, body).unwrap_err();
         assert_eq!(
-            read(400, json).unwrap_err(),
+            refused(400, json),
             "the registration is refused with HTTP 400: invalid_redirect_uri: not web"
         );
-        assert!(read(403, "<html>").unwrap_err().ends_with("HTTP 403"));
+        assert!(refused(403, "<html>").ends_with("HTTP 403"));
         for json in [
             "{}",
             "[]",
@@ -357,7 +362,7 @@ mod tests {
             r#"{"client_id":"a\u0000b"}"#,
             r#"{"client_id":"id","token_endpoint_auth_method":"tls_client_auth"}"#,
         ] {
-            assert!(read(201, json).is_err(), "{json}");
+            assert!(read(json).is_err(), "{json}");
         }
     }
 }

@@ -21,6 +21,7 @@ use crate::protocol::modern::Freshness;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
+use crate::upstream::authorization::SignInStatus;
 use crate::upstream::{State, Status, advice};
 use crate::wait::Wait;
 
@@ -137,7 +138,7 @@ impl Pipeline {
             server.as_ref().is_none_or(|server| server == name) && scope.sees_server(name)
         };
         self.await_views(scope, options, server.as_ref(), None);
-        let catalogue = self.catalogue_for(options);
+        let catalogue = self.catalogue_for(scope, options);
         let n_servers = catalogue.servers.keys().filter(|name| wanted(name)).count();
         let (order, all) = if n_servers == 1 {
             (Order::OfServer, catalogue.in_order(kind))
@@ -239,7 +240,7 @@ impl Pipeline {
     /// The freshness of a list of that kind, from those of the servers that have such a list. A
     /// list that a key sees is for that key alone.
     pub fn freshness(&self, scope: &Scope, options: CallOptions<'_>, kind: Kind) -> Freshness {
-        let catalogue = self.catalogue_for(options);
+        let catalogue = self.catalogue_for(scope, options);
         let capability = match kind {
             Kind::Tool => "tools",
             Kind::Prompt => "prompts",
@@ -263,7 +264,7 @@ impl Pipeline {
         options: CallOptions<'_>,
         asked: &str,
     ) -> Option<Arc<Item>> {
-        let catalogue = self.catalogue_for(options);
+        let catalogue = self.catalogue_for(scope, options);
         let sees = |item: &Item| sees(scope, item);
         let found = match &scope.only {
             Some(server) => {
@@ -321,8 +322,8 @@ impl Pipeline {
     ///
     /// # Errors
     /// The server is down.
-    pub fn check(&self, server: &ServerName) -> Result<(), CallError> {
-        self.upstream(server)?.check()
+    pub fn check(&self, scope: &Scope, server: &ServerName) -> Result<(), CallError> {
+        self.upstream_for(scope, server)?.check()
     }
 
     /// True if a server may ask questions while a call runs, as far as is known.
@@ -451,6 +452,9 @@ impl Pipeline {
                         pinned
                     }),
                     n_unattributed: self.callers.n_unattributed(upstream.name()),
+                    wants_person: upstream.authorization().is_some()
+                        && upstream.config().oauth().is_some_and(|it| it.grant.wants_person()),
+                    sign_in: upstream.authorization().map(|it| it.status()),
                     upstream: status,
                 }
             })
@@ -536,6 +540,10 @@ pub struct ServerStatus {
     pub n_unattributed: u64,
     /// Advice for the operator on its last failure, if the server is not well.
     pub advice: Option<String>,
+    /// True if a person signs in there for the gateway.
+    pub wants_person: bool,
+    /// How the gateway's own sign-in there is, where it has one.
+    pub sign_in: Option<SignInStatus>,
     /// The upstream's state.
     pub upstream: Status,
 }

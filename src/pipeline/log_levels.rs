@@ -69,10 +69,11 @@ impl Pipeline {
     /// the lowest level of the clients that share it.
     pub fn said_log_level(&self, scope: &Scope, client: &Client, level: LogLevel) {
         for server in self.servers_with(scope, "logging") {
-            let Some(upstream) = self.shared_with(&server, client) else { continue };
+            let Some(upstream) = self.shared_with(scope, &server, client) else { continue };
             match upstream.log_level() {
                 Some(known) if level < known => upstream.set_log_level(level.as_str()),
                 Some(known) if level == known => (),
+                _ if upstream.user().is_some() => upstream.set_log_level(level.as_str()),
                 Some(_) | None => self.look_at_log_level(&upstream),
             }
         }
@@ -82,7 +83,7 @@ impl Pipeline {
     /// ones.
     pub fn log_level_unsaid(&self, scope: &Scope, client: &Client) {
         for server in self.servers(scope) {
-            let Some(upstream) = self.shared_with(&server, client) else { continue };
+            let Some(upstream) = self.shared_with(scope, &server, client) else { continue };
             if upstream.log_level() > Some(LogLevel::USUAL) {
                 upstream.set_log_level(LogLevel::USUAL.as_str());
             }
@@ -90,14 +91,23 @@ impl Pipeline {
     }
 
     /// The server, where the client's calls go over the session that is shared.
-    fn shared_with(&self, server: &ServerName, client: &Client) -> Option<Arc<Upstream>> {
+    fn shared_with(
+        &self,
+        scope: &Scope,
+        server: &ServerName,
+        client: &Client,
+    ) -> Option<Arc<Upstream>> {
         let is_shared = |it: &Arc<Upstream>| route_to(it, Some(client), None).is_shared();
-        self.upstreams.get(server).filter(is_shared)
+        self.upstream_for(scope, server).ok().filter(is_shared)
     }
 
     /// Notes that the levels of the clients that share a session may have changed: the server is
     /// told soon.
     pub(super) fn look_at_log_level(&self, upstream: &Upstream) {
+        // At a user's own server, the level is the one that was set last.
+        if upstream.user().is_some() {
+            return;
+        }
         if !self.log_levels.may_look(upstream.name(), Instant::now()) {
             return;
         }

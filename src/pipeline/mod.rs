@@ -18,6 +18,7 @@ pub mod sign_in;
 mod subscriptions;
 mod task_owners;
 mod tasks;
+mod users;
 mod views;
 
 use std::collections::HashMap;
@@ -26,7 +27,7 @@ use std::time::{Duration, Instant};
 
 use crate::access::policy::Scope;
 use crate::access::quota::Bucket;
-use crate::catalogue::{self, Catalogue};
+use crate::catalogue::{self, Catalogue, ViewOf};
 use crate::config::LogConfig;
 use crate::error::CallError;
 use crate::limits::{LIST_BYTES_MAX, UPSTREAM_LIST_PAGES_MAX, VIEWS_BYTES_MAX};
@@ -186,14 +187,21 @@ impl Pipeline {
     }
 
     /// The catalogue for a client: every list and every look-up of a name starts here.
-    fn catalogue_for(&self, options: CallOptions<'_>) -> Arc<Catalogue> {
-        let Some(client) = options.client else { return self.catalogue.current() };
+    fn catalogue_for(&self, scope: &Scope, options: CallOptions<'_>) -> Arc<Catalogue> {
+        let of_user = |server: &ServerName| self.user_view(scope, server);
+        let user: Option<ViewOf<'_>> = if scope.user.is_some() { Some(&of_user) } else { None };
+        let Some(client) = options.client else {
+            return match user {
+                Some(user) => self.catalogue.seen_by_user(user),
+                None => self.catalogue.current(),
+            };
+        };
         let ids = || options.views.unwrap_or_else(|| Viewer::ids_of(client, options.about));
         let is_served = |server: &ServerName| {
             let upstream = self.upstreams.get(server)?;
             view_of(&upstream, &Viewer::new(client, options.about, Some(ids())))
         };
-        self.catalogue.seen_by(ids, &is_served)
+        self.catalogue.seen_by(ids, &is_served, user)
     }
 
     /// The number of requests that wait for lists, and the most that may at once.
@@ -305,7 +313,7 @@ impl Pipeline {
             && (has_task || is_task)
         {
             if begins_task || is_task {
-                let catalogue = self.catalogue_for(options);
+                let catalogue = self.catalogue_for(scope, options);
                 asker.has_begun(result, catalogue.output_of(&route.server, &own));
             }
             answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
@@ -425,7 +433,9 @@ impl Pipeline {
         // messages cannot keep another's out.
         let whose = scope.charged.clone();
         let whose = whose.unwrap_or_else(|| PrincipalId::Session(session.into()));
-        for upstream in servers.iter().filter_map(|server| self.upstreams.get(server)) {
+        for upstream in
+            servers.iter().filter_map(|server| self.upstream_for(scope, server).ok())
+        {
             if !upstream.notify(&whose, session, method, params) && !is_known {
                 upstream.notify_shared(&whose, method, params);
             }
@@ -436,20 +446,27 @@ impl Pipeline {
     pub fn close_client(&self, session: &Arc<str>) {
         // Tasks of a key stay: another session of it may ask for them.
         self.tasks.forget_all_of(&PrincipalId::Session(session.clone()));
-        for upstream in self.upstreams.all().values() {
+        for upstream in self.upstreams.all_with_users() {
             upstream.close_client(session);
             // Its level may have been the lowest.
-            if upstream.log_level().is_some() {
-                self.look_at_log_level(upstream);
+            if upstream.log_level().is_some() && upstream.user().is_none() {
+                self.look_at_log_level(&upstream);
             }
         }
     }
 
     /// Ends the client's session with one server that the client may see no more.
     pub fn close_client_at(&self, session: &str, server: &ServerName) {
-        if let Some(upstream) = self.upstreams.get(server) {
+        for upstream in self.upstreams.with_users(server) {
             upstream.close_client(session);
         }
+    }
+
+    /// Ends what a key that has ended has at servers whose credentials are each user's own.
+    pub fn end_users_of(&self, key: &str) {
+        let is_its =
+            |principal: &PrincipalId| matches!(principal, PrincipalId::Key(it) if **it == *key);
+        self.upstreams.end_users(is_its);
     }
 
     /// Forgets the tasks of a key that has ended: another key may get its name.

@@ -289,7 +289,7 @@ impl Pipeline {
         kind: Kind,
         asked: &str,
     ) -> Result<Arc<Item>, CallError> {
-        let catalogue = self.catalogue_for(options);
+        let catalogue = self.catalogue_for(scope, options);
         let sees = |item: &Item| sees(scope, item);
         let resolution = match scope.only.as_ref().or(server) {
             Some(server) => {
@@ -348,10 +348,15 @@ impl Pipeline {
                 templates: some server has so many that it takes too long{further}");
         }
         if let Ok((server, own, _)) = &found {
-            let withheld = self.catalogue_for(options).withheld(server, own);
+            let withheld = self.catalogue_for(scope, options).withheld(server, own);
             if let Some((kind, name)) = withheld {
                 telemetry::request::leads_to(server.as_str(), &format!("{server} {own}"));
-                return Err(not_as_pinned(&self.catalogue_for(options), server, kind, name));
+                return Err(not_as_pinned(
+                    &self.catalogue_for(scope, options),
+                    server,
+                    kind,
+                    name,
+                ));
             }
         }
         found
@@ -365,7 +370,7 @@ impl Pipeline {
         uri: &str,
         steps: &mut Steps,
     ) -> Result<(ServerName, String, Claim), CallError> {
-        let catalogue = self.catalogue_for(options);
+        let catalogue = self.catalogue_for(scope, options);
         let unknown = || CallError::Unknown {
             kind: Kind::Resource,
             name: uri.to_owned(),

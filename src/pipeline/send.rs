@@ -50,8 +50,9 @@ impl Pipeline {
         &self,
         server: &ServerName,
         client: Option<&'a Client>,
+        scope: &Scope,
     ) -> SessionRoute<'a> {
-        let upstream = self.upstreams.get(server);
+        let upstream = self.upstream_for(scope, server);
         upstream.map_or(SessionRoute::Shared, |upstream| route_to(&upstream, client, None))
     }
 
@@ -65,12 +66,14 @@ impl Pipeline {
         options: CallOptions<'a>,
         server: &ServerName,
     ) -> Result<Asker<'a>, CallError> {
-        let upstream = self.upstream(server)?;
+        let upstream = self.upstream_for(scope, server)?;
         let key = scope.principal.name.as_ref();
         let principal = match options.client {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),
         };
+        // Users who share a key may have credentials of their own.
+        let principal = upstream.user().map(PrincipalId::Credentials).or(principal);
         let route = route_to(&upstream, options.client, options.about.log_level);
         let (owners, callers) = (&*self.tasks, &*self.callers);
         Ok(Asker { upstream, owners, principal, route, options, callers })
@@ -152,7 +155,9 @@ impl Asker<'_> {
         wait.set_call_timeout(timeout, config.timeout_max);
         let begins = outgoing.params.get("task").is_some();
         let sink = OfServer { asker: self, begins, inner: sink };
-        let mut in_flight = self.route.is_shared().then(|| {
+        // What a user's own server says is its user's, whoever calls.
+        let is_shared = self.route.is_shared() && self.upstream.user().is_none();
+        let mut in_flight = is_shared.then(|| {
             let (now, server) = (Instant::now(), self.upstream.name());
             self.callers.enter(now, server, self.principal.clone())
         });

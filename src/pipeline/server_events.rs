@@ -8,14 +8,15 @@ use super::callers::{Callers, Whose};
 use super::session_route::shared_by;
 use super::task_owners::{TaskKey, TaskOwners};
 use super::{Owners, tasks};
-use crate::protocol::call::Notice;
+use crate::protocol::call::{Notice, PrincipalId};
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::notification as names;
 use crate::protocol::question::Question;
 use crate::protocol::raw::Raw;
 use crate::protocol::server_name::ServerName;
-use crate::session::{Audience, LogWish, Sessions, Shared, SharedBy};
+use crate::session::{Audience, HeardOver, LogWish, Sessions, Shared, SharedBy};
 use crate::telemetry::Seldom;
 use crate::upstream::{ServerEvents, Upstream, Upstreams, Wire};
 
@@ -50,6 +51,14 @@ impl ToSessions {
         self.upstreams.get().and_then(Weak::upgrade)?.get(server)
     }
 
+    /// The principal of a session, by which its tasks at that server are known.
+    fn principal_at(&self, session: &str, server: &ServerName) -> Option<PrincipalId> {
+        let has_own = self.upstream(server).is_some_and(|it| it.config().may_be_per_user());
+        let user = || self.sessions.user_at(session, server).map(PrincipalId::Credentials);
+        let user = if has_own { user() } else { None };
+        user.or_else(|| self.sessions.principal_id(session))
+    }
+
     /// The sessions that are told of a notification, on the session of `client` or on the shared
     /// one; none, if it is about another principal's task. A client's own session may be told of
     /// a task before the call that begins it is answered; on the shared one the task could be any
@@ -66,7 +75,7 @@ impl ToSessions {
         let key = task.map(|id| TaskKey { server: server.clone(), id });
         if let Some(client) = client {
             if let Some(key) = key {
-                let principal = self.sessions.principal_id(client)?;
+                let principal = self.principal_at(client, server)?;
                 if self.tasks.is_of_others(now, &principal, &key) {
                     return None;
                 }
@@ -122,7 +131,8 @@ impl ServerEvents for ToSessions {
                 (level, notification(names::MESSAGE, Some(params.get())))
             }
             Notice::ResourceUpdated(params) => {
-                let updated = sessions.updated(server.clone(), client.cloned(), params);
+                let over = client.cloned().map_or(HeardOver::Shared, HeardOver::Own);
+                let updated = sessions.updated(server.clone(), over, params);
                 return told(&self.untold, server, updated.is_ok());
             }
             Notice::Withdrawn { server, id } => {
@@ -140,6 +150,34 @@ impl ServerEvents for ToSessions {
         if let Some(to) = self.audience(server, client, level, task, wire) {
             told(&self.untold, server, sessions.notify(to, message).is_ok());
         }
+    }
+
+    fn notice_of_user(&self, server: &ServerName, user: CredentialsId, notice: Notice) {
+        if let Some(id) = tasks::told_of(&notice) {
+            let key = TaskKey { server: server.clone(), id };
+            let principal = PrincipalId::Credentials(user);
+            if self.tasks.is_of_others(Instant::now(), &principal, &key) {
+                return;
+            }
+        }
+        let (level, message) = match tasks::owned_notice(server, notice) {
+            Notice::Log(params) => {
+                let level = LogLevel::of_message(params.get());
+                (level, notification(names::MESSAGE, Some(params.get())))
+            }
+            Notice::ResourceUpdated(params) => {
+                let over = HeardOver::User(user);
+                let updated = self.sessions.updated(server.clone(), over, params);
+                return told(&self.untold, server, updated.is_ok());
+            }
+            Notice::Other { method, params } => {
+                (None, notification(&method, params.as_ref().map(Raw::get)))
+            }
+            Notice::Progress(_) | Notice::Withdrawn { .. } => return,
+        };
+        let log = LogWish { level, unsaid: None };
+        let to = Audience::User(server.clone(), user, log);
+        told(&self.untold, server, self.sessions.notify(to, message).is_ok());
     }
 
     fn unattributed(&self, server: &ServerName) {

@@ -39,14 +39,14 @@ impl Pipeline {
     /// Any failure that kept the server from answering, or the subscriber from subscribing.
     pub fn subscription(
         &self,
-        server: &ServerName,
-        uri: &str,
+        scope: &Scope,
+        (server, uri): (&ServerName, &str),
         method: Method,
         who: &dyn Subscribing,
         route: SessionRoute<'_>,
         wait: &Arc<Wait>,
     ) -> Result<Outcome, CallError> {
-        let upstream = self.upstream(server)?;
+        let upstream = self.upstream_for(scope, server)?;
         let config = upstream.config();
         wait.set_timeout(config.timeout, config.timeout_max);
         if method == Method::ResourcesSubscribe {
@@ -59,7 +59,7 @@ impl Pipeline {
     /// Forgets a subscription over the shared session without waiting; the server is told of that
     /// some time soon.
     pub fn forget_subscription(&self, server: &ServerName, uri: &str, subscriber: Subscriber) {
-        if let Ok(upstream) = self.upstream(server) {
+        for upstream in self.upstreams.with_users(server) {
             upstream.forget_subscription(uri, subscriber);
         }
     }

@@ -30,7 +30,8 @@ impl Pipeline {
         server: Option<&ServerName>,
         wait: Option<&Arc<Wait>>,
     ) -> bool {
-        let Some(client) = options.client else { return false };
+        let has_waited = self.await_user_lists(scope, server, wait);
+        let Some(client) = options.client else { return has_waited };
         let viewer = Viewer::new(client, options.about, options.views);
         let is_meant = |name: &ServerName| {
             scope.sees_server(name) && server.is_none_or(|server| server == name)
@@ -43,13 +44,13 @@ impl Pipeline {
             .cloned()
             .collect();
         if self.coming(&seen, &viewer).is_empty() {
-            return false;
+            return has_waited;
         }
         let plain = if wait.is_none() { Wait::plain(VIEW_TIMEOUT).ok() } else { None };
-        let Some(wait) = wait.or(plain.as_ref()) else { return false };
+        let Some(wait) = wait.or(plain.as_ref()) else { return has_waited };
         let _within = wait.within(VIEW_TIMEOUT);
         let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), wait) else {
-            return false;
+            return has_waited;
         };
         loop {
             let coming = self.coming(&seen, &viewer);

@@ -5,6 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
+use super::credentials::CredentialsId;
 use super::jsonrpc::{self, RequestId, RpcError};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
@@ -203,6 +204,8 @@ pub enum PrincipalId {
     Session(Arc<str>),
     /// All clients of that address, for IPv6 of its network.
     Address(IpAddr),
+    /// Whoever has these credentials at a server whose credentials are each user's own.
+    Credentials(CredentialsId),
 }
 
 /// The bytes of a session's id that are hashed, from its end, which is random: several tables are
@@ -219,6 +222,7 @@ impl Hash for PrincipalId {
                 (1_u8, bytes.get(from..)).hash(state);
             }
             Self::Address(address) => (2_u8, address).hash(state),
+            Self::Credentials(id) => (3_u8, id).hash(state),
         }
     }
 }

@@ -8,6 +8,7 @@ use ring::digest;
 use serde_json::Value;
 
 use super::call::Kind;
+use super::credentials::CredentialsId;
 
 /// A digest of the capabilities that are declared to a server. Neither the order of members
 /// matters nor which client declares them.
@@ -26,6 +27,18 @@ impl ViewId {
         ViewId::of(b"request", capabilities)
     }
 
+    /// The view of one user, where a server's credentials are each user's own.
+    pub fn of_user(user: CredentialsId) -> ViewId {
+        let mut id = *user.as_bytes();
+        set_is_of_user(&mut id, 1);
+        ViewId(id)
+    }
+
+    /// True for the view of one user, which no other sees.
+    pub fn is_of_user(self) -> bool {
+        self.0.last().is_some_and(|last| last & 1 == 1)
+    }
+
     fn of(how: &[u8], capabilities: &str) -> ViewId {
         let mut context = digest::Context::new(&digest::SHA256);
         context.update(how);
@@ -39,7 +52,15 @@ impl ViewId {
         let mut id = [0; 16];
         // Half of the digest distinguishes views as surely.
         id.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
+        set_is_of_user(&mut id, 0);
         ViewId(id)
+    }
+}
+
+/// The last bit of an id tells the views of users from those of capabilities.
+fn set_is_of_user(id: &mut [u8; 16], bit: u8) {
+    if let Some(last) = id.last_mut() {
+        *last = (*last & !1) | bit;
     }
 }
 

@@ -9,6 +9,7 @@ use super::entry::Entry;
 use super::table::Table;
 use super::{EncodedEvent, Session, SessionId};
 use crate::protocol::call::PrincipalId;
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::listening::subscription_ended;
 use crate::protocol::log_level::LogLevel;
@@ -56,6 +57,9 @@ pub enum Audience {
     Hearing(ServerName),
     /// Sessions that may see the server, and whose lists of it are those of this view.
     Seeing(ServerName, ViewId),
+    /// Sessions that may see the server, reach it with these credentials, and want such a log
+    /// message.
+    User(ServerName, CredentialsId, LogWish),
     /// Sessions of this principal that may see the server, have no session of their own with it,
     /// and want such a log message.
     Of(Shared, LogWish, PrincipalId),
@@ -74,6 +78,17 @@ pub enum Audience {
     },
     /// One session, if it may still see the server.
     One(SessionId, ServerName),
+}
+
+/// The session with a server over which something was said of a resource.
+#[derive(Debug, Clone)]
+pub enum HeardOver {
+    /// The one that clients share.
+    Shared,
+    /// The one that the clients of one user share.
+    User(CredentialsId),
+    /// The own one of the client that has this session.
+    Own(SessionId),
 }
 
 impl Table {
@@ -111,7 +126,17 @@ impl Table {
             }
             Audience::Seeing(server, view) => {
                 for entry in self.entries.values_mut() {
-                    if may_see(&entry.session, server) && entry.session.sees(*view) {
+                    if may_see(&entry.session, server) && entry.session.sees(server, *view) {
+                        entry.tell(message, &event);
+                    }
+                }
+            }
+            Audience::User(server, user, log) => {
+                for entry in self.entries.values_mut() {
+                    if may_see(&entry.session, server)
+                        && entry.session.wants(*log)
+                        && entry.session.owner.user_at(server) == Some(*user)
+                    {
                         entry.tell(message, &event);
                     }
                 }
@@ -147,22 +172,26 @@ impl Table {
     }
 
     /// Tells subscribed sessions that a resource has changed, each under the URI with which it
-    /// subscribed: all that subscribed over the shared session, or the one whose own session
-    /// carried the notification. Only sessions that may still see the server are told.
-    pub(super) fn updated(
-        &mut self,
-        server: &ServerName,
-        own: Option<&SessionId>,
-        params: &Raw,
-    ) {
+    /// subscribed: all that subscribed over the session that carried the notification. Only
+    /// sessions that may still see the server are told.
+    pub(super) fn updated(&mut self, server: &ServerName, heard: &HeardOver, params: &Raw) {
         let Ok(fields) = RawObject::parse(params.get()) else { return };
         let Ok(Some(uri)) = fields.string("uri") else { return };
         let key = (server.clone(), uri);
-        let over = if own.is_some() { SessionKind::Own } else { SessionKind::Shared };
+        let over = match heard {
+            HeardOver::Own(_) => SessionKind::Own,
+            HeardOver::Shared | HeardOver::User(_) => SessionKind::Shared,
+        };
+        let is_meant = |id: &SessionId, session: &Session| match heard {
+            // Whoever reaches the server with credentials of its own has not subscribed there.
+            HeardOver::Shared => true,
+            HeardOver::User(user) => session.owner.user_at(server) == Some(*user),
+            HeardOver::Own(own) => own == id,
+        };
         // An event that is the same for many is encoded once, and shared.
         let mut events: HashMap<String, (String, EncodedEvent)> = HashMap::new();
         let entries = self.entries.iter_mut();
-        for (_, entry) in entries.filter(|(id, _)| own.is_none_or(|own| own == *id)) {
+        for (_, entry) in entries.filter(|(id, entry)| is_meant(id, &entry.session)) {
             let Some(asked) = entry.session.subscriptions.asked(&key, over) else { continue };
             if !entry.session.hears_of(server) {
                 continue;
@@ -244,6 +273,7 @@ mod tests {
                 visible_servers: [server.clone()].into(),
                 admission: 0,
                 charged: None,
+                user: None,
             };
             let (door, caller) = (Transport::StreamableHttp, Some(Caller::plain()));
             table.open(begun, id.into(), door, owner, caller).unwrap();

@@ -5,7 +5,8 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::{
-    Audience, Bearer, EventSink, Opened, Owner, Rescope, Session, SessionId, Transport,
+    Audience, Bearer, EventSink, HeardOver, Opened, Owner, Rescope, Session, SessionId,
+    Transport,
 };
 use crate::protocol::call::Caller;
 use crate::protocol::jsonrpc::RequestId;
@@ -56,7 +57,7 @@ pub(super) enum Command {
     },
     Updated {
         server: ServerName,
-        own: Option<SessionId>,
+        over: HeardOver,
         params: Raw,
     },
     AskUnasked {

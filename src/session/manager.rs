@@ -153,8 +153,8 @@ impl Manager {
                 reply.send(self.forget(&id, principal.as_deref(), only.as_ref()));
             }
             Command::Tell { to, message } => self.table.tell(&to, &message, Instant::now()),
-            Command::Updated { server, own, params } => {
-                self.table.updated(&server, own.as_ref(), &params);
+            Command::Updated { server, over, params } => {
+                self.table.updated(&server, &over, &params);
             }
             Command::AskUnasked { id, question } => self.ask_on_stream(&id, question),
             Command::WithdrawUnasked { id, server, upstream_id } => {
@@ -252,7 +252,7 @@ impl Manager {
         if published.is_some() {
             return published;
         }
-        let Bearer { principal, admission, charged } = bearer;
+        let Bearer { principal, admission, charged, user } = bearer;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
         let is_visible = |server: &ServerName| {
@@ -266,6 +266,7 @@ impl Manager {
             visible_servers: may_hear.into_iter().filter(is_visible).collect(),
             admission,
             charged,
+            user,
         };
         self.add(id, Transport::StreamableHttp, owner, Some(caller)).ok()
     }
@@ -401,6 +402,7 @@ mod tests {
             visible_servers: [].into(),
             admission: 0,
             charged: None,
+            user: None,
         }
     }
 
@@ -410,7 +412,7 @@ mod tests {
     }
 
     fn bearer(principal: &str) -> Bearer {
-        Bearer { principal: Some(principal.into()), admission: 0, charged: None }
+        Bearer { principal: Some(principal.into()), admission: 0, charged: None, user: None }
     }
 
     fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {

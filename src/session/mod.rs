@@ -34,6 +34,7 @@ use crate::limits::{
 };
 use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::capabilities::{can_be_asked, of_client_for_legacy, of_client_for_modern};
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::question::Question;
@@ -47,7 +48,7 @@ use crate::wait::{Interrupted, Wait};
 
 use command::{Command, Reply};
 
-pub use audience::{Audience, LogWish, Shared, SharedBy};
+pub use audience::{Audience, HeardOver, LogWish, Shared, SharedBy};
 pub use call_in_session::CallInSession;
 pub use encoded_event::EncodedEvent;
 pub use ended::{Left, SessionEvents};
@@ -137,8 +138,12 @@ impl Session {
         self.stateless.get_or_init(|| of_client_for_modern(caller.capabilities.get()))
     }
 
-    /// True if the client sees the lists of this view, which depends on its capabilities.
-    fn sees(&self, view: ViewId) -> bool {
+    /// True if the client sees the lists of this view of a server, which depends on its
+    /// capabilities, or on its credentials.
+    fn sees(&self, server: &ServerName, view: ViewId) -> bool {
+        if view.is_of_user() {
+            return self.owner.user_at(server).map(ViewId::of_user) == Some(view);
+        }
         let caller = self.caller.get();
         caller.is_some_and(|it| self.door.is_for_any_request(it.capabilities.get()))
             || self.views().is_some_and(|views| views.contains(&view))
@@ -436,18 +441,18 @@ impl Sessions {
     }
 
     /// Tells subscribed sessions that a resource has changed: `params` are those of
-    /// `notifications/resources/updated` as the server wrote them. `own` is the session whose own
-    /// session with the server carried the notification; none for the shared one.
+    /// `notifications/resources/updated` as the server wrote them, heard over that session with
+    /// the server.
     ///
     /// # Errors
     /// The inbox is full.
     pub fn updated(
         &self,
         server: ServerName,
-        own: Option<SessionId>,
+        over: HeardOver,
         params: Raw,
     ) -> Result<(), CallError> {
-        self.tell_unasked(Command::Updated { server, own, params })
+        self.tell_unasked(Command::Updated { server, over, params })
     }
 
     /// The questions of one call to the client of a session, none at first. `wait` is the call's.
@@ -475,6 +480,12 @@ impl Sessions {
     pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
         let view = self.view.read();
         view.get(id).is_some_and(|session| session.wants_log(level))
+    }
+
+    /// The credentials of an open session for a server whose credentials are each user's own.
+    pub fn user_at(&self, id: &str, server: &ServerName) -> Option<CredentialsId> {
+        let view = self.view.read();
+        view.get(id).and_then(|session| session.owner.user_at(server))
     }
 
     /// The principal of an open session.

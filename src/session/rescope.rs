@@ -121,6 +121,7 @@ mod tests {
     use crate::protocol::call::Caller;
     use crate::protocol::raw::Raw;
     use crate::protocol::session_route::SessionKind;
+    use crate::session::HeardOver;
 
     #[derive(Default)]
     struct Sink(Mutex<Vec<String>>);
@@ -149,6 +150,7 @@ mod tests {
             visible_servers,
             admission,
             charged: None,
+            user: None,
         }
     }
 
@@ -181,7 +183,7 @@ mod tests {
         }
         session.subscribe(&name("b"), "s:", "s:", SessionKind::Shared).unwrap();
         let say = |table: &mut Table| {
-            let x = "x".into();
+            let x: SessionId = "x".into();
             for server in ["a", "b"].map(name) {
                 table.tell(
                     &Audience::One("x".into(), server.clone()),
@@ -189,8 +191,8 @@ mod tests {
                     Instant::now(),
                 );
                 let of = |uri: &str| Raw::from_valid(format!("{{\"uri\":\"{uri}\"}}"));
-                table.updated(&server, None, &of("s:"));
-                table.updated(&server, Some(&x), &of("o:"));
+                table.updated(&server, &HeardOver::Shared, &of("s:"));
+                table.updated(&server, &HeardOver::Own(x.clone()), &of("o:"));
             }
         };
         say(&mut table);

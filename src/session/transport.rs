@@ -5,6 +5,7 @@ use std::sync::Arc;
 use super::EncodedEvent;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::capabilities::declare_nothing;
+use crate::protocol::credentials::{CredentialsId, UserCredentials};
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::listening::Filter;
 use crate::protocol::server_name::ServerName;
@@ -74,6 +75,16 @@ pub struct Owner {
     pub admission: u64,
     /// The principal in whose share the session counts; none where no other principal can come.
     pub charged: Option<PrincipalId>,
+    /// The credentials for servers whose credentials are each user's own, if there is such a
+    /// server.
+    pub user: Option<Arc<UserCredentials>>,
+}
+
+impl Owner {
+    /// The credentials with which the session's client reaches that server, if it has any.
+    pub fn user_at(&self, server: &ServerName) -> Option<CredentialsId> {
+        self.user.as_ref().map(|user| user.id(server))
+    }
 }
 
 /// The sender of a request that names a session by its id.
@@ -85,6 +96,8 @@ pub struct Bearer {
     pub admission: u64,
     /// As [`Owner::charged`], for a session that is revived.
     pub charged: Option<PrincipalId>,
+    /// As [`Owner::user`], for a session that is revived.
+    pub user: Option<Arc<UserCredentials>>,
 }
 
 /// The reason why a session does not take a call or a subscription.

@@ -11,6 +11,7 @@ use std::time::Instant;
 
 use crate::config::UpstreamConfig;
 use crate::protocol::call::{Kind, Notice, PrincipalId};
+use crate::protocol::credentials::CredentialsId;
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
@@ -38,6 +39,7 @@ pub mod advice;
 pub mod authorization;
 mod backoff;
 mod call;
+mod credentials_user;
 mod failure;
 mod fair_queue;
 mod handshake;
@@ -48,6 +50,7 @@ mod session;
 mod status;
 mod supervisor;
 mod transport;
+mod users;
 
 pub use http_client::collector::Collector;
 pub use registry::Upstreams;
@@ -139,6 +142,9 @@ pub trait ServerEvents: Send + Sync {
         notice: Notice,
         wire: Wire,
     );
+    /// A notification on the session that one user's clients share with a server, where its
+    /// credentials are each user's own.
+    fn notice_of_user(&self, server: &ServerName, user: CredentialsId, notice: Notice);
     /// A message named no call on a session that several share, and is for nobody.
     fn unattributed(&self, server: &ServerName);
     /// A request on the session of `client`.
@@ -167,6 +173,8 @@ pub struct Upstream {
     health: Arc<SharedHealth>,
     stderr: Arc<StderrRing>,
     counted: Arc<OfServer>,
+    /// Users may reach the server with credentials of their own.
+    may_be_per_user: bool,
     /// Hears of credentials as long as it is held.
     _listener: Option<Arc<dyn AuthorizationListener>>,
 }
@@ -200,8 +208,12 @@ impl Upstream {
         self.health.lock().initialized.as_ref().map(|initialized| initialized.revision.era())
     }
 
-    /// The gateway's credentials at it; none where it wants no OAuth, or where each user has their
-    /// own.
+    /// The user whose own it is, where the server's credentials are each user's own.
+    pub fn user(&self) -> Option<CredentialsId> {
+        self.context.user.as_ref().map(|user| user.id)
+    }
+
+    /// The credentials of its requests; none where it wants no OAuth.
     pub fn authorization(&self) -> Option<&Arc<ServerAuthorization>> {
         self.context.authorization.as_ref()
     }

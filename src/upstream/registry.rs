@@ -9,24 +9,27 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
-use crate::config::{Credentials, Secret, UpstreamConfig};
-use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
+use crate::config::{Credentials, UpstreamConfig};
+use crate::error::CallError;
+use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX, USER_UPSTREAMS_SWEEP};
+use crate::protocol::call::PrincipalId;
+use crate::protocol::credentials::UserCredentials;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::counters;
-use crate::telemetry::redact::Secrets;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::authorization::{AuthorizationListener, Authorizations, Owner};
+use super::authorization::{Authorizations, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls_limit::WaitingCallsLimit;
+use super::credentials_user::listener;
 use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
-use super::session::context::{Mailbox, SessionContext};
+use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
@@ -35,6 +38,7 @@ use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
 use super::supervisor::lists::UndeclaredTools;
 use super::transport::stdio::stderr::StderrRing;
+use super::users::{EventsOfUser, User, UserUpstream, UserUpstreams};
 use super::{Report, ServerEvents, Upstream};
 
 /// How often an upstream that is to end looks whether anybody still uses it.
@@ -48,6 +52,10 @@ type ByName = Arc<BTreeMap<ServerName, Arc<Upstream>>>;
 pub struct Upstreams {
     by_name: RwLock<ByName>,
     shared: Shared,
+    /// Those of users, at servers whose credentials are each user's own.
+    users: UserUpstreams,
+    /// True if some server may be reached with users' own credentials.
+    has_users: AtomicBool,
     /// How many were started.
     started: AtomicUsize,
     /// What ends with [`Upstreams::stop`].
@@ -63,12 +71,15 @@ struct Running {
     retiring: Option<Sender<Retiring>>,
     /// Ends them.
     ending: Option<Joined>,
+    /// Looks for users' upstreams that are no longer used, once there is one; the sender ends it.
+    sweeping: Option<(Sender<()>, Joined)>,
 }
 
 /// An upstream that is no more: it ends when its calls have.
 struct Retiring {
     upstream: Arc<Upstream>,
-    supervisor: Joined,
+    /// None where nobody looks after it, since only users' own upstreams make contact.
+    supervisor: Option<Joined>,
     /// When it ends at the latest.
     until: Instant,
 }
@@ -113,11 +124,14 @@ impl Upstreams {
             supervisors: BTreeMap::new(),
             retiring: Some(retiring),
             ending: Some(spawn("up-ending", move || end_all(&retired))?),
+            sweeping: None,
         };
         // Dropped on the way out if one cannot be started.
         let upstreams = Upstreams {
             by_name: RwLock::default(),
             shared,
+            users: UserUpstreams::default(),
+            has_users: AtomicBool::new(false),
             started: AtomicUsize::new(0),
             running: Mutex::new(running),
         };
@@ -144,8 +158,9 @@ impl Upstreams {
                 Some(same) => same.clone(),
                 None => {
                     let index = self.started.fetch_add(1, Ordering::Relaxed);
+                    let made = Made { index, old, user: None };
                     let upstream =
-                        self.shared.upstream(config.clone(), index, old, reports.clone())?;
+                        self.shared.upstream(config.clone(), made, reports.clone())?;
                     let upstream = Arc::new(upstream);
                     started.push((upstream.clone(), old));
                     upstream
@@ -154,7 +169,7 @@ impl Upstreams {
             after.insert(config.name.clone(), upstream);
         }
         let mut supervisors = Vec::new();
-        for (upstream, _) in &started {
+        for (upstream, _) in started.iter().filter(|(it, _)| !it.config().is_per_user()) {
             let supervisor = supervisor(upstream, reports.clone());
             let thread = spawn(&upstream.context.thread_name("sup"), move || supervisor.run());
             match thread {
@@ -181,10 +196,15 @@ impl Upstreams {
             if after.get(name).is_some_and(|it| Arc::ptr_eq(it, old)) {
                 continue;
             }
-            let Some(supervisor) = running.supervisors.remove(name) else { continue };
+            let supervisor = running.supervisors.remove(name);
             running.retire(old.clone(), supervisor, self.shared.limits.drain);
         }
         running.supervisors.extend(supervisors);
+        let has_users = configs.iter().any(|config| config.may_be_per_user());
+        self.has_users.store(has_users, Ordering::Relaxed);
+        let stays =
+            |config: &Arc<UpstreamConfig>| configs.iter().any(|it| Arc::ptr_eq(it, config));
+        running.retire_users(self.users.take_unless(stays), self.shared.limits.drain);
         Ok(())
     }
 
@@ -198,6 +218,100 @@ impl Upstreams {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
     }
 
+    /// True if some server may be reached with users' own credentials.
+    pub fn has_users(&self) -> bool {
+        self.has_users.load(Ordering::Relaxed)
+    }
+
+    /// The upstream of a user at a server whose credentials are each user's own, made if there is
+    /// none; for another server, that server's. `charged`: in whose share it counts.
+    ///
+    /// # Errors
+    /// Something of the user is not known that the server's configuration names, or too many
+    /// users' credentials are in use.
+    pub fn of_user(
+        self: &Arc<Self>,
+        base: Arc<Upstream>,
+        user: Option<&UserCredentials>,
+        charged: Option<&PrincipalId>,
+    ) -> Result<Arc<Upstream>, CallError> {
+        if !base.may_be_per_user {
+            return Ok(base);
+        }
+        let nobody = UserCredentials::default();
+        let user = user.unwrap_or(&nobody);
+        let registered = &base.context.config;
+        if !registered.is_own_of(user) {
+            return Ok(base);
+        }
+        let (found, removed) = self.users.of(registered, user, charged, |of| {
+            let name = base.name();
+            let config = registered.for_user(user);
+            let config =
+                config.map_err(|what| CallError::Invalid(format!("{name}: {what}.")))?;
+            self.start_user(&base, Arc::new(config), of)
+        })?;
+        if let Some(removed) = removed {
+            self.running().retire_users(vec![removed], self.shared.limits.drain);
+        }
+        Ok(found)
+    }
+
+    fn start_user(
+        self: &Arc<Self>,
+        base: &Arc<Upstream>,
+        config: Arc<UpstreamConfig>,
+        user: User,
+    ) -> Result<(Arc<Upstream>, Joined), CallError> {
+        let failed = |error: io::Error| {
+            log::error!(target: "upstream", "{}: a user's sessions cannot be opened: {error}", base.name());
+            CallError::Internal
+        };
+        let mut running = self.running();
+        let Some(reports) = running.reports.clone() else {
+            return Err(CallError::ShuttingDown);
+        };
+        if running.sweeping.is_none() {
+            let (stop, stopped) = bounded(0);
+            let upstreams = Arc::downgrade(self);
+            let thread =
+                spawn("up-users", move || sweep(&upstreams, &stopped)).map_err(failed)?;
+            running.sweeping = Some((stop, thread));
+        }
+        drop(running);
+        let made = Made { index: base.context.index, old: None, user: Some(Arc::new(user)) };
+        let upstream = self.shared.upstream(config, made, reports.clone()).map_err(failed)?;
+        let upstream = Arc::new(upstream);
+        let supervisor = supervisor(&upstream, reports);
+        let name = upstream.context.thread_name("sup");
+        let thread = spawn(&name, move || supervisor.run()).map_err(failed)?;
+        Ok((upstream, thread))
+    }
+
+    /// The upstream of that name, and those of its users.
+    pub fn with_users(&self, name: &ServerName) -> Vec<Arc<Upstream>> {
+        let mut all: Vec<_> = self.get(name).into_iter().collect();
+        if self.has_users() {
+            all.extend(self.users.at(name));
+        }
+        all
+    }
+
+    /// All upstreams, and those of users.
+    pub fn all_with_users(&self) -> Vec<Arc<Upstream>> {
+        let mut all: Vec<_> = self.all().values().cloned().collect();
+        if self.has_users() {
+            all.extend(self.users.all());
+        }
+        all
+    }
+
+    /// Ends the upstreams of principals for which `ends` is true, once their calls have ended.
+    pub fn end_users(&self, ends: impl Fn(&PrincipalId) -> bool) {
+        let ended = self.users.take_of(ends);
+        self.running().retire_users(ended, self.shared.limits.drain);
+    }
+
     /// All of them, sorted by name.
     pub fn all(&self) -> Arc<BTreeMap<ServerName, Arc<Upstream>>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).clone()
@@ -208,28 +322,40 @@ impl Upstreams {
     pub fn interrupt(&self) {
         // Nobody waits for those any longer.
         self.running().retiring = None;
-        for upstream in self.all().values() {
+        for upstream in self.all_with_users() {
             upstream.concurrency.interrupt(Interrupted::Stopping);
         }
+        // Calls that wait for a sign-in hold nothing of an upstream's.
+        self.shared.authorizations.stop();
     }
 
     /// Ends every session and child, and waits for that, in bounded time. Nothing is opened
     /// afterwards. Whoever still holds an upstream keeps nothing alive by that.
     pub fn stop(&self) {
         self.interrupt();
-        let all = self.all();
-        all.values().for_each(|upstream| upstream.end());
-        // Each ends its own session or child meanwhile, so this takes as long as the slowest.
-        let (supervisors, ending) = {
+        // No user's upstream is made from here on.
+        let (supervisors, ending, sweeping) = {
             let mut running = self.running();
             running.reports = None;
-            (std::mem::take(&mut running.supervisors), running.ending.take())
+            let supervisors = std::mem::take(&mut running.supervisors);
+            (supervisors, running.ending.take(), running.sweeping.take())
         };
-        // Supervisors may wait for what it does.
-        self.shared.authorizations.stop();
+        if let Some((stop, thread)) = sweeping {
+            drop(stop);
+            drop(thread);
+        }
+        let of_users = self.users.take_unless(|_| false);
+        let all = self.all();
+        let of_users_too = of_users.iter().map(|it| &it.upstream);
+        all.values().chain(of_users_too).for_each(|upstream| upstream.end());
+        // Each ends its own session or child meanwhile, so this takes as long as the slowest.
         drop(supervisors);
         drop(ending);
         all.values().for_each(|upstream| upstream.pool.join());
+        for UserUpstream { upstream, supervisor, .. } in of_users {
+            drop(supervisor);
+            upstream.pool.join();
+        }
     }
 
     fn running(&self) -> MutexGuard<'_, Running> {
@@ -250,7 +376,7 @@ impl Drop for Upstreams {
 
 impl Running {
     /// Lets an upstream end once its calls have.
-    fn retire(&self, upstream: Arc<Upstream>, supervisor: Joined, drain: Duration) {
+    fn retire(&self, upstream: Arc<Upstream>, supervisor: Option<Joined>, drain: Duration) {
         let retiring = Retiring { upstream, supervisor, until: Instant::now() + drain };
         let refused = match &self.retiring {
             Some(thread) => thread.try_send(retiring).err().map(TrySendError::into_inner),
@@ -262,7 +388,28 @@ impl Running {
             upstream.concurrency.interrupt(Interrupted::Retired);
             upstream.end();
             // It ends by itself; to wait for it could hold up all others.
-            supervisor.detach();
+            if let Some(supervisor) = supervisor {
+                supervisor.detach();
+            }
+        }
+    }
+
+    fn retire_users(&self, users: Vec<UserUpstream>, drain: Duration) {
+        for UserUpstream { upstream, supervisor, .. } in users {
+            self.retire(upstream, Some(supervisor), drain);
+        }
+    }
+}
+
+/// The thread that ends users' upstreams which nobody has used for `limits.session_idle`, until it
+/// is told to stop.
+fn sweep(upstreams: &Weak<Upstreams>, stopped: &Receiver<()>) {
+    while stopped.recv_timeout(USER_UPSTREAMS_SWEEP) == Err(RecvTimeoutError::Timeout) {
+        let Some(upstreams) = upstreams.upgrade() else { return };
+        let limits = &upstreams.shared.limits;
+        if let Some(before) = Instant::now().checked_sub(limits.session_idle) {
+            let idle = upstreams.users.take_idle(before);
+            upstreams.running().retire_users(idle, limits.drain);
         }
     }
 }
@@ -330,35 +477,14 @@ fn supervisor(upstream: &Upstream, reports: Sender<Report>) -> Supervisor {
     }
 }
 
-/// The one who uses the credentials at a server.
-struct CredentialsUser {
-    mailbox: Weak<Mailbox>,
-    secrets: Weak<Secrets>,
-}
-
-impl AuthorizationListener for CredentialsUser {
-    fn learned(&self, secret: &Secret) {
-        if let Some(secrets) = self.secrets.upgrade() {
-            secrets.learn(secret.clone());
-        }
-    }
-
-    fn signed_in(&self) {
-        if let Some(mailbox) = self.mailbox.upgrade() {
-            mailbox.wanted();
-        }
-    }
-}
-
-/// Has an upstream hear of the credentials of its requests.
-fn listener(context: &SessionContext) -> Option<Arc<dyn AuthorizationListener>> {
-    let authorization = context.authorization.as_ref()?;
-    let (mailbox, secrets) =
-        (Arc::downgrade(&context.mailbox), Arc::downgrade(&context.secrets));
-    let listener: Arc<dyn AuthorizationListener> =
-        Arc::new(CredentialsUser { mailbox, secrets });
-    authorization.listen(&listener);
-    Some(listener)
+/// For whom an upstream is made.
+struct Made<'a> {
+    /// Its place among the upstreams.
+    index: usize,
+    /// The one whose place it takes.
+    old: Option<&'a Arc<Upstream>>,
+    /// The user whose own it is.
+    user: Option<Arc<User>>,
 }
 
 /// What all upstreams share.
@@ -381,20 +507,29 @@ impl Shared {
     fn upstream(
         &self,
         config: Arc<UpstreamConfig>,
-        index: usize,
-        old: Option<&Arc<Upstream>>,
+        made: Made<'_>,
         reports: Sender<Report>,
     ) -> io::Result<Upstream> {
+        let Made { index, old, user } = made;
         let (limits, buffered) = (self.limits.clone(), self.buffered.clone());
-        let (hurry, server_events) = (self.hurry.clone(), self.server_events.clone());
-        let desired = Arc::new(old.map(|old| old.desired.successor()).unwrap_or_default());
-        let authorization = match config.credentials {
-            Credentials::Gateway => self
-                .authorizations
-                .of(&config, Owner::Gateway)
-                .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?,
-            Credentials::PerUser => None,
+        let (hurry, inner) = (self.hurry.clone(), self.server_events.clone());
+        let server_events: Arc<dyn ServerEvents> = match &user {
+            Some(user) => Arc::new(EventsOfUser { inner, user: user.id }),
+            None => inner,
         };
+        let is_of_user = user.is_some();
+        let desired = Arc::new(old.map(|old| old.desired.successor()).unwrap_or_default());
+        let owner = match (config.credentials, &user) {
+            (Credentials::Gateway, _) => Some(Owner::Gateway),
+            (Credentials::PerUser, Some(user)) => Some(Owner::User(user.id)),
+            // Nobody connects with it.
+            (Credentials::PerUser, None) => None,
+        };
+        let authorization =
+            owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
+        let authorization = authorization
+            .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?
+            .flatten();
         let context = SessionContext::new(
             config,
             limits,
@@ -405,6 +540,7 @@ impl Shared {
             desired.clone(),
             authorization,
         )?;
+        let context = context.with_user(user);
         context.views.begin(reports);
         let context = Arc::new(context);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
@@ -425,9 +561,14 @@ impl Shared {
         let concurrency =
             Arc::new(ConcurrencyLimit::new(context.name().clone(), max_in_flight, max_waiting));
         let counted = counters::servers::of(context.name());
+        if context.config.is_per_user() && !is_of_user {
+            // Nobody connects to it but its users' upstreams, of which each knows how it is.
+            health.lock().breaker.made_contact();
+        }
         let listener = listener(&context);
         Ok(Upstream {
             counted,
+            may_be_per_user: context.config.may_be_per_user() && !is_of_user,
             _listener: listener,
             pool: Arc::new(SessionPool::new(context.clone(), sessions)),
             desired,

@@ -69,6 +69,12 @@ impl Known {
             }
             Some(_) | None => Listed::default(),
         };
+        let mut listed = listed;
+        if config.is_per_user() {
+            // Nobody connects to it but for a user, whose lists are a view.
+            listed.server.health = Health::Well;
+            listed.server.has_answered = true;
+        }
         let profile = Profile {
             name: config.name.clone(),
             label: Arc::new(ServerLabel {

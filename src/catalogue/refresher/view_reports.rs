@@ -71,7 +71,7 @@ impl Refresher {
         self.publish_views();
         // The view is kept, so that another one can be read.
         drop((differing, reading));
-        self.told_clashes.tell(&self.shared.seen_by(|| [id, id], &|_| Some(id)).clashes);
+        self.told_clashes.tell(&self.shared.seen_by(|| [id, id], &|_| Some(id), None).clashes);
         for kind in kinds {
             (self.tell_view)(&server, kind, id);
         }

@@ -361,7 +361,7 @@ impl Shown {
     /// The one of these views of a server whose lists the client sees: where both are known, the
     /// one that `is_served` gives, since a server may serve clients in either way; where that one
     /// is not known yet, the other one until it is, which does not count as a use.
-    fn key(
+    pub(super) fn key(
         &self,
         server: &ServerName,
         ids: [ViewId; 2],
@@ -379,17 +379,23 @@ impl Shown {
         view.differs().then_some(key)
     }
 
-    /// The catalogue for clients with these views; none where it equals the shared one.
-    /// `is_served` gives the view by which a server lists, if by any.
+    /// A user's view of a server, where it is known and differs. That counts as a use.
+    pub(super) fn key_of_user(&self, server: &ServerName, id: ViewId) -> Option<Key> {
+        let key = (server.clone(), id);
+        let view = self.views.get(&key)?;
+        view.touch();
+        view.differs().then_some(key)
+    }
+
+    /// The catalogue for clients with these views, of each server the one that `key` gives; none
+    /// where it equals the shared one.
     pub(super) fn catalogue(
         &self,
-        ids: [ViewId; 2],
-        is_served: &dyn Fn(&ServerName) -> Option<ViewId>,
+        key: &dyn Fn(&ServerName) -> Option<Key>,
         shared: &Catalogue,
     ) -> Option<Arc<Catalogue>> {
         let servers = self.servers.iter().map(|(profile, _)| &profile.name);
-        let keys: BTreeSet<Key> =
-            servers.filter_map(|server| self.key(server, ids, is_served)).collect();
+        let keys: BTreeSet<Key> = servers.filter_map(key).collect();
         if keys.is_empty() {
             return None;
         }

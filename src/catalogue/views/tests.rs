@@ -153,20 +153,26 @@ fn a_catalogue_of_some_shares_what_all_see() {
     let shown = Shown::new(naming, Arc::new(servers), views.known());
     let other = ViewId::of_request("{}");
     let served = |_: &ServerName| Some(id);
-    assert!(shown.catalogue([other, other], &served, &shared).is_none());
-    let seen = shown.catalogue([id, other], &served, &shared).unwrap();
+    assert!(shown.catalogue(&|it| shown.key(it, [other, other], &served), &shared).is_none());
+    let seen = shown.catalogue(&|it| shown.key(it, [id, other], &served), &shared).unwrap();
     let own: Vec<&str> = seen.items(Kind::Tool).iter().map(|it| it.own.as_str()).collect();
     assert_eq!(own, ["a", "b"]);
     assert!(Arc::ptr_eq(&seen.items(Kind::Tool)[0], &shared.items(Kind::Tool)[0]));
-    let again = shown.catalogue([id, other], &served, &shared).unwrap();
+    let again = shown.catalogue(&|it| shown.key(it, [id, other], &served), &shared).unwrap();
     assert!(Arc::ptr_eq(&seen, &again));
     // Another view leaves the merged catalogue of this one alone.
     views.insert(key(2), read(&[(Kind::Tool, &["c"])]), &shown.servers[0].1, None);
     let next = shown.with_views(views.known());
-    assert!(Arc::ptr_eq(&seen, &next.catalogue([id, other], &served, &shared).unwrap()));
+    assert!(Arc::ptr_eq(
+        &seen,
+        &next.catalogue(&|it| next.key(it, [id, other], &served), &shared).unwrap()
+    ));
     views.insert(key(1), read(&[(Kind::Tool, &["c"])]), &shown.servers[0].1, None);
     let next = shown.with_views(views.known());
-    assert!(!Arc::ptr_eq(&seen, &next.catalogue([id, other], &served, &shared).unwrap()));
+    assert!(!Arc::ptr_eq(
+        &seen,
+        &next.catalogue(&|it| next.key(it, [id, other], &served), &shared).unwrap()
+    ));
 }
 
 #[test]
@@ -185,7 +191,8 @@ fn a_server_that_serves_otherwise_than_before_shows_its_new_view() {
     views.insert(key(1), read(&[(Kind::Tool, &["old"])]), &servers[0].1, None);
     let shown = Shown::new(naming, Arc::new(servers), views.known());
     let own = |shown: &Shown, served: ViewId| {
-        let seen = shown.catalogue([session, request], &|_| Some(served), &shared);
+        let seen = shown
+            .catalogue(&|it| shown.key(it, [session, request], &|_| Some(served)), &shared);
         seen.map(|it| it.items(Kind::Tool)[0].own.clone())
     };
     let used = views.views[&key(1)].used.at();

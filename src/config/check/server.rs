@@ -11,6 +11,7 @@ use crate::config::{
     HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig, syntax,
 };
 use crate::limits::SERVER_NAME_BYTES_MAX;
+use crate::protocol::credentials::without_user;
 use crate::protocol::server_name::ServerName;
 
 /// Keys that only servers reached over HTTP have.
@@ -70,9 +71,6 @@ pub(crate) fn check(
     oauth::check_credentials(reader, &raw, around);
     if raw.disabled {
         return None;
-    }
-    if !raw.forward_headers.is_empty() {
-        reader.warn(format!("{}/forward_headers", raw.at), "has no effect in this version");
     }
     let count = |number: u64| usize::try_from(number).unwrap_or(usize::MAX);
     Some(UpstreamConfig {
@@ -166,7 +164,8 @@ fn headers(reader: &Reader<'_>, map: &StringMap) -> Vec<(String, Secret)> {
         } else if syntax::is_own_header(name) {
             reader.problem(at, "this header is the gateway's own");
         }
-        if !syntax::is_header_value(value) {
+        // What stands for a user is checked when it is known.
+        if !syntax::is_header_value(without_user(value).trim()) || value.trim() != value {
             reader.problem(at, "the value has characters that a header must not have");
         }
         if value.trim().is_empty() && reader.has_unusual(at) {
@@ -213,7 +212,7 @@ fn stdio(reader: &Reader<'_>, raw: &RawServer) -> Option<Target> {
         if name.is_empty() || name.contains(['=', '\0']) {
             reader.problem(at, "not a variable's name");
         }
-        no_null(at.clone(), value);
+        no_null(at.clone(), &without_user(value));
     }
     let secret = |(_, name, value): &(String, String, String)| {
         (name.clone(), Secret::new(value.clone()))

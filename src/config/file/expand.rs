@@ -6,6 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::limits::SECRET_FILE_BYTES_MAX;
+use crate::protocol::credentials::user_reference;
 
 /// Returns the value of a variable of the environment. Tests supply their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -27,7 +28,8 @@ pub(crate) struct Expanded {
     pub(crate) unusual: Option<String>,
 }
 
-/// Expands the variables and files in `text`. A dollar before any other character stays as it is.
+/// Expands the variables and files in `text`. `${user.name}` and `${user.claims.X}`, which are
+/// known only where a user calls, become what [`crate::protocol::credentials::UserText`] reads. A dollar before any other character stays as it is.
 /// As in a shell, `:-` also replaces an empty variable.
 ///
 /// # Errors
@@ -47,6 +49,11 @@ pub(crate) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, Strin
         } else if let Some(after) = after.strip_prefix('{') {
             let (inside, after) =
                 closed(after).ok_or("\"${\" has no \"}\" (\"$$\" is a dollar)")?;
+            if let Some(reference) = user_reference(inside) {
+                value.push_str(&reference?);
+                rest = after;
+                continue;
+            }
             let (name, content) = match inside.strip_prefix("file:") {
                 Some(path) => {
                     let path = file_path(path, outside.environment)?;

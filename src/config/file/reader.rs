@@ -12,6 +12,7 @@ use super::foreign::{nearest, unknown_key};
 use super::json::{Json, pointer};
 use super::place::Aim;
 use crate::config::Problem;
+use crate::protocol::credentials::names_user;
 
 /// The context of the reading, and the problems and warnings found.
 pub(crate) struct Reader<'a> {
@@ -120,6 +121,19 @@ impl<'a> Reader<'a> {
     }
 
     pub(crate) fn text(&self, at: &str, json: &Json) -> Option<Text> {
+        let text = self.text_of_user(at, json)?;
+        if names_user(&text.value) {
+            self.problem(
+                at,
+                "\"${user.…}\" is known only in \"headers\" and \"env\" of a server",
+            );
+            return None;
+        }
+        Some(text)
+    }
+
+    /// As `text`, where the value may name the user who calls.
+    fn text_of_user(&self, at: &str, json: &Json) -> Option<Text> {
         let Json::Text(written) = json else { return self.wrong(at, "a string", json) };
         match expand(written, self.outside) {
             Ok(expanded) => {
@@ -264,13 +278,14 @@ impl<'r> Fields<'r> {
         Some(items.into_iter().filter_map(read).collect())
     }
 
-    /// An object whose values are strings: pointer, name and value of each.
+    /// An object whose values are strings, which may name the user who calls: pointer, name and
+    /// value of each.
     pub(crate) fn string_map(&self, key: &str) -> Option<Vec<(String, String, String)>> {
         let at = self.at(key);
         let entries = self.reader.entries(&at, self.get(key)?)?;
         let read = |(name, value): &(String, Json)| {
             let at = pointer(&at, name);
-            let text = self.reader.text(&at, value)?;
+            let text = self.reader.text_of_user(&at, value)?;
             Some((at, name.clone(), text.value))
         };
         Some(entries.iter().filter_map(read).collect())

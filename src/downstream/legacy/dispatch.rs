@@ -228,7 +228,7 @@ impl Front {
             self.pipeline.said_log_level(scope, client, level);
         }
         for server in servers {
-            if !self.pipeline.session_route(&server, options.client).is_shared() {
+            if !self.pipeline.session_route(&server, options.client, scope).is_shared() {
                 let only = Scope { only: Some(server), ..scope.clone() };
                 let mut params = RawObject::default();
                 params.set("level", raw::string(level.as_str()));

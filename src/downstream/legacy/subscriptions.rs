@@ -71,7 +71,7 @@ pub(crate) fn subscription(
 ) -> Result<Outcome, CallError> {
     let (server, own) = front.pipeline.owner_of_uri(scope, options, call, wait)?;
     let asked = call.params.string("uri").ok().flatten().unwrap_or_default();
-    let mut route = front.pipeline.session_route(&server, options.client);
+    let mut route = front.pipeline.session_route(&server, options.client, scope);
     loop {
         let over = route.kind();
         let who = OfSession { session, server: &server, own: &own, asked: &asked, over };
@@ -80,8 +80,8 @@ pub(crate) fn subscription(
             return Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())));
         }
         let outcome =
-            front.pipeline.subscription(&server, &own, call.method, &who, route, wait);
-        route = front.pipeline.session_route(&server, options.client);
+            front.pipeline.subscription(scope, (&server, &own), call.method, &who, route, wait);
+        route = front.pipeline.session_route(&server, options.client, scope);
         let is_rerouted = over == SessionKind::Own && route.is_shared();
         if !is_rerouted || call.method == Method::ResourcesUnsubscribe {
             return outcome;

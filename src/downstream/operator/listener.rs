@@ -112,7 +112,7 @@ impl Handler for AdminListener {
             Err(problem) => return refuse(&problem, None, responder),
         };
         let (only, narrowed, charged) = (None, None, None);
-        let scope = Scope { principal, only, narrowed, admission: 0, charged };
+        let scope = Scope { principal, only, narrowed, admission: 0, charged, user: None };
         match page {
             Page::Metrics => metrics(&self.front, &scope, responder),
             Page::Healthz => healthz(&self.front, responder),

@@ -130,7 +130,7 @@ impl Front {
         let route = SessionRoute::Shared;
         let over = route.kind();
         let who = OfSession { session, server: &server, own: &own, asked: uri, over };
-        self.pipeline.subscription(&server, &own, method, &who, route, wait)
+        self.pipeline.subscription(scope, (&server, &own), method, &who, route, wait)
     }
 
     fn open_listener(&self, session: &Arc<Session>, place: Place, stream: StatelessResponse) {

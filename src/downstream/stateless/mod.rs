@@ -326,7 +326,7 @@ impl Front {
             without_added(&mut call.params);
         }
         if asks && can_be_asked(asked.caller.capabilities.get()) {
-            let started = self.pipeline.check(&server);
+            let started = self.pipeline.check(scope, &server);
             return match started.and_then(|()| self.start_apart(&asked, &call)) {
                 Ok(detached) => self.follow(&asked, &detached, 0, &states, stream),
                 Err(error) => failed(&error),

@@ -136,7 +136,9 @@ impl LineClient {
     fn scope(&self) -> Scope {
         let (principal, admission) =
             (self.front.operator.clone(), self.front.admission().generation);
-        Scope { principal, only: None, narrowed: None, admission, charged: None }
+        let has_users = self.front.pipeline.has_users();
+        let user = has_users.then(|| Arc::new(principal.user()));
+        Scope { principal, only: None, narrowed: None, admission, charged: None, user }
     }
 
     /// Answers a line that cannot be read with an error.

@@ -187,7 +187,7 @@ fn network(peer: Peer) -> Peer {
     match peer {
         Peer::Ip(ip) => match PrincipalId::of_address(ip) {
             PrincipalId::Address(network) => Peer::Ip(network),
-            PrincipalId::Key(_) | PrincipalId::Session(_) => peer,
+            PrincipalId::Key(_) | PrincipalId::Session(_) | PrincipalId::Credentials(_) => peer,
         },
         Peer::Unix => peer,
     }

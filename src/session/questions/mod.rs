@@ -154,6 +154,7 @@ mod tests {
             visible_servers,
             admission: 0,
             charged: None,
+            user: None,
         };
         let session =
             sessions.open(Transport::StreamableHttp, owner, Some(Caller::plain())).unwrap();

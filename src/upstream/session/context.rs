@@ -28,6 +28,7 @@ use crate::upstream::http_client::redirect::Redirected;
 use crate::upstream::status::{Dropped, FailureReport};
 use crate::upstream::supervisor::views::Views;
 use crate::upstream::supervisor::wanted_lists::Readings;
+use crate::upstream::users::User;
 
 /// A session that is open.
 #[derive(Debug, Clone)]
@@ -72,6 +73,8 @@ pub(crate) struct SessionContext {
     /// The client whose own session this is, which opens on demand; none for the shared one,
     /// which its supervisor keeps open.
     pub(crate) client: Option<Client>,
+    /// The user for whom the upstream was made, where the server's credentials are each user's own.
+    pub(crate) user: Option<Arc<User>>,
     /// What a modern upstream is listened to for.
     pub(crate) subscriptions: Arc<Subscriptions>,
     /// Of the shared session, whose supervisor reads the lists.
@@ -112,6 +115,7 @@ impl SessionContext {
             hurry,
             generations: Arc::default(),
             client: None,
+            user: None,
             subscriptions: Arc::new(Subscriptions::new(desired)),
             lists: mailbox,
             views,
@@ -119,6 +123,11 @@ impl SessionContext {
             told: Arc::default(),
             ids: AtomicU64::new(1),
         })
+    }
+
+    /// The same for an upstream that is one user's own.
+    pub(crate) fn with_user(self, user: Option<Arc<User>>) -> SessionContext {
+        SessionContext { user, ..self }
     }
 
     /// That of a client's own session to the same upstream.
@@ -136,6 +145,7 @@ impl SessionContext {
             hurry: self.hurry.clone(),
             generations: self.generations.clone(),
             client: Some(client),
+            user: self.user.clone(),
             subscriptions: self.subscriptions.clone(),
             lists: self.lists.clone(),
             views: self.views.clone(),

@@ -149,7 +149,7 @@ impl Supervisor {
             };
             n_sign_ins += 1;
             let wait = self.busy_for(self.context.limits.parked)?;
-            if authorization.wait_for_person(&wait).is_err() {
+            if authorization.wait_for_person(&wait, || false).is_err() {
                 return contact;
             }
         }
@@ -519,7 +519,7 @@ impl Supervisor {
 
 /// Whoever listens may be busy for a while, or gone; a stop ends the wait.
 pub(super) fn tell(context: &SessionContext, reports: &Sender<Report>, event: Event) {
-    let mut report = Report { config: context.config.clone(), event };
+    let Some(mut report) = context.reported(event) else { return };
     loop {
         let patience = Duration::from_millis(100);
         match reports.send_timeout(report, patience) {

@@ -2,3 +2,5 @@
 
 mod login_command;
 mod sign_in_pages;
+mod upstream_grants;
+mod upstream_sign_in;

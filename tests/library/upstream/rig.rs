@@ -17,6 +17,7 @@ use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::pipeline::session_route::route_session;
 use trunkline::protocol::call::{About, CallSink, Client, Kind, Notice, Outcome, Outgoing};
+use trunkline::protocol::credentials::CredentialsId;
 use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::question::Question;
 use trunkline::protocol::raw::{Raw, RawObject};
@@ -472,6 +473,8 @@ pub(crate) struct Heard {
 }
 
 impl ServerEvents for Heard {
+    fn notice_of_user(&self, _: &ServerName, _: CredentialsId, _: Notice) {}
+
     fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice, _: Wire) {
         self.notices.lock().unwrap().push((client.cloned(), notice));
     }

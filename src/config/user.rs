@@ -1,0 +1,80 @@
+//! Pure: a server's configuration for one user, where its credentials are each user's own.
+
+use super::{Credentials, Secret, Target, UpstreamConfig, syntax};
+use crate::protocol::credentials::{UserCredentials, UserText, names_user};
+
+impl UpstreamConfig {
+    /// True if the server can be reached only for a user: nobody connects to it before one calls.
+    pub fn is_per_user(&self) -> bool {
+        let values = match &self.target {
+            Target::Http(target) => &target.headers,
+            Target::Stdio(target) => &target.env,
+        };
+        self.credentials == Credentials::PerUser
+            || values.iter().any(|(_, value)| names_user(value.expose()))
+    }
+
+    /// The names of the headers that clients may give for the server.
+    pub fn forward_headers(&self) -> &[String] {
+        match &self.target {
+            Target::Http(target) => &target.forward_headers,
+            Target::Stdio(_) => &[],
+        }
+    }
+
+    /// True if the server may be reached with credentials of a user's own.
+    pub fn may_be_per_user(&self) -> bool {
+        self.is_per_user() || !self.forward_headers().is_empty()
+    }
+
+    /// True if this user reaches the server with credentials of its own.
+    pub fn is_own_of(&self, user: &UserCredentials) -> bool {
+        self.is_per_user() || user.headers_for(&self.name).next().is_some()
+    }
+
+    /// The configuration with which the server is reached for one user: with the headers that the
+    /// user's client gives in place of configured ones, and with the user's name and claims.
+    ///
+    /// # Errors
+    /// What is not known of the user, or cannot be sent; the text holds no secret.
+    pub fn for_user(&self, user: &UserCredentials) -> Result<UpstreamConfig, String> {
+        let mut config = self.clone();
+        let text_of = |name: &str, value: &Secret| -> Result<Secret, String> {
+            if !names_user(value.expose()) {
+                return Ok(value.clone());
+            }
+            let text = UserText::parse(value.expose()).of(user);
+            text.map(Secret::new).map_err(|what| format!("{name}: {what}"))
+        };
+        match &mut config.target {
+            Target::Http(target) => {
+                let given: Vec<_> = user.headers_for(&self.name).collect();
+                let is_given =
+                    |name: &str| given.iter().any(|it| it.name.eq_ignore_ascii_case(name));
+                target.headers.retain(|(name, _)| !is_given(name));
+                for (name, value) in &mut target.headers {
+                    *value = text_of(name, value)?;
+                }
+                let given = given.into_iter();
+                let given = given.map(|it| (it.name.clone(), Secret::new(it.value.clone())));
+                target.headers.extend(given);
+                for (name, value) in &target.headers {
+                    if !syntax::is_header_value(value.expose().trim()) {
+                        return Err(format!(
+                            "the header {name} would have characters that a header must not have"
+                        ));
+                    }
+                }
+            }
+            Target::Stdio(target) => {
+                for (name, value) in &mut target.env {
+                    *value = text_of(name, value)?;
+                    if value.expose().contains('\0') {
+                        return Err(format!("the variable {name} would hold a null character"));
+                    }
+                }
+            }
+        }
+        Ok(config)
+    }
+}
