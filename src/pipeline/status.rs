@@ -11,6 +11,7 @@ use crate::protocol::call::Kind;
 use crate::protocol::listed_item::Malformed;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
+use crate::upstream::authorization::SignInStatus;
 use crate::upstream::{FailureReport, State, Status, Upstream, advice};
 
 impl Pipeline {
@@ -89,6 +90,9 @@ impl Pipeline {
                         pinned
                     }),
                     n_unattributed: self.callers.n_unattributed(upstream.name()),
+                    wants_person: base.authorization().is_some()
+                        && base.config().oauth().is_some_and(|it| it.grant.wants_person()),
+                    sign_in: base.authorization().map(|it| it.status()),
                     users: users.flatten(),
                     upstream: status,
                 }
@@ -151,6 +155,10 @@ pub struct ServerStatus {
     pub n_unattributed: u64,
     /// Advice for the operator on its last failure, if the server is not well.
     pub advice: Option<String>,
+    /// True if a person signs in there for the gateway.
+    pub wants_person: bool,
+    /// How the gateway's own sign-in there is, where it has one.
+    pub sign_in: Option<SignInStatus>,
     /// Its users, where its credentials are each user's own; only for an admin.
     pub users: Option<Users>,
     /// The upstream's state.

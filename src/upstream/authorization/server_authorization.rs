@@ -37,7 +37,7 @@ pub struct ServerAuthorization {
     pub(super) owner: Owner,
     pub(super) url: WebUrl,
     target: HttpTarget,
-    pub(super) config: OAuthClientConfig,
+    pub(super) config: Box<OAuthClientConfig>,
     /// The client metadata document of the configuration.
     pub(super) document: Option<WebUrl>,
     pub(super) fetcher: Fetcher,
@@ -104,6 +104,15 @@ pub(super) enum Trouble {
     Failing { why: String, until: Instant },
 }
 
+/// What a request carries.
+pub(super) struct Carried {
+    pub(super) kept: Arc<Kept>,
+    /// The key that signs its proof, if the token is bound to one.
+    pub(super) key: Option<Arc<SigningKey>>,
+    /// The nonce of the proof, if the server wants one.
+    pub(super) nonce: Option<String>,
+}
+
 /// What a request does next.
 enum Step {
     Use { number: u64, renews: bool },
@@ -131,7 +140,7 @@ impl ServerAuthorization {
         fetcher: Fetcher,
     ) -> Result<Arc<ServerAuthorization>, String> {
         let unusable = |what: &str, error: &dyn fmt::Display| format!("{what}: {error}");
-        let config = target.oauth.as_deref().cloned().unwrap_or_default();
+        let config = target.oauth.clone().unwrap_or_default();
         // The error could hold the URL, and the URL a secret.
         let url = WebUrl::parse(&target.url)
             .map_err(|_| "its URL is not one for OAuth".to_owned())?;
@@ -551,12 +560,9 @@ impl ServerAuthorization {
     pub(super) fn carried(&self) -> Option<Carried> {
         let state = self.lock();
         let kept = state.kept.clone()?;
-        Some((kept, state.key.clone(), state.nonce.clone()))
+        Some(Carried { kept, key: state.key.clone(), nonce: state.nonce.clone() })
     }
 }
-
-/// What a request carries: the token, the key to which it is bound, and the server's last nonce.
-pub(super) type Carried = (Arc<Kept>, Option<Arc<SigningKey>>, Option<String>);
 
 /// Why a sign-in is needed where there never was one.
 pub(super) const NOBODY_HAS_SIGNED_IN: &str = "nobody has signed in yet";

@@ -438,7 +438,7 @@ impl Shared {
             server_events,
             desired.clone(),
         )?;
-        let context = context.with(authorization, user);
+        let context = context.with_user(user).with_authorization(authorization);
         context.views.begin(reports);
         let context = Arc::new(context);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));

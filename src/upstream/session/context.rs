@@ -125,13 +125,17 @@ impl SessionContext {
         })
     }
 
-    /// The same with credentials, and for an upstream that is one user's own.
-    pub(crate) fn with(
+    /// The same for an upstream that is one user's own.
+    pub(crate) fn with_user(self, user: Option<Arc<User>>) -> SessionContext {
+        SessionContext { user, ..self }
+    }
+
+    /// The same, for requests that carry these credentials.
+    pub(crate) fn with_authorization(
         self,
         authorization: Option<Arc<ServerAuthorization>>,
-        user: Option<Arc<User>>,
     ) -> SessionContext {
-        SessionContext { authorization, user, ..self }
+        SessionContext { authorization, ..self }
     }
 
     /// That of a client's own session to the same upstream.

@@ -237,6 +237,7 @@ impl Supervisor {
         let mut refresh_at = Instant::now() + REFRESH_INTERVAL;
         let mut sweep_at = Instant::now() + SLOTS_SWEEP_INTERVAL;
         loop {
+            self.renew_token();
             let news = self.context.mailbox.take();
             self.lists.note_changed(&news.list_changed);
             self.lists.note_wanted(&news.list_wanted);
@@ -258,7 +259,6 @@ impl Supervisor {
             let doubt = news.doubted.filter(|(generation, _)| *generation == opened.generation);
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
             let now = Instant::now();
-            self.context.authorization.iter().for_each(|it| it.renew_if_due());
             if now >= sweep_at {
                 self.concurrency.sweep();
                 sweep_at = now + SLOTS_SWEEP_INTERVAL;
@@ -305,6 +305,12 @@ impl Supervisor {
             if let Err(failure) = step {
                 return Left::Failed(failure, now.elapsed());
             }
+        }
+    }
+
+    fn renew_token(&self) {
+        if let Some(authorization) = &self.context.authorization {
+            authorization.renew_if_due();
         }
     }
 
