@@ -4,3 +4,4 @@ mod login_command;
 mod sign_in_pages;
 mod upstream_grants;
 mod upstream_sign_in;
+mod waiting_for_sign_in;
