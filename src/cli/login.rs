@@ -33,16 +33,13 @@ pub(super) fn login(path: &Path, server: &str, come_back: ComeBack) -> u8 {
         Ok(known) => known,
         Err(code) => return code,
     };
-    match known.grant() {
-        Some(Grant::AuthorizationCode) | None => (),
-        Some(grant @ (Grant::ClientCredentials | Grant::JwtBearer(_))) => {
-            complain(&format!(
-                "trunkline: login: {server} needs no sign-in: with the grant {:?} the gateway \
-                 gets its tokens itself",
-                grant.as_str()
-            ));
-            return exit::FINE;
-        }
+    if let Some(grant) = known.grant().filter(|grant| !grant.wants_person()) {
+        complain(&format!(
+            "trunkline: login: {server} needs no sign-in: with the grant {:?} the gateway gets \
+             its tokens itself",
+            grant.as_str()
+        ));
+        return exit::FINE;
     }
     let done = match come_back {
         ComeBack::Paste => known.by_paste(),

@@ -61,6 +61,14 @@ pub enum Grant {
 }
 
 impl Grant {
+    /// True if a person signs in.
+    pub fn wants_person(&self) -> bool {
+        match self {
+            Self::AuthorizationCode => true,
+            Self::ClientCredentials | Self::JwtBearer(_) => false,
+        }
+    }
+
     /// The word of the configuration.
     pub fn as_str(&self) -> &'static str {
         match self {

@@ -116,6 +116,12 @@ impl Pipeline {
                      \"credentials\" says that each user signs in"
             )
         })?;
+        if !upstream.config().oauth().is_some_and(|it| it.grant.wants_person()) {
+            return Err(format!(
+                "nobody has to sign in at {server}: with its grant the gateway gets its tokens \
+                 itself"
+            ));
+        }
         let invitation = Invitation::new(
             server.clone(),
             plain_url(upstream.config()),
