@@ -33,12 +33,13 @@ use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
+use super::session::user::User;
 use super::status::SharedHealth;
 use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
 use super::supervisor::lists::UndeclaredTools;
 use super::transport::stdio::stderr::StderrRing;
-use super::users::{EventsOfUser, User, UserUpstream, UserUpstreams};
+use super::users::{EventsOfUser, UserUpstream, UserUpstreams};
 use super::{Report, ServerEvents, Upstream};
 
 /// How often an upstream that is to end looks whether anybody still uses it.

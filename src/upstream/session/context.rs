@@ -21,14 +21,15 @@ use crate::wait::{Interrupted, Wait};
 
 use super::subscriptions::DesiredSubscriptions;
 use super::subscriptions::listen_filter::{Subscriptions, offered};
-use crate::upstream::ServerEvents;
+use super::user::User;
 use crate::upstream::authorization::ServerAuthorization;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::redirect::Redirected;
 use crate::upstream::status::{Dropped, FailureReport};
+use crate::upstream::supervisor::view_readings::ViewReadings;
 use crate::upstream::supervisor::views::Views;
 use crate::upstream::supervisor::wanted_lists::Readings;
-use crate::upstream::users::User;
+use crate::upstream::{Event, Report, ServerEvents};
 
 /// A session that is open.
 #[derive(Debug, Clone)]
@@ -174,6 +175,17 @@ impl SessionContext {
             self.mailbox.list_changed(kind);
         }
         self.lists.list_changed(kind);
+    }
+
+    /// A report of what this session's supervisor has found.
+    pub(crate) fn reported(&self, event: Event) -> Option<Report> {
+        match &self.user {
+            Some(user) => {
+                // The bound on what is read at once is the one on users' upstreams.
+                user.report(event, |by| ViewReadings::default().begin(by, &self.mailbox))
+            }
+            None => Some(Report { config: self.config.clone(), event }),
+        }
     }
 
     /// A failure as it may leave this folder.

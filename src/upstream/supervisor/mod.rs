@@ -294,9 +294,9 @@ impl Supervisor {
                 let told = self.reconciling.at(&self.desired, now);
                 let retries = [self.level.at(), told, self.listening.at()];
                 let lists = [self.lists.next_due(now), views, self.token_due(now)];
-                let next = retries.into_iter().chain(lists).flatten();
-                let until = refresh_at.min(sweep_at);
-                self.rest(next.min().map_or(until, |at| at.min(until)));
+                let ends = [Some(refresh_at), Some(sweep_at)];
+                let next = retries.into_iter().chain(lists).chain(ends).flatten();
+                self.rest(next.min().unwrap_or(refresh_at));
                 continue;
             };
             if is_refresh {
