@@ -293,7 +293,8 @@ mod tests {
         let url = format!("http://{}/x", listener.local_addr().unwrap());
         let serving = crate::thread::spawn("serves", move || {
             let Ok((mut stream, _)) = listener.accept() else { return };
-            stream.read(&mut [0; 4096]).ok();
+            let n = stream.read(&mut [0; 4096]).unwrap_or_default();
+            assert!(n > 0, "a request");
             stream.write_all(&answer).ok();
         });
         (WebUrl::parse(&url).unwrap(), serving.unwrap())

@@ -2,6 +2,7 @@
 
 mod login_command;
 pub(crate) mod resource_server;
+mod several_processes;
 mod sign_in_pages;
 mod upstream_grants;
 mod upstream_sign_in;
