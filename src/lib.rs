@@ -21,6 +21,7 @@ pub mod oauth;
 pub mod pipeline;
 pub mod protocol;
 pub mod reload;
+pub mod resource_server;
 pub mod round_robin;
 pub mod run;
 pub mod secret;

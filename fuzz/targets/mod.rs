@@ -22,12 +22,13 @@ mod oauth;
 mod replay;
 mod sealed;
 mod sse;
+mod tokens;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 13] = [
+pub const TARGETS: [(&str, Target); 14] = [
     ("challenges", oauth::challenges),
     ("chunked", head::chunked),
     ("config", config::config),
@@ -41,6 +42,7 @@ pub const TARGETS: [(&str, Target); 13] = [
     ("raw", json::raw),
     ("sealed", sealed::sealed),
     ("sse", sse::sse),
+    ("tokens", tokens::tokens),
 ];
 
 /// Cuts `data` behind its first byte into pieces whose sizes that byte decides.

@@ -108,7 +108,7 @@ macro_rules! replays {
 }
 
 replays!(challenges chunked config head headers jsonrpc lists names oauth_documents oauth_texts raw
-    sealed sse);
+    sealed sse tokens);
 
 #[test]
 fn the_corpus_stays_small() {

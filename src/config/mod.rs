@@ -5,6 +5,7 @@ mod base64;
 mod check;
 mod diff;
 mod file;
+mod identity;
 mod oauth_client;
 mod reload_result;
 mod remote;
@@ -25,6 +26,7 @@ pub use check::hash_key;
 pub use check::proxies::TrustedProxy;
 pub use check::public_url::PublicUrl;
 pub use diff::{Changes, NOTHING_DIFFERS};
+pub use file::access_tokens::{ACCESS_TOKEN_KEYS, INTROSPECTION_KEYS, ISSUER_KEYS, RULE_KEYS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
 pub use file::foreign::nearest as nearest_name;
@@ -34,6 +36,9 @@ pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use identity::{
+    ClaimConfig, IntrospectedTokens, IntrospectionConfig, IssuerConfig, OAuthConfig, RuleConfig,
+};
 pub use oauth_client::{
     Credentials, Dpop, Grant, IdentityProvider, JwtBearer, OAuthClientConfig,
     TokenEndpointAuthMethod,
@@ -105,6 +110,11 @@ pub struct Overrides {
 }
 
 impl Config {
+    /// True if clients must show who they are.
+    pub fn wants_credentials(&self) -> bool {
+        !self.api_keys.is_empty() || self.oauth.is_some()
+    }
+
     /// Reads and checks a file; variables come from the environment of the process.
     ///
     /// # Errors
@@ -189,6 +199,8 @@ pub struct Config {
     pub otlp: Option<OtlpConfig>,
     /// Keys that clients may use; if empty, none is required.
     pub api_keys: Vec<ApiKey>,
+    /// The authorization servers whose access tokens clients may use.
+    pub oauth: Option<OAuthConfig>,
     /// `Origin` values (scheme, host, port) and host names that are admitted besides the loopback
     /// ones and the address listened on; empty where the configuration has none.
     pub allowed_origins: Vec<String>,
@@ -386,7 +398,7 @@ impl UpstreamConfig {
     /// How the gateway signs in to the server, where the server wants that.
     pub fn oauth(&self) -> Option<&OAuthClientConfig> {
         match &self.target {
-            Target::Http(target) => target.oauth.as_ref(),
+            Target::Http(target) => target.oauth.as_deref(),
             Target::Stdio(_) => None,
         }
     }
@@ -500,7 +512,7 @@ pub struct HttpTarget {
     /// A file with further trusted certificates.
     pub ca_file: Option<PathBuf>,
     /// How access tokens for it are had, if it wants some.
-    pub oauth: Option<OAuthClientConfig>,
+    pub oauth: Option<Box<OAuthClientConfig>>,
 }
 
 /// A server that is started as a child process, never through a shell.

@@ -33,6 +33,10 @@ pub const PRIVATE_KEY_BYTES_MAX: usize = 64 * 1024;
 pub const CLIENT_ASSERTION_LIFE: Duration = Duration::from_secs(120);
 /// The longest time for which an access token is believed to live, whatever `expires_in` says.
 pub const ACCESS_TOKEN_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+const _: () = assert!(OAUTH_TEXT_BYTES_MAX <= OAUTH_URL_BYTES_MAX);
+const _: () = assert!(OAUTH_URL_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
+const _: () = assert!(OAUTH_TOKEN_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
+const _: () = assert!(AUTHORIZATION_SERVERS_MAX < OAUTH_LIST_ELEMENTS_MAX);
 
 /// Threads that ask authorization servers.
 pub const OAUTH_THREADS_MAX: usize = 4;

@@ -6,9 +6,14 @@ pub mod authorization;
 pub mod challenge;
 pub mod client_authentication;
 pub mod dpop;
+pub mod dpop_proof_check;
 pub mod fetch;
 pub mod form;
+pub mod introspection;
 pub mod json_document;
+pub mod jwk;
+pub mod jws;
+pub mod jwt;
 pub mod pkce;
 pub mod random;
 pub mod registration;
@@ -22,3 +27,5 @@ pub mod web_url;
 
 #[cfg(test)]
 pub(crate) mod scripted_fetch;
+#[cfg(test)]
+pub(crate) mod test_issuer;

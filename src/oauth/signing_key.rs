@@ -211,8 +211,7 @@ impl SigningKey {
         self.jwk.clone()
     }
 
-    /// The thumbprint of the public key, in base64url (RFC 7638). It is the `kid` of what this key
-    /// signs where no other one is given.
+    /// The thumbprint of the public key, in base64url (RFC 7638).
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint
     }

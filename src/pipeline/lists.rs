@@ -253,7 +253,7 @@ impl Pipeline {
         let mut all = seen.map(|(_, server)| server.freshness(kind));
         let first = all.next().unwrap_or(Freshness::UNKNOWN);
         let mut freshness = all.fold(first, Freshness::and);
-        freshness.is_private |= scope.principal.name.is_some();
+        freshness.is_private |= scope.principal.id.is_some();
         freshness
     }
 
@@ -308,7 +308,14 @@ impl Pipeline {
         call: &Call<'_>,
         wait: &Arc<Wait>,
     ) -> Result<(ServerName, bool), CallError> {
-        Ok(self.owned(self.find(scope, options, call, wait)?))
+        match self.find(scope, options, call, wait) {
+            Err(error @ CallError::Unknown { .. }) => {
+                // The call itself asks its caller to sign in, and then finds the item.
+                let upstream = self.awaits_sign_in(scope, options, call).ok_or(error)?;
+                Ok((upstream.name().clone(), true))
+            }
+            found => Ok(self.owned(found?)),
+        }
     }
 
     /// Notes the server in the request's log record: the call may be made on another thread.

@@ -33,12 +33,13 @@ use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
+use super::session::user::User;
 use super::status::SharedHealth;
 use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
 use super::supervisor::lists::UndeclaredTools;
 use super::transport::stdio::stderr::StderrRing;
-use super::users::{EventsOfUser, User, UserUpstream, UserUpstreams};
+use super::users::{EventsOfUser, UserUpstream, UserUpstreams};
 use super::{Report, ServerEvents, Upstream};
 
 /// How often an upstream that is to end looks whether anybody still uses it.
@@ -538,9 +539,8 @@ impl Shared {
             hurry,
             server_events,
             desired.clone(),
-            authorization,
         )?;
-        let context = context.with_user(user);
+        let context = context.with_user(user).with_authorization(authorization);
         context.views.begin(reports);
         let context = Arc::new(context);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));

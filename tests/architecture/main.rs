@@ -46,7 +46,7 @@ const UPSTREAM_USES: [&str; ENDS_USE.len() + 1] = {
 
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 32] = [
+const MAY_USE: [(&str, &[&str]); 33] = [
     ("limits", &[]),
     ("fair_shares", &["limits"]),
     ("sync", &[]),
@@ -60,11 +60,29 @@ const MAY_USE: [(&str, &[&str]); 32] = [
     ("oauth", &["limits", "protocol", "secret", "sync"]),
     ("config", &["limits", "protocol", "error", "oauth", "secret"]),
     ("telemetry", &["config", "error", "limits", "protocol", "sync", "thread"]),
-    ("access", &["config", "error", "limits", "protocol", "telemetry"]),
+    ("access", &["config", "error", "limits", "protocol", "sync", "telemetry"]),
+    (
+        "resource_server",
+        &[
+            "access",
+            "config",
+            "fair_shares",
+            "limits",
+            "oauth",
+            "protocol",
+            "secret",
+            "state",
+            "sync",
+            "telemetry",
+            "thread",
+        ],
+    ),
     ("state", &["limits", "sync", "telemetry", "thread"]),
     (
         "session",
         &[
+            // Only for the token that opened a session.
+            "access",
             "error",
             "limits",
             "protocol",
@@ -128,6 +146,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "oauth",
             "pipeline",
             "protocol",
+            "resource_server",
             "session",
             "fair_shares",
             "sync",
@@ -138,7 +157,19 @@ const MAY_USE: [(&str, &[&str]); 32] = [
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
     ("demo", &["access", "http", "limits", "protocol", "sync", "telemetry", "thread", "wait"]),
-    ("listening", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
+    (
+        "listening",
+        &[
+            "access",
+            "config",
+            "downstream",
+            "http",
+            "limits",
+            "resource_server",
+            "telemetry",
+            "thread",
+        ],
+    ),
     (
         "gateway",
         &[
@@ -153,6 +184,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "pipeline",
             "protocol",
             "reload",
+            "resource_server",
             "listening",
             "session",
             "state",
@@ -186,6 +218,7 @@ const MAY_USE: [(&str, &[&str]); 32] = [
             "downstream",
             "limits",
             "pipeline",
+            "resource_server",
             "service_manager",
             "listening",
             "telemetry",

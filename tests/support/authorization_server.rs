@@ -332,10 +332,12 @@ impl Protection {
         };
         if wants_dpop {
             let proof = claims(request.head.header("DPoP").unwrap_or_default());
-            if nonce.is_some() && proof["nonce"].as_str() != nonce.as_deref() {
+            if let Some(nonce) = nonce
+                && proof["nonce"] != nonce.as_str()
+            {
                 let mut refusal =
                     self.refusal("401 Unauthorized", "use_dpop_nonce", &scope, true);
-                refusal.headers.push(("DPoP-Nonce".to_owned(), nonce.unwrap()));
+                refusal.headers.push(("DPoP-Nonce".to_owned(), nonce));
                 return Some(refusal);
             }
             if proof["htu"] != self.url.as_str() || proof["htm"] != request.method.as_str() {
@@ -562,11 +564,10 @@ impl Shared {
         let (wants_dpop, nonce) = self.dpop();
         if wants_dpop {
             let proof = claims(seen.proof.as_deref().unwrap_or_default());
-            if nonce.is_some() && proof["nonce"].as_str() != nonce.as_deref() {
-                let head = [
-                    ("DPoP-Nonce", nonce.as_deref().unwrap()),
-                    ("Content-Type", "application/json"),
-                ];
+            if let Some(nonce) = nonce.as_deref()
+                && proof["nonce"] != nonce
+            {
+                let head = [("DPoP-Nonce", nonce), ("Content-Type", "application/json")];
                 let body = json!({ "error": "use_dpop_nonce" }).to_string();
                 return Guarded::new("400 Bad Request", &head, &body);
             }

@@ -13,7 +13,7 @@ use crate::cli::complain;
 use crate::config::{Config, Target, UpstreamConfig};
 use crate::limits::{CHECK_REPORTS_MAX, CHECK_SLOW_AFTER};
 use crate::protocol::call::{Kind, Notice};
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::listed_item::ReadItem;
 use crate::protocol::question::Question;
 use crate::protocol::revision::Revision;

@@ -1,8 +1,10 @@
 //! The endpoints of sign-ins at servers: a person's browser begins at `/oauth/sign-in/{id}`, goes
 //! on to the authorization server, and comes back to `/oauth/callback`. `/oauth/client.json` says
 //! to authorization servers who comes there. None of them needs a key: browsers have none.
+//! `protected_resource.rs` is the gateway as resource server.
 
 mod page;
+pub(super) mod protected_resource;
 
 use std::sync::Arc;
 
@@ -359,8 +361,8 @@ fn client_document(front: &Front, responder: Responder) {
         redirect_uris: &[redirect_uri.to_owned()],
         scopes: &Scopes::default(),
         authentication_method: AuthenticationMethod::None,
-        dpop_bound: false,
         refreshes: Refreshes::Yes,
+        dpop_bound: false,
     };
     let headers = [("Content-Type", JSON), ("Cache-Control", "max-age=300")];
     let body = metadata.document(&client_id);

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::config::{Target, UpstreamConfig};
+use crate::config::{HttpKind, HttpTarget, Target, UpstreamConfig};
+use crate::limits::KEYS_FETCH_TIMEOUT;
 use crate::oauth::authorization::AuthorizationAnswer;
+use crate::oauth::fetch::Fetch;
 use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
 use crate::upstream::http_client::AgentFactory;
@@ -93,6 +95,25 @@ impl Authorizations {
         Ok(Some(made))
     }
 
+    /// What asks the issuers of clients' access tokens: no server's settings count for it.
+    ///
+    /// # Errors
+    /// No connection could be made at all; the text says why.
+    pub fn fetch_from_issuers(&self) -> Result<Arc<dyn Fetch>, String> {
+        let target = HttpTarget {
+            kind: HttpKind::Auto,
+            url: String::new(),
+            headers: Vec::new(),
+            forward_headers: Vec::new(),
+            proxy: None,
+            ca_file: None,
+            oauth: None,
+        };
+        let (names, timeout) = (self.names.clone(), KEYS_FETCH_TIMEOUT);
+        let factory = AgentFactory::new(&target, names, &self.tls, timeout)?;
+        Ok(Arc::new(Fetcher::new(factory, self.shared.running.clone())))
+    }
+
     /// Finishes a sign-in with the query of the request to the callback (without its `?`): checks
     /// `state` and `iss`, and exchanges the code for tokens, which are kept before this returns.
     /// Each state is good once. Calls that wait go on.
@@ -122,7 +143,7 @@ impl Authorizations {
 
     /// Opens a page by the program of `$BROWSER`. None where that is not set.
     pub fn open_page(&self, url: &str) -> Option<Result<(), String>> {
-        Some(self.shared.browsers.open(self.setup().browser.as_deref()?, url))
+        Some(self.shared.browsers.open(self.shared.setup.browser.as_deref()?, url))
     }
 
     /// Ends the threads and every sign-in that is under way, in bounded time.

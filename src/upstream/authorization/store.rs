@@ -238,14 +238,16 @@ mod tests {
         );
         let name = FileName::of_registrations(&ServerName::parse("s").unwrap());
         let held = one.lock(&name).unwrap();
-        let waiting = std::thread::spawn(move || {
-            let began = Instant::now();
+        let (tell, told) = crossbeam_channel::bounded(1);
+        let waiting = crate::thread::spawn("waits", move || {
             drop(two.lock(&name).unwrap());
-            began.elapsed()
+            tell.send(()).unwrap();
         });
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        let wait = std::time::Duration::from_millis(150);
+        assert!(told.recv_timeout(wait).is_err(), "it waits");
         drop(held);
-        assert!(waiting.join().unwrap() >= std::time::Duration::from_millis(100));
+        assert!(told.recv_timeout(wait * 30).is_ok());
+        drop(waiting.unwrap());
         std::fs::remove_dir_all(path).unwrap();
     }
 }
