@@ -195,7 +195,7 @@ fn admitted_by_key(scope: &Scope) -> bool {
 /// The members of a server's status for clients that may use it: its description and present
 /// state. Its child's output, items that are not offered, and effects of other clients are not
 /// among them.
-const TOLD_TO_ALL: [&str; 18] = [
+const TOLD_TO_ALL: [&str; 19] = [
     "server",
     "description",
     "required",
@@ -204,6 +204,7 @@ const TOLD_TO_ALL: [&str; 18] = [
     "starting_ms",
     "down_since",
     "sign_in",
+    "signed_in_until",
     "transport",
     "era",
     "revision",
