@@ -102,34 +102,9 @@ impl Config {
     /// The configuration would admit everybody at the address that is listened on until the next
     /// start, or pin tools or sign in without a `state_dir`.
     pub fn follow(&mut self, running: &Config) -> Result<Changes, Problem> {
-        let open = !self.wants_credentials() && !self.allow_anonymous;
-        if open && !running.listen.is_local() {
-            let what = format!(
-                "without a key, everybody who reaches {} would be admitted until the next \
-                 start; \"allow_anonymous\": true admits them",
-                running.listen
-            );
-            return Err(Problem::new("/api_keys", what));
-        }
-        if !self.wants_credentials() && running.wants_credentials() {
-            let what = format!(
-                "there is neither a key nor an issuer any more: everybody who reaches {} is admitted now",
-                running.listen
-            );
-            self.warnings.push(Problem::new("/api_keys", what));
-        }
-        let pinned = self.upstreams.iter().find(|server| server.pin != Pin::Off);
-        if let (None, Some(server)) = (&running.state_dir, pinned) {
-            let what =
-                "there is no state_dir until the next start, and without one nothing is pinned";
-            let at = format!("/mcp_servers/{}/pin", server.name);
-            return Err(Problem::new(at, what));
-        }
-        let signed_in = self.upstreams.iter().find(|server| server.oauth().is_some());
-        if let (None, Some(server)) = (&running.state_dir, signed_in) {
-            let what = "there is no state_dir until the next start, and without one no sign-in is kept";
-            let at = format!("/mcp_servers/{}/oauth", server.name);
-            return Err(Problem::new(at, what));
+        self.check_admission(running)?;
+        if running.state_dir.is_none() {
+            self.check_without_state_dir()?;
         }
         let mut changes = Changes {
             at_next_start: self.keep_until_start(running),
@@ -176,6 +151,50 @@ impl Config {
         changes.removed = old.into_keys().cloned().collect();
         changes.removed.sort();
         Ok(changes)
+    }
+
+    /// Checks that nobody is let in unasked at the address that stays.
+    ///
+    /// # Errors
+    /// Everybody would be admitted there.
+    fn check_admission(&mut self, running: &Config) -> Result<(), Problem> {
+        let open = !self.wants_credentials() && !self.allow_anonymous;
+        if open && !running.listen.is_local() {
+            let what = format!(
+                "without a key, everybody who reaches {} would be admitted until the next \
+                 start; \"allow_anonymous\": true admits them",
+                running.listen
+            );
+            return Err(Problem::new("/api_keys", what));
+        }
+        if !self.wants_credentials() && running.wants_credentials() {
+            let what = format!(
+                "there is neither a key nor an issuer any more: everybody who reaches {} is admitted now",
+                running.listen
+            );
+            self.warnings.push(Problem::new("/api_keys", what));
+        }
+        Ok(())
+    }
+
+    /// Checks that no server needs a directory that there is not.
+    ///
+    /// # Errors
+    /// A server pins tools, or wants sign-ins kept.
+    fn check_without_state_dir(&self) -> Result<(), Problem> {
+        for server in &self.upstreams {
+            let (key, why) = if server.pin != Pin::Off {
+                ("pin", "nothing is pinned")
+            } else if server.oauth().is_some() {
+                ("oauth", "no sign-in is kept")
+            } else {
+                continue;
+            };
+            let what =
+                format!("there is no state_dir until the next start, and without one {why}");
+            return Err(Problem::new(format!("/mcp_servers/{}/{key}", server.name), what));
+        }
+        Ok(())
     }
 
     /// Keeps the values that a start fixes; returns the keys that differ.

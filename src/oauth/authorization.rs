@@ -48,14 +48,16 @@ impl AuthorizationRequest<'_> {
             form.push("prompt", "consent");
         }
         form.push_some("dpop_jkt", self.dpop_jkt);
-        let endpoint = self.endpoint.as_str();
-        // RFC 6749 section 3.1: a query of the endpoint's own is kept.
-        let joint = match self.endpoint.query() {
-            None => "?",
-            Some(query) if query.is_empty() || query.ends_with('&') => "",
-            Some(_) => "&",
-        };
-        format!("{endpoint}{joint}{}", form.query())
+        // RFC 6749 section 3.1: a query of the endpoint's own is kept, and no parameter is there
+        // twice.
+        let mut url = self.endpoint.without_query().as_str().to_owned();
+        let own = self.endpoint.query().unwrap_or_default().split('&');
+        let is_kept = |pair: &&str| !pair.is_empty() && !form.has_name_of(pair);
+        for (n_before, pair) in own.filter(is_kept).chain([form.query().as_str()]).enumerate() {
+            url.push(if n_before == 0 { '?' } else { '&' });
+            url.push_str(pair);
+        }
+        url
     }
 }
 
@@ -213,6 +215,7 @@ mod tests {
             ("https://as.example/authorize?", "https://as.example/authorize?"),
             ("https://as.example/a?tenant=x%20y", "https://as.example/a?tenant=x%20y&"),
             ("https://as.example/a?x&", "https://as.example/a?x&"),
+            ("https://as.example/a?st%61te=evil&x=1&client_id", "https://as.example/a?x=1&"),
             ("https://as.example", "https://as.example?"),
         ] {
             assert_eq!(request_url(endpoint, ""), format!("{start}{rest}"));

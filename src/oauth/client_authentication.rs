@@ -194,7 +194,8 @@ impl OAuthClient<'_> {
     }
 
     /// The assertion of RFC 7523 section 3. Its audience is the issuer alone: one that other
-    /// servers accept too could be replayed at them (RFC 7523bis).
+    /// servers accept too could be replayed at them (RFC 7523bis). It has no `kid`: the name under
+    /// which the key is registered is not known here, and with another one it would not be found.
     fn assertion(
         &self,
         key: &SigningKey,
@@ -203,7 +204,6 @@ impl OAuthClient<'_> {
         let algorithm = key.choose_algorithm(inputs.algorithms)?;
         let mut header = Map::new();
         header.insert("typ".to_owned(), "JWT".into());
-        header.insert("kid".to_owned(), key.thumbprint().into());
         let mut claims = Map::new();
         claims.insert("iss".to_owned(), self.id.into());
         claims.insert("sub".to_owned(), self.id.into());
@@ -326,6 +326,8 @@ mod tests {
             form.once("client_assertion").unwrap().unwrap().to_owned()
         };
         let decoded = |text: &str| {
+            let header = URL_SAFE_NO_PAD.decode(text.split('.').next().unwrap()).unwrap();
+            assert_eq!(header, br#"{"typ":"JWT","alg":"ES256"}"#);
             let claims = text.split('.').nth(1).unwrap().to_owned();
             serde_json::from_slice::<Value>(&URL_SAFE_NO_PAD.decode(claims).unwrap()).unwrap()
         };

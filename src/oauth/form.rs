@@ -47,6 +47,12 @@ impl Form {
         out
     }
 
+    /// True if the form has a field of the name of this encoded pair.
+    pub fn has_name_of(&self, pair: &str) -> bool {
+        let name = decode(pair.split_once('=').map_or(pair, |(name, _)| name));
+        name.is_some_and(|name| self.0.iter().any(|(it, _)| *it == name))
+    }
+
     /// Reads a query or a body.
     ///
     /// # Errors

@@ -76,34 +76,39 @@ impl Fetch for ScriptedFetch {
     }
 }
 
-#[test]
-fn the_script_is_followed_and_its_last_answer_stays() {
-    use super::web_url::WebUrl;
-    use crate::secret::Secret;
+#[cfg(test)]
+mod tests {
     use std::time::Duration;
 
-    let fetch = ScriptedFetch::default();
-    fetch.answer("POST https://h/token", 200, "1");
-    fetch.give("POST https://h/token", Err(FetchError::Failed("no connection".to_owned())));
-    let (body, proof) = (Secret::new("a=b".to_owned()), Secret::new("proof".to_owned()));
-    let ask = |url: &str| {
-        fetch.fetch(&FetchRequest {
-            url: &WebUrl::parse(url).unwrap(),
-            content: FetchContent::Form(&body),
-            headers: &[("dpop", proof.clone())],
-            reach: Reach::PublicOnly,
-            timeout: Duration::from_secs(1),
-        })
-    };
-    assert_eq!(ask("https://h/token").unwrap().body, b"1");
-    for _ in 0..2 {
-        assert_eq!(ask("https://h/token").unwrap_err().to_string(), "no connection");
+    use super::super::web_url::WebUrl;
+    use super::*;
+    use crate::secret::Secret;
+
+    #[test]
+    fn the_script_is_followed_and_its_last_answer_stays() {
+        let fetch = ScriptedFetch::default();
+        fetch.answer("POST https://h/token", 200, "1");
+        fetch.give("POST https://h/token", Err(FetchError::Failed("no connection".to_owned())));
+        let (body, proof) = (Secret::new("a=b".to_owned()), Secret::new("proof".to_owned()));
+        let ask = |url: &str| {
+            fetch.fetch(&FetchRequest {
+                url: &WebUrl::parse(url).unwrap(),
+                content: FetchContent::Form(&body),
+                headers: &[("dpop", proof.clone())],
+                reach: Reach::PublicOnly,
+                timeout: Duration::from_secs(1),
+            })
+        };
+        assert_eq!(ask("https://h/token").unwrap().body, b"1");
+        for _ in 0..2 {
+            assert_eq!(ask("https://h/token").unwrap_err().to_string(), "no connection");
+        }
+        assert!(ask("https://h/other").unwrap().is_absent());
+        let asked = fetch.asked();
+        assert_eq!(asked.len(), 4);
+        assert_eq!(asked[3].line, "POST https://h/other");
+        assert_eq!((asked[0].body.as_str(), asked[0].reach), ("a=b", Reach::PublicOnly));
+        assert_eq!(asked[0].headers, [("dpop", "proof".to_owned())]);
+        assert!(fetch.asked().is_empty());
     }
-    assert!(ask("https://h/other").unwrap().is_absent());
-    let asked = fetch.asked();
-    assert_eq!(asked.len(), 4);
-    assert_eq!(asked[3].line, "POST https://h/other");
-    assert_eq!((asked[0].body.as_str(), asked[0].reach), ("a=b", Reach::PublicOnly));
-    assert_eq!(asked[0].headers, [("dpop", "proof".to_owned())]);
-    assert!(fetch.asked().is_empty());
 }

@@ -65,12 +65,15 @@ impl Algorithm {
     }
 }
 
-/// What is before the bytes of a SEC1 key in PKCS#8 (RFC 5958, RFC 5480): version 0, and the
-/// algorithm id-ecPublicKey with the curve P-256.
-const P256_PKCS8_START: [u8; 24] = [
-    0x02, 0x01, 0x00, 0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06,
-    0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
+/// The version of a PKCS#8 document (RFC 5958): zero.
+const PKCS8_VERSION: [u8; 3] = [0x02, 0x01, 0x00];
+/// The algorithm of a P-256 key in PKCS#8 (RFC 5480): id-ecPublicKey, and the curve.
+const P256_ALGORITHM: [u8; 21] = [
+    0x30, 0x13, 0x06, 0x07, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x02, 0x01, 0x06, 0x08, 0x2a, 0x86,
+    0x48, 0xce, 0x3d, 0x03, 0x01, 0x07,
 ];
+/// The name of the curve alone, which a SEC1 key has in it.
+const P256_CURVE: [u8; 10] = [0x06, 0x08, 0x2a, 0x86, 0x48, 0xce, 0x3d, 0x03, 0x01, 0x07];
 
 impl SigningKey {
     /// Reads the first private key of a PEM text: PKCS#8, PKCS#1 (RSA) or SEC1 (P-256).
@@ -86,6 +89,9 @@ impl SigningKey {
             Ok(PrivateKeyDer::Pkcs1(der)) => {
                 let pair = RsaKeyPair::from_der(der.secret_pkcs1_der());
                 pair.map(Self::of_rsa).map_err(|error| refused(&error))
+            }
+            Ok(PrivateKeyDer::Sec1(der)) if !has(der.secret_sec1_der(), &P256_CURVE) => {
+                Err(Unusable::new("it is a key of an elliptic curve other than P-256"))
             }
             Ok(PrivateKeyDer::Sec1(der)) => {
                 Self::from_pkcs8(&pkcs8_of_sec1(der.secret_sec1_der()))
@@ -123,6 +129,11 @@ impl SigningKey {
         }
         if let Ok(pair) = Ed25519KeyPair::from_pkcs8_maybe_unchecked(der) {
             return Ok(Self::of_ed25519(pair));
+        }
+        if has(der, &P256_ALGORITHM) {
+            return Err(Unusable::new(
+                "the P-256 key lacks its public half, which `openssl pkey` adds",
+            ));
         }
         let pair = RsaKeyPair::from_pkcs8(der);
         pair.map(Self::of_rsa).map_err(|error| refused(&error))
@@ -200,8 +211,7 @@ impl SigningKey {
         self.jwk.clone()
     }
 
-    /// The thumbprint of the public key, in base64url (RFC 7638). It is the `kid` of what this key
-    /// signs where no other one is given.
+    /// The thumbprint of the public key, in base64url (RFC 7638).
     pub fn thumbprint(&self) -> &str {
         &self.thumbprint
     }
@@ -272,11 +282,16 @@ fn refused(error: &ring::error::KeyRejected) -> Unusable {
 
 /// A P-256 key as SEC1 has it, in PKCS#8.
 fn pkcs8_of_sec1(sec1: &[u8]) -> Vec<u8> {
-    let mut inner = P256_PKCS8_START.to_vec();
+    let mut inner = [&PKCS8_VERSION[..], &P256_ALGORITHM].concat();
     push_der(&mut inner, 0x04, sec1);
     let mut out = Vec::with_capacity(inner.len() + 4);
     push_der(&mut out, 0x30, &inner);
     out
+}
+
+/// True if the bytes have `part` in them.
+fn has(bytes: &[u8], part: &[u8]) -> bool {
+    bytes.windows(part.len()).any(|window| window == part)
 }
 
 /// Writes a value in DER. One whose length has no place in two bytes is left out, since no key has
@@ -484,7 +499,7 @@ Rz+ftQOiBTihW76qCWluVrkGfCYllcM=
             ("sekrit", "no private key"),
             (public, "no private key"),
             (ENCRYPTED, "is encrypted"),
-            (P384, "P-256 or Ed25519 key"),
+            (P384, "other than P-256"),
             (&RSA.replace("MII", "MIJ"), "RSA key of 2048"),
             (&"x".repeat(PRIVATE_KEY_BYTES_MAX + 1), "it has over"),
         ] {
@@ -497,8 +512,11 @@ Rz+ftQOiBTihW76qCWluVrkGfCYllcM=
         for at in (0..SEC1.len()).step_by(7) {
             assert!(SigningKey::from_pem(&SEC1[..at]).is_err(), "{at}");
         }
-        let der = pkcs8_of_sec1(&[7; 300]);
-        assert_eq!(&der[..4], [0x30, 0x82, 1, 0x48]);
-        assert!(SigningKey::from_pkcs8(&der).is_err());
+        assert_eq!(pkcs8_of_sec1(&[7; 300])[..4], [0x30, 0x82, 1, 0x48]);
+        // The version, and 32 bytes of the private half.
+        let mut alone = vec![0x30, 0x25, 0x02, 0x01, 0x01, 0x04, 0x20];
+        alone.extend([7; 32]);
+        let error = SigningKey::from_pkcs8(&pkcs8_of_sec1(&alone)).unwrap_err();
+        assert!(error.as_str().contains("public half"), "{error}");
     }
 }

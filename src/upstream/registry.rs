@@ -9,7 +9,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
-use crate::config::{Credentials, Secret, UpstreamConfig};
+use crate::config::{Credentials, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX, USER_UPSTREAMS_SWEEP};
 use crate::protocol::call::PrincipalId;
@@ -17,28 +17,29 @@ use crate::protocol::credentials::UserCredentials;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::counters;
-use crate::telemetry::redact::Secrets;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::authorization::{AuthorizationListener, Authorizations, Owner};
+use super::authorization::{Authorizations, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls_limit::WaitingCallsLimit;
+use super::credentials_user::listener;
 use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
-use super::session::context::{Mailbox, SessionContext};
+use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
+use super::session::user::User;
 use super::status::SharedHealth;
 use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
 use super::supervisor::lists::UndeclaredTools;
 use super::transport::stdio::stderr::StderrRing;
-use super::users::{EventsOfUser, User, UserUpstream, UserUpstreams};
+use super::users::{EventsOfUser, UserUpstream, UserUpstreams};
 use super::{Report, ServerEvents, Upstream};
 
 /// How often an upstream that is to end looks whether anybody still uses it.
@@ -325,6 +326,8 @@ impl Upstreams {
         for upstream in self.all_with_users() {
             upstream.concurrency.interrupt(Interrupted::Stopping);
         }
+        // Calls that wait for a sign-in hold nothing of an upstream's.
+        self.shared.authorizations.stop();
     }
 
     /// Ends every session and child, and waits for that, in bounded time. Nothing is opened
@@ -346,8 +349,6 @@ impl Upstreams {
         let all = self.all();
         let of_users_too = of_users.iter().map(|it| &it.upstream);
         all.values().chain(of_users_too).for_each(|upstream| upstream.end());
-        // Supervisors may wait for what it does.
-        self.shared.authorizations.stop();
         // Each ends its own session or child meanwhile, so this takes as long as the slowest.
         drop(supervisors);
         drop(ending);
@@ -487,37 +488,6 @@ struct Made<'a> {
     user: Option<Arc<User>>,
 }
 
-/// The one who uses the credentials at a server.
-struct CredentialsUser {
-    mailbox: Weak<Mailbox>,
-    secrets: Weak<Secrets>,
-}
-
-impl AuthorizationListener for CredentialsUser {
-    fn learned(&self, secret: &Secret) {
-        if let Some(secrets) = self.secrets.upgrade() {
-            secrets.learn(secret.clone());
-        }
-    }
-
-    fn signed_in(&self) {
-        if let Some(mailbox) = self.mailbox.upgrade() {
-            mailbox.wanted();
-        }
-    }
-}
-
-/// Has an upstream hear of the credentials of its requests.
-fn listener(context: &SessionContext) -> Option<Arc<dyn AuthorizationListener>> {
-    let authorization = context.authorization.as_ref()?;
-    let (mailbox, secrets) =
-        (Arc::downgrade(&context.mailbox), Arc::downgrade(&context.secrets));
-    let listener: Arc<dyn AuthorizationListener> =
-        Arc::new(CredentialsUser { mailbox, secrets });
-    authorization.listen(&listener);
-    Some(listener)
-}
-
 /// What all upstreams share.
 struct Shared {
     names: Arc<DnsCache>,
@@ -569,9 +539,8 @@ impl Shared {
             hurry,
             server_events,
             desired.clone(),
-            authorization,
         )?;
-        let context = context.with_user(user);
+        let context = context.with_user(user).with_authorization(authorization);
         context.views.begin(reports);
         let context = Arc::new(context);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));

@@ -51,13 +51,7 @@ pub(super) fn check(
             (!syntax::is_host_and_port(text)).then_some("must be a host, or a host and a port")
         })
     });
-    let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
-    if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
-        let what = format!(
-            "must be 1 to {SEPARATOR_BYTES_MAX} letters, digits, \"_\", \"-\" or \".\""
-        );
-        reader.problem("/prefix_separator", what);
-    }
+    let separator = check_separator(reader, &raw);
     bounds::check(reader, &raw.limits);
     let session_key = raw.session_key.as_ref().and_then(|text| check_session_key(reader, text));
     let state_dir = raw.state_dir.as_ref().map(|path| check_state_dir(reader, path));
@@ -71,19 +65,13 @@ pub(super) fn check(
     // Users are many, like keys.
     let n_principals = api_keys.len() + if oauth.is_some() { 2 } else { 0 };
     bounds::warn(reader, &raw.limits, n_principals);
-    if raw.allow_anonymous && raw.wants_credentials() {
-        let what = "has no effect where keys or issuers are configured: who has neither a key nor a \
-                    token is not admitted";
-        reader.warn("/allow_anonymous", what);
-    }
+    warn_of_anonymous(reader, &raw);
     let around = oauth::Around {
         has_state_dir: raw.state_dir.is_some(),
         browsers_come_back: raw.public_url.is_some() || listen.as_ref().is_none_or(is_loopback),
     };
-    let servers = raw.servers.into_iter();
-    let upstreams = servers
-        .filter_map(|server| server::check(reader, server, around).map(Arc::new))
-        .collect::<Vec<_>>();
+    let checked = |server| server::check(reader, server, around).map(Arc::new);
+    let upstreams: Vec<_> = raw.servers.into_iter().filter_map(checked).collect();
     if upstreams.is_empty() {
         reader.warn(
             raw.servers_at,
@@ -116,6 +104,26 @@ pub(super) fn check(
         // The reader keeps the warnings until the end.
         warnings: Vec::new(),
     })
+}
+
+/// The text between a server's name and an item's.
+fn check_separator<'a>(reader: &Reader<'_>, raw: &'a RawConfig) -> &'a str {
+    let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
+    if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
+        let what = format!(
+            "must be 1 to {SEPARATOR_BYTES_MAX} letters, digits, \"_\", \"-\" or \".\""
+        );
+        reader.problem("/prefix_separator", what);
+    }
+    separator
+}
+
+fn warn_of_anonymous(reader: &Reader<'_>, raw: &RawConfig) {
+    if raw.allow_anonymous && raw.wants_credentials() {
+        let what = "has no effect where keys or issuers are configured: who has neither a key \
+                    nor a token is not admitted";
+        reader.warn("/allow_anonymous", what);
+    }
 }
 
 fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> Option<Listen> {

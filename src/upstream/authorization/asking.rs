@@ -17,22 +17,10 @@ use super::kept::{Algorithms, Client, DpopKey, Grantor, Kept};
 use super::registration::{Registration, with_registrations};
 use super::server_authorization::{NOBODY_HAS_SIGNED_IN, ServerAuthorization, Trouble};
 use super::token_endpoint::Asker;
+use super::want::Want;
 
-/// A token that the server refuses within this time was never good for it.
-const FRESH: Duration = Duration::from_secs(60);
 /// The pause after a question for which there was no thread.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
-
-/// What a token is wanted for.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub(super) enum Want {
-    /// The present one ends soon, or has ended.
-    Renewal,
-    /// The server has refused the one of this number, or wants one.
-    Refused(Option<u64>),
-    /// The present one is not good for these scopes.
-    Scopes(String),
-}
 
 /// What came of a question.
 enum Had {
@@ -64,7 +52,11 @@ impl ServerAuthorization {
             state.is_asking = true;
             match &want {
                 Want::Renewal => (),
-                Want::Refused(number) => state.is_refused |= *number == Some(state.number),
+                Want::Refused(number) if *number == Some(state.number) => {
+                    state.n_refused += u32::from(!state.is_refused);
+                    state.is_refused = true;
+                }
+                Want::Refused(_) => (),
                 Want::Scopes(scopes) => state.wanted_scopes = Some(scopes.clone()),
             }
         }
@@ -120,9 +112,10 @@ impl ServerAuthorization {
 
     /// The server has refused the token of a person's sign-in.
     fn had_after_refusal(&self, kept: &Kept) -> Result<Had, FlowError> {
-        if self.is_fresh(kept) {
+        if self.refuses_all() {
             self.lock().no_page_until = Some(Instant::now() + BROWSER_REST);
-            let what = "the server refuses the access token that it was just given";
+            let what =
+                "the server refuses the access tokens that its authorization server gives";
             return Ok(Had::NeedsPerson(what.to_owned()));
         }
         if kept.refresh_token.is_none() {
@@ -141,9 +134,9 @@ impl ServerAuthorization {
         }
     }
 
-    fn is_fresh(&self, kept: &Kept) -> bool {
-        let age = self.shared.now().saturating_sub(kept.obtained_at);
-        !self.lock().has_worked && age < FRESH.as_secs()
+    /// True if the server refuses one token after the other: the next one will not be better.
+    fn refuses_all(&self) -> bool {
+        self.lock().n_refused > 1
     }
 
     fn refreshed(&self, kept: &Kept) -> Result<Had, FlowError> {
@@ -211,8 +204,9 @@ impl ServerAuthorization {
     /// The token of a client that asks on its own behalf.
     fn had_by_machine(&self, want: &Want, before: Option<&Kept>) -> Result<Had, FlowError> {
         let refused = matches!(want, Want::Refused(_));
-        if let Some(kept) = before.filter(|kept| refused && self.is_fresh(kept)) {
-            let what = "the server refuses the access token that it was just given";
+        if let Some(kept) = before.filter(|_| refused && self.refuses_all()) {
+            let what =
+                "the server refuses the access tokens that its authorization server gives";
             let with = kept.grantor.with();
             return Err(FlowError::new(FlowStep::Token, with, what, Remedy::Nothing));
         }
@@ -221,7 +215,7 @@ impl ServerAuthorization {
             (Want::Renewal | Want::Refused(_) | Want::Scopes(_), _) => {
                 let found = self.discovered()?;
                 let scopes = self.scopes(&found, Refreshes::No);
-                let redirect_uri = self.shared.setup().redirect_uri.clone();
+                let redirect_uri = self.shared.setup.redirect_uri.clone();
                 let client = self.client(&found, &redirect_uri.unwrap_or_default(), &scopes)?;
                 let known = before.map(|kept| &kept.grantor);
                 (self.grantor(&found, client, known)?, scopes)
@@ -313,7 +307,7 @@ impl ServerAuthorization {
         scopes: &Scopes,
     ) -> Result<Client, FlowError> {
         let asker = self.asker();
-        let setup = self.shared.setup();
+        let setup = &self.shared.setup;
         // The gateway's own document names the gateway's own address.
         let own = setup
             .client_document_url

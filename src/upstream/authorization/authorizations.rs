@@ -3,9 +3,6 @@
 use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
-use std::time::{SystemTime, UNIX_EPOCH};
-
-use ring::rand::SystemRandom;
 
 use crate::config::{HttpKind, HttpTarget, Target, UpstreamConfig};
 use crate::limits::KEYS_FETCH_TIMEOUT;
@@ -15,26 +12,18 @@ use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
 use crate::upstream::http_client::AgentFactory;
 use crate::upstream::http_client::dns::DnsCache;
-use crate::upstream::http_client::fetcher::{Fetcher, RunningFetches};
+use crate::upstream::http_client::fetcher::Fetcher;
 use crate::upstream::http_client::tls::Tls;
 use crate::wait::Wait;
 
-use super::browser::Browsers;
-use super::sign_ins::{SignIns, begun_by};
-use super::store::Store;
-use super::workers::Workers;
+use super::shared::Shared;
+use super::sign_ins::begun_by;
 use super::{FinishedSignIn, Owner, ServerAuthorization, Setup, SignInError};
 
 /// The authorizations of all servers: the sign-ins under way, the threads that ask authorization
 /// servers, and the files in which credentials are kept.
 pub struct Authorizations {
-    setup: Setup,
-    pub(super) store: Store,
-    pub(super) workers: Workers,
-    pub(super) running: Arc<RunningFetches>,
-    pub(super) sign_ins: SignIns,
-    pub(super) browsers: Browsers,
-    pub(super) random: SystemRandom,
+    shared: Arc<Shared>,
     names: Arc<DnsCache>,
     tls: Tls,
     known: Mutex<HashMap<(ServerName, Owner), Weak<ServerAuthorization>>>,
@@ -42,7 +31,9 @@ pub struct Authorizations {
 
 impl fmt::Debug for Authorizations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Authorizations").field("setup", &self.setup).finish_non_exhaustive()
+        f.debug_struct("Authorizations")
+            .field("setup", &self.shared.setup)
+            .finish_non_exhaustive()
     }
 }
 
@@ -55,13 +46,7 @@ impl Authorizations {
     /// The process has no thread or descriptor left.
     pub fn start(setup: Setup) -> std::io::Result<Arc<Authorizations>> {
         Ok(Arc::new(Authorizations {
-            store: Store::new(setup.state_dir.clone()),
-            setup,
-            workers: Workers::new(),
-            running: Arc::default(),
-            sign_ins: SignIns::default(),
-            browsers: Browsers::default(),
-            random: SystemRandom::new(),
+            shared: Arc::new(Shared::new(setup)),
             names: DnsCache::start()?,
             tls: Tls::Public(Arc::default()),
             known: Mutex::default(),
@@ -70,7 +55,7 @@ impl Authorizations {
 
     /// The facts that all sign-ins share.
     pub fn setup(&self) -> &Setup {
-        &self.setup
+        &self.shared.setup
     }
 
     /// The credentials of `owner` at a server that has `oauth` in its configuration: the same value
@@ -97,9 +82,14 @@ impl Authorizations {
         }
         let factory =
             AgentFactory::new(target, self.names.clone(), &self.tls, config.connect_timeout)?;
-        let fetcher = Fetcher::new(factory, self.running.clone());
-        let made =
-            ServerAuthorization::new(self.clone(), &config.name, owner, target, fetcher)?;
+        let fetcher = Fetcher::new(factory, self.shared.running.clone());
+        let made = ServerAuthorization::new(
+            self.shared.clone(),
+            &config.name,
+            owner,
+            target,
+            fetcher,
+        )?;
         known.retain(|_, it| it.strong_count() > 0);
         known.insert(key, Arc::downgrade(&made));
         Ok(Some(made))
@@ -121,7 +111,7 @@ impl Authorizations {
         };
         let (names, timeout) = (self.names.clone(), KEYS_FETCH_TIMEOUT);
         let factory = AgentFactory::new(&target, names, &self.tls, timeout)?;
-        Ok(Arc::new(Fetcher::new(factory, self.running.clone())))
+        Ok(Arc::new(Fetcher::new(factory, self.shared.running.clone())))
     }
 
     /// Finishes a sign-in with the query of the request to the callback (without its `?`): checks
@@ -137,7 +127,7 @@ impl Authorizations {
     ) -> Result<FinishedSignIn, SignInError> {
         let answer = AuthorizationAnswer::read(query)
             .map_err(|error| SignInError::Refused(error.to_string()))?;
-        let begun = self.sign_ins.take(answer.state().expose());
+        let begun = self.shared.sign_ins.take(answer.state().expose());
         let begun = begun.ok_or(SignInError::UnknownState)?;
         let finished =
             FinishedSignIn { server: begun.whose.server.clone(), owner: begun.whose.owner };
@@ -148,21 +138,17 @@ impl Authorizations {
     /// The server and the owner whose sign-in has this state, while it is under way; for a page
     /// that shows what is being signed in to. It does not use the state up.
     pub fn sign_in_of(&self, state: &str) -> Option<FinishedSignIn> {
-        self.sign_ins.look(state, begun_by)
+        self.shared.sign_ins.look(state, begun_by)
+    }
+
+    /// Opens a page by the program of `$BROWSER`. None where that is not set.
+    pub fn open_page(&self, url: &str) -> Option<Result<(), String>> {
+        Some(self.shared.browsers.open(self.shared.setup.browser.as_deref()?, url))
     }
 
     /// Ends the threads and every sign-in that is under way, in bounded time.
     pub fn stop(&self) {
-        self.running.stop();
-        self.sign_ins.clear();
-        self.workers.stop();
-        self.browsers.stop();
-    }
-
-    /// Seconds since 1970.
-    #[expect(clippy::unused_self, reason = "the clock belongs to all of them")]
-    pub(super) fn now(&self) -> u64 {
-        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+        self.shared.stop();
     }
 }
 

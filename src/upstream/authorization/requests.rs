@@ -15,9 +15,9 @@ use crate::upstream::http_client::HttpResponse;
 use crate::upstream::http_client::credentials::{Demand, RequestCredentials, TokenNumber};
 use crate::wait::Wait;
 
-use super::asking::Want;
 use super::refusal::{Verdict, verdict};
-use super::server_authorization::ServerAuthorization;
+use super::server_authorization::{Carried, ServerAuthorization};
+use super::want::Want;
 
 /// Error codes of challenges (RFC 6750, section 3.1; RFC 9449, section 9).
 const INSUFFICIENT_SCOPE: &str = "insufficient_scope";
@@ -39,7 +39,7 @@ impl RequestCredentials for ServerAuthorization {
         headers: &mut HeaderMap,
     ) -> Result<(), Failure> {
         // If it is another one by now, that is the better one.
-        let Some((kept, key, nonce)) = self.carried() else { return Ok(()) };
+        let Some(Carried { kept, key, nonce }) = self.carried() else { return Ok(()) };
         let unusable =
             |what: String| Failure::new(FailureKind::Nonsense, Stage::Authorization, what);
         let secret = |text: &str| {
@@ -77,7 +77,9 @@ impl RequestCredentials for ServerAuthorization {
         let verdict = verdict(answer.status);
         if verdict == Verdict::Passed {
             let mut state = self.lock();
-            state.has_worked |= token == Some(TokenNumber(state.number));
+            if token == Some(TokenNumber(state.number)) {
+                state.n_refused = 0;
+            }
             return None;
         }
         let fields = answer.headers.get_all(WWW_AUTHENTICATE).into_iter();

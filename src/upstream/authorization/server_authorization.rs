@@ -21,22 +21,23 @@ use crate::upstream::failure::{Failure, FailureKind, Unauthorized};
 use crate::upstream::http_client::fetcher::Fetcher;
 use crate::wait::Wait;
 
-use super::asking::Want;
 use super::flow_error::{FlowError, Remedy};
 use super::kept::Kept;
 use super::refusal;
+use super::shared::Shared;
 use super::store::{FileName, Stamp};
-use super::{Authorizations, Owner, SignInStatus};
+use super::want::Want;
+use super::{Owner, SignInStatus};
 
 /// The credentials of one owner at one server.
 pub struct ServerAuthorization {
     pub(super) me: Weak<ServerAuthorization>,
-    pub(super) shared: Arc<Authorizations>,
+    pub(super) shared: Arc<Shared>,
     pub(super) server: ServerName,
     pub(super) owner: Owner,
     pub(super) url: WebUrl,
     target: HttpTarget,
-    pub(super) config: OAuthClientConfig,
+    pub(super) config: Box<OAuthClientConfig>,
     /// The client metadata document of the configuration.
     pub(super) document: Option<WebUrl>,
     pub(super) fetcher: Fetcher,
@@ -63,8 +64,8 @@ pub(super) struct State {
     key: Option<Arc<SigningKey>>,
     /// The server has refused `kept`.
     pub(super) is_refused: bool,
-    /// The server has taken `kept`.
-    pub(super) has_worked: bool,
+    /// Access tokens in a row that the server has refused before it has taken one.
+    pub(super) n_refused: u32,
     /// The file as it was read last, and when it was looked at.
     seen: Option<Stamp>,
     looked_at: Option<Instant>,
@@ -79,6 +80,8 @@ pub(super) struct State {
     pub(super) signing_in_until: Option<Instant>,
     /// When pages were opened by themselves.
     pub(super) pages: VecDeque<Instant>,
+    /// Pages in a row that led to no sign-in.
+    pub(super) n_unfinished: u32,
     /// No page is opened by itself before that.
     pub(super) no_page_until: Option<Instant>,
     /// The scopes that a request needed and the token was not good for.
@@ -101,6 +104,15 @@ pub(super) enum Trouble {
     Failing { why: String, until: Instant },
 }
 
+/// What a request carries.
+pub(super) struct Carried {
+    pub(super) kept: Arc<Kept>,
+    /// The key that signs its proof, if the token is bound to one.
+    pub(super) key: Option<Arc<SigningKey>>,
+    /// The nonce of the proof, if the server wants one.
+    pub(super) nonce: Option<String>,
+}
+
 /// What a request does next.
 enum Step {
     Use { number: u64, renews: bool },
@@ -121,7 +133,7 @@ impl ServerAuthorization {
     /// # Errors
     /// The configuration is not usable after all; the text says why.
     pub(super) fn new(
-        shared: Arc<Authorizations>,
+        shared: Arc<Shared>,
         server: &ServerName,
         owner: Owner,
         target: &HttpTarget,
@@ -430,8 +442,8 @@ impl ServerAuthorization {
             state.key = key.map(Arc::new);
             state.kept = Some(Arc::new(kept));
             state.number += 1;
-            (state.is_refused, state.has_worked) = (false, false);
-            (state.trouble, state.n_failed) = (Trouble::None, 0);
+            state.is_refused = false;
+            (state.trouble, state.n_failed, state.n_unfinished) = (Trouble::None, 0, 0);
             (state.signing_in_until, state.wanted_scopes) = (None, None);
         }
         self.shared.sign_ins.forget(self);
@@ -545,12 +557,10 @@ impl ServerAuthorization {
     }
 
     /// What a request carries: the token, and what its proof is made with.
-    pub(super) fn carried(
-        &self,
-    ) -> Option<(Arc<Kept>, Option<Arc<SigningKey>>, Option<String>)> {
+    pub(super) fn carried(&self) -> Option<Carried> {
         let state = self.lock();
         let kept = state.kept.clone()?;
-        Some((kept, state.key.clone(), state.nonce.clone()))
+        Some(Carried { kept, key: state.key.clone(), nonce: state.nonce.clone() })
     }
 }
 
