@@ -36,6 +36,7 @@ mod verifier;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 pub use accepted::{Accepted, Standing};
@@ -121,6 +122,7 @@ impl ResourceServer {
             shared: self.shared.clone(),
             decisions: Default::default(),
             refusals: Default::default(),
+            number: self.shared.n_verifiers.fetch_add(1, Ordering::Relaxed),
             this: this.clone(),
         }))
     }

@@ -434,6 +434,11 @@ fn a_reload_gives_other_rights_and_keeps_the_keys() {
     assert!(reconsidered.principal.is_admin && !accepted.principal.is_admin);
     assert_eq!(reconsidered.principal.id, accepted.principal.id);
     assert_eq!(again.standing(&reconsidered, Now::read()), Standing::Good);
+    assert_eq!(again.standing(&accepted, Now::read()), Standing::Good);
+    let once_more = again.reconsider(&accepted, Now::read()).unwrap();
+    assert!(Arc::ptr_eq(&once_more, &reconsidered));
+    let itself = again.reconsider(&reconsidered, Now::read()).unwrap();
+    assert!(Arc::ptr_eq(&itself, &reconsidered));
     let none = config(vec![issuer(ISSUER)], vec![rule(Some(("groups", "dev")))]);
     let none = rig.server.verifier(&none, &owners()).unwrap();
     let denied = none.reconsider(&accepted, Now::read()).unwrap_err();
@@ -495,6 +500,21 @@ fn a_revoked_token_ends_what_is_open() {
     assert_eq!(standing(INTROSPECTION_FRESH), Standing::Good);
     wait_until(|| standing(Duration::ZERO) == Standing::Ended);
     assert_eq!(wrong(rig.verify("t1")), WrongToken::Inactive);
+}
+
+#[test]
+fn what_was_accepted_before_a_reload_hears_of_a_revocation_after_it() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let before = rig.verify("t1").unwrap();
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let after = rig.server.verifier(&config(issuers, vec![rule(None)]), &owners()).unwrap();
+    let again = after.reconsider(&before, Now::read()).unwrap();
+    rig.scripted.say("t1", r#"{"active":false}"#);
+    assert_eq!(after.standing(&again, later(INTROSPECTION_FRESH)), Standing::Good);
+    wait_until(|| after.standing(&before, Now::read()) == Standing::Ended);
+    assert!(after.reconsider(&before, Now::read()).is_err());
+    assert_eq!(after.n_remembered(), 0);
 }
 
 #[test]
