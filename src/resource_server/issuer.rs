@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::denied::Denied;
-use super::introspection_turns::{Introspecting, share_of};
+use super::introspection_turns::Introspecting;
 use super::issuer_metadata::IssuerMetadata;
 use super::kept_keys::KeptKeys;
 use super::key_schedule::Schedule;
 use super::presented::Now;
 use super::reading::{Read, Reading, read_keys};
+use super::waiters::{Place, Waiters};
 use crate::config::IssuerConfig;
-use crate::fair_shares::Shares;
 use crate::limits::{
     KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_FETCH_INTERVAL_MIN, KEYS_KEPT_INTERVAL,
     UNKNOWN_KEY_ID_LIFE, UNKNOWN_KEY_IDS_MAX,
@@ -26,7 +26,6 @@ use crate::limits::{
 use crate::oauth::fetch::Fetch;
 use crate::oauth::jwk::{JwkSet, Thumbprint};
 use crate::oauth::web_url::WebUrl;
-use crate::protocol::call::PrincipalId;
 use crate::sync::{Condvar, Mutex, RwLock};
 
 /// See above.
@@ -36,6 +35,10 @@ pub(super) struct Issuer {
     pub(super) name: Arc<str>,
     pub(super) fetch: Arc<dyn Fetch>,
     kept: Option<KeptKeys>,
+    /// The requests that wait for any issuer.
+    pub(super) all_waiting: Arc<Waiters>,
+    /// The requests that wait for its keys.
+    waiting: Waiters,
     /// The questions about its tokens that are under way.
     pub(super) introspecting: Introspecting,
     /// The time for which keys hold after they were read.
@@ -45,6 +48,13 @@ pub(super) struct Issuer {
     /// Rung when a reading ends, and when the gateway stops.
     ended: Condvar,
     stopping: AtomicBool,
+}
+
+/// What issuers share.
+pub(super) struct Means {
+    pub(super) fetch: Arc<dyn Fetch>,
+    pub(super) kept: Option<KeptKeys>,
+    pub(super) waiting: Arc<Waiters>,
 }
 
 /// The keys of an issuer, as they were read at one time.
@@ -61,8 +71,6 @@ pub(super) struct Keys {
 #[derive(Debug)]
 struct State {
     schedule: Schedule,
-    /// The requests that wait, by the addresses of their clients.
-    waiting: Shares<PrincipalId>,
     metadata: Option<(Arc<IssuerMetadata>, Instant)>,
     /// The time at which the keys were given to the disk.
     kept_at: Option<Instant>,
@@ -98,21 +106,20 @@ impl Issuer {
         config: &IssuerConfig,
         name: Arc<str>,
         max_age: Duration,
-        (fetch, kept): (Arc<dyn Fetch>, Option<KeptKeys>),
+        means: &Means,
         before: Option<&Issuer>,
     ) -> Issuer {
         let same = before.filter(|it| it.config.jwks_uri == config.jwks_uri);
         let keys = same.map(|it| it.keys.read().clone());
         let read_at = keys.as_ref().and_then(|keys| keys.read_at);
         let on_disk = || {
-            let (set, read_at) = kept.as_ref()?.load(config, max_age, Now::read())?;
+            let (set, read_at) = means.kept.as_ref()?.load(config, max_age, Now::read())?;
             Some(Arc::new(Keys { set, read_at: Some(read_at), withdrawals: 0 }))
         };
         let keys = keys.filter(|keys| keys.read_at.is_some()).or_else(on_disk);
         let state = State {
             // Keys that were on the disk are read anew at once.
             schedule: Schedule::new(max_age, read_at),
-            waiting: Shares::new(KEY_WAITERS_MAX),
             metadata: None,
             kept_at: None,
             fault: None,
@@ -121,8 +128,10 @@ impl Issuer {
         Issuer {
             config: config.clone(),
             name,
-            fetch,
-            kept,
+            fetch: means.fetch.clone(),
+            kept: means.kept.clone(),
+            all_waiting: means.waiting.clone(),
+            waiting: Waiters::new(KEY_WAITERS_MAX),
             introspecting: Introspecting::default(),
             max_age,
             keys: RwLock::new(keys.unwrap_or_default()),
@@ -182,7 +191,9 @@ impl Issuer {
         {
             return Ok(keys);
         }
-        let _place = self.place(peer)?;
+        let _places = self
+            .places(peer)
+            .ok_or_else(|| self.unavailable("too many requests wait for its keys"))?;
         let deadline = now + KEY_WAIT_TIMEOUT;
         loop {
             let mut state = self.state.lock();
@@ -342,11 +353,8 @@ impl Issuer {
         state.unknown.iter().any(|(it, _)| **it == *kid)
     }
 
-    fn place(&self, peer: Option<IpAddr>) -> Result<Place<'_>, Denied> {
-        let who = share_of(peer);
-        let taken = self.state.lock().waiting.take(&who, 1);
-        taken.map_err(|_| self.unavailable("too many requests wait for its keys"))?;
-        Ok(Place { issuer: self, who })
+    fn places(&self, peer: Option<IpAddr>) -> Option<[Place<'_>; 2]> {
+        Some([self.all_waiting.place(peer)?, self.waiting.place(peer)?])
     }
 }
 
@@ -376,18 +384,6 @@ pub(super) enum StillThere {
 enum IsNew {
     Yes,
     No,
-}
-
-/// A place of a request that waits.
-struct Place<'a> {
-    issuer: &'a Issuer,
-    who: PrincipalId,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.issuer.state.lock().waiting.give_back(&self.who, 1);
-    }
 }
 
 /// Ends a reading when it is dropped.

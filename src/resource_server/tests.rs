@@ -286,7 +286,7 @@ fn a_new_key_is_found_and_made_up_ones_cost_the_issuer_nothing() {
             let other = key.token("k", &claims(ISSUER, "bob", ""));
             let began = Instant::now();
             rig.verify(&other).unwrap();
-            assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
             let elsewhere = Some("192.0.2.7".parse().unwrap());
             let fresh = new.token("n", &claims(ISSUER, "carol", ""));
             let fresh = Presented { peer: elsewhere, ..presented(&fresh) };
@@ -552,7 +552,7 @@ fn a_flood_of_made_up_tokens_keeps_nobody_out() {
     rig.scripted.say("known", active("alice", ""));
     rig.scripted.say("new", active("bob", ""));
     rig.verify("known").unwrap();
-    *rig.scripted.delay.lock() = Duration::from_millis(200);
+    *rig.scripted.delay.lock() = Duration::from_secs(1);
     let flood: Vec<String> = (0..200).map(|n| format!("made-up-{n}")).collect();
     std::thread::scope(|scope| {
         for token in &flood {
@@ -562,7 +562,7 @@ fn a_flood_of_made_up_tokens_keeps_nobody_out() {
             std::thread::sleep(Duration::from_millis(100));
             let began = Instant::now();
             rig.verify("known").unwrap();
-            assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
             let elsewhere =
                 Presented { peer: Some("192.0.2.7".parse().unwrap()), ..presented("new") };
             rig.verifier.verify(&elsewhere, Now::read()).unwrap();
@@ -572,6 +572,33 @@ fn a_flood_of_made_up_tokens_keeps_nobody_out() {
     assert!(most <= crate::limits::INTROSPECTIONS_AT_ONCE_MAX, "{most}");
     // Those that found no room cost the issuer nothing.
     assert!(rig.scripted.n_asked("/introspect") < 60);
+}
+
+#[test]
+fn few_connections_let_few_requests_wait() {
+    let scripted = Arc::new(Scripted::default());
+    scripted.issuer(ISSUER, &[]);
+    *scripted.delay.lock() = Duration::from_millis(500);
+    let server = ResourceServer::new(scripted.clone()).with_connections(64);
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let verifier = server.verifier(&config(issuers, vec![rule(None)]), &owners()).unwrap();
+    wait_until(|| server.status()[0].keys_age.is_some());
+    let tokens: Vec<_> = (0..64).map(|n| format!("t{n}")).collect();
+    let refused_at_once = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for token in &tokens {
+            scope.spawn(|| {
+                let began = Instant::now();
+                let denied = verifier.verify(&presented(token), Now::read());
+                if is_unavailable(&denied) && began.elapsed() < Duration::from_millis(400) {
+                    refused_at_once.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    // Of 64 connections an eighth may wait, and one address leaves a share of that to others.
+    assert!(scripted.most_at_once.load(Ordering::SeqCst) <= 6);
+    assert!(refused_at_once.load(Ordering::SeqCst) > 20);
 }
 
 #[test]
@@ -669,7 +696,7 @@ fn a_stop_ends_the_thread_and_all_waits() {
         let began = Instant::now();
         rig.server.stop();
         assert!(is_unavailable(&waiting.join().unwrap()));
-        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(began.elapsed() < Duration::from_secs(4));
     });
 }
 

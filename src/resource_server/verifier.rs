@@ -292,6 +292,10 @@ impl Verifier {
         if config.endpoint.is_none() && issuer.metadata().is_none() {
             issuer.keys_for(None, peer, now.instant)?;
         }
+        let _place = issuer
+            .all_waiting
+            .place(peer)
+            .ok_or_else(|| issuer.unavailable("too many requests wait for issuers"))?;
         let turn = issuer.introspecting.turn(digest, peer);
         let _asking = match turn.map_err(|why| issuer.unavailable(why))? {
             Turn::Ask(asking) => asking,
