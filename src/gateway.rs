@@ -37,6 +37,7 @@ use crate::state::{self, StateDir, Writer};
 use crate::sync::RwLock;
 use crate::telemetry::otlp::{self, Exporting};
 use crate::thread::{self, StopReason};
+use crate::upstream::authorization::{Authorizations, Setup};
 use crate::upstream::{Collector, Report, Upstreams};
 
 /// The time between two checks that a drain must end at once.
@@ -112,6 +113,7 @@ impl Gateway {
             reports,
             unasked.clone(),
             known_eras(&shared),
+            Authorizations::start(authorization_setup(&config, &bound))?,
         )?);
         unasked.know(&upstreams);
         let pipeline =
@@ -402,6 +404,11 @@ fn kept(state: State, key: &[u8; 32], clients: Clients) -> (Option<Store>, Pins)
         Clients::OneOfFewLines => None,
     };
     (store, pins)
+}
+
+/// How people come back from sign-ins at servers.
+fn authorization_setup(config: &Config, bound: &Bound) -> Setup {
+    Setup::of(config, bound.address().as_deref(), std::env::var("BROWSER").ok())
 }
 
 /// The key with which session ids and cursors are made.

@@ -97,6 +97,11 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// The address that is listened on, as text, if there is one.
+    pub(crate) fn address(&self) -> Option<String> {
+        self.server.as_ref().map(Server::local_addr_text)
+    }
+
     /// The listening socket, for another process.
     ///
     /// # Errors

@@ -17,6 +17,7 @@ mod headers;
 mod json;
 mod lists;
 mod names;
+mod oauth;
 #[cfg(test)]
 mod replay;
 mod sealed;
@@ -27,7 +28,8 @@ mod tokens;
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 11] = [
+pub const TARGETS: [(&str, Target); 14] = [
+    ("challenges", oauth::challenges),
     ("chunked", head::chunked),
     ("config", config::config),
     ("head", head::head),
@@ -35,6 +37,8 @@ pub const TARGETS: [(&str, Target); 11] = [
     ("jsonrpc", json::jsonrpc),
     ("lists", lists::lists),
     ("names", names::names),
+    ("oauth_documents", oauth::oauth_documents),
+    ("oauth_texts", oauth::oauth_texts),
     ("raw", json::raw),
     ("sealed", sealed::sealed),
     ("sse", sse::sse),

@@ -100,7 +100,7 @@ impl Config {
     ///
     /// # Errors
     /// The configuration would admit everybody at the address that is listened on until the next
-    /// start, or pin tools without a `state_dir`.
+    /// start, or pin tools or sign in without a `state_dir`.
     pub fn follow(&mut self, running: &Config) -> Result<Changes, Problem> {
         let open = self.api_keys.is_empty() && !self.allow_anonymous;
         if open && !running.listen.is_local() {
@@ -123,6 +123,12 @@ impl Config {
             let what =
                 "there is no state_dir until the next start, and without one nothing is pinned";
             let at = format!("/mcp_servers/{}/pin", server.name);
+            return Err(Problem::new(at, what));
+        }
+        let signed_in = self.upstreams.iter().find(|server| server.oauth().is_some());
+        if let (None, Some(server)) = (&running.state_dir, signed_in) {
+            let what = "there is no state_dir until the next start, and without one no sign-in is kept";
+            let at = format!("/mcp_servers/{}/oauth", server.name);
             return Err(Problem::new(at, what));
         }
         let mut changes = Changes {
@@ -339,6 +345,16 @@ mod tests {
             r#"{"state_dir":"/s","mcp_servers":{"a":{"url":"http://h/","pin":"enforce"}}}"#;
         assert_eq!(config(text).follow(&running).unwrap_err().at, "/mcp_servers/a/pin");
         config(text).follow(&config(r#"{"state_dir":"/t","mcp_servers":{}}"#)).unwrap();
+    }
+
+    #[test]
+    fn sign_ins_need_the_place_that_a_start_gives_them() {
+        let running = config(r#"{"mcp_servers":{}}"#);
+        let text = r#"{"state_dir":"/s","mcp_servers":{"a":{"url":"http://h/","oauth":true}}}"#;
+        assert_eq!(config(text).follow(&running).unwrap_err().at, "/mcp_servers/a/oauth");
+        let kept = config(r#"{"state_dir":"/t","mcp_servers":{"a":{"url":"http://h/"}}}"#);
+        let changes = config(text).follow(&kept).unwrap();
+        assert_eq!(names(&changes.changed), ["a"]);
     }
 
     #[test]

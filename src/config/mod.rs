@@ -6,6 +6,7 @@ mod check;
 mod diff;
 mod file;
 mod identity;
+mod oauth_client;
 mod reload_result;
 mod remote;
 mod schema;
@@ -28,12 +29,17 @@ pub use diff::{Changes, NOTHING_DIFFERS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
 pub use file::limit_keys::limit_keys;
+pub use file::oauth::{IDENTITY_PROVIDER_KEYS, OAUTH_KEYS};
 pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
 pub use identity::{
     ClaimConfig, IntrospectedTokens, IntrospectionConfig, IssuerConfig, OAuthConfig, RuleConfig,
+};
+pub use oauth_client::{
+    Credentials, Dpop, Grant, IdentityProvider, JwtBearer, OAuthClientConfig,
+    TokenEndpointAuthMethod,
 };
 pub use reload_result::Reloaded;
 pub use remote::{KEY_VARIABLE, name_of_gateway};
@@ -373,8 +379,20 @@ pub struct UpstreamConfig {
     pub session: SessionSharing,
     /// The treatment of a tool that has changed.
     pub pin: Pin,
+    /// Whose credentials calls carry.
+    pub credentials: Credentials,
     /// The server's role for the gateway.
     pub role: Role,
+}
+
+impl UpstreamConfig {
+    /// How the gateway signs in to the server, where the server wants that.
+    pub fn oauth(&self) -> Option<&OAuthClientConfig> {
+        match &self.target {
+            Target::Http(target) => target.oauth.as_ref(),
+            Target::Stdio(_) => None,
+        }
+    }
 }
 
 /// The role of a server for the gateway.
@@ -484,6 +502,8 @@ pub struct HttpTarget {
     pub proxy: Option<Secret>,
     /// A file with further trusted certificates.
     pub ca_file: Option<PathBuf>,
+    /// How access tokens for it are had, if it wants some.
+    pub oauth: Option<OAuthClientConfig>,
 }
 
 /// A server that is started as a child process, never through a shell.

@@ -18,6 +18,17 @@ pub enum Document {
     OpenApi,
 }
 
+/// The endpoints of sign-ins at servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OAuthEndpoint<'a> {
+    /// A browser comes back from an authorization server.
+    Callback,
+    /// The client metadata document.
+    ClientDocument,
+    /// The page with this id, where a browser begins.
+    SignIn(&'a str),
+}
+
 /// The service at a path. A per-server endpoint carries the server's name.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Endpoint<'a> {
@@ -45,6 +56,10 @@ pub enum Endpoint<'a> {
     Pins,
     /// Accepts pins as they are now.
     PinsAccept,
+    /// Invites an admin to sign in at a server.
+    Invite,
+    /// A sign-in at a server.
+    OAuth(OAuthEndpoint<'a>),
     /// A file of the console, whose page stands at `/`.
     Console(&'a str),
     /// A description for programs.
@@ -74,6 +89,16 @@ impl<'a> Endpoint<'a> {
             [Some("status"), Some("events"), None, ..] => Endpoint::StatusEvents,
             [Some("status"), Some("pins"), None, ..] => Endpoint::Pins,
             [Some("status"), Some("pins"), Some("accept"), None, _] => Endpoint::PinsAccept,
+            [Some("status"), Some("sign-in"), None, ..] => Endpoint::Invite,
+            [Some("oauth"), Some("callback"), None, ..] => {
+                Endpoint::OAuth(OAuthEndpoint::Callback)
+            }
+            [Some("oauth"), Some("client.json"), None, ..] => {
+                Endpoint::OAuth(OAuthEndpoint::ClientDocument)
+            }
+            [Some("oauth"), Some("sign-in"), Some(id), None, _] if !id.is_empty() => {
+                Endpoint::OAuth(OAuthEndpoint::SignIn(id))
+            }
             [Some(file), None, ..] if CONSOLE_FILES.contains(&file) => Endpoint::Console(file),
             [Some("reload"), None, ..] => Endpoint::Reload,
             [Some("config.schema.json"), None, ..] => {
@@ -113,9 +138,15 @@ impl<'a> Endpoint<'a> {
             | Self::Pins
             | Self::Document(_)
             | Self::Console(_) => &["GET", "HEAD", "OPTIONS"],
-            Self::RestCall(_) | Self::SseMessages(_) | Self::PinsAccept | Self::Reload => {
-                &["POST", "OPTIONS"]
-            }
+            Self::RestCall(_)
+            | Self::SseMessages(_)
+            | Self::PinsAccept
+            | Self::Invite
+            | Self::Reload => &["POST", "OPTIONS"],
+            Self::OAuth(OAuthEndpoint::ClientDocument) => &["GET", "HEAD", "OPTIONS"],
+            // A program that only looks must not use a sign-in up.
+            Self::OAuth(OAuthEndpoint::Callback) => &["GET", "OPTIONS"],
+            Self::OAuth(OAuthEndpoint::SignIn(_)) => &["GET", "POST", "OPTIONS"],
             Self::Mcp(_) => &["GET", "POST", "DELETE", "OPTIONS"],
             Self::Sse(_) | Self::StatusEvents => &["GET", "OPTIONS"],
         }
@@ -134,6 +165,8 @@ impl<'a> Endpoint<'a> {
             | Self::Metrics
             | Self::Pins
             | Self::PinsAccept
+            | Self::Invite
+            | Self::OAuth(_)
             | Self::Console(_)
             | Self::Document(_)
             | Self::Reload => None,
@@ -147,7 +180,7 @@ impl<'a> Endpoint<'a> {
 
     /// True if the path is served without a key.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Healthz | Self::Readyz | Self::Console(_))
+        matches!(self, Self::Healthz | Self::Readyz | Self::Console(_) | Self::OAuth(_))
     }
 }
 
@@ -188,6 +221,12 @@ mod tests {
             ("/status/pins/accept", Endpoint::PinsAccept),
             ("/console.js", Endpoint::Console("console.js")),
             ("/reload", Endpoint::Reload),
+            ("/status/sign-in", Endpoint::Invite),
+            ("/oauth/callback", Endpoint::OAuth(OAuthEndpoint::Callback)),
+            ("/oauth/client.json", Endpoint::OAuth(OAuthEndpoint::ClientDocument)),
+            ("/oauth/sign-in/x", Endpoint::OAuth(OAuthEndpoint::SignIn("x"))),
+            // A server may have that name.
+            ("/oauth/mcp", Endpoint::Mcp(Some("oauth"))),
             ("/openapi.json", Endpoint::Document(Document::OpenApi)),
             ("/config.schema.json", Endpoint::Document(Document::ConfigSchema)),
         ] {
@@ -206,6 +245,10 @@ mod tests {
             "/mcp//",
             "/mcp/tools/list/x",
             "/a/b",
+            "/oauth",
+            "/oauth/sign-in",
+            "/oauth/sign-in//",
+            "/oauth/callback/x",
             "/mcp/a/b",
             "/mcp/a/b/c/d",
         ] {

@@ -9,6 +9,7 @@ pub mod event_stream;
 mod keep_alive;
 pub mod legacy;
 pub mod list_pages;
+mod oauth;
 pub mod operator;
 pub mod posted_message;
 mod problem_body;
@@ -443,6 +444,8 @@ impl Front {
             Endpoint::PinsAccept => {
                 operator::console::accept_pins(self, request, &scope, responder)
             }
+            Endpoint::Invite => operator::console::invite(self, request, &scope, responder),
+            Endpoint::OAuth(part) => oauth::serve(self, part, request, &scope, responder),
             Endpoint::Console(file) => operator::console::console(self, file, head, responder),
             Endpoint::Document(document) => {
                 operator::documents::document(self, document, head, responder)

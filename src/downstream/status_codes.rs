@@ -25,6 +25,18 @@ pub const OK: u16 = 200;
 pub const ACCEPTED: u16 = 202;
 /// There is no body.
 pub const NO_CONTENT: u16 = 204;
+/// The statuses of pages for people: of an answer that belongs to nothing, of one that is somebody
+/// else's, of a page that is not there, of an authorization server that failed, and of a gateway
+/// at its bounds.
+pub const BAD_REQUEST: u16 = 400;
+/// See [`BAD_REQUEST`].
+pub const FORBIDDEN: u16 = 403;
+/// See [`BAD_REQUEST`].
+pub const NOT_FOUND: u16 = 404;
+/// See [`BAD_REQUEST`].
+pub const BAD_GATEWAY: u16 = 502;
+/// See [`BAD_REQUEST`].
+pub const UNAVAILABLE: u16 = 503;
 
 /// The headers of an event stream: no cache, no proxy that holds events back.
 pub const STREAM_HEADERS: [(&str, &str); 3] = [
@@ -226,6 +238,14 @@ impl Problem {
         )
     }
 
+    /// The gateway has no client metadata document.
+    pub fn no_client_document() -> Problem {
+        Problem::nothing_at(
+            "There is no client metadata document: authorization servers read one only at an https \
+             address, and \"public_url\" is none.",
+        )
+    }
+
     /// Nothing is served at the path of `admin_listen`.
     pub fn unknown_admin_path() -> Problem {
         Problem::nothing_at(
@@ -402,6 +422,7 @@ impl Problem {
             }
             CallError::Withheld { .. }
             | CallError::UpstreamFailed { .. }
+            | CallError::NeedsSignIn { .. }
             | CallError::UpstreamDown { .. }
             | CallError::UpstreamTimeout { .. } => Problem::of_upstream(error, text),
             CallError::Overloaded { .. } => {
@@ -432,6 +453,9 @@ impl Problem {
         if let CallError::Withheld { .. } = error {
             return named(502, "tool_withheld");
         }
+        if let CallError::NeedsSignIn { .. } = error {
+            return named(502, "needs_sign_in");
+        }
         if let CallError::UpstreamTimeout { stage, .. } = error {
             return named(504, "upstream_timeout").with("stage", stage.as_str());
         }
@@ -453,6 +477,7 @@ impl Problem {
                 }
             }
             CallError::Withheld { .. }
+            | CallError::NeedsSignIn { .. }
             | CallError::UpstreamTimeout { .. }
             | CallError::Invalid(_)
             | CallError::Unknown { .. }
@@ -569,28 +594,4 @@ pub fn engine_body(status: u16, reason: &str) -> String {
         _ => "invalid_request",
     };
     Problem::new(status, word, code::BAD_REQUEST, reason).rest_body(Dialect::Plain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failed_upstream_is_named_with_its_stage() {
-        let error = CallError::UpstreamFailed {
-            server: ServerName::parse("a").unwrap(),
-            stage: Stage::Connect,
-            message: "connection refused".to_owned(),
-            refusal: None,
-        };
-        let problem = Problem::from_call(&error);
-        assert_eq!(problem.status, 502);
-        let body: serde_json::Value =
-            serde_json::from_str(&problem.rest_body(Dialect::Plain)).unwrap();
-        assert_eq!(body["error"]["server"], "a");
-        assert_eq!(body["error"]["stage"], "connect");
-        let body: serde_json::Value =
-            serde_json::from_str(&problem.rest_body(Dialect::Litellm)).unwrap();
-        assert_eq!(body["detail"]["error"], "upstream_failed");
-    }
 }

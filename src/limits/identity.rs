@@ -33,3 +33,65 @@ pub const PRIVATE_KEY_BYTES_MAX: usize = 64 * 1024;
 pub const CLIENT_ASSERTION_LIFE: Duration = Duration::from_secs(120);
 /// The longest time for which an access token is believed to live, whatever `expires_in` says.
 pub const ACCESS_TOKEN_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+const _: () = assert!(OAUTH_TEXT_BYTES_MAX <= OAUTH_URL_BYTES_MAX);
+const _: () = assert!(OAUTH_URL_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
+const _: () = assert!(OAUTH_TOKEN_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
+const _: () = assert!(AUTHORIZATION_SERVERS_MAX < OAUTH_LIST_ELEMENTS_MAX);
+
+/// Threads that ask authorization servers.
+pub const OAUTH_THREADS_MAX: usize = 4;
+/// Questions to authorization servers that wait for such a thread. More are refused.
+pub const OAUTH_QUEUE_MAX: usize = 64;
+/// The time for one request to an authorization server.
+pub const OAUTH_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The time for which the metadata of a server and its authorization server are used again.
+pub const OAUTH_METADATA_LIFE: Duration = Duration::from_secs(600);
+/// So long before its end an access token is renewed.
+pub const TOKEN_RENEWAL_MARGIN: Duration = Duration::from_secs(60);
+/// The part of a short access token's life that is left when it is renewed, as a divisor.
+pub const TOKEN_RENEWAL_DIVISOR: u32 = 4;
+/// The tries of one request for which another access token is had.
+pub const REQUEST_TOKENS_MAX: usize = 3;
+/// The sign-ins of a person for which one call waits.
+pub const SIGN_INS_OF_CALL_MAX: usize = 3;
+/// Sign-ins under way at once; the oldest are forgotten.
+pub const SIGN_INS_MAX: usize = 256;
+/// Sign-ins under way at once of one owner at one server; the oldest are forgotten.
+pub const SIGN_INS_OF_OWNER_MAX: usize = 4;
+/// The time after which a sign-in that was begun is forgotten.
+pub const SIGN_IN_LIFE: Duration = Duration::from_secs(600);
+/// The time for which it is believed that a sign-in is needed before the server is asked again.
+pub const NEED_BELIEVED: Duration = Duration::from_secs(30);
+/// The time between two looks at a file of credentials for what another process has written.
+pub const CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The time to wait for a file of credentials that another process renews.
+pub const CREDENTIALS_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time between two tries to lock such a file.
+pub const CREDENTIALS_LOCK_INTERVAL: Duration = Duration::from_millis(20);
+/// Registrations that are kept of one server; the oldest are forgotten.
+pub const REGISTRATIONS_MAX: usize = 16;
+/// Pages that are opened in a browser for one server within [`BROWSER_WINDOW`].
+pub const BROWSER_PAGES_MAX: usize = 6;
+/// See [`BROWSER_PAGES_MAX`].
+pub const BROWSER_WINDOW: Duration = Duration::from_secs(600);
+/// The time for which no page is opened by itself after a sign-in that failed or was not finished.
+pub const BROWSER_REST: Duration = Duration::from_secs(60);
+/// Programs of `$BROWSER` that run at once.
+pub const BROWSERS_MAX: usize = 4;
+/// The time in which a program of `$BROWSER` shows that it cannot open the page.
+pub const BROWSER_START_TIME: Duration = Duration::from_secs(3);
+/// The shortest and the longest pause after an authorization server has failed.
+pub const OAUTH_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`OAUTH_PAUSE_MIN`].
+pub const OAUTH_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The time that a browser waits for one step of a sign-in: finding the authorization server and
+/// registering there, or exchanging the code for tokens.
+pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pages of the gateway from which people may sign in, at once; the oldest are forgotten.
+pub const SIGN_IN_PAGES_MAX: usize = 256;
+/// Such pages of one beginner for one server, and sign-ins that each has begun; the oldest are
+/// forgotten.
+pub const SIGN_IN_PAGES_OF_BEGINNER_MAX: usize = 4;
+/// The time for which such a page is good: as long as the sign-in that it leads to.
+pub const SIGN_IN_PAGE_LIFE: Duration = Duration::from_secs(600);

@@ -47,6 +47,12 @@ impl Form {
         out
     }
 
+    /// True if the form has a field of the name of this encoded pair.
+    pub fn has_name_of(&self, pair: &str) -> bool {
+        let name = decode(pair.split_once('=').map_or(pair, |(name, _)| name));
+        name.is_some_and(|name| self.0.iter().any(|(it, _)| *it == name))
+    }
+
     /// Reads a query or a body.
     ///
     /// # Errors
@@ -131,4 +137,58 @@ fn decode(text: &str) -> Option<String> {
         }
     }
     String::from_utf8(out).ok()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn a_form_is_written_as_browsers_write_it_and_read_again() {
+        let mut form = Form::new();
+        assert_eq!(form.query(), "");
+        form.push("a b", "c&d=e+f");
+        form.push("é", "");
+        form.push_some("no", None);
+        form.push_some("yes", Some("-._~\0\u{ff}"));
+        assert_eq!(form.query(), "a+b=c%26d%3De%2Bf&%C3%A9=&yes=-._~%00%C3%BF");
+        assert_eq!(Form::parse(&form.query()), Ok(form.clone()));
+        assert_eq!(form.encoded().expose(), form.query());
+        assert!(!format!("{form:?}").contains("c&d"));
+    }
+
+    #[test]
+    fn every_character_comes_back() {
+        let text: String = (0..=0x2ff).filter_map(char::from_u32).collect();
+        let mut form = Form::new();
+        form.push(&text, &text);
+        assert_eq!(Form::parse(&form.query()), Ok(form));
+    }
+
+    #[test]
+    fn a_query_of_others_is_read_within_bounds() {
+        let once = |text: &str, name: &str| {
+            let form = Form::parse(text)?;
+            form.once(name).map(|it| it.map(str::to_owned))
+        };
+        let is = |value: &str| Ok(Some(value.to_owned()));
+        assert_eq!(once("a=1&b=2", "b"), is("2"));
+        assert_eq!(once("&&a=1&", "a"), is("1"));
+        assert_eq!(once("a", "a"), is(""));
+        assert_eq!(once("a=b=c", "a"), is("b=c"));
+        assert_eq!(once("%61=%7a%7A", "a"), is("zz"));
+        assert_eq!(once("a=%&b=%4&c=%zz", "a"), is("%"));
+        assert_eq!(once("a=%&b=%4&c=%zz", "b"), is("%4"));
+        assert_eq!(once("a=%&b=%4&c=%zz", "c"), is("%zz"));
+        assert_eq!(once("a=1", "b"), Ok(None));
+        assert!(once("a=1&%61=2", "a").is_err());
+        assert!(once("a=%ff", "a").is_err());
+        assert!(once(&"a=1&".repeat(OAUTH_FORM_FIELDS_MAX), "b").is_ok());
+        assert!(once(&"a=1&".repeat(OAUTH_FORM_FIELDS_MAX + 1), "b").is_err());
+        let whole = "state=%C3%A9&code=a%20b";
+        for at in 0..whole.len() {
+            // Whatever is cut, it is read or refused.
+            drop(Form::parse(&whole[..at]));
+        }
+    }
 }

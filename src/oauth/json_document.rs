@@ -171,3 +171,75 @@ impl<'de> Visitor<'de> for MembersVisitor {
         Ok(Members(members))
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn document(json: &str) -> JsonDocument {
+        JsonDocument::parse(json.as_bytes()).unwrap()
+    }
+
+    fn refusal(json: &str) -> String {
+        JsonDocument::parse(json.as_bytes()).unwrap_err().to_string()
+    }
+
+    #[test]
+    fn an_object_alone_is_a_document() {
+        for json in
+            ["", "[]", "null", "1", "\"x\"", "{", "{}x", "{\"a\":}", "{a:1}", "\u{feff}{}"]
+        {
+            assert!(refusal(json).contains("no JSON object"), "{json}");
+        }
+        assert_eq!(
+            refusal(r#"{"a":1,"b":2,"a":1}"#),
+            "two members have the same name (line 1, column 19)"
+        );
+        // The same name, written in another way.
+        assert!(refusal(r#"{"a":1,"\u0061":1}"#).contains("the same name"));
+        let deep = format!(r#"{{"a":{}1{}}}"#, "[".repeat(10_000), "]".repeat(10_000));
+        assert!(refusal(&deep).contains("no JSON object"));
+        let long = format!(r#"{{"a":"{}"}}"#, "x".repeat(OAUTH_DOCUMENT_BYTES_MAX));
+        assert!(refusal(&long).contains("it has over"));
+        assert!(JsonDocument::parse(b"{\"a\":\"\xff\"}").is_err());
+        // Nothing of a document is told.
+        assert!(!refusal(r#"{"sekrit":"#).contains("sekrit"));
+    }
+
+    #[test]
+    fn members_are_read_by_their_types() {
+        let all = document(
+            r#"{"text":"a","none":null,"number":1,"flag":true,"list":["a","b"],"empty":"",
+                "control":"a\nb","url":"https://h/x","http":"http://h/x","odd":["a",1]}"#,
+        );
+        assert_eq!(all.text("text", 1), Ok(Some("a")));
+        assert_eq!(all.text("none", 1), Ok(None));
+        assert_eq!(all.text("missing", 1), Ok(None));
+        for (name, bytes_max) in [("number", 9), ("list", 9), ("control", 9), ("url", 3)] {
+            assert!(all.text(name, bytes_max).is_err(), "{name}");
+        }
+        assert_eq!(all.needed_text("text", 9), Ok("a"));
+        for name in ["none", "missing", "empty", "number"] {
+            let error = all.needed_text(name, 9).unwrap_err();
+            assert!(error.as_str().contains(name), "{error}");
+        }
+        assert_eq!(all.flag("flag"), Ok(true));
+        assert_eq!(all.flag("none"), Ok(false));
+        assert!(all.flag("text").is_err());
+        assert_eq!(all.texts("list"), Ok(Some(vec!["a".to_owned(), "b".to_owned()])));
+        assert_eq!(all.texts("none"), Ok(None));
+        assert!(all.texts("odd").is_err() && all.texts("text").is_err());
+        assert_eq!(all.url("empty"), Ok(None));
+        assert!(all.url("http").is_ok() && all.secure_url("http").is_err());
+        assert_eq!(all.secure_url("url").unwrap().unwrap().as_str(), "https://h/x");
+    }
+
+    #[test]
+    fn lists_are_bounded() {
+        let many = vec!["\"a\""; 50_000].join(",");
+        let list = document(&format!(r#"{{"a":[{many}]}}"#)).texts("a").unwrap().unwrap();
+        assert_eq!(list.len(), OAUTH_LIST_ELEMENTS_MAX);
+        let long = "x".repeat(OAUTH_TEXT_BYTES_MAX + 1);
+        assert!(document(&format!(r#"{{"a":["{long}"]}}"#)).texts("a").is_err());
+    }
+}

@@ -15,6 +15,7 @@ pub mod jwk;
 pub mod jws;
 pub mod jwt;
 pub mod pkce;
+pub mod random;
 pub mod registration;
 pub mod resource_metadata;
 pub mod scope;

@@ -19,7 +19,7 @@ pub struct ResourceMetadata {
     pub resource: String,
     /// `authorization_servers`: issuers, at most [`AUTHORIZATION_SERVERS_MAX`]. Read ones have been
     /// taken by [`WebUrl`] and are secure; others are left out. Empty where the document names
-    /// none: then the server's own origin is asked, as for a server without metadata.
+    /// none.
     pub authorization_servers: Vec<String>,
     /// `scopes_supported`.
     pub scopes_supported: Option<Vec<String>>,

@@ -33,6 +33,11 @@ impl Scopes {
         self.0.iter().any(|it| it == scope)
     }
 
+    /// True if the set has `offline_access`.
+    pub fn wants_refresh_token(&self) -> bool {
+        self.contains(OFFLINE_ACCESS)
+    }
+
     /// True if every scope of `other` is in this set.
     pub fn covers(&self, other: &Scopes) -> bool {
         other.iter().all(|scope| self.contains(scope))
@@ -123,4 +128,65 @@ pub enum Refreshes {
     Yes,
     /// As grants of machines, which are made anew instead (RFC 6749 section 4.4.3).
     No,
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn owned(scopes: &[&str]) -> Vec<String> {
+        scopes.iter().map(|scope| (*scope).to_owned()).collect()
+    }
+
+    #[test]
+    fn scopes_are_read_each_once_and_what_is_none_is_left_out() {
+        for (text, expected) in [
+            ("a b a", Some("a b")),
+            ("  a  b ", Some("a b")),
+            ("", None),
+            (" ", None),
+            ("https://h/scope:x#[]^~!", Some("https://h/scope:x#[]^~!")),
+            ("a\"b c\\d é a\tb e\nf ok", Some("ok")),
+        ] {
+            assert_eq!(Scopes::parse(text).parameter().as_deref(), expected, "{text}");
+        }
+        let many: Vec<String> = (0..10_000).map(|n| n.to_string()).collect();
+        assert_eq!(Scopes::parse(&many.join(" ")).iter().count(), OAUTH_SCOPES_MAX);
+    }
+
+    #[test]
+    fn scopes_are_chosen_in_the_order_of_the_specification() {
+        let (configured, resource) = (owned(&["conf"]), owned(&["r1", "r2"]));
+        let server = owned(&["r1", "offline_access"]);
+        let all = ScopeSources {
+            configured: Some(&configured),
+            challenged: Some("chal"),
+            of_resource: Some(&resource),
+            of_authorization_server: Some(&server),
+        };
+        let chosen = |sources| select(sources, Refreshes::Yes).to_string();
+        assert_eq!(chosen(all), "conf");
+        let none: &[String] = &[];
+        assert_eq!(chosen(ScopeSources { configured: Some(none), ..all }), "");
+        let all = ScopeSources { configured: None, ..all };
+        assert_eq!(chosen(all), "chal offline_access");
+        assert_eq!(select(all, Refreshes::No).to_string(), "chal");
+        let all = ScopeSources { challenged: Some(" "), ..all };
+        assert_eq!(chosen(all), "r1 r2 offline_access");
+        let all = ScopeSources { of_authorization_server: Some(&resource), ..all };
+        assert_eq!(chosen(all), "r1 r2");
+        // Nothing but `offline_access` would shut out the authorization server's own defaults.
+        let bare =
+            ScopeSources { of_authorization_server: Some(&server), ..ScopeSources::default() };
+        assert_eq!(chosen(bare), "");
+    }
+
+    #[test]
+    fn a_step_up_keeps_what_was_requested() {
+        let requested = Scopes::parse("a b");
+        assert_eq!(step_up(&requested, Some("b c")).to_string(), "a b c");
+        assert_eq!(step_up(&requested, None), requested);
+        assert!(step_up(&requested, Some("c")).covers(&requested));
+        assert!(!requested.covers(&Scopes::parse("a c")));
+    }
 }

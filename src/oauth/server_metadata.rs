@@ -12,8 +12,8 @@ const S256: &str = "S256";
 /// What an authorization server says of itself. All endpoints are secure URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerMetadata {
-    /// `issuer`, identical to the one that was asked. The origin of the MCP server for
-    /// [`ServerMetadata::fallback`].
+    /// `issuer` of the document, with which answers and tokens are compared by its characters.
+    /// Empty for [`ServerMetadata::fallback`].
     pub issuer: String,
     /// `authorization_endpoint`.
     pub authorization_endpoint: Option<WebUrl>,
@@ -59,6 +59,19 @@ pub fn locations(issuer: &WebUrl) -> Vec<WebUrl> {
     paths.iter().map(|path| issuer.with_path(path)).collect()
 }
 
+/// True if the issuer that a document names is the one that was asked (RFC 8414 section 3.3):
+/// identical, by the characters. Only a slash that is the whole path may be there or not. Either
+/// form has its metadata at the same place, and many a protected resource writes the issuer of its
+/// authorization server with the slash, because its URL type does; the official SDKs take that too.
+fn is_same_issuer(named: &str, asked: &str) -> bool {
+    let origin = |text: &str| {
+        let url = WebUrl::parse(text).ok()?;
+        let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();
+        is_bare.then(|| text.trim_end_matches('/').to_owned())
+    };
+    named == asked || origin(named).is_some_and(|it| Some(it) == origin(asked))
+}
+
 impl ServerMetadata {
     /// Reads the metadata of the authorization server with this issuer.
     ///
@@ -68,31 +81,12 @@ impl ServerMetadata {
     /// not secure count as absent.
     pub fn read(document: &JsonDocument, issuer: &str) -> Result<ServerMetadata, Unusable> {
         let named = document.needed_text("issuer", OAUTH_URL_BYTES_MAX)?;
-        // RFC 8414 section 3.3: identical, by the characters.
-        if named != issuer {
+        if !is_same_issuer(named, issuer) {
             return Err(Unusable::new(format!(
                 "the metadata are those of the issuer {}, not of {}",
                 shown(named),
                 shown(issuer)
             )));
-        }
-        Self::of(document, named)
-    }
-
-    /// Reads metadata that were found at the origin of an MCP server whose issuer nobody has named
-    /// (the first revision with authorization). Two issuers have their metadata there: the origin
-    /// without a slash at its end, and with one.
-    ///
-    /// # Errors
-    /// As [`ServerMetadata::read`].
-    pub fn read_at_origin(
-        document: &JsonDocument,
-        server: &WebUrl,
-    ) -> Result<ServerMetadata, Unusable> {
-        let named = document.needed_text("issuer", OAUTH_URL_BYTES_MAX)?;
-        let origin = server.origin();
-        if named.strip_suffix('/').unwrap_or(named) != origin {
-            return Self::read(document, &origin);
         }
         Self::of(document, named)
     }
@@ -138,11 +132,9 @@ impl ServerMetadata {
     /// If the origin is not secure.
     pub fn fallback(server: &WebUrl) -> Result<ServerMetadata, Unusable> {
         if !server.is_secure() {
-            let origin = server.origin();
-            return Err(Unusable::new(format!("{origin} is not https")));
+            return Err(Unusable::new(format!("{} is not https", server.origin())));
         }
         Ok(ServerMetadata {
-            issuer: server.origin(),
             authorization_endpoint: Some(server.with_path("/authorize")),
             token_endpoint: Some(server.with_path("/token")),
             registration_endpoint: Some(server.with_path("/register")),
@@ -157,9 +149,7 @@ impl ServerMetadata {
     /// # Errors
     /// Says what is missing.
     pub fn check_authorization_code(&self) -> Result<&WebUrl, Unusable> {
-        let refuse = |what: &str| {
-            Unusable::new(format!("the authorization server {} {what}", shown(&self.issuer)))
-        };
+        let refuse = |what: &str| self.lacks(what);
         let methods = self.code_challenge_methods_supported.as_ref();
         match methods {
             Some(methods) if methods.iter().any(|method| method == S256) => (),
@@ -175,10 +165,13 @@ impl ServerMetadata {
     /// # Errors
     /// If there is none.
     pub fn check_token_endpoint(&self) -> Result<&WebUrl, Unusable> {
-        let endpoint = self.token_endpoint.as_ref();
-        endpoint.ok_or_else(|| {
-            let issuer = shown(&self.issuer);
-            Unusable::new(format!("the authorization server {issuer} has no token_endpoint"))
+        self.token_endpoint.as_ref().ok_or_else(|| self.lacks("has no token_endpoint"))
+    }
+
+    fn lacks(&self, what: &str) -> Unusable {
+        Unusable::new(match self.issuer.as_str() {
+            "" => format!("the authorization server {what}"),
+            issuer => format!("the authorization server {} {what}", shown(issuer)),
         })
     }
 
@@ -254,7 +247,7 @@ mod tests {
         };
         assert!(read(&with("https://as.example"), "https://as.example").is_ok());
         for other in [
-            "https://as.example/",
+            "https://as.example/x",
             "https://AS.example",
             "https://as.example:443",
             "https://as.exampl%65",
@@ -268,19 +261,28 @@ mod tests {
     }
 
     #[test]
-    fn metadata_at_a_server_s_origin_are_its_own() {
-        let server = url("https://h.example:8443/mcp");
-        let read = |issuer: &str| {
-            let json = format!(r#"{{"issuer":"{issuer}","token_endpoint":"https://h/t"}}"#);
-            let document = JsonDocument::parse(json.as_bytes()).unwrap();
-            ServerMetadata::read_at_origin(&document, &server).map(|it| it.issuer)
+    fn a_slash_that_is_the_whole_path_makes_no_other_issuer() {
+        let with = |named: &str, asked: &str| {
+            let json = format!(r#"{{"issuer":"{named}","token_endpoint":"https://h/t"}}"#);
+            read(&json, asked).map(|it| it.issuer).ok()
         };
-        for issuer in ["https://h.example:8443", "https://h.example:8443/"] {
-            assert_eq!(read(issuer).as_deref(), Ok(issuer));
+        for (named, asked) in [
+            ("https://h.example:8443", "https://h.example:8443/"),
+            ("https://h.example:8443/", "https://h.example:8443"),
+        ] {
+            // What the document says counts from then on.
+            assert_eq!(with(named, asked).as_deref(), Some(named));
         }
-        for issuer in ["https://h.example", "https://h.example:8443/x", "https://evil.example"]
-        {
-            assert!(read(issuer).is_err(), "{issuer}");
+        for (named, asked) in [
+            ("https://h.example/x/", "https://h.example/x"),
+            ("https://h.example/x", "https://h.example/x/"),
+            ("https://h.example//", "https://h.example"),
+            ("https://H.example/", "https://h.example"),
+            ("https://h.example:443/", "https://h.example"),
+            ("https://evil.example/", "https://h.example"),
+            ("https://h.example/?", "https://h.example"),
+        ] {
+            assert_eq!(with(named, asked), None, "{named}");
         }
     }
 
@@ -344,19 +346,18 @@ mod tests {
     #[test]
     fn a_server_without_metadata_has_the_default_endpoints() {
         let metadata = ServerMetadata::fallback(&url("https://h.example/v1/mcp?x")).unwrap();
-        assert_eq!(
-            metadata.check_authorization_code().unwrap().as_str(),
-            "https://h.example/authorize"
-        );
+        let endpoint = metadata.check_authorization_code().unwrap();
+        assert_eq!(endpoint.as_str(), "https://h.example/authorize");
         assert_eq!(
             metadata.check_token_endpoint().unwrap().as_str(),
             "https://h.example/token"
         );
-        assert_eq!(
-            metadata.registration_endpoint.unwrap().as_str(),
-            "https://h.example/register"
-        );
+        let endpoint = metadata.registration_endpoint.as_ref().unwrap();
+        assert_eq!(endpoint.as_str(), "https://h.example/register");
+        assert_eq!(metadata.issuer, "");
         assert!(ServerMetadata::fallback(&url("http://h.example/mcp")).is_err());
+        let error = ServerMetadata::default().check_token_endpoint().unwrap_err();
+        assert_eq!(error.as_str(), "the authorization server has no token_endpoint");
     }
 
     #[test]

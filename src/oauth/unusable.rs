@@ -41,5 +41,27 @@ pub(crate) fn shown(text: &str) -> String {
     format!("{start:?}{cut}")
 }
 
+/// A text that a server wrote for people, as it may be shown: cut, and without control characters.
+pub(crate) fn plain(text: &str) -> String {
+    let chars = text.chars().map(|c| if c.is_control() { ' ' } else { c });
+    chars.take(PLAIN_CHARS_MAX).collect()
+}
+
 /// Characters of a foreign text in a message.
 const SHOWN_CHARS_MAX: usize = 120;
+/// Characters of a server's explanation.
+const PLAIN_CHARS_MAX: usize = 256;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn foreign_texts_are_shown_cut_and_escaped() {
+        assert_eq!(shown("a\"b\n\u{1b}"), r#""a\"b\n\u{1b}""#);
+        assert!(shown(&"é".repeat(10_000)).chars().count() < SHOWN_CHARS_MAX + 4);
+        assert_eq!(plain("a\r\nb\u{1b}[1m"), "a  b [1m");
+        assert_eq!(plain(&"é".repeat(10_000)).chars().count(), PLAIN_CHARS_MAX);
+        assert_eq!(Unusable::new("is odd").at("issuer").to_string(), "issuer: is odd");
+    }
+}

@@ -14,6 +14,7 @@ mod send;
 mod server_events;
 mod session_events;
 pub mod session_route;
+pub mod sign_in;
 mod subscriptions;
 mod task_owners;
 mod tasks;
@@ -46,6 +47,7 @@ use crate::wait::{Interrupted, Wait};
 use callers::Callers;
 use first_lists::FirstLists;
 use log_levels::LogLevels;
+use sign_in::Invitations;
 use task_owners::TaskOwners;
 use views::view_of;
 
@@ -74,6 +76,8 @@ pub struct Pipeline {
     /// Limits the log lines about URIs that were not looked up among all templates.
     cut_look_ups: Seldom,
     log_levels: LogLevels,
+    /// The pages that people may sign in at servers from.
+    invitations: Invitations,
 }
 
 /// The owners of tasks, and the principals that call: they decide who is told of servers'
@@ -156,6 +160,7 @@ impl Pipeline {
             first_lists,
             cut_look_ups,
             log_levels: LogLevels::default(),
+            invitations: Invitations::default(),
         };
         pipeline.configure(quotas, told);
         pipeline

@@ -103,6 +103,7 @@ fn step(target: &Target, failure: &FailureReport) -> Step {
         Stage::Spawn => Step::Start,
         Stage::Connect => Step::Connect,
         Stage::Tls => Step::Tls,
+        Stage::Authorization => Step::Credentials,
         Stage::List => match failure.refusal.as_deref() {
             Some(refusal) if wants_credential(refusal) => Step::Credentials,
             Some(_) | None => Step::Lists,

@@ -9,7 +9,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
-use crate::config::UpstreamConfig;
+use crate::config::{Credentials, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX, USER_UPSTREAMS_SWEEP};
 use crate::protocol::call::PrincipalId;
@@ -20,10 +20,12 @@ use crate::telemetry::counters;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
+use super::authorization::{Authorizations, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls_limit::WaitingCallsLimit;
+use super::credentials_user::listener;
 use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
@@ -92,7 +94,7 @@ impl Upstreams {
     /// Starts to make contact with every upstream, and returns at once. What comes of it is told
     /// by `reports`, and `unasked` hears what they say outside of calls. Large results count
     /// against `buffered` until they are dropped. `eras`: what upstreams spoke when they were
-    /// last spoken with.
+    /// last spoken with. `authorizations`: how access tokens are had.
     ///
     /// # Errors
     /// The process has no thread or descriptor left.
@@ -103,6 +105,7 @@ impl Upstreams {
         reports: Sender<Report>,
         server_events: Arc<dyn ServerEvents>,
         eras: BTreeMap<ServerName, Era>,
+        authorizations: Arc<Authorizations>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
             names: DnsCache::start()?,
@@ -113,6 +116,7 @@ impl Upstreams {
             hurry: Arc::default(),
             server_events,
             eras,
+            authorizations,
         };
         let (retiring, retired) = bounded(RETIRING_UPSTREAMS_MAX);
         let running = Running {
@@ -202,6 +206,11 @@ impl Upstreams {
             |config: &Arc<UpstreamConfig>| configs.iter().any(|it| Arc::ptr_eq(it, config));
         running.retire_users(self.users.take_unless(stays), self.shared.limits.drain);
         Ok(())
+    }
+
+    /// How access tokens are had, for all servers.
+    pub fn authorizations(&self) -> &Arc<Authorizations> {
+        &self.shared.authorizations
     }
 
     /// The upstream of that name.
@@ -337,6 +346,8 @@ impl Upstreams {
         let all = self.all();
         let of_users_too = of_users.iter().map(|it| &it.upstream);
         all.values().chain(of_users_too).for_each(|upstream| upstream.end());
+        // Supervisors may wait for what it does.
+        self.shared.authorizations.stop();
         // Each ends its own session or child meanwhile, so this takes as long as the slowest.
         drop(supervisors);
         drop(ending);
@@ -487,6 +498,7 @@ struct Shared {
     server_events: Arc<dyn ServerEvents>,
     /// Of the upstreams that were known before the start.
     eras: BTreeMap<ServerName, Era>,
+    authorizations: Arc<Authorizations>,
 }
 
 impl Shared {
@@ -507,6 +519,17 @@ impl Shared {
         };
         let is_of_user = user.is_some();
         let desired = Arc::new(old.map(|old| old.desired.successor()).unwrap_or_default());
+        let owner = match (config.credentials, &user) {
+            (Credentials::Gateway, _) => Some(Owner::Gateway),
+            (Credentials::PerUser, Some(user)) => Some(Owner::User(user.id)),
+            // Nobody connects with it.
+            (Credentials::PerUser, None) => None,
+        };
+        let authorization =
+            owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
+        let authorization = authorization
+            .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?
+            .flatten();
         let context = SessionContext::new(
             config,
             limits,
@@ -515,6 +538,7 @@ impl Shared {
             hurry,
             server_events,
             desired.clone(),
+            authorization,
         )?;
         let context = context.with_user(user);
         context.views.begin(reports);
@@ -541,9 +565,11 @@ impl Shared {
             // Nobody connects to it but its users' upstreams, of which each knows how it is.
             health.lock().breaker.made_contact();
         }
+        let listener = listener(&context);
         Ok(Upstream {
             counted,
             may_be_per_user: context.config.may_be_per_user() && !is_of_user,
+            _listener: listener,
             pool: Arc::new(SessionPool::new(context.clone(), sessions)),
             desired,
             context,

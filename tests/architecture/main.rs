@@ -33,6 +33,17 @@ const ENDS_USE: [&str; 13] = [
     "wait",
 ];
 
+/// The same towards servers, where credentials are kept in files.
+const UPSTREAM_USES: [&str; ENDS_USE.len() + 1] = {
+    let mut all = ["state"; ENDS_USE.len() + 1];
+    let mut at = 0;
+    while at < ENDS_USE.len() {
+        all[at] = ENDS_USE[at];
+        at += 1;
+    }
+    all
+};
+
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
 const MAY_USE: [(&str, &[&str]); 33] = [
@@ -100,7 +111,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "wait",
         ],
     ),
-    ("upstream", &ENDS_USE),
+    ("upstream", &UPSTREAM_USES),
     ("http", &ENDS_USE),
     (
         "pipeline",
@@ -111,6 +122,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "config",
             "error",
             "limits",
+            "oauth",
             "protocol",
             "session",
             "fair_shares",
@@ -129,6 +141,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "error",
             "http",
             "limits",
+            "oauth",
             "pipeline",
             "protocol",
             "session",
@@ -231,7 +244,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
 const PURE_FOLDERS: [&str; 3] = ["protocol", "access", "oauth"];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 12] = [
+const STATUS_FILES: [&str; 13] = [
     // What a running gateway answers to a command.
     "cli/running.rs",
     // What a server's refusal means to whoever configured it.
@@ -239,6 +252,7 @@ const STATUS_FILES: [&str; 12] = [
     "downstream/status_codes.rs",
     "downstream/rest/litellm.rs",
     "upstream/transport/streamable_http.rs",
+    "upstream/authorization/refusal.rs",
     "upstream/http_client/collector.rs",
     "upstream/transport/refused_status.rs",
     "upstream/transport/http_sse.rs",

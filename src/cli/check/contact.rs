@@ -19,6 +19,7 @@ use crate::protocol::question::Question;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::thread::watch_signals;
+use crate::upstream::authorization::{Authorizations, Setup};
 use crate::upstream::{Event, FailureReport, Report, ServerEvents, Upstream, Upstreams, Wire};
 
 /// The time between two pictures of the spinner.
@@ -115,6 +116,7 @@ pub(super) fn all(
         reports,
         Arc::new(Nobody),
         BTreeMap::new(),
+        Authorizations::start(Setup::of(config, None, None))?,
     )?;
     let mut waiting = Waiting::new(config, began);
     let mut findings = Vec::new();

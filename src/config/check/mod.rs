@@ -2,6 +2,7 @@
 
 pub(super) mod bounds;
 pub(super) mod key_globs;
+pub(super) mod oauth;
 pub(super) mod proxies;
 pub(super) mod public_url;
 pub(super) mod server;
@@ -66,10 +67,13 @@ pub(super) fn check(
             "has no effect where keys are configured: who has none of them is not admitted";
         reader.warn("/allow_anonymous", what);
     }
-    let has_state_dir = raw.state_dir.is_some();
+    let around = oauth::Around {
+        has_state_dir: raw.state_dir.is_some(),
+        browsers_come_back: raw.public_url.is_some() || listen.as_ref().is_none_or(is_loopback),
+    };
     let servers = raw.servers.into_iter();
     let upstreams = servers
-        .filter_map(|server| server::check(reader, server, has_state_dir).map(Arc::new))
+        .filter_map(|server| server::check(reader, server, around).map(Arc::new))
         .collect::<Vec<_>>();
     if upstreams.is_empty() {
         reader.warn(
@@ -128,6 +132,14 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
         );
     }
     Some(listen)
+}
+
+/// True if a browser of this machine can reach the address: a Unix socket it cannot.
+fn is_loopback(listen: &Listen) -> bool {
+    match listen {
+        Listen::Tcp(address) => address.ip().is_loopback(),
+        Listen::Unix(_) => false,
+    }
 }
 
 fn check_session_key(reader: &Reader<'_>, text: &Text) -> Option<[u8; 32]> {

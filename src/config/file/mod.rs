@@ -6,12 +6,16 @@ pub(super) mod expand;
 pub(super) mod foreign;
 pub(super) mod json;
 pub(super) mod limit_keys;
+pub(super) mod oauth;
 pub(super) mod otlp;
 pub(super) mod pinned;
 pub(super) mod place;
 pub(super) mod reader;
 
-use super::{HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing, Transports};
+use super::{
+    Credentials, HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing,
+    Transports,
+};
 use crate::limits::Limits;
 use json::{Json, pointer};
 use limit_keys::{DAY_MS, limit_keys};
@@ -61,6 +65,8 @@ pub const SERVER_KEYS: &[&str] = &[
     "url",
     "headers",
     "forward_headers",
+    "oauth",
+    "credentials",
     "command",
     "args",
     "env",
@@ -158,6 +164,8 @@ pub(super) struct RawServer {
     pub(super) url: Option<Text>,
     pub(super) headers: StringMap,
     pub(super) forward_headers: Vec<Placed>,
+    pub(super) oauth: Option<oauth::RawOAuth>,
+    pub(super) credentials: Credentials,
     pub(super) command: Option<Text>,
     pub(super) args: Vec<Placed>,
     pub(super) env: StringMap,
@@ -369,6 +377,11 @@ fn read_transport(fields: &Fields<'_>) -> Option<RawTransport> {
     fields.choice_with_others(key, &transports, &others)
 }
 
+const CREDENTIALS: [(&str, Credentials); 2] = [
+    (Credentials::Gateway.as_str(), Credentials::Gateway),
+    (Credentials::PerUser.as_str(), Credentials::PerUser),
+];
+
 fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
     let pins = [
         ("off", Pin::Off),
@@ -390,6 +403,8 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
         url: fields.text("url"),
         headers: fields.string_map("headers").unwrap_or_default(),
         forward_headers: fields.texts("forward_headers").unwrap_or_default(),
+        oauth: oauth::read(fields),
+        credentials: fields.choice("credentials", &CREDENTIALS).unwrap_or(Credentials::Gateway),
         command: fields.text("command"),
         args: fields.texts("args").unwrap_or_default(),
         env: fields.string_map("env").unwrap_or_default(),
@@ -417,7 +432,7 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
 mod tests {
     use super::*;
     use crate::config::file::expand::Outside;
-    use crate::config::{Config, Overrides};
+    use crate::config::{Config, IDENTITY_PROVIDER_KEYS, OAUTH_KEYS, Overrides};
 
     /// Gives every key of a list a value that no key takes, so that the reading of each fails.
     fn with_wrong_values(keys: &[&str]) -> Json {
@@ -430,10 +445,19 @@ mod tests {
         let outside = Outside { environment: &environment, folder: None };
         let reader = Reader::new(outside);
         let server = with_wrong_values(SERVER_KEYS);
+        let with = |key: &str, value: Json| Json::Object(vec![(key.to_owned(), value)]);
+        let oauth = with("oauth", with_wrong_values(OAUTH_KEYS));
+        let provider = with_wrong_values(IDENTITY_PROVIDER_KEYS);
+        let provider = with("oauth", with("identity_provider", provider));
         let limits = with_wrong_values(limit_keys());
         let log = Json::Object(vec![("log".to_owned(), with_wrong_values(LOG_KEYS))]);
         if let Some(fields) = reader.fields("", &server, SERVER_KEYS) {
             drop(read_server(&fields, "s"));
+        }
+        for oauth in [&oauth, &provider] {
+            if let Some(fields) = reader.fields("", oauth, SERVER_KEYS) {
+                drop(oauth::read(&fields));
+            }
         }
         if let Some(fields) = reader.fields("", &limits, limit_keys()) {
             assert_eq!(limit_keys::read(&fields), Limits::default());
@@ -441,7 +465,8 @@ mod tests {
         if let Some(fields) = reader.fields("", &log, KEYS) {
             read_log(&fields);
         }
-        let n_keys = SERVER_KEYS.len() + limit_keys().len() + LOG_KEYS.len();
+        let all = [SERVER_KEYS, OAUTH_KEYS, IDENTITY_PROVIDER_KEYS, limit_keys(), LOG_KEYS];
+        let n_keys: usize = all.iter().map(|keys| keys.len()).sum();
         let (problems, _) = reader.into_noted();
         let wrong = problems.iter().filter(|(problem, _)| problem.what.contains("not null"));
         // `type` is missing, because its fault is that it equals `transport`.

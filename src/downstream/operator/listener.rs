@@ -52,6 +52,8 @@ impl Page {
             | Endpoint::StatusEvents
             | Endpoint::Pins
             | Endpoint::PinsAccept
+            | Endpoint::Invite
+            | Endpoint::OAuth(_)
             | Endpoint::Console(_)
             | Endpoint::Document(_)
             | Endpoint::Reload => None,

@@ -297,6 +297,7 @@ fn server(status: &ServerStatus) -> Value {
         State::Starting { .. } => ("starting", None),
         State::Ready => ("ready", None),
         State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
+        State::NeedsSignIn => ("needs_sign_in", None),
         State::Down { next_try } => ("down", Some(ms(next_try))),
     };
     let era = upstream.revision.map(|revision| revision.era().as_str());

@@ -22,6 +22,7 @@ use crate::wait::{Interrupted, Wait};
 use super::subscriptions::DesiredSubscriptions;
 use super::subscriptions::listen_filter::{Subscriptions, offered};
 use crate::upstream::ServerEvents;
+use crate::upstream::authorization::ServerAuthorization;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::redirect::Redirected;
 use crate::upstream::status::{Dropped, FailureReport};
@@ -54,6 +55,8 @@ pub(crate) struct SessionContext {
     /// What it was given and must not be told again, although it may say it.
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) limits: Arc<Limits>,
+    /// The credentials of its requests, if it wants OAuth.
+    pub(crate) authorization: Option<Arc<ServerAuthorization>>,
     /// Where its URL leads, if it has one, for all sessions to it.
     pub(crate) redirected: Arc<Redirected>,
     /// Of all sessions to it.
@@ -93,6 +96,7 @@ impl SessionContext {
         hurry: Arc<AtomicBool>,
         server_events: Arc<dyn ServerEvents>,
         desired: Arc<DesiredSubscriptions>,
+        authorization: Option<Arc<ServerAuthorization>>,
     ) -> std::io::Result<SessionContext> {
         let (mailbox, views) = (Arc::new(Mailbox::new()?), Arc::new(Views::new(limits.views)));
         let secrets = Secrets::new(&config.secrets()).with_guesses(&config.guessed_secrets());
@@ -103,6 +107,7 @@ impl SessionContext {
             secrets,
             redirected: Arc::new(redirected),
             dropped: Arc::default(),
+            authorization,
             limits,
             buffered,
             index,
@@ -133,6 +138,7 @@ impl SessionContext {
             redirected: self.redirected.clone(),
             dropped: self.dropped.clone(),
             limits: self.limits.clone(),
+            authorization: self.authorization.clone(),
             buffered: self.buffered.clone(),
             index: self.index,
             mailbox: Arc::new(Mailbox::new()?),
@@ -287,9 +293,10 @@ pub(crate) struct Pending {
 pub(crate) fn unless_answered(failure: Failure) -> Result<(), Failure> {
     match failure.kind {
         FailureKind::Refused(_) | FailureKind::Nonsense | FailureKind::Overloaded => Ok(()),
-        FailureKind::Interrupted(_) | FailureKind::SessionGone | FailureKind::Broke => {
-            Err(failure)
-        }
+        FailureKind::Interrupted(_)
+        | FailureKind::SessionGone
+        | FailureKind::Broke
+        | FailureKind::Unauthorized(_) => Err(failure),
     }
 }
 

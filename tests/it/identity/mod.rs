@@ -1,0 +1,3 @@
+//! Who asks, and with whose credentials: sign-in at servers.
+
+mod upstream_sign_in;
