@@ -16,7 +16,7 @@ use super::issuer_metadata::IssuerMetadata;
 use super::kept_keys::KeptKeys;
 use super::key_schedule::Schedule;
 use super::presented::Now;
-use super::reading::{Read, Reading, read_keys};
+use super::reading::{Known, Read, Reading, read_keys, read_metadata};
 use super::waiters::{Place, Waiters};
 use crate::config::IssuerConfig;
 use crate::limits::{
@@ -71,7 +71,7 @@ pub(super) struct Keys {
 #[derive(Debug)]
 struct State {
     schedule: Schedule,
-    metadata: Option<(Arc<IssuerMetadata>, Instant)>,
+    metadata: Known,
     /// The time at which the keys were given to the disk.
     kept_at: Option<Instant>,
     /// Why the last reading failed.
@@ -111,7 +111,11 @@ impl Issuer {
     ) -> Issuer {
         let same = before.filter(|it| it.config.jwks_uri == config.jwks_uri);
         let keys = same.map(|it| it.keys.read().clone());
-        let read_at = keys.as_ref().and_then(|keys| keys.read_at);
+        let metadata = same.and_then(|it| it.state.lock().metadata.clone());
+        let needs_metadata =
+            config.introspection.as_ref().is_some_and(|it| it.endpoint.is_none());
+        let is_whole = metadata.is_some() || !needs_metadata;
+        let read_at = keys.as_ref().and_then(|keys| keys.read_at).filter(|_| is_whole);
         let on_disk = || {
             let (set, read_at) = means.kept.as_ref()?.load(config, max_age, Now::read())?;
             Some(Arc::new(Keys { set, read_at: Some(read_at), withdrawals: 0 }))
@@ -120,7 +124,7 @@ impl Issuer {
         let state = State {
             // Keys that were on the disk are read anew at once.
             schedule: Schedule::new(max_age, read_at),
-            metadata: None,
+            metadata,
             kept_at: None,
             fault: None,
             unknown: VecDeque::new(),
@@ -191,6 +195,31 @@ impl Issuer {
         {
             return Ok(keys);
         }
+        self.wait_for(Needed::Key(kid), peer, now)
+    }
+
+    /// Waits until the metadata were read, where the introspection endpoint stands in them. Whether
+    /// there are any then, [`Issuer::metadata`] tells.
+    ///
+    /// # Errors
+    /// They cannot be read in time.
+    pub(super) fn await_metadata(
+        &self,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), Denied> {
+        if self.metadata().is_some() {
+            return Ok(());
+        }
+        self.wait_for(Needed::Metadata, peer, now).map(|_| ())
+    }
+
+    fn wait_for(
+        &self,
+        needed: Needed<'_>,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Arc<Keys>, Denied> {
         let _places = self
             .places(peer)
             .ok_or_else(|| self.unavailable("too many requests wait for its keys"))?;
@@ -202,13 +231,22 @@ impl Issuer {
                 return Err(self.unavailable("the gateway is stopping"));
             }
             let keys = self.usable_keys(present);
-            if let Some(keys) = keys.clone().filter(|keys| has(keys)) {
+            let found = match needed {
+                Needed::Key(kid) => {
+                    keys.clone().filter(|keys| kid.is_none_or(|kid| keys.set.has(kid)))
+                }
+                // They are of use without keys, too.
+                Needed::Metadata => {
+                    state.metadata.as_ref().map(|_| keys.clone().unwrap_or_default())
+                }
+            };
+            if let Some(keys) = found {
                 return Ok(keys);
             }
             if state.schedule.has_succeeded_since(now)
                 && let Some(keys) = keys
             {
-                state.note_unknown(kid, present);
+                state.note_unknown(needed, present);
                 return Ok(keys);
             }
             if state.schedule.has_failed(present) || present >= deadline {
@@ -298,21 +336,31 @@ impl Issuer {
             known,
             deadline: now + KEY_WAIT_TIMEOUT,
         };
-        let result = read_keys(&*self.fetch, &reading, now);
+        let metadata = read_metadata(&*self.fetch, &reading, now);
+        let found = metadata.as_ref().ok().and_then(|known| known.as_ref());
+        let keys = match (&metadata, reading.jwks_uri) {
+            (Err(fault), None) => Err(fault.clone()),
+            (Ok(_) | Err(_), _) => {
+                read_keys(&*self.fetch, &reading, found.map(|(metadata, _)| &**metadata))
+            }
+        };
         let mut state = self.state.lock();
-        match result {
-            Ok(Read { keys, document, metadata }) => {
-                state.metadata = metadata;
+        let mut fault = None;
+        match metadata {
+            Ok(metadata) => state.metadata = metadata,
+            Err(why) => fault = Some(why),
+        }
+        match keys {
+            Ok(Read { keys, document }) => {
                 let is_new = self.publish(keys, &mut state);
                 self.keep(document, is_new, &mut state);
             }
-            Err(fault) => {
-                if state.fault.is_none() {
-                    log::warn!(target: "identity", "{}: the keys cannot be read: {fault}", self.name);
-                }
-                state.fault = Some(fault.as_str().into());
-            }
+            Err(why) => fault = Some(why),
         }
+        if let Some(fault) = fault.as_ref().filter(|_| state.fault.is_none()) {
+            log::warn!(target: "identity", "{}: it cannot be read: {fault}", self.name);
+        }
+        state.fault = fault.map(|fault| fault.as_str().into());
         drop(state);
         drop(ended);
     }
@@ -342,7 +390,6 @@ impl Issuer {
         }
         let withdrawals = keys.withdrawals + u64::from(is_withdrawn);
         *keys = Arc::new(Keys { set, read_at: Some(Instant::now()), withdrawals });
-        state.fault = None;
         is_new
     }
 
@@ -359,13 +406,25 @@ impl Issuer {
 }
 
 impl State {
-    fn note_unknown(&mut self, kid: Option<&str>, now: Instant) {
-        let Some(kid) = kid else { return };
+    fn note_unknown(&mut self, needed: Needed<'_>, now: Instant) {
+        let Needed::Key(Some(kid)) = needed else { return };
+        if self.unknown.iter().any(|(it, _)| **it == *kid) {
+            return;
+        }
         if self.unknown.len() >= UNKNOWN_KEY_IDS_MAX {
             self.unknown.pop_front();
         }
         self.unknown.push_back((kid.into(), now));
     }
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy)]
+enum Needed<'a> {
+    /// The key of that id, or any keys.
+    Key(Option<&'a str>),
+    /// The metadata.
+    Metadata,
 }
 
 /// Tells if a key is still one of an issuer's.

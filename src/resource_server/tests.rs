@@ -602,6 +602,46 @@ fn few_connections_let_few_requests_wait() {
 }
 
 #[test]
+fn introspection_that_a_reload_adds_works_at_once() {
+    let (rig, key) = simple();
+    rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    rig.scripted.say("t1", active("alice", ""));
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let after = rig.server.verifier(&config(issuers, vec![rule(None)]), &owners()).unwrap();
+    after.verify(&presented("t1"), Now::read()).unwrap();
+}
+
+#[test]
+fn keys_and_introspection_do_not_wait_for_each_other() {
+    // The metadata lead to keys that are not there.
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[]);
+    scripted.documents.lock().remove(&format!("{ISSUER}/jwks"));
+    scripted.say("t1", active("alice", ""));
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
+    rig.verify("t1").unwrap();
+    assert!(is_unavailable(&rig.verify(&key.token("k", &claims(ISSUER, "alice", "")))));
+    // There are no metadata, and the configuration says where the keys are.
+    let scripted = Scripted::default();
+    scripted.set("https://keys.example", jwks(&[&key.jwk("k")]));
+    let mut of = introspecting(IntrospectedTokens::Opaque);
+    of.jwks_uri = Some("https://keys.example".to_owned());
+    let rig = Rig::new(scripted, &config(vec![of], vec![rule(None)]));
+    rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    assert!(is_unavailable(&rig.verify("t1")));
+    // An issuer that signs nothing.
+    let scripted = Scripted::default();
+    let metadata =
+        format!(r#"{{"issuer":"{ISSUER}","introspection_endpoint":"{ISSUER}/introspect"}}"#);
+    scripted.set(&metadata_url(ISSUER), metadata);
+    scripted.say("t1", active("alice", ""));
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
+    rig.verify("t1").unwrap();
+}
+
+#[test]
 fn a_jwt_may_be_introspected_besides() {
     let (scripted, key) = (Scripted::default(), TestKey::p256());
     scripted.issuer(ISSUER, &[&key.jwk("k")]);

@@ -289,8 +289,8 @@ impl Verifier {
         now: Now,
     ) -> Result<Arc<Accepted>, Denied> {
         // With a first request, the metadata that name the endpoint may not be there yet.
-        if config.endpoint.is_none() && issuer.metadata().is_none() {
-            issuer.keys_for(None, peer, now.instant)?;
+        if config.endpoint.is_none() {
+            issuer.await_metadata(peer, now.instant)?;
         }
         let _place = issuer
             .all_waiting
