@@ -19,7 +19,7 @@ use crate::config::Config;
 use crate::downstream::event_stream::Streams;
 use crate::downstream::stateless::parked_calls::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
-use crate::downstream::{Front, UsedStates};
+use crate::downstream::{Front, Tokens, UsedStates};
 use crate::handover::{self, Estate, Inheritance, NotFollowed};
 use crate::http::Running;
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR, Limits};
@@ -32,6 +32,7 @@ use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::reload::{Parts, Reloading};
+use crate::resource_server::ResourceServer;
 use crate::session::{self, Audience, EventLogBounds, EventLogs, Sessions, SessionsConfig};
 use crate::state::{self, StateDir, Writer};
 use crate::sync::RwLock;
@@ -58,6 +59,8 @@ pub struct Gateway {
     upstreams: Arc<Upstreams>,
     /// 3. The catalogue's thread, whose events have ended.
     _catalogue: thread::Joined,
+    /// The keys of issuers, and their thread, which writes to the disk too.
+    resource_server: Arc<ResourceServer>,
     /// 4. The stream thread, once no stream can be opened.
     streams: Streams,
     _streams_thread: thread::Joined,
@@ -101,11 +104,15 @@ impl Gateway {
         let shared = shared_catalogue(&limits, &bound);
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
+        let keys_kept = state.as_ref().filter(|_| clients != Clients::OneOfFewLines);
+        let keys_kept = keys_kept.map(|it| (it.directory.clone(), it.writer.clone()));
         let kept = state.map(|state| kept(state, &key, clients)).unzip();
         let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let owners = Owners::default();
         let unasked = Arc::new(ToSessions::new(sessions.clone(), owners.clone()));
+        let authorizations = Authorizations::start(authorization_setup(&config, &bound))?;
+        let fetch = authorizations.fetch_from_issuers().map_err(io::Error::other)?;
         let upstreams = Arc::new(Upstreams::start(
             &config.upstreams,
             limits.clone(),
@@ -113,15 +120,22 @@ impl Gateway {
             reports,
             unasked.clone(),
             known_eras(&shared),
-            Authorizations::start(authorization_setup(&config, &bound))?,
+            authorizations,
         )?);
         unasked.know(&upstreams);
         let pipeline =
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
+        let resource_server = ResourceServer::new(fetch);
+        let resource_server = Arc::new(match keys_kept {
+            Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
+            None => resource_server,
+        });
+        let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
-            admission: RwLock::new(Arc::new(admission(&config))),
+            tokens: Arc::new(Tokens::default()),
+            admission: RwLock::new(Arc::new(admitted)),
             anonymous: Arc::new(Principal::without_key(Nearness::Remote)),
             operator: Arc::new(Principal::without_key(Nearness::Local)),
             pipeline: pipeline.clone(),
@@ -141,6 +155,7 @@ impl Gateway {
             engine: OnceLock::new(),
             reload: OnceLock::new(),
         });
+        front.tokens.set(front.admission.read().verifier.clone());
         let exporting = export(&config, clients)?;
         let (serving, admin) = bound.serve(&config, clients, &front, stop)?;
         Ok(Gateway {
@@ -158,6 +173,7 @@ impl Gateway {
             estate,
             stopped,
             configure,
+            resource_server,
         })
     }
 
@@ -166,6 +182,7 @@ impl Gateway {
         Parts {
             front: self.front.clone(),
             upstreams: self.upstreams.clone(),
+            resource_server: self.resource_server.clone(),
             configure: self.configure.clone(),
         }
     }
@@ -272,6 +289,7 @@ impl Gateway {
             reloading.end();
         }
         self.front.pipeline.end_waits();
+        self.resource_server.stop();
         let deadline = Instant::now() + self.drain;
         while !self.serving.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
             if hurry.load(Ordering::Relaxed) {

@@ -14,7 +14,8 @@ use crate::oauth::jwt::{Claims, Unverified, Wanted};
 use crate::oauth::signing_key::Algorithm;
 
 const NOW: u64 = 1_800_000_000;
-const WANTED: Wanted<'_> = Wanted { issuer: "https://i", audience: "https://a/mcp" };
+const WANTED: Wanted<'_> =
+    Wanted { issuer: "https://i", audience: "https://a/mcp", base: None };
 
 struct Key {
     pair: Ed25519KeyPair,

@@ -3,6 +3,7 @@
 
 pub mod authenticate;
 pub mod glob;
+pub mod lease;
 pub mod origin;
 pub mod policy;
 pub mod proxies;

@@ -3,6 +3,7 @@
 use std::sync::Arc;
 
 use super::glob::ToolGlobs;
+use super::lease::OptionalLease;
 use super::user::User;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::credentials::UserCredentials;
@@ -66,9 +67,11 @@ impl Principal {
 impl Principal {
     /// The principal as a user, for servers whose credentials are each user's own.
     pub fn user(&self) -> UserCredentials {
+        let user = self.user.as_ref();
         UserCredentials {
-            principal: self.name.clone().map(PrincipalId::Key),
+            principal: self.id.clone().map(PrincipalId::Key),
             name: self.name.clone(),
+            claims: user.map(|user| Arc::new(user.lasting_claims())),
             ..UserCredentials::default()
         }
     }
@@ -97,6 +100,8 @@ pub struct Scope {
     pub admission: u64,
     /// The principal in whose share its requests count; none where no other principal can come.
     pub charged: Option<PrincipalId>,
+    /// The access token that let the request in.
+    pub lease: OptionalLease,
     /// The credentials for servers whose credentials are each user's own; none where there is no
     /// such server.
     pub user: Option<Arc<UserCredentials>>,
@@ -147,7 +152,15 @@ mod tests {
         };
         let principal =
             Arc::new(Principal { name: None, id: None, policy, is_admin: false, user: None });
-        Scope { principal, only: None, narrowed: None, admission: 0, charged: None, user: None }
+        Scope {
+            principal,
+            only: None,
+            narrowed: None,
+            admission: 0,
+            charged: None,
+            lease: None,
+            user: None,
+        }
     }
 
     #[test]

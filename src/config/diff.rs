@@ -102,7 +102,7 @@ impl Config {
     /// The configuration would admit everybody at the address that is listened on until the next
     /// start, or pin tools or sign in without a `state_dir`.
     pub fn follow(&mut self, running: &Config) -> Result<Changes, Problem> {
-        let open = self.api_keys.is_empty() && !self.allow_anonymous;
+        let open = !self.wants_credentials() && !self.allow_anonymous;
         if open && !running.listen.is_local() {
             let what = format!(
                 "without a key, everybody who reaches {} would be admitted until the next \
@@ -111,9 +111,9 @@ impl Config {
             );
             return Err(Problem::new("/api_keys", what));
         }
-        if self.api_keys.is_empty() && !running.api_keys.is_empty() {
+        if !self.wants_credentials() && running.wants_credentials() {
             let what = format!(
-                "there is no key any more: everybody who reaches {} is admitted now",
+                "there is neither a key nor an issuer any more: everybody who reaches {} is admitted now",
                 running.listen
             );
             self.warnings.push(Problem::new("/api_keys", what));
@@ -135,6 +135,7 @@ impl Config {
             at_next_start: self.keep_until_start(running),
             access: differing([
                 ("api_keys", self.api_keys == running.api_keys),
+                ("oauth", self.oauth == running.oauth),
                 ("allowed_origins", self.allowed_origins == running.allowed_origins),
                 ("allowed_hosts", self.allowed_hosts == running.allowed_hosts),
                 ("allow_anonymous", self.allow_anonymous == running.allow_anonymous),
@@ -155,7 +156,7 @@ impl Config {
                     .iter()
                     .map(|it| &it.name)
                     .eq(running.upstreams.iter().map(|it| &it.name)),
-            ends_anonymous: running.api_keys.is_empty() && !self.api_keys.is_empty(),
+            ends_anonymous: !running.wants_credentials() && self.wants_credentials(),
             ..Changes::default()
         };
         let is_kept = |old: &&ApiKey| {
@@ -301,6 +302,10 @@ mod tests {
         let values = [
             ("listen", r#""127.0.0.1:2""#),
             ("api_keys", r#"[{"name":"k","key":"1"}]"#),
+            (
+                "oauth",
+                r#"{"issuers":[{"issuer":"https://a.example","audience":"a"}],"rules":[{}]}"#,
+            ),
             ("allowed_origins", r#"["https://a.example"]"#),
             ("allowed_hosts", r#"["a.example"]"#),
             ("allow_anonymous", "true"),

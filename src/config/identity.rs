@@ -25,6 +25,9 @@ pub struct IssuerConfig {
     pub issuer: String,
     /// The audience that a token must be for: the gateway's resource identifier.
     pub audience: String,
+    /// The URL below which all resources are the gateway's: a token may be for one of them
+    /// instead.
+    pub base: Option<String>,
     /// The URL of the issuer's keys, where its metadata is not to be asked for it.
     pub jwks_uri: Option<String>,
     /// The access to the issuer's introspection endpoint, where tokens are asked about there.

@@ -26,6 +26,7 @@ pub use check::hash_key;
 pub use check::proxies::TrustedProxy;
 pub use check::public_url::PublicUrl;
 pub use diff::{Changes, NOTHING_DIFFERS};
+pub use file::access_tokens::{ACCESS_TOKEN_KEYS, INTROSPECTION_KEYS, ISSUER_KEYS, RULE_KEYS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
 pub use file::limit_keys::limit_keys;
@@ -108,6 +109,11 @@ pub struct Overrides {
 }
 
 impl Config {
+    /// True if clients must show who they are.
+    pub fn wants_credentials(&self) -> bool {
+        !self.api_keys.is_empty() || self.oauth.is_some()
+    }
+
     /// Reads and checks a file; variables come from the environment of the process.
     ///
     /// # Errors
@@ -192,6 +198,8 @@ pub struct Config {
     pub otlp: Option<OtlpConfig>,
     /// Keys that clients may use; if empty, none is required.
     pub api_keys: Vec<ApiKey>,
+    /// The authorization servers whose access tokens clients may use.
+    pub oauth: Option<OAuthConfig>,
     /// `Origin` values (scheme, host, port) and host names that are admitted besides the loopback
     /// ones and the address listened on; empty where the configuration has none.
     pub allowed_origins: Vec<String>,

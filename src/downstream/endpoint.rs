@@ -1,5 +1,7 @@
 //! Pure: finds the endpoint of a path, and its methods.
 
+use crate::oauth::resource_metadata::WELL_KNOWN;
+
 /// The form of REST answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -64,6 +66,8 @@ pub enum Endpoint<'a> {
     Console(&'a str),
     /// A description for programs.
     Document(Document),
+    /// The metadata of the protected resource at a path, which is empty for the whole gateway.
+    ResourceMetadata(&'a str),
     /// Reads the configuration again.
     Reload,
 }
@@ -77,6 +81,11 @@ impl<'a> Endpoint<'a> {
     pub fn find(path: &'a str) -> Option<Endpoint<'a>> {
         if path == "/" {
             return Some(Endpoint::Console(""));
+        }
+        if let Some(resource) = path.strip_prefix(WELL_KNOWN)
+            && (resource.is_empty() || resource.starts_with('/'))
+        {
+            return Some(Endpoint::ResourceMetadata(resource));
         }
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut parts = path.strip_prefix('/')?.split('/');
@@ -137,6 +146,7 @@ impl<'a> Endpoint<'a> {
             | Self::Metrics
             | Self::Pins
             | Self::Document(_)
+            | Self::ResourceMetadata(_)
             | Self::Console(_) => &["GET", "HEAD", "OPTIONS"],
             Self::RestCall(_)
             | Self::SseMessages(_)
@@ -169,6 +179,7 @@ impl<'a> Endpoint<'a> {
             | Self::OAuth(_)
             | Self::Console(_)
             | Self::Document(_)
+            | Self::ResourceMetadata(_)
             | Self::Reload => None,
         }
     }
@@ -181,6 +192,12 @@ impl<'a> Endpoint<'a> {
     /// True if the path is served without a key.
     pub fn is_open(self) -> bool {
         matches!(self, Self::Healthz | Self::Readyz | Self::Console(_) | Self::OAuth(_))
+            || self.is_unauthenticated()
+    }
+
+    /// True if nobody is asked who they are, so that a wrong key or token does not matter either.
+    pub fn is_unauthenticated(self) -> bool {
+        matches!(self, Self::ResourceMetadata(_))
     }
 }
 
@@ -221,6 +238,7 @@ mod tests {
             ("/status/pins/accept", Endpoint::PinsAccept),
             ("/console.js", Endpoint::Console("console.js")),
             ("/reload", Endpoint::Reload),
+            ("/.well-known/oauth-protected-resource", Endpoint::ResourceMetadata("")),
             ("/status/sign-in", Endpoint::Invite),
             ("/oauth/callback", Endpoint::OAuth(OAuthEndpoint::Callback)),
             ("/oauth/client.json", Endpoint::OAuth(OAuthEndpoint::ClientDocument)),
@@ -231,7 +249,9 @@ mod tests {
             ("/config.schema.json", Endpoint::Document(Document::ConfigSchema)),
         ] {
             assert_eq!(Endpoint::find(path), Some(expected), "{path}");
-            assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");
+            if !matches!(expected, Endpoint::ResourceMetadata(_)) {
+                assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");
+            }
         }
     }
 

@@ -1,6 +1,7 @@
 //! Status, headers and body for outcomes and failures. All status codes for clients are here.
 
 use std::io;
+use std::time::Duration;
 
 use super::endpoint::{Dialect, Endpoint};
 use super::refusal_text::{foreign_message, refusal_members};
@@ -146,6 +147,50 @@ impl Problem {
         telemetry::request::turned_away(Reason::Unauthorized, Some(word), "");
         Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
             .header("WWW-Authenticate", "Bearer")
+    }
+
+    /// There is neither a key nor an access token. `challenge` says where to get one.
+    pub fn no_token(challenge: &str) -> Problem {
+        let message = "This needs an access token of one of the gateway's authorization servers, \
+                       or a key: \"Authorization: Bearer TOKEN\".";
+        telemetry::request::turned_away(Reason::Unauthorized, Some("missing_token"), "");
+        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The access token, or its proof, is not good (RFC 6750, section 3.1). `told` is for
+    /// operators.
+    pub fn bad_token(
+        challenge: &str,
+        word: &'static str,
+        what: &'static str,
+        told: &str,
+    ) -> Problem {
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
+        Problem::new(401, word, code::BAD_REQUEST, format!("{what}."))
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The access token is good, and gives no rights.
+    pub fn insufficient_scope(challenge: &str, what: &'static str, told: &str) -> Problem {
+        let word = "insufficient_scope";
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
+        Problem::new(403, word, code::BAD_REQUEST, format!("{what}."))
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The issuer of the access token cannot be asked.
+    pub fn issuer_unavailable(
+        what: &'static str,
+        told: &str,
+        retry_after: Duration,
+    ) -> Problem {
+        let word = "issuer_unavailable";
+        telemetry::request::turned_away(Reason::Overloaded, Some(word), told);
+        let seconds = whole_seconds(retry_after);
+        Problem::new(503, word, code::INTERNAL_ERROR, format!("{what}."))
+            .with("retry_after_s", seconds)
+            .header("Retry-After", seconds.to_string())
     }
 
     /// A foreign `Host` or `Origin`, as it was sent, and the key that admits it.

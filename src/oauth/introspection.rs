@@ -70,7 +70,7 @@ fn active(
     if object.get("exp").is_none_or(|text| text == "null") {
         with_end.set("exp", u64::MAX.to_string());
     }
-    read_claims(&with_end, text, wanted.audience, now)
+    read_claims(&with_end, text, wanted, now)
 }
 
 #[cfg(test)]
@@ -79,7 +79,8 @@ mod tests {
     use crate::oauth::jwt::Subject;
 
     const NOW: u64 = 1_800_000_000;
-    const WANTED: Wanted<'_> = Wanted { issuer: "https://idp.example", audience: "api" };
+    const WANTED: Wanted<'_> =
+        Wanted { issuer: "https://idp.example", audience: "api", base: None };
 
     fn answered(body: &str) -> Result<Introspected, &'static str> {
         read(body.as_bytes(), WANTED, NOW)

@@ -252,7 +252,7 @@ impl Pipeline {
         let mut all = seen.map(|(_, server)| server.freshness(kind));
         let first = all.next().unwrap_or(Freshness::UNKNOWN);
         let mut freshness = all.fold(first, Freshness::and);
-        freshness.is_private |= scope.principal.name.is_some();
+        freshness.is_private |= scope.principal.id.is_some();
         freshness
     }
 

@@ -330,7 +330,8 @@ impl Pipeline {
             error.data = error.data.take().map(|data| as_asked(data, route.key, &own, &asked));
         }
         if method == Method::ToolsCall {
-            let (server, key) = (route.server.as_str(), scope.principal.name.as_deref());
+            let key = scope.principal.label().map(|label| &**label);
+            let server = route.server.as_str();
             counters::tools::count(server, own.trim_matches('"'), key, outcome);
             if let (true, Ok(Outcome::Complete(result))) = (told.bodies, &answer) {
                 telemetry::bodies::tell(&route.told, Body::Result, &cut(result.get()));
@@ -480,10 +481,15 @@ impl Pipeline {
         self.callers.forget(server);
     }
 
-    /// True if the key has a bound on its calls per minute.
+    /// True if the key or user has a bound on its calls per minute.
     pub fn is_metered(&self, scope: &Scope) -> bool {
-        let name = scope.principal.name.as_ref();
-        name.is_some_and(|name| self.settings().quotas.contains_key(name))
+        match &scope.principal.user {
+            Some(user) => user.quota.is_some(),
+            None => {
+                let name = scope.principal.id.as_ref();
+                name.is_some_and(|name| self.settings().quotas.contains_key(name))
+            }
+        }
     }
 
     /// The upstream of that name; none where a reload has ended it since the name was looked up.
@@ -495,7 +501,11 @@ impl Pipeline {
 
 impl Settings {
     fn spend(&self, scope: &Scope) -> Result<(), CallError> {
-        let bucket = scope.principal.name.as_ref().and_then(|name| self.quotas.get(name));
+        let principal = &scope.principal;
+        let bucket = match &principal.user {
+            Some(user) => user.quota.as_deref(),
+            None => principal.id.as_ref().and_then(|name| self.quotas.get(name)),
+        };
         let Some(bucket) = bucket else { return Ok(()) };
         let mut bucket = bucket.lock();
         bucket

@@ -67,7 +67,7 @@ impl Pipeline {
         server: &ServerName,
     ) -> Result<Asker<'a>, CallError> {
         let upstream = self.upstream_for(scope, server)?;
-        let key = scope.principal.name.as_ref();
+        let key = scope.principal.id.as_ref();
         let principal = match options.client {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),

@@ -35,7 +35,7 @@ const RANDOM_BYTES: usize = 32;
 /// Whoever began a sign-in.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum Beginner {
-    /// The principal with this name.
+    /// The key of that name, or the user of that id.
     Named(Arc<str>),
     /// Somebody on this machine, where no key is required.
     ThisMachine,
@@ -45,8 +45,8 @@ impl Beginner {
     /// The beginner that a request is of. None for a client of another machine without a key,
     /// whom nothing tells from others.
     pub fn of(principal: &Principal) -> Option<Beginner> {
-        match &principal.name {
-            Some(name) => Some(Beginner::Named(name.clone())),
+        match &principal.id {
+            Some(id) => Some(Beginner::Named(id.clone())),
             None => principal.is_admin.then_some(Beginner::ThisMachine),
         }
     }

@@ -10,7 +10,7 @@ use super::token_digest::TokenDigest;
 use crate::access::policy::Principal;
 use crate::limits::{INTROSPECTION_FRESH, INTROSPECTION_LIFE, TOKEN_LEEWAY};
 use crate::oauth::jwk::Thumbprint;
-use crate::oauth::jwt::Subject;
+use crate::oauth::jwt::{Subject, is_at_or_below};
 use crate::secret::Secret;
 use crate::sync::Mutex;
 
@@ -28,6 +28,8 @@ pub struct Accepted {
     pub(super) issuer: Arc<Issuer>,
     pub(super) subject: Subject,
     pub(super) scopes: Box<[String]>,
+    /// The resources that the token is for; empty if it is for all.
+    pub(super) resources: Box<[String]>,
     /// The client's key to which the token is bound.
     pub(super) bound_to: Option<Thumbprint>,
     /// The issuer's key that has signed it, and how many times keys had been withdrawn when that
@@ -137,6 +139,12 @@ impl Accepted {
             }
             StillThere::No => false,
         }
+    }
+
+    /// True if the token may be used at that URL: it is for all resources of the gateway, or for
+    /// the one at the URL, or one above it.
+    pub fn is_for(&self, url: &str) -> bool {
+        self.resources.is_empty() || self.resources.iter().any(|it| is_at_or_below(url, it))
     }
 
     /// The time for which the token is good at most, from now.

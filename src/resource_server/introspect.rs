@@ -52,7 +52,12 @@ pub(super) fn introspect(
         reach,
         timeout: INTROSPECTION_TIMEOUT,
     };
-    let wanted = Wanted { issuer: &issuer.config.issuer, audience: &issuer.config.audience };
+    let config_of_issuer = &issuer.config;
+    let wanted = Wanted {
+        issuer: &config_of_issuer.issuer,
+        audience: &config_of_issuer.audience,
+        base: config_of_issuer.base.as_deref(),
+    };
     let answer = fetched(&*issuer.fetch, &request)
         .and_then(|body| introspection::read(&body, wanted, now).map_err(str::to_owned));
     issuer.introspecting.note(answer.is_err().then(Instant::now));

@@ -104,6 +104,7 @@ fn issuer(issuer: &str) -> IssuerConfig {
     IssuerConfig {
         issuer: issuer.to_owned(),
         audience: AUDIENCE.to_owned(),
+        base: None,
         jwks_uri: None,
         introspection: None,
     }

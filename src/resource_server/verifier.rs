@@ -121,7 +121,7 @@ impl Verifier {
         if let Some(known) = self.decisions.read().get(&accepted.digest, now.unix) {
             return Ok(known.clone());
         }
-        if issuer.config.audience != old.audience {
+        if (&issuer.config.audience, &issuer.config.base) != (&old.audience, &old.base) {
             return Err(Denied::Token(WrongToken::Audience));
         }
         let needed = issuer.config.introspection.as_ref().map(|it| it.tokens);
@@ -140,12 +140,64 @@ impl Verifier {
             expires_at: accepted.expires_at,
             scopes: accepted.scopes.to_vec(),
             bound_to: accepted.bound_to,
+            resources: accepted.resources.to_vec(),
             text: claims.as_deref().unwrap_or_default().to_owned(),
         };
         // The numbers of two issuers are not comparable: what differs is looked at.
         let key = accepted.signed_by.as_ref().map(|(key, _)| (*key, AtomicU64::new(u64::MAX)));
         let evidence = Evidence { signed_by: key, news: accepted.news.clone() };
         self.accept(accepted.digest, issuer, claims, evidence, now)
+    }
+
+    /// The principal of a token that an earlier verifier accepted, under this one's configuration,
+    /// whether the token is over or not: for what belongs to the user and not to the token. None
+    /// where its issuer or audience is not accepted any more, or no rule matches it.
+    pub fn present(&self, accepted: &Accepted, now: Now) -> Option<Arc<Principal>> {
+        let old = &accepted.issuer.config;
+        let issuer = self.issuer(&old.issuer).ok()?;
+        if (&issuer.config.audience, &issuer.config.base) != (&old.audience, &old.base) {
+            return None;
+        }
+        let claims = accepted.principal.user.as_ref()?.claims.clone();
+        self.principal(issuer, &accepted.subject, claims, &accepted.scopes, now).ok()
+    }
+
+    /// The principal with the rights that the rules give.
+    fn principal(
+        &self,
+        issuer: &Issuer,
+        subject: &Subject,
+        claims: Arc<str>,
+        scopes: &[String],
+        now: Now,
+    ) -> Result<Arc<Principal>, Denied> {
+        let (kind, subject) = match subject {
+            Subject::User(subject) => (SubjectKind::Subject, subject),
+            Subject::Client(client) => (SubjectKind::Client, client),
+        };
+        let name = User::name(kind, subject, &issuer.config.issuer, &issuer.name);
+        let Some(rights) = self.rules.rights(&claims, scopes) else {
+            return Err(Denied::NoRule { user: name, scopes: self.rules.scopes().to_vec() });
+        };
+        let id = User::id(&issuer.config.issuer, kind, subject);
+        let quota = rights
+            .calls_per_minute
+            .map(|calls| self.shared.users.lock().bucket(&id, calls, now.instant));
+        let user = User {
+            issuer: issuer.config.issuer.as_str().into(),
+            issuer_name: issuer.name.clone(),
+            subject: subject.as_str().into(),
+            kind,
+            claims,
+            quota,
+        };
+        Ok(Arc::new(Principal {
+            name: Some(name),
+            id: Some(id),
+            policy: rights.policy.clone(),
+            is_admin: rights.is_admin,
+            user: Some(user),
+        }))
     }
 
     /// The issuers in the order of the configuration, for the metadata of the protected resource
@@ -221,7 +273,8 @@ impl Verifier {
         let unverified = Unverified::read(token).map_err(wrong)?;
         let issuer = self.issuer(unverified.issuer())?;
         let (config, introspection) = (&issuer.config, issuer.config.introspection.as_ref());
-        let wanted = Wanted { issuer: &config.issuer, audience: &config.audience };
+        let (audience, base) = (config.audience.as_str(), config.base.as_deref());
+        let wanted = Wanted { issuer: &config.issuer, audience, base };
         let claims = unverified.check(wanted, now.unix).map_err(wrong)?;
         let keys = issuer.keys_for(unverified.kid(), peer, now.instant)?;
         let key = unverified.signed_by(&keys.set).map_err(|why| {
@@ -343,41 +396,17 @@ impl Verifier {
         evidence: Evidence,
         now: Now,
     ) -> Result<Arc<Accepted>, Denied> {
-        let (kind, subject) = match &claims.subject {
-            Subject::User(subject) => (SubjectKind::Subject, subject),
-            Subject::Client(client) => (SubjectKind::Client, client),
-        };
-        let name = User::name(kind, subject, &issuer.config.issuer, &issuer.name);
-        let Some(rights) = self.rules.rights(&claims.text, &claims.scopes) else {
-            return Err(Denied::NoRule { user: name, scopes: self.rules.scopes().to_vec() });
-        };
-        let id = User::id(&issuer.config.issuer, kind, subject);
-        let quota = rights
-            .calls_per_minute
-            .map(|calls| self.shared.users.lock().bucket(&id, calls, now.instant));
-        let user = User {
-            issuer: issuer.config.issuer.as_str().into(),
-            issuer_name: issuer.name.clone(),
-            subject: subject.as_str().into(),
-            kind,
-            claims: claims.text.into(),
-            quota,
-        };
-        let principal = Principal {
-            name: Some(name),
-            id: Some(id),
-            policy: rights.policy.clone(),
-            is_admin: rights.is_admin,
-            user: Some(user),
-        };
+        let text: Arc<str> = claims.text.into();
+        let principal = self.principal(issuer, &claims.subject, text, &claims.scopes, now)?;
         let accepted = Arc::new(Accepted {
-            principal: Arc::new(principal),
+            principal,
             expires_at: claims.expires_at,
             digest,
             issuer: issuer.clone(),
             subject: claims.subject,
             scopes: claims.scopes.into(),
             bound_to: claims.bound_to,
+            resources: claims.resources.into(),
             signed_by: evidence.signed_by,
             news: evidence.news,
             by: self.number,

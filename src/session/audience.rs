@@ -273,6 +273,7 @@ mod tests {
                 visible_servers: [server.clone()].into(),
                 admission: 0,
                 charged: None,
+                lease: None,
                 user: None,
             };
             let (door, caller) = (Transport::StreamableHttp, Some(Caller::plain()));

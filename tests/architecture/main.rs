@@ -81,6 +81,8 @@ const MAY_USE: [(&str, &[&str]); 33] = [
     (
         "session",
         &[
+            // Only for the token that opened a session.
+            "access",
             "error",
             "limits",
             "protocol",
@@ -144,6 +146,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "oauth",
             "pipeline",
             "protocol",
+            "resource_server",
             "session",
             "fair_shares",
             "sync",
@@ -154,7 +157,19 @@ const MAY_USE: [(&str, &[&str]); 33] = [
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
     ("demo", &["access", "http", "limits", "protocol", "sync", "telemetry", "thread", "wait"]),
-    ("listening", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
+    (
+        "listening",
+        &[
+            "access",
+            "config",
+            "downstream",
+            "http",
+            "limits",
+            "resource_server",
+            "telemetry",
+            "thread",
+        ],
+    ),
     (
         "gateway",
         &[
@@ -169,6 +184,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "pipeline",
             "protocol",
             "reload",
+            "resource_server",
             "listening",
             "session",
             "state",
@@ -202,6 +218,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "downstream",
             "limits",
             "pipeline",
+            "resource_server",
             "service_manager",
             "listening",
             "telemetry",

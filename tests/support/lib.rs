@@ -24,6 +24,7 @@ pub mod figures;
 pub mod gateway;
 pub mod host;
 pub mod http;
+pub mod issuer;
 pub mod listener;
 pub mod markdown;
 pub mod mcp;

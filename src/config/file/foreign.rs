@@ -2,8 +2,8 @@
 //! Claude, VS Code, Cursor, Windsurf, Cline, Gemini, Codex).
 
 use crate::config::{
-    API_KEY_KEYS, IDENTITY_PROVIDER_KEYS, KEYS, LOG_KEYS, OAUTH_KEYS, OTLP_KEYS, SERVER_KEYS,
-    TRANSPORT_KEYS, limit_keys,
+    ACCESS_TOKEN_KEYS, API_KEY_KEYS, IDENTITY_PROVIDER_KEYS, INTROSPECTION_KEYS, ISSUER_KEYS,
+    KEYS, LOG_KEYS, OAUTH_KEYS, OTLP_KEYS, RULE_KEYS, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
 };
 
 /// Keys of other programs, and the key with the same meaning here.
@@ -159,6 +159,42 @@ const OF_THE_LOG: &[Meant] = &[
     (&["access_log"], "\"access\""),
 ];
 
+const OF_ACCESS_TOKENS: &[Meant] = &[
+    (
+        &["providers", "authorization_servers", "identity_providers", "issuer", "authority"],
+        "\"issuers\": [{\"issuer\": \"https://…\"}]",
+    ),
+    (&["policies", "roles", "permissions", "claims", "access"], "\"rules\""),
+];
+
+const OF_ISSUERS: &[Meant] = &[
+    (&["url", "iss", "authority", "domain", "issuer_url", "name"], "\"issuer\""),
+    (&["aud", "audiences", "resource", "api"], "\"audience\""),
+    (&["jwks", "jwks_url", "keys", "certs"], "\"jwks_uri\""),
+    (
+        &["client_id", "client_secret", "introspection_endpoint"],
+        "a key of \"introspection\": tokens are asked about with it, and clients register \
+         themselves at the issuer",
+    ),
+    (
+        &["algorithms", "alg", "signing_algorithms"],
+        "nothing here: the algorithms are those of the issuer's keys, never one that is none",
+    ),
+];
+
+const OF_RULES: &[Meant] = &[
+    (&["values", "value", "equals", "in", "is"], "\"any\", a list of values"),
+    (&["scope", "scopes"], "\"claim\": \"scope\", with the scopes in \"any\""),
+    (
+        &["groups", "roles", "group", "role", "users"],
+        "\"claim\", the claim's name, with its values in \"any\"",
+    ),
+    (&["allowed_tools"], "\"tools\""),
+    (&["mcp_servers", "allowed_servers"], "\"servers\""),
+    (&["rpm", "rpm_limit", "rate", "rate_limit", "max_calls"], "\"calls_per_minute\""),
+    (&["is_admin", "superuser"], "\"admin\""),
+];
+
 /// The kind of a file that does not begin as JSON, and advice.
 pub(crate) fn other_format(text: &str) -> Option<&'static str> {
     let is_said = |line: &&str| !line.is_empty() && !line.starts_with('#') && *line != "---";
@@ -217,6 +253,10 @@ fn elsewhere(name: &str, known: &[&str]) -> Option<String> {
         (LOG_KEYS, "\"log\""),
         (TRANSPORT_KEYS, "\"transports\""),
         (OTLP_KEYS, "\"otlp\""),
+        (ACCESS_TOKEN_KEYS, "\"oauth\" of the file itself"),
+        (ISSUER_KEYS, "an element of \"issuers\" of \"oauth\""),
+        (INTROSPECTION_KEYS, "\"introspection\" of an issuer"),
+        (RULE_KEYS, "an element of \"rules\" of \"oauth\""),
     ];
     let homes = homes.iter().filter(|(keys, _)| *keys != known && keys.contains(&name));
     let homes: Vec<&str> = homes.map(|(_, home)| *home).collect();
@@ -230,6 +270,9 @@ fn foreign(name: &str, known: &[&str]) -> Option<&'static str> {
         ("sha256", OF_KEYS),
         ("grant", OF_OAUTH),
         ("level", OF_THE_LOG),
+        ("issuers", OF_ACCESS_TOKENS),
+        ("issuer", OF_ISSUERS),
+        ("any", OF_RULES),
     ];
     let (_, table) = tables.iter().find(|(key, _)| known.contains(key))?;
     table.iter().find(|(names, _)| names.contains(&name)).map(|(_, meant)| *meant)
@@ -336,6 +379,9 @@ mod tests {
             (OF_KEYS, API_KEY_KEYS),
             (OF_OAUTH, OAUTH_KEYS),
             (OF_THE_LOG, LOG_KEYS),
+            (OF_ACCESS_TOKENS, ACCESS_TOKEN_KEYS),
+            (OF_ISSUERS, ISSUER_KEYS),
+            (OF_RULES, RULE_KEYS),
         ] {
             for name in table.iter().flat_map(|(names, _)| names.iter()) {
                 assert!(!known.contains(name), "{name}");

@@ -1,6 +1,7 @@
 //! The configuration as the file has it: every value has the right type and is in its range, but
 //! values are not compared with each other yet.
 
+pub(super) mod access_tokens;
 pub(super) mod addresses;
 pub(super) mod expand;
 pub(super) mod foreign;
@@ -18,7 +19,8 @@ use super::{
 };
 use crate::limits::Limits;
 use json::{Json, pointer};
-use limit_keys::{DAY_MS, limit_keys};
+pub(super) use limit_keys::DAY_MS;
+use limit_keys::limit_keys;
 use otlp::OtlpConfig;
 use place::Source;
 use reader::{Fields, Reader, Text};
@@ -28,6 +30,7 @@ pub const KEYS: &[&str] = &[
     "$schema",
     "listen",
     "api_keys",
+    "oauth",
     "allowed_origins",
     "allowed_hosts",
     "allow_anonymous",
@@ -106,6 +109,9 @@ pub(super) struct RawConfig {
     /// True if there is more than an empty list, also an invalid one, whose faults are noted
     /// there.
     pub(super) has_api_keys: bool,
+    pub(super) oauth: Option<access_tokens::RawAccessTokens>,
+    /// True if the file has `oauth`, also an unusable one, whose faults are noted there.
+    pub(super) has_oauth: bool,
     pub(super) allowed_origins: Vec<Placed>,
     pub(super) allowed_hosts: Option<Vec<Placed>>,
     pub(super) allow_anonymous: bool,
@@ -128,6 +134,13 @@ pub(super) struct RawConfig {
     pub(super) session_key: Option<Text>,
     pub(super) watch: bool,
     pub(super) log: LogConfig,
+}
+
+impl RawConfig {
+    /// True if clients must show who they are.
+    pub(super) fn wants_credentials(&self) -> bool {
+        self.has_api_keys || self.has_oauth
+    }
 }
 
 pub(super) struct RawKey {
@@ -228,6 +241,8 @@ pub(super) fn read(reader: &Reader<'_>, source: &Source<'_>, text: &str) -> Opti
         listen: read_listen(&file),
         api_keys: read_keys(&file),
         has_api_keys: file.get("api_keys").is_some_and(|keys| *keys != Json::Array(Vec::new())),
+        oauth: access_tokens::read(&file),
+        has_oauth: file.has("oauth"),
         allowed_origins: file.texts("allowed_origins").unwrap_or_default(),
         allowed_hosts: file.texts("allowed_hosts"),
         allow_anonymous: file.flag("allow_anonymous", false),

@@ -74,6 +74,9 @@ impl Config {
         let mut secrets = Vec::new();
         let to_collector = self.otlp.iter().flat_map(|otlp| &otlp.headers);
         secrets.extend(to_collector.map(|(_, value)| value.clone()));
+        let issuers = self.oauth.iter().flat_map(|oauth| &oauth.issuers);
+        let introspection = issuers.filter_map(|issuer| issuer.introspection.as_ref());
+        secrets.extend(introspection.map(|it| it.client_secret.clone()));
         for upstream in &self.upstreams {
             let guessed = matches!(upstream.target, Target::Stdio(_));
             let theirs = upstream.secrets().into_iter().chain(upstream.guessed_secrets());

@@ -3,6 +3,7 @@
 //! to authorization servers who comes there. None of them needs a key: browsers have none.
 
 mod page;
+pub(super) mod protected_resource;
 
 use std::sync::Arc;
 
@@ -338,6 +339,7 @@ fn client_document(front: &Front, responder: Responder) {
         redirect_uris: &[redirect_uri.to_owned()],
         scopes: &Scopes::default(),
         authentication_method: AuthenticationMethod::None,
+        refreshes: Refreshes::Yes,
         dpop_bound: false,
         refreshes: Refreshes::Yes,
     };

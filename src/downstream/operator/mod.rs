@@ -40,6 +40,9 @@ const REQUESTS_TOLD_MAX: usize = 256;
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
     let methods = endpoint.methods().join(", ");
     let mut headers = vec![("Allow", methods.as_str())];
+    if matches!(endpoint, Endpoint::ResourceMetadata(_)) {
+        headers.push(("Access-Control-Allow-Origin", "*"));
+    }
     if head.headers.get("origin").is_some() {
         headers.push(("Access-Control-Allow-Methods", &methods));
         let wanted = head.headers.get("access-control-request-headers").unwrap_or("*");
@@ -185,7 +188,7 @@ pub(super) fn limits_in_use(
 /// True if the client has a key, by which its rights are known. Without one, a client that is no
 /// admin may be anybody.
 fn admitted_by_key(scope: &Scope) -> bool {
-    scope.principal.name.is_some()
+    scope.principal.id.is_some()
 }
 
 /// The members of a server's status for clients that may use it: its description and present

@@ -101,8 +101,11 @@ impl std::fmt::Display for WrongToken {
 pub struct Wanted<'a> {
     /// Compared exactly (RFC 8725, section 3.8).
     pub issuer: &'a str,
-    /// One of `aud` must be equal.
+    /// One of `aud` must be equal, and the token is good for everything.
     pub audience: &'a str,
+    /// The URL below which all resources are the resource server's own: one of `aud` may be one
+    /// of them instead, and the token is good for that alone.
+    pub base: Option<&'a str>,
 }
 
 /// Who a token is about. A user and an OAuth client are never the same, even where their texts are:
@@ -126,6 +129,8 @@ pub struct Claims {
     pub scopes: Vec<String>,
     /// The thumbprint of the client's key to which the token is bound (RFC 9449, section 6).
     pub bound_to: Option<Thumbprint>,
+    /// The resources that the token is for; empty if it is for all.
+    pub resources: Vec<String>,
     /// All claims, a JSON object's text.
     pub text: String,
 }
@@ -177,7 +182,7 @@ impl<'a> Unverified<'a> {
         if is_for_clients(&claims) {
             return Err(WrongToken::NotAnAccessToken);
         }
-        read_claims(&claims, &self.jws.payload, wanted.audience, now)
+        read_claims(&claims, &self.jws.payload, wanted, now)
     }
 
     /// Checks the signature, and returns the thumbprint of the key that has signed.
@@ -205,12 +210,10 @@ impl<'a> Unverified<'a> {
 pub(super) fn read_claims(
     claims: &RawObject<'_>,
     whole: &str,
-    audience: &str,
+    wanted: Wanted<'_>,
     now: u64,
 ) -> Result<Claims, WrongToken> {
-    if !has_audience(claims, audience)? {
-        return Err(WrongToken::Audience);
-    }
+    let resources = resources(claims, wanted)?;
     let leeway = TOKEN_LEEWAY.as_secs();
     let expires_at = time(claims, "exp")?.ok_or(WrongToken::Missing("exp"))?;
     if now >= expires_at.saturating_add(leeway) {
@@ -228,6 +231,7 @@ pub(super) fn read_claims(
         expires_at,
         scopes: scopes(claims)?,
         bound_to: bound_to(claims)?,
+        resources,
         text: whole.to_owned(),
     })
 }
@@ -275,8 +279,24 @@ fn texts(claims: &RawObject<'_>, name: &'static str) -> Result<Vec<String>, Wron
     }
 }
 
-fn has_audience(claims: &RawObject<'_>, audience: &str) -> Result<bool, WrongToken> {
-    Ok(texts(claims, "aud")?.iter().any(|it| is_same_audience(it, audience)))
+/// The resources of a token that is for some of the resource server's own (RFC 8707, section 2);
+/// empty for a token that is for all of them.
+fn resources(claims: &RawObject<'_>, wanted: Wanted<'_>) -> Result<Vec<String>, WrongToken> {
+    let mut named = texts(claims, "aud")?;
+    if named.iter().any(|it| is_same_audience(it, wanted.audience)) {
+        return Ok(Vec::new());
+    }
+    named.retain(|it| wanted.base.is_some_and(|base| is_at_or_below(it, base)));
+    if named.is_empty() { Err(WrongToken::Audience) } else { Ok(named) }
+}
+
+/// True if a URL is another one, or has a path below it. Nothing is resolved: a URL with dots that
+/// lead up, or with a query, is none of these.
+pub fn is_at_or_below(url: &str, base: &str) -> bool {
+    let base = base.strip_suffix('/').unwrap_or(base);
+    let Some(rest) = url.strip_prefix(base) else { return false };
+    let leads_up = rest.split('/').any(|part| matches!(part, "." | ".."));
+    (rest.is_empty() || rest.starts_with('/')) && !leads_up && !rest.contains(['?', '#', '%'])
 }
 
 /// Texts are compared exactly. Only the address of a host alone is the same with and without its

@@ -9,7 +9,7 @@ use crate::oauth::test_issuer::{TestKey, jwks};
 const NOW: u64 = 1_800_000_000;
 const ISSUER: &str = "https://idp.example";
 const AUDIENCE: &str = "https://mcp.example/mcp";
-const WANTED: Wanted<'_> = Wanted { issuer: ISSUER, audience: AUDIENCE };
+const WANTED: Wanted<'_> = Wanted { issuer: ISSUER, audience: AUDIENCE, base: None };
 
 /// Claims that are good, with those of `changes` in the place of theirs or behind them; a change
 /// to nothing leaves the claim out.

@@ -4,8 +4,10 @@ use std::collections::HashMap;
 use std::fmt;
 use std::sync::{Arc, Weak};
 
-use crate::config::{Target, UpstreamConfig};
+use crate::config::{HttpKind, HttpTarget, Target, UpstreamConfig};
+use crate::limits::KEYS_FETCH_TIMEOUT;
 use crate::oauth::authorization::AuthorizationAnswer;
+use crate::oauth::fetch::Fetch;
 use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
 use crate::upstream::http_client::AgentFactory;
@@ -91,6 +93,25 @@ impl Authorizations {
         known.retain(|_, it| it.strong_count() > 0);
         known.insert(key, Arc::downgrade(&made));
         Ok(Some(made))
+    }
+
+    /// What asks the issuers of clients' access tokens: no server's settings count for it.
+    ///
+    /// # Errors
+    /// No connection could be made at all; the text says why.
+    pub fn fetch_from_issuers(&self) -> Result<Arc<dyn Fetch>, String> {
+        let target = HttpTarget {
+            kind: HttpKind::Auto,
+            url: String::new(),
+            headers: Vec::new(),
+            forward_headers: Vec::new(),
+            proxy: None,
+            ca_file: None,
+            oauth: None,
+        };
+        let (names, timeout) = (self.names.clone(), KEYS_FETCH_TIMEOUT);
+        let factory = AgentFactory::new(&target, names, &self.tls, timeout)?;
+        Ok(Arc::new(Fetcher::new(factory, self.running.clone())))
     }
 
     /// Finishes a sign-in with the query of the request to the callback (without its `?`): checks
