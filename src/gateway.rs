@@ -24,6 +24,7 @@ use crate::handover::{self, Estate, Inheritance, NotFollowed};
 use crate::http::Running;
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR, Limits};
 use crate::listening::{Bound, Clients, Serving, admission, bind};
+use crate::oauth::fetch::Fetch;
 use crate::pipeline::{AccessLog, Owners, Pipeline, ToServers, ToSessions};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
@@ -104,34 +105,20 @@ impl Gateway {
         let shared = shared_catalogue(&limits, &bound);
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
-        let keys_kept = state.as_ref().filter(|_| clients != Clients::OneOfFewLines);
-        let keys_kept = keys_kept.map(|it| (it.directory.clone(), it.writer.clone()));
+        let keys_kept = keys_kept(state.as_ref(), clients);
         let kept = state.map(|state| kept(state, &key, clients)).unzip();
         let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let owners = Owners::default();
         let unasked = Arc::new(ToSessions::new(sessions.clone(), owners.clone()));
-        let authorizations = Authorizations::start(authorization_setup(&config, &bound))?;
-        let fetch = authorizations.fetch_from_issuers().map_err(io::Error::other)?;
-        let upstreams = Arc::new(Upstreams::start(
-            &config.upstreams,
-            limits.clone(),
-            bound.budget.clone(),
-            reports,
-            unasked.clone(),
-            known_eras(&shared),
-            authorizations,
-        )?);
+        let (upstreams, fetch) =
+            start_upstreams(&config, &bound, reports, unasked.clone(), known_eras(&shared))?;
         unasked.know(&upstreams);
         let pipeline =
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
-        let resource_server = ResourceServer::new(fetch);
-        let resource_server = Arc::new(match keys_kept {
-            Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
-            None => resource_server,
-        });
+        let resource_server = Arc::new(resource_server(fetch, keys_kept));
         let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
             tokens: Arc::new(Tokens::default()),
@@ -319,6 +306,44 @@ impl Gateway {
         drop(self);
         drop(second);
     }
+}
+
+/// Where the keys of issuers are kept, if they are.
+type KeysKept = Option<(Arc<StateDir>, Writer)>;
+
+fn keys_kept(state: Option<&State>, clients: Clients) -> KeysKept {
+    let state = state.filter(|_| clients != Clients::OneOfFewLines);
+    state.map(|it| (it.directory.clone(), it.writer.clone()))
+}
+
+fn resource_server(fetch: Arc<dyn Fetch>, keys_kept: KeysKept) -> ResourceServer {
+    let resource_server = ResourceServer::new(fetch);
+    match keys_kept {
+        Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
+        None => resource_server,
+    }
+}
+
+/// Starts the servers, and gives the HTTP by which keys of issuers are had.
+fn start_upstreams(
+    config: &Config,
+    bound: &Bound,
+    reports: Sender<Report>,
+    unasked: Arc<ToSessions>,
+    eras: BTreeMap<ServerName, Era>,
+) -> io::Result<(Arc<Upstreams>, Arc<dyn Fetch>)> {
+    let authorizations = Authorizations::start(authorization_setup(config, bound))?;
+    let fetch = authorizations.fetch_from_issuers().map_err(io::Error::other)?;
+    let upstreams = Upstreams::start(
+        &config.upstreams,
+        Arc::new(config.limits.clone()),
+        bound.budget.clone(),
+        reports,
+        unasked,
+        eras,
+        authorizations,
+    )?;
+    Ok((Arc::new(upstreams), fetch))
 }
 
 /// Listens for a second signal while the gateway stops.

@@ -118,18 +118,8 @@ impl Config {
             );
             self.warnings.push(Problem::new("/api_keys", what));
         }
-        let pinned = self.upstreams.iter().find(|server| server.pin != Pin::Off);
-        if let (None, Some(server)) = (&running.state_dir, pinned) {
-            let what =
-                "there is no state_dir until the next start, and without one nothing is pinned";
-            let at = format!("/mcp_servers/{}/pin", server.name);
-            return Err(Problem::new(at, what));
-        }
-        let signed_in = self.upstreams.iter().find(|server| server.oauth().is_some());
-        if let (None, Some(server)) = (&running.state_dir, signed_in) {
-            let what = "there is no state_dir until the next start, and without one no sign-in is kept";
-            let at = format!("/mcp_servers/{}/oauth", server.name);
-            return Err(Problem::new(at, what));
+        if running.state_dir.is_none() {
+            self.check_without_state_dir()?;
         }
         let mut changes = Changes {
             at_next_start: self.keep_until_start(running),
@@ -176,6 +166,26 @@ impl Config {
         changes.removed = old.into_keys().cloned().collect();
         changes.removed.sort();
         Ok(changes)
+    }
+
+    /// Checks that no server needs a directory that there is not.
+    ///
+    /// # Errors
+    /// A server pins tools, or wants sign-ins kept.
+    fn check_without_state_dir(&self) -> Result<(), Problem> {
+        for server in &self.upstreams {
+            let (key, why) = if server.pin != Pin::Off {
+                ("pin", "nothing is pinned")
+            } else if server.oauth().is_some() {
+                ("oauth", "no sign-in is kept")
+            } else {
+                continue;
+            };
+            let what =
+                format!("there is no state_dir until the next start, and without one {why}");
+            return Err(Problem::new(format!("/mcp_servers/{}/{key}", server.name), what));
+        }
+        Ok(())
     }
 
     /// Keeps the values that a start fixes; returns the keys that differ.

@@ -29,6 +29,7 @@ pub use diff::{Changes, NOTHING_DIFFERS};
 pub use file::access_tokens::{ACCESS_TOKEN_KEYS, INTROSPECTION_KEYS, ISSUER_KEYS, RULE_KEYS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
+pub use file::foreign::nearest as nearest_name;
 pub use file::limit_keys::limit_keys;
 pub use file::oauth::{IDENTITY_PROVIDER_KEYS, OAUTH_KEYS};
 pub use file::otlp::{OTLP_KEYS, OtlpConfig};
@@ -397,7 +398,7 @@ impl UpstreamConfig {
     /// How the gateway signs in to the server, where the server wants that.
     pub fn oauth(&self) -> Option<&OAuthClientConfig> {
         match &self.target {
-            Target::Http(target) => target.oauth.as_ref(),
+            Target::Http(target) => target.oauth.as_deref(),
             Target::Stdio(_) => None,
         }
     }
@@ -511,7 +512,7 @@ pub struct HttpTarget {
     /// A file with further trusted certificates.
     pub ca_file: Option<PathBuf>,
     /// How access tokens for it are had, if it wants some.
-    pub oauth: Option<OAuthClientConfig>,
+    pub oauth: Option<Box<OAuthClientConfig>>,
 }
 
 /// A server that is started as a child process, never through a shell.

@@ -60,6 +60,25 @@ pub enum Grant {
     JwtBearer(JwtBearer),
 }
 
+impl Grant {
+    /// True if a person signs in.
+    pub fn wants_person(&self) -> bool {
+        match self {
+            Self::AuthorizationCode => true,
+            Self::ClientCredentials | Self::JwtBearer(_) => false,
+        }
+    }
+
+    /// The word of the configuration.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::AuthorizationCode => "authorization_code",
+            Self::ClientCredentials => "client_credentials",
+            Self::JwtBearer(_) => "jwt_bearer",
+        }
+    }
+}
+
 /// The assertion of the JWT bearer grant.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct JwtBearer {

@@ -10,7 +10,7 @@ pub mod event_stream;
 mod keep_alive;
 pub mod legacy;
 pub mod list_pages;
-mod oauth;
+pub mod oauth;
 pub mod operator;
 pub mod posted_message;
 mod problem_body;

@@ -76,6 +76,8 @@ pub const BROWSER_PAGES_MAX: usize = 6;
 pub const BROWSER_WINDOW: Duration = Duration::from_secs(600);
 /// The time for which no page is opened by itself after a sign-in that failed or was not finished.
 pub const BROWSER_REST: Duration = Duration::from_secs(60);
+/// The longest such time, after several.
+pub const BROWSER_REST_MAX: Duration = Duration::from_secs(3600);
 /// Programs of `$BROWSER` that run at once.
 pub const BROWSERS_MAX: usize = 4;
 /// The time in which a program of `$BROWSER` shows that it cannot open the page.
@@ -95,3 +97,10 @@ pub const SIGN_IN_PAGES_MAX: usize = 256;
 pub const SIGN_IN_PAGES_OF_BEGINNER_MAX: usize = 4;
 /// The time for which such a page is good: as long as the sign-in that it leads to.
 pub const SIGN_IN_PAGE_LIFE: Duration = Duration::from_secs(600);
+/// Bytes of the head of a request on the loopback port of `trunkline login`, and of a line that is
+/// pasted there.
+pub const LOOPBACK_HEAD_BYTES_MAX: u64 = 32 * 1024;
+/// The time in which such a head comes.
+pub const LOOPBACK_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time between two looks of `trunkline login` at a sign-in that a running gateway leads.
+pub const SIGN_IN_LOOK_INTERVAL: Duration = Duration::from_millis(500);

@@ -3,6 +3,7 @@
 //! The transports in `downstream` make a [`Call`] of a request and bytes of its result; all else
 //! happens here, on the thread of the client's connection.
 
+mod ask_to_sign_in;
 mod await_lists;
 mod callers;
 mod first_lists;
@@ -274,7 +275,7 @@ impl Pipeline {
         let started = Instant::now();
         let method = call.method;
         self.pay(scope, options, &call)?;
-        let route = self.find(scope, options, &call, wait)?;
+        let route = self.find_signed_in(scope, options, &call, wait, sink)?;
         let waited = options.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let options = CallOptions { waited, ..options };
         telemetry::request::leads_to(route.server.as_str(), &route.told);
@@ -301,7 +302,7 @@ impl Pipeline {
             charged: scope.charged.clone(),
             mirrored: route.mirrored,
         };
-        let mut answer = asker.send(&outgoing, wait, sink);
+        let mut answer = self.send_signed_in(scope, &asker, &outgoing, wait, sink);
         let outcome = telemetry::request::came_of(Some(method), &answer);
         let took =
             asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);

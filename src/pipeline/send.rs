@@ -85,6 +85,11 @@ impl Asker<'_> {
         TaskKey { server: self.upstream.name().clone(), id }
     }
 
+    /// The server, where it is the caller's own.
+    pub(super) fn of_user(&self) -> Option<&Upstream> {
+        Some(&*self.upstream).filter(|it| it.user().is_some())
+    }
+
     /// True if the task with the server's own id `id` belongs to the principal. A task whose
     /// beginning is unknown belongs to none, even on a session of the client's own: that the
     /// server would give it proves nothing, because all sessions come from one gateway.

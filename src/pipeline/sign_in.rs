@@ -116,6 +116,12 @@ impl Pipeline {
                      \"credentials\" says that each user signs in"
             )
         })?;
+        if !upstream.config().oauth().is_some_and(|it| it.grant.wants_person()) {
+            return Err(format!(
+                "nobody has to sign in at {server}: with its grant the gateway gets its tokens \
+                 itself"
+            ));
+        }
         let invitation = Invitation::new(
             server.clone(),
             plain_url(upstream.config()),
@@ -189,7 +195,7 @@ impl Pipeline {
         let authorization =
             self.invitations.authorization(id, browser).ok_or(NotFinished::OtherBrowser)?;
         let begun = authorization.begin_sign_in(None, wait).map_err(NotFinished::Refused)?;
-        self.invitations.note_state(id, &begun.state);
+        self.invitations.note_state(id, &begun.state, browser);
         Ok(begun.url)
     }
 
@@ -210,11 +216,18 @@ impl Pipeline {
         match self.invitations.comes_back(state, browser) {
             ComesBack::Rightly => (),
             ComesBack::FromElsewhere => return Err(NotFinished::OtherBrowser),
-            // The gateway itself has opened a browser of this machine, or it is unknown.
-            ComesBack::Uninvited => match authorizations.sign_in_of(state).map(|it| it.owner) {
-                Some(Owner::User(_)) => return Err(NotFinished::OtherBrowser),
-                Some(Owner::Gateway) | None => (),
-            },
+            // The gateway itself opens only pages for its own credentials, in a browser of its
+            // machine.
+            ComesBack::Uninvited => {
+                let opens_pages = authorizations.setup().browser.is_some();
+                match authorizations.sign_in_of(state).map(|it| it.owner) {
+                    Some(Owner::Gateway) if opens_pages => (),
+                    Some(Owner::Gateway | Owner::User(_)) => {
+                        return Err(NotFinished::OtherBrowser);
+                    }
+                    None => return Err(unknown),
+                }
+            }
         }
         let finished = authorizations.finish_sign_in(query, wait);
         let finished = finished.map_err(NotFinished::Refused)?;
@@ -252,8 +265,8 @@ struct Invitation {
     authorization: Arc<ServerAuthorization>,
     /// The browser that is the beginner's, once one has shown that.
     browser: Option<Digest>,
-    /// The newest states with which that browser was sent away.
-    states: Vec<Digest>,
+    /// The newest states with which a browser was sent away, and that browser.
+    states: Vec<(Digest, Digest)>,
 }
 
 impl Invitation {
@@ -313,12 +326,7 @@ impl Invitations {
 
     fn prove(&self, id: &str, browser: &str) {
         if let Some(invitation) = self.0.lock().find(&digest(id), Instant::now()) {
-            let browser = Some(digest(browser));
-            if invitation.browser != browser {
-                // What another browser was sent away with is not this one's.
-                invitation.states.clear();
-                invitation.browser = browser;
-            }
+            invitation.browser = Some(digest(browser));
         }
     }
 
@@ -329,24 +337,22 @@ impl Invitations {
         is_theirs.then(|| invitation.authorization.clone())
     }
 
-    fn note_state(&self, id: &str, state: &str) {
+    fn note_state(&self, id: &str, state: &str, browser: &str) {
         if let Some(invitation) = self.0.lock().find(&digest(id), Instant::now()) {
             if invitation.states.len() >= SIGN_IN_PAGES_OF_BEGINNER_MAX {
                 invitation.states.remove(0);
             }
-            invitation.states.push(digest(state));
+            invitation.states.push((digest(state), digest(browser)));
         }
     }
 
     fn comes_back(&self, state: &str, browser: Option<&str>) -> ComesBack {
         let state = digest(state);
         let mut table = self.0.lock();
-        let mut all = table.all(Instant::now());
-        match all.find(|invitation| invitation.states.contains(&state)) {
+        let mut sent = table.all(Instant::now()).flat_map(|it| &it.states);
+        match sent.find(|(sent, _)| *sent == state) {
             None => ComesBack::Uninvited,
-            Some(it) if it.browser.is_some() && it.browser == browser.map(digest) => {
-                ComesBack::Rightly
-            }
+            Some((_, from)) if browser.map(digest) == Some(*from) => ComesBack::Rightly,
             Some(_) => ComesBack::FromElsewhere,
         }
     }
@@ -354,7 +360,8 @@ impl Invitations {
     /// Forgets the page of a sign-in that is finished.
     fn end(&self, state: &str) {
         let state = digest(state);
-        self.0.lock().retain(|invitation| !invitation.states.contains(&state));
+        let is_of = |it: &Invitation| it.states.iter().any(|(sent, _)| *sent == state);
+        self.0.lock().retain(|invitation| !is_of(invitation));
     }
 }
 

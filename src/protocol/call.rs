@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::credentials::CredentialsId;
+use super::credentials_id::CredentialsId;
 use super::jsonrpc::{self, RequestId, RpcError};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};

@@ -9,7 +9,7 @@ use super::entry::Entry;
 use super::table::Table;
 use super::{EncodedEvent, Session, SessionId};
 use crate::protocol::call::PrincipalId;
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::listening::subscription_ended;
 use crate::protocol::log_level::LogLevel;

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::config::UpstreamConfig;
 use crate::protocol::call::{Kind, Notice, PrincipalId};
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;

@@ -239,6 +239,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "gateway",
             "handover",
             "limits",
+            "oauth",
             "pipeline",
             "protocol",
             "reload",

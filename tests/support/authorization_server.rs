@@ -97,6 +97,8 @@ struct State {
     /// Proofs must have this nonce.
     nonce: Option<String>,
     wants_dpop: bool,
+    /// Another issuer than its own origin.
+    issuer: Option<String>,
 }
 
 impl Default for AuthorizationServer {
@@ -124,6 +126,7 @@ impl AuthorizationServer {
             seen: Vec::new(),
             nonce: None,
             wants_dpop: false,
+            issuer: None,
         };
         let shared = Arc::new(Shared { port: Mutex::new(0), state: Mutex::new(state) });
         let serving = shared.clone();
@@ -220,6 +223,7 @@ impl AuthorizationServer {
             scope_of_calls: Mutex::default(),
             metadata: Mutex::default(),
             names_metadata: Mutex::new(true),
+            is_own: Mutex::new(false),
             n_refused: Mutex::new(0),
             n_admitted: Mutex::new(0),
         });
@@ -240,6 +244,8 @@ pub struct Protection {
     /// Members of the resource's metadata in place of the usual ones.
     metadata: Mutex<Map<String, Value>>,
     names_metadata: Mutex<bool>,
+    /// The server has no metadata, and the endpoints of an authorization server at its own origin.
+    is_own: Mutex<bool>,
     n_refused: Mutex<usize>,
     n_admitted: Mutex<usize>,
 }
@@ -272,6 +278,14 @@ impl Protection {
         *self.names_metadata.lock().unwrap() = false;
     }
 
+    /// The server has no metadata, and the endpoints of an authorization server beside its own.
+    pub fn is_its_own_authorization_server(&self) {
+        *self.is_own.lock().unwrap() = true;
+        let shared = self.shared.lock().unwrap();
+        let issuer = self.url.strip_suffix("/mcp").unwrap().to_owned();
+        shared.state.lock().unwrap().issuer = Some(issuer);
+    }
+
     /// The server belongs to another authorization server from here on.
     pub fn migrate_to(&self, other: &AuthorizationServer) {
         *self.shared.lock().unwrap() = other.shared.clone();
@@ -292,7 +306,11 @@ impl Protection {
 
     fn judge(&self, request: &Incoming) -> Option<Guarded> {
         let shared = self.shared.lock().unwrap().clone();
-        if request.path() == "/.well-known/oauth-protected-resource/mcp" {
+        let is_own = *self.is_own.lock().unwrap();
+        if is_own && matches!(request.path(), "/register" | "/authorize" | "/token") {
+            return Some(shared.handled(request));
+        }
+        if request.path() == "/.well-known/oauth-protected-resource/mcp" && !is_own {
             let mut document =
                 json!({ "resource": self.url, "authorization_servers": [shared.issuer()] });
             for (name, value) in &*self.metadata.lock().unwrap() {
@@ -314,10 +332,12 @@ impl Protection {
         };
         if wants_dpop {
             let proof = claims(request.head.header("DPoP").unwrap_or_default());
-            if nonce.is_some() && proof["nonce"].as_str() != nonce.as_deref() {
+            if let Some(nonce) = nonce
+                && proof["nonce"] != nonce.as_str()
+            {
                 let mut refusal =
                     self.refusal("401 Unauthorized", "use_dpop_nonce", &scope, true);
-                refusal.headers.push(("DPoP-Nonce".to_owned(), nonce.unwrap()));
+                refusal.headers.push(("DPoP-Nonce".to_owned(), nonce));
                 return Some(refusal);
             }
             if proof["htu"] != self.url.as_str() || proof["htm"] != request.method.as_str() {
@@ -354,6 +374,12 @@ impl Protection {
 }
 
 impl Guarded {
+    fn new(status: &str, headers: &[(&str, &str)], body: &str) -> Guarded {
+        let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
+        let headers = headers.iter().map(owned).collect();
+        Guarded { status: status.to_owned(), headers, body: body.to_owned() }
+    }
+
     fn json(status: &str, body: &Value) -> Guarded {
         let headers = vec![("Content-Type".to_owned(), "application/json".to_owned())];
         Guarded { status: status.to_owned(), headers, body: body.to_string() }
@@ -409,7 +435,8 @@ pub fn form(text: &str) -> HashMap<String, String> {
 
 impl Shared {
     fn issuer(&self) -> String {
-        format!("http://127.0.0.1:{}", self.port.lock().unwrap())
+        let own = || format!("http://127.0.0.1:{}", self.port.lock().unwrap());
+        self.state.lock().unwrap().issuer.clone().unwrap_or_else(own)
     }
 
     fn dpop(&self) -> (bool, Option<String>) {
@@ -424,6 +451,13 @@ impl Shared {
     }
 
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
+        let Guarded { status, headers, body } = self.handled(request);
+        let headers: Vec<(&str, &str)> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        respond(out, &status, &headers, &body)
+    }
+
+    fn handled(&self, request: &Incoming) -> Guarded {
         let query = request.target.split_once('?').map_or("", |(_, query)| query);
         let is_json = request.body.starts_with('{');
         let fields = match (request.method.as_str(), is_json) {
@@ -443,18 +477,18 @@ impl Shared {
             state.place.clone()
         };
         match request.path() {
-            path if path == place => json_answer(out, "200 OK", &self.metadata()),
-            "/register" => self.register(&seen, out),
-            "/authorize" => self.authorize(&seen, out),
-            "/token" => self.token(&seen, out),
+            path if path == place => Guarded::json("200 OK", &self.metadata()),
+            "/register" => self.register(&seen),
+            "/authorize" => self.authorize(&seen),
+            "/token" => self.token(&seen),
             "/revoke" => {
                 let mut state = self.state.lock().unwrap();
                 state.tokens.remove(seen.field("token"));
                 state.refresh_tokens.remove(seen.field("token"));
                 drop(state);
-                respond(out, "200 OK", &[], "")
+                Guarded::new("200 OK", &[], "")
             }
-            _ => respond(out, "404 Not Found", &[], "no such page"),
+            _ => Guarded::new("404 Not Found", &[], "no such page"),
         }
     }
 
@@ -480,13 +514,13 @@ impl Shared {
         document
     }
 
-    fn register(&self, seen: &Seen, out: &mut TcpStream) -> io::Result<Next> {
+    fn register(&self, seen: &Seen) -> Guarded {
         let mut body: Value = serde_json::from_str(seen.field("body")).unwrap_or_default();
         body["client_id"] = unique("client").into();
-        json_answer(out, "201 Created", &body)
+        Guarded::json("201 Created", &body)
     }
 
-    fn authorize(&self, seen: &Seen, out: &mut TcpStream) -> io::Result<Next> {
+    fn authorize(&self, seen: &Seen) -> Guarded {
         let mut state = self.state.lock().unwrap();
         let code = unique("code");
         let redirect_uri = seen.field("redirect_uri").to_owned();
@@ -505,7 +539,7 @@ impl Shared {
             Consent::Grants | Consent::Denies | Consent::Nothing => Some(self.issuer()),
         };
         if consent == Consent::Nothing {
-            return respond(out, "200 OK", &[], "do you agree?");
+            return Guarded::new("200 OK", &[], "do you agree?");
         }
         let mut target = match consent {
             Consent::Denies => format!("{redirect_uri}?error=access_denied"),
@@ -515,36 +549,35 @@ impl Shared {
         if let Some(issuer) = issuer {
             target.push_str(&format!("&iss={}", encoded(&issuer)));
         }
-        respond(out, "302 Found", &[("Location", &target)], "")
+        Guarded::new("302 Found", &[("Location", &target)], "")
     }
 
-    fn token(&self, seen: &Seen, out: &mut TcpStream) -> io::Result<Next> {
+    fn token(&self, seen: &Seen) -> Guarded {
         let (failing, slow) = {
             let state = self.state.lock().unwrap();
             (state.failing.clone(), state.slow)
         };
         std::thread::park_timeout(slow);
         if let Some((status, body)) = failing {
-            return json_answer(out, &format!("{status} Failing"), &body);
+            return Guarded::json(&format!("{status} Failing"), &body);
         }
         let (wants_dpop, nonce) = self.dpop();
         if wants_dpop {
             let proof = claims(seen.proof.as_deref().unwrap_or_default());
-            if nonce.is_some() && proof["nonce"].as_str() != nonce.as_deref() {
-                let head = [
-                    ("DPoP-Nonce", nonce.as_deref().unwrap()),
-                    ("Content-Type", "application/json"),
-                ];
+            if let Some(nonce) = nonce.as_deref()
+                && proof["nonce"] != nonce
+            {
+                let head = [("DPoP-Nonce", nonce), ("Content-Type", "application/json")];
                 let body = json!({ "error": "use_dpop_nonce" }).to_string();
-                return respond(out, "400 Bad Request", &head, &body);
+                return Guarded::new("400 Bad Request", &head, &body);
             }
         }
         match self.granted(seen) {
             Ok(scope) => {
                 let answer = self.issue(&scope, seen.field("grant_type"));
-                json_answer(out, "200 OK", &answer)
+                Guarded::json("200 OK", &answer)
             }
-            Err(error) => json_answer(out, "400 Bad Request", &json!({ "error": error })),
+            Err(error) => Guarded::json("400 Bad Request", &json!({ "error": error })),
         }
     }
 
@@ -609,10 +642,6 @@ fn client_id(seen: &Seen) -> String {
         Some(pair) => decoded(pair.split(':').next().unwrap_or_default()),
         None => seen.field("client_id").to_owned(),
     }
-}
-
-fn json_answer(out: &mut TcpStream, status: &str, body: &Value) -> io::Result<Next> {
-    respond(out, status, &[("Content-Type", "application/json")], &body.to_string())
 }
 
 /// A program for `$BROWSER`, and the person before it, who agrees at once: it follows the page to

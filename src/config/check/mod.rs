@@ -50,13 +50,7 @@ pub(super) fn check(
             (!syntax::is_host_and_port(text)).then_some("must be a host, or a host and a port")
         })
     });
-    let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
-    if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
-        let what = format!(
-            "must be 1 to {SEPARATOR_BYTES_MAX} letters, digits, \"_\", \"-\" or \".\""
-        );
-        reader.problem("/prefix_separator", what);
-    }
+    let separator = check_separator(reader, &raw);
     bounds::check(reader, &raw.limits);
     let session_key = raw.session_key.as_ref().and_then(|text| check_session_key(reader, text));
     let state_dir = raw.state_dir.as_ref().map(|path| check_state_dir(reader, path));
@@ -79,10 +73,8 @@ pub(super) fn check(
         has_state_dir: raw.state_dir.is_some(),
         browsers_come_back: raw.public_url.is_some() || listen.as_ref().is_none_or(is_loopback),
     };
-    let servers = raw.servers.into_iter();
-    let upstreams = servers
-        .filter_map(|server| server::check(reader, server, around).map(Arc::new))
-        .collect::<Vec<_>>();
+    let checked = |server| server::check(reader, server, around).map(Arc::new);
+    let upstreams: Vec<_> = raw.servers.into_iter().filter_map(checked).collect();
     if upstreams.is_empty() {
         reader.warn(
             raw.servers_at,
@@ -115,6 +107,18 @@ pub(super) fn check(
         // The reader keeps the warnings until the end.
         warnings: Vec::new(),
     })
+}
+
+/// The text between a server's name and an item's.
+fn check_separator<'a>(reader: &Reader<'_>, raw: &'a RawConfig) -> &'a str {
+    let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
+    if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
+        let what = format!(
+            "must be 1 to {SEPARATOR_BYTES_MAX} letters, digits, \"_\", \"-\" or \".\""
+        );
+        reader.problem("/prefix_separator", what);
+    }
+    separator
 }
 
 fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> Option<Listen> {

@@ -210,7 +210,7 @@ fn check_method(reader: &Reader<'_>, raw: &RawOAuth) {
     // Dynamic registration gives a secret, too.
     let may_register = raw.grant == RawGrant::AuthorizationCode && !has("client_id");
     let is_made_here = method != TokenEndpointAuthMethod::PrivateKeyJwt;
-    if !has(wanted) && !(may_register && is_made_here) {
+    if !(has(wanted) || may_register && is_made_here) {
         reader.problem(at, format!("{word:?} needs \"{wanted}\""));
     }
 }

@@ -152,7 +152,7 @@ fn http(
             .ca_file
             .as_ref()
             .map(|path| reader.path_of(&format!("{}/ca_file", raw.at), path, Wanted::File)),
-        oauth,
+        oauth: oauth.map(Box::new),
     }))
 }
 

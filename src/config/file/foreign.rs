@@ -279,10 +279,7 @@ fn foreign(name: &str, known: &[&str]) -> Option<&'static str> {
 }
 
 /// The one of `known` with the fewest typing mistakes, if they are few for its length.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     let close = known.into_iter().filter_map(|key| {
         let known = key.to_lowercase();

@@ -75,7 +75,13 @@ pub(super) fn read(server: &Fields<'_>) -> Option<RawOAuth> {
         Json::Bool(false) => return None,
         Json::Bool(true) => None,
         Json::Object(_) => Some(server.object("oauth", OAUTH_KEYS)?),
-        other => return server.reader.wrong(&at, "true, false or an object", other),
+        other @ (Json::Null
+        | Json::Whole(_)
+        | Json::Number(_)
+        | Json::Text(_)
+        | Json::Array(_)) => {
+            return server.reader.wrong(&at, "true, false or an object", other);
+        }
     };
     let fields = fields.as_ref();
     let text = |key: &str| fields.and_then(|fields| fields.text(key));

@@ -1,6 +1,7 @@
 //! The endpoints of sign-ins at servers: a person's browser begins at `/oauth/sign-in/{id}`, goes
 //! on to the authorization server, and comes back to `/oauth/callback`. `/oauth/client.json` says
 //! to authorization servers who comes there. None of them needs a key: browsers have none.
+//! `protected_resource.rs` is the gateway as resource server.
 
 mod page;
 pub(super) mod protected_resource;
@@ -299,6 +300,27 @@ fn not_signed_in(why: &SignInError) -> (u16, Page) {
     }
 }
 
+/// A page for a browser that comes back, where no door answers it.
+#[derive(Debug)]
+pub struct AnswerPage {
+    /// The HTTP status.
+    pub status: u16,
+    /// The page.
+    pub html: String,
+    /// The value of `Content-Security-Policy`.
+    pub policy: &'static str,
+}
+
+/// The page for what came of a sign-in; None is no answer of an authorization server.
+pub fn answer_page(finished: Option<&Result<FinishedSignIn, SignInError>>) -> AnswerPage {
+    let (status, page) = match finished {
+        Some(Ok(finished)) => (status_codes::OK, signed_in(finished)),
+        Some(Err(why)) => not_signed_in(why),
+        None => (status_codes::NOT_FOUND, Page::new("Nothing is here")),
+    };
+    AnswerPage { status, html: page.html(), policy: POLICY.as_str() }
+}
+
 fn not_there(responder: Responder) {
     let page = Page::new("This page has gone")
         .text("A link to sign in is good for ten minutes and for one sign-in.")
@@ -341,7 +363,6 @@ fn client_document(front: &Front, responder: Responder) {
         authentication_method: AuthenticationMethod::None,
         refreshes: Refreshes::Yes,
         dpop_bound: false,
-        refreshes: Refreshes::Yes,
     };
     let headers = [("Content-Type", JSON), ("Cache-Control", "max-age=300")];
     let body = metadata.document(&client_id);

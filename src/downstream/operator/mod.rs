@@ -22,6 +22,7 @@ use crate::config::Reloaded;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT};
+use crate::pipeline::sign_in::SignInStatus;
 use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
@@ -194,7 +195,7 @@ fn admitted_by_key(scope: &Scope) -> bool {
 /// The members of a server's status for clients that may use it: its description and present
 /// state. Its child's output, items that are not offered, and effects of other clients are not
 /// among them.
-const TOLD_TO_ALL: [&str; 17] = [
+const TOLD_TO_ALL: [&str; 18] = [
     "server",
     "description",
     "required",
@@ -202,6 +203,7 @@ const TOLD_TO_ALL: [&str; 17] = [
     "next_try_ms",
     "starting_ms",
     "down_since",
+    "sign_in",
     "transport",
     "era",
     "revision",
@@ -318,6 +320,13 @@ fn server(status: &ServerStatus) -> Value {
         "next_try_ms": next_try_ms,
         "starting_ms": upstream.starting.map(ms),
         "down_since": upstream.down_since.map(seconds),
+        "sign_in": status
+            .sign_in
+            .as_ref()
+            .filter(|_| status.wants_person)
+            .map(SignInStatus::as_str),
+        "signed_in_until":
+            status.sign_in.as_ref().and_then(SignInStatus::signed_in_until).map(seconds),
         "failures_in_a_row": upstream.failures,
         "transport": upstream.transport,
         "redirected_to": upstream.redirected_to,

@@ -111,7 +111,7 @@ impl Authorizations {
         };
         let (names, timeout) = (self.names.clone(), KEYS_FETCH_TIMEOUT);
         let factory = AgentFactory::new(&target, names, &self.tls, timeout)?;
-        Ok(Arc::new(Fetcher::new(factory, self.running.clone())))
+        Ok(Arc::new(Fetcher::new(factory, self.shared.running.clone())))
     }
 
     /// Finishes a sign-in with the query of the request to the callback (without its `?`): checks
@@ -139,6 +139,11 @@ impl Authorizations {
     /// that shows what is being signed in to. It does not use the state up.
     pub fn sign_in_of(&self, state: &str) -> Option<FinishedSignIn> {
         self.shared.sign_ins.look(state, begun_by)
+    }
+
+    /// Opens a page by the program of `$BROWSER`. None where that is not set.
+    pub fn open_page(&self, url: &str) -> Option<Result<(), String>> {
+        Some(self.shared.browsers.open(self.shared.setup.browser.as_deref()?, url))
     }
 
     /// Ends the threads and every sign-in that is under way, in bounded time.

@@ -32,7 +32,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
@@ -155,6 +155,30 @@ pub enum SignInStatus {
         /// Why, without secrets.
         why: String,
     },
+}
+
+impl SignInStatus {
+    /// The word for `/status`.
+    pub fn as_str(&self) -> &'static str {
+        match self {
+            Self::Unknown => "unknown",
+            Self::SignedIn { .. } => "signed_in",
+            Self::NeedsSignIn { .. } => "needed",
+            Self::UnderWay { .. } => "under_way",
+            Self::Failing { .. } => "failing",
+        }
+    }
+
+    /// When the access token ends, if there is one whose end is known.
+    pub fn signed_in_until(&self) -> Option<SystemTime> {
+        match self {
+            Self::SignedIn { until, .. } => *until,
+            Self::Unknown
+            | Self::NeedsSignIn { .. }
+            | Self::UnderWay { .. }
+            | Self::Failing { .. } => None,
+        }
+    }
 }
 
 /// Why a sign-in, or a step of it, failed. The texts hold no secrets.

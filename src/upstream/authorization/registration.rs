@@ -112,11 +112,17 @@ impl Registration<'_> {
             return Ok(client);
         }
         let registered = self.register(found, endpoint)?;
-        let client = Client {
-            id: registered.client_id,
-            secret: registered.client_secret,
-            method: registered.authentication_method,
+        // Many an answer names the method that was asked for, and gives no secret for it.
+        let method = match (registered.authentication_method, &registered.client_secret) {
+            (
+                AuthenticationMethod::ClientSecretBasic
+                | AuthenticationMethod::ClientSecretPost,
+                None,
+            ) => AuthenticationMethod::None,
+            (method, _) => method,
         };
+        let (id, secret) = (registered.client_id, registered.client_secret);
+        let client = Client { id, secret, method };
         let ends = registered.client_secret_expires_at;
         self.with_registrations(found, |all| {
             all.add(&issuer, self.redirect_uri, &client, ends);

@@ -16,7 +16,7 @@ use crate::upstream::http_client::credentials::{Demand, RequestCredentials, Toke
 use crate::wait::Wait;
 
 use super::refusal::{Verdict, verdict};
-use super::server_authorization::ServerAuthorization;
+use super::server_authorization::{Carried, ServerAuthorization};
 use super::want::Want;
 
 /// Error codes of challenges (RFC 6750, section 3.1; RFC 9449, section 9).
@@ -39,7 +39,7 @@ impl RequestCredentials for ServerAuthorization {
         headers: &mut HeaderMap,
     ) -> Result<(), Failure> {
         // If it is another one by now, that is the better one.
-        let Some((kept, key, nonce)) = self.carried() else { return Ok(()) };
+        let Some(Carried { kept, key, nonce }) = self.carried() else { return Ok(()) };
         let unusable =
             |what: String| Failure::new(FailureKind::Nonsense, Stage::Authorization, what);
         let secret = |text: &str| {

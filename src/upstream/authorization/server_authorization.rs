@@ -37,7 +37,7 @@ pub struct ServerAuthorization {
     pub(super) owner: Owner,
     pub(super) url: WebUrl,
     target: HttpTarget,
-    pub(super) config: OAuthClientConfig,
+    pub(super) config: Box<OAuthClientConfig>,
     /// The client metadata document of the configuration.
     pub(super) document: Option<WebUrl>,
     pub(super) fetcher: Fetcher,
@@ -80,6 +80,8 @@ pub(super) struct State {
     pub(super) signing_in_until: Option<Instant>,
     /// When pages were opened by themselves.
     pub(super) pages: VecDeque<Instant>,
+    /// Pages in a row that led to no sign-in.
+    pub(super) n_unfinished: u32,
     /// No page is opened by itself before that.
     pub(super) no_page_until: Option<Instant>,
     /// The scopes that a request needed and the token was not good for.
@@ -100,6 +102,15 @@ pub(super) enum Trouble {
     NeedsSignIn { why: String, since: Instant },
     /// The same is tried again then, not before.
     Failing { why: String, until: Instant },
+}
+
+/// What a request carries.
+pub(super) struct Carried {
+    pub(super) kept: Arc<Kept>,
+    /// The key that signs its proof, if the token is bound to one.
+    pub(super) key: Option<Arc<SigningKey>>,
+    /// The nonce of the proof, if the server wants one.
+    pub(super) nonce: Option<String>,
 }
 
 /// What a request does next.
@@ -432,7 +443,7 @@ impl ServerAuthorization {
             state.kept = Some(Arc::new(kept));
             state.number += 1;
             state.is_refused = false;
-            (state.trouble, state.n_failed) = (Trouble::None, 0);
+            (state.trouble, state.n_failed, state.n_unfinished) = (Trouble::None, 0, 0);
             (state.signing_in_until, state.wanted_scopes) = (None, None);
         }
         self.shared.sign_ins.forget(self);
@@ -546,12 +557,10 @@ impl ServerAuthorization {
     }
 
     /// What a request carries: the token, and what its proof is made with.
-    pub(super) fn carried(
-        &self,
-    ) -> Option<(Arc<Kept>, Option<Arc<SigningKey>>, Option<String>)> {
+    pub(super) fn carried(&self) -> Option<Carried> {
         let state = self.lock();
         let kept = state.kept.clone()?;
-        Some((kept, state.key.clone(), state.nonce.clone()))
+        Some(Carried { kept, key: state.key.clone(), nonce: state.nonce.clone() })
     }
 }
 

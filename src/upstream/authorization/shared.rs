@@ -27,11 +27,12 @@ pub(super) struct Shared {
 
 impl Shared {
     pub(super) fn new(setup: Setup) -> Shared {
+        let running = Arc::<RunningFetches>::default();
         Shared {
-            store: Store::new(setup.state_dir.clone()),
+            store: Store::new(setup.state_dir.clone(), running.clone()),
             setup,
             workers: Workers::new(),
-            running: Arc::default(),
+            running,
             sign_ins: SignIns::default(),
             browsers: Browsers::default(),
             random: SystemRandom::new(),
@@ -47,9 +48,9 @@ impl Shared {
     /// Ends the threads and every sign-in that is under way, in bounded time.
     pub(super) fn stop(&self) {
         self.running.stop();
+        self.browsers.stop();
         self.sign_ins.clear();
         self.workers.stop();
-        self.browsers.stop();
     }
 }
 

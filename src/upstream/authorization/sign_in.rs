@@ -9,8 +9,8 @@ use ring::rand::SecureRandom as _;
 
 use crate::config::Secret;
 use crate::limits::{
-    BROWSER_PAGES_MAX, BROWSER_REST, BROWSER_WINDOW, CREDENTIALS_LOOK_INTERVAL,
-    OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE,
+    BROWSER_PAGES_MAX, BROWSER_REST, BROWSER_REST_MAX, BROWSER_WINDOW,
+    CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE,
 };
 use crate::oauth::authorization::{AuthorizationAnswer, AuthorizationRequest, ExpectedAnswer};
 use crate::oauth::challenge::TokenChallenge;
@@ -20,7 +20,7 @@ use crate::oauth::scope::Refreshes;
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::{Grant, RevokedToken};
 use crate::sync::Mutex;
-use crate::wait::Wait;
+use crate::wait::{Interrupted, Wait};
 
 use super::flow_error::{FlowError, FlowStep, Remedy};
 use super::server_authorization::ServerAuthorization;
@@ -39,6 +39,12 @@ impl Drop for RingOnDrop {
     fn drop(&mut self) {
         self.0.bell().ring();
     }
+}
+
+/// So long no page is opened by itself after so many in a row that led to no sign-in.
+fn rest_after(n_unfinished: u32) -> Duration {
+    let doubled = 2_u32.saturating_pow(n_unfinished.saturating_sub(1).min(16));
+    BROWSER_REST.saturating_mul(doubled).min(BROWSER_REST_MAX)
 }
 
 impl ServerAuthorization {
@@ -89,14 +95,16 @@ impl ServerAuthorization {
         }
     }
 
-    /// Waits while the person at this machine signs in, on the page that was opened by itself.
+    /// Waits while the person at this machine signs in, on the page that was opened by itself, unless
+    /// `is_over`: the server is no more.
     ///
     /// # Errors
-    /// The wait ended first.
+    /// The wait ended first, or all is over.
     pub(crate) fn wait_for_person(
         &self,
         wait: &Arc<Wait>,
-    ) -> Result<(), crate::wait::Interrupted> {
+        is_over: impl Fn() -> bool,
+    ) -> Result<(), Interrupted> {
         let _held = wait.hold(self.shared.setup.patience);
         loop {
             self.look_at_file();
@@ -106,6 +114,12 @@ impl ServerAuthorization {
             });
             if !waits {
                 return Ok(());
+            }
+            if self.shared.running.is_stopped() {
+                return Err(Interrupted::Stopping);
+            }
+            if is_over() {
+                return Err(Interrupted::Retired);
             }
             wait.until(None, Some(CREDENTIALS_LOOK_INTERVAL))?;
         }
@@ -285,7 +299,8 @@ impl ServerAuthorization {
             let mut state = self.lock();
             let now = Instant::now();
             state.signing_in_until = Some(now + setup.patience);
-            state.no_page_until = Some(now + setup.patience + BROWSER_REST);
+            state.n_unfinished = state.n_unfinished.saturating_add(1);
+            state.no_page_until = Some(now + setup.patience + rest_after(state.n_unfinished));
             state.pages.push_back(now);
         }
         log::info!(target: "oauth", "{}: a page to sign in is opened in the browser", self.server);
@@ -296,7 +311,9 @@ impl ServerAuthorization {
 
     /// Pages are not opened all the time, and never beside another sign-in.
     fn may_open_page(&self) -> bool {
-        if self.owner != Owner::Gateway || self.shared.sign_ins.left_to(self).is_some() {
+        let has_way_back = self.shared.setup.redirect_uri.is_some();
+        let is_under_way = self.shared.sign_ins.left_to(self).is_some();
+        if self.owner != Owner::Gateway || !has_way_back || is_under_way {
             return false;
         }
         let now = Instant::now();
@@ -311,7 +328,7 @@ impl ServerAuthorization {
         {
             let mut state = self.lock();
             state.signing_in_until = None;
-            state.no_page_until = Some(Instant::now() + BROWSER_REST);
+            state.no_page_until = Some(Instant::now() + rest_after(state.n_unfinished));
         }
         self.need_sign_in(why);
     }

@@ -5,6 +5,7 @@ use std::fs::{DirBuilder, File, OpenOptions, TryLockError};
 use std::io;
 use std::os::unix::fs::{DirBuilderExt as _, MetadataExt as _, OpenOptionsExt as _};
 use std::path::{Path, PathBuf};
+use std::sync::Arc;
 use std::time::Instant;
 
 use ring::digest::{SHA256, digest};
@@ -15,6 +16,7 @@ use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
 use crate::state::framed::Form;
 use crate::sync::Mutex;
+use crate::upstream::http_client::fetcher::RunningFetches;
 
 use super::Owner;
 
@@ -27,8 +29,10 @@ const DIRECTORY_MODE: u32 = 0o700;
 /// The files of all servers.
 pub(super) struct Store {
     path: Option<PathBuf>,
+    /// Tells that nothing is waited for any more.
+    running: Arc<RunningFetches>,
     /// Made with the first file: most gateways need none.
-    sealer: Mutex<Option<std::sync::Arc<Sealer>>>,
+    sealer: Mutex<Option<Arc<Sealer>>>,
 }
 
 /// One file.
@@ -71,8 +75,8 @@ fn named(server: &ServerName) -> String {
 }
 
 impl Store {
-    pub(super) fn new(path: Option<PathBuf>) -> Store {
-        Store { path, sealer: Mutex::default() }
+    pub(super) fn new(path: Option<PathBuf>, running: Arc<RunningFetches>) -> Store {
+        Store { path, running, sealer: Mutex::default() }
     }
 
     fn directory(&self) -> io::Result<(StateDir, &Path)> {
@@ -81,7 +85,7 @@ impl Store {
         Ok((StateDir::of_another(path), path))
     }
 
-    fn sealer(&self) -> io::Result<std::sync::Arc<Sealer>> {
+    fn sealer(&self) -> io::Result<Arc<Sealer>> {
         if let Some(sealer) = &*self.sealer.lock() {
             return Ok(sealer.clone());
         }
@@ -89,7 +93,7 @@ impl Store {
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
         // Two processes must not make a key each.
         let _locked = self.lock_name("oauth-key")?;
-        let sealer = std::sync::Arc::new(Sealer::new(&directory.oauth_key()?, PURPOSE));
+        let sealer = Arc::new(Sealer::new(&directory.oauth_key()?, PURPOSE));
         *self.sealer.lock() = Some(sealer.clone());
         Ok(sealer)
     }
@@ -113,7 +117,9 @@ impl Store {
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Locked(file)),
-                Err(TryLockError::WouldBlock) if Instant::now() < until => {
+                Err(TryLockError::WouldBlock)
+                    if Instant::now() < until && !self.running.is_stopped() =>
+                {
                     std::thread::sleep(CREDENTIALS_LOCK_INTERVAL);
                 }
                 Err(TryLockError::WouldBlock) => {
@@ -197,13 +203,16 @@ mod tests {
     fn files_are_sealed_and_their_owners_alone_and_one_that_does_not_open_is_set_aside() {
         use std::os::unix::fs::PermissionsExt as _;
         let path = folder("oauth-store");
-        let store = Store::new(Some(path.clone()));
+        let store = Store::new(Some(path.clone()), Arc::default());
         let name = FileName::of_credentials(&ServerName::parse("s").unwrap(), Owner::Gateway);
         assert_eq!(store.read(&name).unwrap(), None);
         drop(store.lock(&name).unwrap());
         store.write(&name, "a token").unwrap();
         let before = store.stamp(&name);
-        assert_eq!(Store::new(Some(path.clone())).read(&name).unwrap().unwrap(), "a token");
+        assert_eq!(
+            Store::new(Some(path.clone()), Arc::default()).read(&name).unwrap().unwrap(),
+            "a token"
+        );
         for entry in std::fs::read_dir(&path).unwrap() {
             let entry = entry.unwrap();
             let mode = entry.metadata().unwrap().permissions().mode() & 0o777;
@@ -214,7 +223,7 @@ mod tests {
         store.write(&name, "another").unwrap();
         assert_ne!(store.stamp(&name), before);
         std::fs::remove_file(path.join("oauth-key")).unwrap();
-        let other = Store::new(Some(path.clone()));
+        let other = Store::new(Some(path.clone()), Arc::default());
         assert_eq!(other.read(&name).unwrap(), None);
         assert_eq!(other.stamp(&name), None);
         std::fs::remove_dir_all(path).unwrap();
@@ -223,17 +232,22 @@ mod tests {
     #[test]
     fn a_locked_file_is_nobody_elses() {
         let path = folder("oauth-lock");
-        let (one, two) = (Store::new(Some(path.clone())), Store::new(Some(path.clone())));
+        let (one, two) = (
+            Store::new(Some(path.clone()), Arc::default()),
+            Store::new(Some(path.clone()), Arc::default()),
+        );
         let name = FileName::of_registrations(&ServerName::parse("s").unwrap());
         let held = one.lock(&name).unwrap();
-        let waiting = std::thread::spawn(move || {
-            let began = Instant::now();
+        let (tell, told) = crossbeam_channel::bounded(1);
+        let waiting = crate::thread::spawn("waits", move || {
             drop(two.lock(&name).unwrap());
-            began.elapsed()
+            tell.send(()).unwrap();
         });
-        std::thread::sleep(std::time::Duration::from_millis(150));
+        let wait = std::time::Duration::from_millis(150);
+        assert!(told.recv_timeout(wait).is_err(), "it waits");
         drop(held);
-        assert!(waiting.join().unwrap() >= std::time::Duration::from_millis(100));
+        assert!(told.recv_timeout(wait * 30).is_ok());
+        drop(waiting.unwrap());
         std::fs::remove_dir_all(path).unwrap();
     }
 }

@@ -59,7 +59,8 @@ impl Upstream {
                     Some(authorization),
                 ) if n_sign_ins < SIGN_INS_OF_CALL_MAX => {
                     n_sign_ins += 1;
-                    authorization.wait_for_person(wait).map_err(|reason| {
+                    let is_over = || self.context.mailbox.is_stopped();
+                    authorization.wait_for_person(wait, is_over).map_err(|reason| {
                         CallError::interrupted(reason, self.name(), Stage::Authorization)
                     })?;
                 }

@@ -51,6 +51,11 @@ impl RunningFetches {
         running.waits.iter().for_each(|wait| wait.interrupt(Interrupted::Stopping));
     }
 
+    /// True once [`RunningFetches::stop`] was called.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.lock().is_stopped
+    }
+
     /// Runs `body` on a wait that a stop ends.
     ///
     /// # Errors

@@ -21,14 +21,15 @@ use crate::wait::{Interrupted, Wait};
 
 use super::subscriptions::DesiredSubscriptions;
 use super::subscriptions::listen_filter::{Subscriptions, offered};
-use crate::upstream::ServerEvents;
+use super::user::User;
 use crate::upstream::authorization::ServerAuthorization;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::redirect::Redirected;
 use crate::upstream::status::{Dropped, FailureReport};
+use crate::upstream::supervisor::view_readings::ViewReadings;
 use crate::upstream::supervisor::views::Views;
 use crate::upstream::supervisor::wanted_lists::Readings;
-use crate::upstream::users::User;
+use crate::upstream::{Event, Report, ServerEvents};
 
 /// A session that is open.
 #[derive(Debug, Clone)]
@@ -96,7 +97,6 @@ impl SessionContext {
         hurry: Arc<AtomicBool>,
         server_events: Arc<dyn ServerEvents>,
         desired: Arc<DesiredSubscriptions>,
-        authorization: Option<Arc<ServerAuthorization>>,
     ) -> std::io::Result<SessionContext> {
         let (mailbox, views) = (Arc::new(Mailbox::new()?), Arc::new(Views::new(limits.views)));
         let secrets = Secrets::new(&config.secrets()).with_guesses(&config.guessed_secrets());
@@ -107,7 +107,7 @@ impl SessionContext {
             secrets,
             redirected: Arc::new(redirected),
             dropped: Arc::default(),
-            authorization,
+            authorization: None,
             limits,
             buffered,
             index,
@@ -128,6 +128,14 @@ impl SessionContext {
     /// The same for an upstream that is one user's own.
     pub(crate) fn with_user(self, user: Option<Arc<User>>) -> SessionContext {
         SessionContext { user, ..self }
+    }
+
+    /// The same, for requests that carry these credentials.
+    pub(crate) fn with_authorization(
+        self,
+        authorization: Option<Arc<ServerAuthorization>>,
+    ) -> SessionContext {
+        SessionContext { authorization, ..self }
     }
 
     /// That of a client's own session to the same upstream.
@@ -167,6 +175,17 @@ impl SessionContext {
             self.mailbox.list_changed(kind);
         }
         self.lists.list_changed(kind);
+    }
+
+    /// A report of what this session's supervisor has found.
+    pub(crate) fn reported(&self, event: Event) -> Option<Report> {
+        match &self.user {
+            Some(user) => {
+                // The bound on what is read at once is the one on users' upstreams.
+                user.report(event, |by| ViewReadings::default().begin(by, &self.mailbox))
+            }
+            None => Some(Report { config: self.config.clone(), event }),
+        }
     }
 
     /// A failure as it may leave this folder.

@@ -149,7 +149,7 @@ impl Supervisor {
             };
             n_sign_ins += 1;
             let wait = self.busy_for(self.context.limits.parked)?;
-            if authorization.wait_for_person(&wait).is_err() {
+            if authorization.wait_for_person(&wait, || false).is_err() {
                 return contact;
             }
         }
@@ -237,6 +237,7 @@ impl Supervisor {
         let mut refresh_at = Instant::now() + REFRESH_INTERVAL;
         let mut sweep_at = Instant::now() + SLOTS_SWEEP_INTERVAL;
         loop {
+            self.renew_token();
             let news = self.context.mailbox.take();
             self.lists.note_changed(&news.list_changed);
             self.lists.note_wanted(&news.list_wanted);
@@ -258,9 +259,6 @@ impl Supervisor {
             let doubt = news.doubted.filter(|(generation, _)| *generation == opened.generation);
             let reopened = news.opened.is_some_and(|generation| generation > opened.generation);
             let now = Instant::now();
-            if let Some(authorization) = &self.context.authorization {
-                authorization.renew_if_due();
-            }
             if now >= sweep_at {
                 self.concurrency.sweep();
                 sweep_at = now + SLOTS_SWEEP_INTERVAL;
@@ -296,9 +294,9 @@ impl Supervisor {
                 let told = self.reconciling.at(&self.desired, now);
                 let retries = [self.level.at(), told, self.listening.at()];
                 let lists = [self.lists.next_due(now), views, self.token_due(now)];
-                let next = retries.into_iter().chain(lists).flatten();
-                let until = refresh_at.min(sweep_at);
-                self.rest(next.min().map_or(until, |at| at.min(until)));
+                let ends = [Some(refresh_at), Some(sweep_at)];
+                let next = retries.into_iter().chain(lists).chain(ends).flatten();
+                self.rest(next.min().unwrap_or(refresh_at));
                 continue;
             };
             if is_refresh {
@@ -307,6 +305,12 @@ impl Supervisor {
             if let Err(failure) = step {
                 return Left::Failed(failure, now.elapsed());
             }
+        }
+    }
+
+    fn renew_token(&self) {
+        if let Some(authorization) = &self.context.authorization {
+            authorization.renew_if_due();
         }
     }
 

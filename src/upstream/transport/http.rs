@@ -73,8 +73,10 @@ impl HttpContext {
         post.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         let both = format!("{JSON}, {EVENT_STREAM}");
         post.insert(ACCEPT, HeaderValue::try_from(both).map_err(|error| error.to_string())?);
-        let credentials =
-            context.authorization.clone().map(|it| it as Arc<dyn RequestCredentials>);
+        let credentials = context.authorization.clone().map(|it| {
+            let credentials: Arc<dyn RequestCredentials> = it;
+            credentials
+        });
         let factory = AgentFactory::new(target, names, tls, context.config.connect_timeout)?
             .with_credentials(credentials);
         let control = Arc::new(Control::new(

@@ -11,24 +11,30 @@ use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
 /// A gateway before a server with this `oauth`; its credentials are kept in the folder.
-fn configured(url: &str, oauth: Value, state: &Directory) -> Builder {
+pub(super) fn configured(url: &str, oauth: Value, state: &Directory) -> Builder {
     let server = json!({ "url": url, "transport": "http", "oauth": oauth });
     let config = json!({
         "mcp_servers": { "s": server },
         "state_dir": state.path(),
         "first_list_ms": 100,
+        "log": { "level": "debug" },
     });
     Gateway::with(config)
 }
 
 /// The same, with a person who agrees to everything.
-fn signing_in(url: &str, oauth: Value, state: &Directory, browser: &Browser) -> Gateway {
+pub(super) fn signing_in(
+    url: &str,
+    oauth: Value,
+    state: &Directory,
+    browser: &Browser,
+) -> Gateway {
     configured(url, oauth, state).env("BROWSER", &browser.command()).start()
 }
 
 /// Calls a tool, which must go well.
 #[track_caller]
-fn call(gateway: &Gateway) {
+pub(super) fn call(gateway: &Gateway) {
     gateway.call("echo", &json!({ "text": "hi" })).expect(200);
 }
 

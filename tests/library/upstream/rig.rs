@@ -17,7 +17,7 @@ use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::pipeline::session_route::route_session;
 use trunkline::protocol::call::{About, CallSink, Client, Kind, Notice, Outcome, Outgoing};
-use trunkline::protocol::credentials::CredentialsId;
+use trunkline::protocol::credentials_id::CredentialsId;
 use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::question::Question;
 use trunkline::protocol::raw::{Raw, RawObject};
