@@ -121,6 +121,7 @@ impl Gateway {
         let resource_server = Arc::new(resource_server(&limits, fetch, keys_kept));
         let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
+            resource_server: resource_server.clone(),
             tokens: Arc::new(Tokens::default()),
             admission: RwLock::new(Arc::new(admitted)),
             anonymous: Arc::new(Principal::without_key(Nearness::Remote)),

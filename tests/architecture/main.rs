@@ -268,6 +268,7 @@ const STATUS_FILES: [&str; 13] = [
     // What a server's refusal means to whoever configured it.
     "upstream/advice.rs",
     "downstream/status_codes.rs",
+    "downstream/token_problems.rs",
     "downstream/rest/litellm.rs",
     "upstream/transport/streamable_http.rs",
     "upstream/authorization/refusal.rs",

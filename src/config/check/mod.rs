@@ -21,7 +21,8 @@ use super::{
 };
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
-use rights::{Holder, Rights};
+use key_globs::Holder;
+use rights::Rights;
 
 /// A key of fewer characters can be found by trying.
 const KEY_BYTES_MIN: usize = 16;
