@@ -3,7 +3,7 @@
 use std::io::{BufRead as _, BufReader};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::sync::{Arc, Condvar, Mutex};
+use std::sync::{Arc, Condvar, Mutex, OnceLock};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
 
@@ -13,7 +13,7 @@ use serde_json::{Value, json};
 use super::http::{Connection, Request, Response, exchange, try_exchange};
 use super::mcp::McpClient;
 pub use super::program::{binary, scripted_child};
-use super::{DEADLINE, in_background, unique, wait_for, wait_until};
+use super::{DEADLINE, in_background, threads, unique, wait_for, wait_until};
 
 /// What the REST list says of an upstream that is well.
 pub const OUTCOME_OK: &str = "ok";
@@ -77,10 +77,13 @@ impl Drop for Directory {
 struct Lines {
     lines: Mutex<(Vec<String>, bool)>,
     changed: Condvar,
+    /// The thread that reads them.
+    reader: OnceLock<PathBuf>,
 }
 
 impl Lines {
     fn read(&self, stream: impl std::io::Read) {
+        drop(self.reader.set(threads::own()));
         for line in BufReader::new(stream).split(b'\n').map_while(Result::ok) {
             let line = String::from_utf8_lossy(&line).into_owned();
             self.lines.lock().unwrap().0.push(line);
@@ -111,8 +114,11 @@ impl Lines {
     }
 }
 
-/// The log's thread has written what it had when nothing more comes for so long.
+/// The log's thread has written what it had when nothing more comes for so long, and no thread has
+/// anything to do.
 const QUIET: Duration = Duration::from_millis(50);
+/// Of a gateway that always has something to do, it is enough that so often nothing more came.
+const QUIETS_MAX: usize = 20;
 
 /// The configuration of a stdio server that runs the scripted child.
 pub fn stdio(args: &[&str]) -> Value {
@@ -246,18 +252,29 @@ impl Gateway {
     }
 
     /// What it has written to standard error so far. A thread of its own writes there, and may be
-    /// a little behind what else is seen of the gateway: a pause in its writing is waited for.
+    /// a little behind what else is seen of the gateway: a pause in its work is waited for.
     pub fn stderr(&self) -> String {
         let deadline = Instant::now() + DEADLINE;
-        let mut seen = self.stderr.text();
+        let (mut seen, mut n_quiet) = (self.stderr.text(), 0);
         loop {
             std::thread::park_timeout(QUIET);
+            let is_idle = threads::are_asleep(self.child.id())
+                && self.stderr.reader.get().is_some_and(|reader| threads::is_asleep(reader));
             let now = self.stderr.text();
-            if now == seen || Instant::now() >= deadline {
+            n_quiet = if now == seen { n_quiet + 1 } else { 0 };
+            let is_all = n_quiet > 0 && is_idle || n_quiet >= QUIETS_MAX;
+            if is_all || Instant::now() >= deadline {
                 return now;
             }
             seen = now;
         }
+    }
+
+    /// Waits until it has nothing to do: what it tells and counts after its answers is told and
+    /// counted.
+    #[track_caller]
+    pub fn wait_idle(&self) {
+        wait_until("it has nothing to do", || threads::are_asleep(self.child.id()));
     }
 
     /// Ends it without a word to it, as a power cut would; gives what it had written.

@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+pub mod authorization_server;
 pub mod behind;
 pub mod duplex;
 pub mod ears;
@@ -23,6 +24,7 @@ pub mod figures;
 pub mod gateway;
 pub mod host;
 pub mod http;
+pub mod issuer;
 pub mod listener;
 pub mod markdown;
 pub mod mcp;
@@ -32,6 +34,8 @@ pub mod pages;
 pub mod program;
 pub mod relay;
 pub mod script;
+pub mod stopwatch;
+pub mod threads;
 pub mod upstream_http;
 pub mod upstream_modern;
 pub mod upstream_sse;
@@ -128,15 +132,4 @@ impl Drop for Turn {
         *self.0.free.lock().unwrap() += 1;
         self.0.freed.notify_one();
     }
-}
-
-/// Fails unless what began then ended at this time, which a second may be added to; tells how
-/// late it was.
-#[track_caller]
-#[expect(clippy::print_stdout, reason = "the figures are shown when they are asked for")]
-pub fn in_time(what: &str, began: Instant, limit: Duration) {
-    const SLACK: Duration = Duration::from_secs(1);
-    let took = began.elapsed();
-    println!("{what}: {took:?}, late by {:?}", took.saturating_sub(limit));
-    assert!(took < limit + SLACK, "{what}: {took:?}");
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
 use crate::support::pages::{named, page, quoted, source, table};
+use crate::support::wait_for;
 
 const PAGE: &str = "observability.md";
 
@@ -83,7 +84,11 @@ fn members(of: &Value) -> BTreeSet<String> {
 #[test]
 fn the_tables_have_every_member_of_the_status() {
     let gateway = used();
-    let status = gateway.get("/status").expect(200).json();
+    // A refusal is told after its answer.
+    let status = wait_for("the refusal is told", || {
+        let status = gateway.get("/status").expect(200).json();
+        status["refusals"].get(0).is_some().then_some(status)
+    });
     assert_eq!(named(PAGE, "member"), members(&status));
     assert_eq!(named(PAGE, "`upstreams[].`"), members(&status["upstreams"][0]));
     assert_eq!(named(PAGE, "reason"), members(&status["rejected"]));

@@ -25,7 +25,7 @@ fn gateway(behind: &Behind) -> Gateway {
     let mut config = behind.config();
     match behind.script() {
         Some(_) => config["max_in_flight"] = json!(1),
-        None => config["timeout_ms"] = json!(20 * HEARTBEAT.as_millis()),
+        None => config["timeout_ms"] = json!(50 * HEARTBEAT.as_millis()),
     }
     let limits = json!({ "heartbeat_ms": HEARTBEAT.as_millis() });
     Gateway::started(json!({ "limits": limits, "mcp_servers": { "s": config } }))
@@ -92,6 +92,7 @@ fn by_rest_a_silent_call_is_answered_as_any_other() {
     let gateway = gateway(&behind);
     let mut rest = gateway.connect();
     rest.send(&Request::post("/mcp/tools/call", &slow()));
+    behind.script().unwrap().wait_for_slow(1);
     std::thread::sleep(HEARTBEAT * 3);
     release(&behind);
     assert!(rest.answer().expect(200).json()["content"].is_array());

@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::{Directory, Gateway, binary, is_alive, stdio};
 use crate::support::host::Host;
+use crate::support::listener::free_port;
 use crate::support::mcp::{LATEST, initialize, request_message};
 use crate::support::script::{MODERN, Script, meta};
 use crate::support::upstream_http::HttpUpstream;
@@ -190,8 +191,9 @@ fn the_gateway_and_its_children_end_with_their_host() {
         let config = json!({ "mcp_servers": { "s": stdio(&[&argument]) } });
         let host = Host::of(&config).opened(LATEST);
         host.request("tools/list", &json!({}));
-        let pid = wait_for("the child runs", || std::fs::read_to_string(&file).ok());
-        (host, pid.parse::<u32>().unwrap())
+        let pid: u32 =
+            wait_for("the child runs", || std::fs::read_to_string(&file).ok()?.parse().ok());
+        (host, pid)
     };
     let (mut host, child) = start();
     host.end_input();
@@ -296,6 +298,8 @@ fn lines_that_cannot_be_read_are_refused_and_cost_nothing_else() {
 fn a_gateway_in_front_of_another_passes_everything_and_connects_again() {
     let upstream = HttpUpstream::start();
     let config = json!({
+        // No outgoing connection of another test takes this port meanwhile.
+        "listen": format!("127.0.0.1:{}", free_port()),
         "api_keys": [{ "name": "host", "key": KEY }],
         "mcp_servers": { "one": { "url": upstream.url(), "transport": "http" } },
     });
@@ -304,8 +308,6 @@ fn a_gateway_in_front_of_another_passes_everything_and_connects_again() {
     let host = Host::before(&format!("http://{address}"), KEY).opened(LATEST);
     check_session(&host, &upstream);
     assert!(gateway.stop().code == Some(0));
-    let mut config = config;
-    config["listen"] = json!(address);
     let _again = Gateway::started(config);
     wait_until("it serves again", || {
         let echoed = host.request("tools/call", &call("echo", &json!({ "message": "x" })));

@@ -16,23 +16,23 @@ fn http(upstream: &HttpUpstream) -> Value {
 fn a_timeout_names_what_allowed_how_long() {
     let upstream = HttpUpstream::start();
     let (mut usual, mut longest) = (http(&upstream), http(&upstream));
-    usual["timeout_ms"] = json!(300);
-    longest["timeout_ms"] = json!(400);
-    longest["timeout_max_ms"] = json!(400);
+    usual["timeout_ms"] = json!(900);
+    longest["timeout_ms"] = json!(1000);
+    longest["timeout_max_ms"] = json!(1000);
     let gateway = Gateway::started(json!({
         "prefix": "always", "mcp_servers": { "usual": usual, "longest": longest },
     }));
     for (call, server, allowed) in [
-        (json!({ "name": "usual-slow" }), "usual", "300 ms were allowed by its timeout_ms"),
+        (json!({ "name": "usual-slow" }), "usual", "900 ms were allowed by its timeout_ms"),
         (
-            json!({ "name": "usual-slow", "timeout_ms": 100 }),
+            json!({ "name": "usual-slow", "timeout_ms": 500 }),
             "usual",
-            "100 ms were allowed by the caller's timeout_ms",
+            "500 ms were allowed by the caller's timeout_ms",
         ),
         (
             json!({ "name": "longest-slow" }),
             "longest",
-            "400 ms were allowed by its timeout_max_ms",
+            "1000 ms were allowed by its timeout_max_ms",
         ),
     ] {
         let error = gateway.post("/mcp/tools/call", &call).expect_error(504);
@@ -44,7 +44,7 @@ fn a_timeout_names_what_allowed_how_long() {
     }
     let told = gateway.mcp().request("tools/call", &json!({ "name": "usual-slow" }));
     let told = told["error"]["message"].as_str().unwrap().to_owned();
-    assert!(told.contains("300 ms were allowed by its timeout_ms"), "{told}");
+    assert!(told.contains("900 ms were allowed by its timeout_ms"), "{told}");
 }
 
 #[test]

@@ -225,7 +225,7 @@ fn a_stop_before_anything_was_asked_is_clean() {
 fn a_hang_up_of_the_terminal_ends_nothing() {
     let upstream = HttpUpstream::start();
     let gateway = Gateway::started(config(&upstream, 5000));
-    gateway.signal(Signal::HUP);
+    gateway.wait_for_reload(|| gateway.signal(Signal::HUP));
     assert_eq!(gateway.call_text("echo", &json!({"message": "m"})), "m");
     gateway.signal(Signal::QUIT);
     let ended = gateway.wait_for_end();

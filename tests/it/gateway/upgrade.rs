@@ -12,6 +12,7 @@ use serde_json::{Value, json};
 
 use crate::support::gateway::{Directory, Gateway, binary, is_alive, signal_process};
 use crate::support::http::{Connection, Request, exchange};
+use crate::support::listener::free_port;
 use crate::support::mcp_sse::SseClient;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{in_background, wait_for, wait_until};
@@ -302,6 +303,8 @@ fn a_process_that_is_followed_keeps_nothing_from_a_third_one() {
     let upstream = HttpUpstream::start();
     let mut config = config(&upstream);
     config["state_dir"] = json!("state");
+    // No outgoing connection of another test takes this port meanwhile.
+    config["listen"] = json!(format!("127.0.0.1:{}", free_port()));
     let gateway = Gateway::started(config.clone());
     let mut slow = gateway.connect();
     slow.send(&call("slow"));
@@ -311,7 +314,6 @@ fn a_process_that_is_followed_keeps_nothing_from_a_third_one() {
     wait_until("the second process ends", || !is_alive(follower.0));
     // The first one lets go of the address right after it has told that it is followed.
     wait_until("nobody serves it", || TcpStream::connect(gateway.address()).is_err());
-    config["listen"] = json!(gateway.address());
     config["state_dir"] = json!(gateway.directory().join("state"));
     let third = Gateway::started(config);
     exchange(third.address(), &call("echo")).expect(200);

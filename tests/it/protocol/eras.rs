@@ -10,7 +10,8 @@ use crate::support::duplex::{DOORS, Door, Duplex, all_capabilities};
 use crate::support::gateway::Gateway;
 use crate::support::modern::ModernClient;
 use crate::support::script::{FORM, LEVELS, TEXT_URI, meta};
-use crate::support::{stays_so, unique, wait_until, wait_within};
+use crate::support::stopwatch::Stopwatch;
+use crate::support::{stays_so, unique, wait_until};
 
 /// What a cell is about.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -321,7 +322,8 @@ impl Cell {
 
     #[track_caller]
     fn wait_cancelled(&self, label: &str) {
-        wait_within(CANCELLED_WITHIN, "it is cancelled upstream", || {
+        let watch = Stopwatch::start(&self.gateway);
+        watch.wait_within(CANCELLED_WITHIN, "it is cancelled upstream", || {
             self.behind.has_cancelled(label).then_some(())
         });
     }

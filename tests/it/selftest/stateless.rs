@@ -1,7 +1,5 @@
 //! The modern client and the modern scripted server against each other, without a gateway.
 
-use std::time::Duration;
-
 use serde_json::{Value, json};
 
 use crate::support::http::Request;
@@ -10,7 +8,7 @@ use crate::support::modern::ModernClient;
 use crate::support::script::{LEVELS, TEXT_URI};
 use crate::support::upstream_http::Answers;
 use crate::support::upstream_modern::ModernUpstream;
-use crate::support::{wait_until, wait_within};
+use crate::support::wait_until;
 
 fn pair() -> (ModernUpstream, ModernClient) {
     let upstream = ModernUpstream::start();
@@ -128,9 +126,7 @@ fn it_notices_who_hangs_up() {
     let connection = client.start("tools/call", &params);
     upstream.wait_for_slow(1);
     connection.hang_up();
-    wait_within(Duration::from_secs(1), "it is cancelled", || {
-        upstream.seen().cancelled.contains(&"a".to_owned()).then_some(())
-    });
+    wait_until("it is cancelled", || upstream.seen().cancelled.contains(&"a".to_owned()));
     let request = &upstream.requests_of("tools/call")[0];
     assert!(request.is_closed && request.head.header("Mcp-Name") == Some("slow"));
 }

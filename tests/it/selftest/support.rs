@@ -6,11 +6,13 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
-use crate::support::gateway::scripted_child;
+use crate::support::DEADLINE;
+use crate::support::gateway::{Gateway, scripted_child};
 use crate::support::http::{Connection, Request, exchange};
 use crate::support::mcp::{McpClient, request_message};
 use crate::support::mcp_sse::SseClient;
 use crate::support::script::{RICH_RESULT, RICH_TOOL};
+use crate::support::stopwatch::Stopwatch;
 use crate::support::upstream_http::{Answers, HttpUpstream, Sessions, spread};
 use crate::support::upstream_sse::SseUpstream;
 
@@ -232,4 +234,33 @@ fn the_scripted_child_serves_over_its_pipes() {
     assert_eq!(ask(5, "exit"), None);
     assert_eq!(id, json!(child.id()));
     assert_eq!(child.wait().unwrap().code(), Some(3));
+}
+
+#[test]
+fn a_stopwatch_leaves_out_nothing_that_a_gateway_waits_for_but_a_core() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::before(&upstream.url());
+    let watch = Stopwatch::start(&gateway);
+    let call = json!({ "name": "slow", "timeout_ms": 1000 });
+    gateway.post("/mcp/tools/call", &call).expect_error(504);
+    watch.is_below("a call that ends at its deadline", DEADLINE);
+    let limit = Duration::from_millis(500);
+    let fails = || watch.is_below("a call that waits for its server", limit);
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(fails)).is_err();
+    // Where the machine gives no core for so long, nothing can be said.
+    assert!(failed || watch.waited() > limit, "it waited for its server");
+}
+
+#[test]
+fn what_an_idle_gateway_did_has_had_its_effects() {
+    let gateway = Gateway::with(json!({ "mcp_servers": {} })).start();
+    for n in 1..=3 {
+        gateway.get(&format!("/nothing/{n}")).expect(404);
+        gateway.wait_idle();
+        // It is told after its answer.
+        let status = gateway.get("/status").expect(200).json();
+        assert_eq!(status["refusals"][0]["request"], format!("GET /nothing/{n}"), "{status}");
+        let said = gateway.stderr();
+        assert_eq!(said.matches("/nothing/").count(), n, "{said}");
+    }
 }

@@ -29,6 +29,14 @@ fn config(upstream: &HttpUpstream, streams: usize) -> Value {
     })
 }
 
+/// A gateway that has told of all that was asked of it until it was ready.
+#[track_caller]
+fn started(config: Value) -> Gateway {
+    let gateway = Gateway::started(config);
+    gateway.wait_idle();
+    gateway
+}
+
 fn asked(key: &str) -> Request {
     let request = Request::get("/status/events").header("x-api-key", key);
     request.header("Accept", "text/event-stream")
@@ -50,18 +58,6 @@ fn call(gateway: &Gateway, key: &str, message: &str) -> u16 {
     gateway.send(&Request::post("/mcp/tools/call", &body).header("x-api-key", key)).status()
 }
 
-/// The next event but for those of the list that is asked for until the gateway is ready. A call is
-/// told once it has been answered.
-#[track_caller]
-fn next(stream: &mut EventStream) -> Event {
-    loop {
-        let event = stream.next();
-        if event.json()["method"] != "tools/list" {
-            return event;
-        }
-    }
-}
-
 #[track_caller]
 fn expect(event: &Event, name: &str, members: &[(&str, Value)]) {
     assert_eq!(event.name, name, "{event:?}");
@@ -74,7 +70,7 @@ fn expect(event: &Event, name: &str, members: &[(&str, Value)]) {
 #[test]
 fn an_admin_is_told_of_each_call_and_refusal() {
     let upstream = HttpUpstream::start();
-    let gateway = Gateway::started(config(&upstream, 10));
+    let gateway = started(config(&upstream, 10));
     let (mut stream, first) = watch(&gateway, ADMIN);
     assert_eq!(first["everything"], true);
     assert_eq!(call(&gateway, USER, "one"), 200);
@@ -88,7 +84,7 @@ fn an_admin_is_told_of_each_call_and_refusal() {
         ("status", json!(200)),
         ("peer", json!("127.0.0.1")),
     ];
-    let event = next(&mut stream);
+    let event = stream.next();
     expect(&event, "call", &done);
     let told = event.json();
     for member in ["at", "ms", "id", "client", "message"] {
@@ -97,24 +93,24 @@ fn an_admin_is_told_of_each_call_and_refusal() {
     // A key that is not known, a path that is not, and calls that are used up.
     gateway.send(&Request::get("/status").header("x-api-key", "a-wrong-key-of-tests"));
     let wrong = [("reason", json!("wrong_key")), ("request", json!("GET /status"))];
-    expect(&next(&mut stream), "refused", &wrong);
+    expect(&stream.next(), "refused", &wrong);
     gateway.send(&Request::get("/nothing").header("x-api-key", OTHER));
     let unknown = [("reason", json!("unknown_path")), ("key", json!("other"))];
-    expect(&next(&mut stream), "refused", &unknown);
+    expect(&stream.next(), "refused", &unknown);
     assert_eq!(call(&gateway, USER, "two"), 200);
-    expect(&next(&mut stream), "call", &done);
+    expect(&stream.next(), "call", &done);
     assert_eq!(call(&gateway, USER, "three"), 429);
-    expect(&next(&mut stream), "refused", &[("key", json!("user")), ("status", json!(429))]);
+    expect(&stream.next(), "refused", &[("key", json!("user")), ("status", json!(429))]);
     // What never became a request.
     let mut broken = gateway.connect();
     broken.send_bytes(b"NONSENSE\r\n\r\n");
-    expect(&next(&mut stream), "refused", &[("reason", json!("bad_request"))]);
+    expect(&stream.next(), "refused", &[("reason", json!("bad_request"))]);
 }
 
 #[test]
 fn a_key_is_told_of_its_own_and_of_nobody_elses() {
     let upstream = HttpUpstream::start();
-    let gateway = Gateway::started(config(&upstream, 10));
+    let gateway = started(config(&upstream, 10));
     let (mut admin, _) = watch(&gateway, ADMIN);
     let (mut user, first) = watch(&gateway, USER);
     let (mut other, _) = watch(&gateway, OTHER);
@@ -127,11 +123,11 @@ fn a_key_is_told_of_its_own_and_of_nobody_elses() {
     call(&gateway, USER, "of the user");
     // All six are told, each once it has been answered, in whatever order; each key has its own.
     let key_of = |event: Event| event.json()["key"].as_str().unwrap().to_owned();
-    let mut keys: Vec<String> = (0..6).map(|_| key_of(next(&mut admin))).collect();
+    let mut keys: Vec<String> = (0..6).map(|_| key_of(admin.next())).collect();
     keys.sort();
     assert_eq!(keys, ["", "", "admin", "other", "other", "user"]);
-    expect(&next(&mut user), "call", &[("key", json!("user"))]);
-    let mut names = [next(&mut other), next(&mut other)].map(|event| {
+    expect(&user.next(), "call", &[("key", json!("user"))]);
+    let mut names = [other.next(), other.next()].map(|event| {
         expect(&event, &event.name, &[("key", json!("other"))]);
         event.name
     });
@@ -145,7 +141,7 @@ fn a_key_is_told_of_its_own_and_of_nobody_elses() {
 #[test]
 fn nobody_watches_who_cannot_be_told_from_others() {
     let upstream = HttpUpstream::start();
-    let with_keys = Gateway::started(config(&upstream, 10));
+    let with_keys = started(config(&upstream, 10));
     with_keys.send(&Request::get("/status/events")).expect_error(401);
     let without = Gateway::before(&upstream.url());
     let (_stream, first) = watch(&without, "");
@@ -159,24 +155,26 @@ fn nobody_watches_who_cannot_be_told_from_others() {
 #[test]
 fn a_stream_is_one_of_limits_streams() {
     let upstream = HttpUpstream::start();
-    let gateway = Gateway::started(config(&upstream, 1));
+    let gateway = started(config(&upstream, 1));
     let (stream, _) = watch(&gateway, ADMIN);
     let status = || gateway.get("/status").json();
     assert_eq!(status()["streams"], 1);
     gateway.send(&asked(ADMIN)).expect_error(503);
+    // It is told after its answer, and not to whoever watches next.
+    gateway.wait_idle();
     stream.hang_up();
     wait_until("the place is free", || status()["streams"] == 0);
     let (mut again, _) = watch(&gateway, ADMIN);
     // Nobody has watched in between.
     assert_eq!(call(&gateway, OTHER, "m"), 200);
-    expect(&next(&mut again), "call", &[("key", json!("other"))]);
+    expect(&again.next(), "call", &[("key", json!("other"))]);
 }
 
 #[test]
 fn streams_end_with_a_reload_and_with_the_gateway() {
     let upstream = HttpUpstream::start();
     let mut config = config(&upstream, 10);
-    let gateway = Gateway::started(config.clone());
+    let gateway = started(config.clone());
     let (mut admin, _) = watch(&gateway, ADMIN);
     let (mut user, _) = watch(&gateway, USER);
     // A key that is no admin any more sees no more than its own.
@@ -188,7 +186,7 @@ fn streams_end_with_a_reload_and_with_the_gateway() {
     assert_eq!(first["everything"], false);
     assert_eq!(call(&gateway, OTHER, "m"), 200);
     assert_eq!(call(&gateway, ADMIN, "m"), 200);
-    expect(&next(&mut admin), "call", &[("key", json!("admin"))]);
+    expect(&admin.next(), "call", &[("key", json!("admin"))]);
     gateway.signal(Signal::TERM);
     admin.expect_end();
     assert_eq!(gateway.wait_for_end().code, Some(0));

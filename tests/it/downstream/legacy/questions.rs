@@ -344,7 +344,7 @@ fn a_client_that_ends_its_session_gives_the_server_an_error() {
 fn the_time_of_a_clients_answer_does_not_count_against_the_call() {
     let behind = Behind::start(Transport::Http);
     let mut server = behind.config();
-    server["timeout_ms"] = json!(400);
+    server["timeout_ms"] = json!(1500);
     let gateway =
         crate::support::gateway::Gateway::started(json!({ "mcp_servers": { "s": server } }));
     for door in DOORS {
@@ -352,7 +352,7 @@ fn the_time_of_a_clients_answer_does_not_count_against_the_call() {
             .declaring(all_capabilities())
             .answering(|question| {
                 // The user thinks it over.
-                stays_so("nothing is done meanwhile", Duration::from_millis(1200), || true);
+                stays_so("nothing is done meanwhile", Duration::from_millis(2500), || true);
                 answer_of("alice", question)
             })
             .open();

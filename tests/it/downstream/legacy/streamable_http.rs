@@ -371,7 +371,9 @@ fn a_cancellation_reaches_the_right_call_once() {
     first.wait_for_slow(3);
     second.wait_for_slow(1);
     client.cancel(&json!(1));
-    first.wait_until("the cancelled call ends", |seen| seen.slow.len() == 2);
+    first.wait_until("the cancelled call ends", |seen| {
+        seen.slow.len() == 2 && seen.cancellations.len() == 1
+    });
     client.cancel(&json!(1));
     client.cancel(&json!("unknown"));
     first.release_slow();

@@ -9,7 +9,7 @@ use crate::support::behind::{Behind, Era, TRANSPORTS, Transport, answers, of_met
 use crate::support::duplex::{Say, all_capabilities, answer_of};
 use crate::support::gateway::Gateway;
 use crate::support::modern::{Answered, ModernClient, retry_params};
-use crate::support::wait_within;
+use crate::support::stopwatch::Stopwatch;
 
 /// Behind every transport that legacy servers have.
 fn everywhere(extra: &Value, check: impl Fn(Transport, &Behind, &Gateway)) {
@@ -184,9 +184,11 @@ fn a_client_that_goes_before_its_server_asks_cancels_the_call() {
         let connection = client.start("tools/call", &params);
         behind.wait_received("the call", |received| of_method(received, "tools/call").pop());
         connection.hang_up();
-        wait_within(Duration::from_secs(1), "it is cancelled", || {
-            behind.has_cancelled("a").then_some(())
-        });
+        Stopwatch::start(gateway).wait_within(
+            Duration::from_secs(1),
+            "it is cancelled",
+            || behind.has_cancelled("a").then_some(()),
+        );
         assert_eq!(
             text_of(&client.call("echo", &json!({ "message": "m" }))),
             "m",
@@ -209,10 +211,14 @@ fn a_client_that_goes_during_its_retry_cancels_the_call() {
             (answers(received).len() > n_before).then_some(())
         });
         connection.hang_up();
-        wait_within(Duration::from_secs(1), "it is cancelled", || {
-            let calls = of_method(&behind.received(), "tools/call");
-            calls.iter().any(|call| is_cancelled(behind, call)).then_some(())
-        });
+        Stopwatch::start(gateway).wait_within(
+            Duration::from_secs(1),
+            "it is cancelled",
+            || {
+                let calls = of_method(&behind.received(), "tools/call");
+                calls.iter().any(|call| is_cancelled(behind, call)).then_some(())
+            },
+        );
         client.request("tools/call", &retry).refused(400, -32602);
         let echo = client.call("echo", &json!({ "message": "m" }));
         assert_eq!(text_of(&echo), "m", "{transport:?}");

@@ -237,14 +237,14 @@ fn a_legacy_client_s_refusal_ends_the_call() {
 fn a_legacy_client_s_time_to_answer_does_not_count_against_the_call() {
     let behind = Behind::of(Era::Modern, Transport::Http, "scripted");
     let mut server = behind.config();
-    server["timeout_ms"] = json!(400);
+    server["timeout_ms"] = json!(1500);
     let gateway = Gateway::started(json!({ "mcp_servers": { "s": server } }));
     for door in DOORS {
         let client = Duplex::to(&gateway, door)
             .declaring(all_capabilities())
             .answering(|question| {
                 // The user thinks it over.
-                crate::support::stays_so("it waits", Duration::from_millis(900), || true);
+                crate::support::stays_so("it waits", Duration::from_millis(2500), || true);
                 answer_of("alice", question)
             })
             .open();

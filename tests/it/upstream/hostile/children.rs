@@ -6,7 +6,9 @@ use std::time::{Duration, Instant};
 use serde_json::{Map, Value, json};
 
 use super::faulty::At;
-use super::rounds::{FAR_TOO_LATE, Holdings, SMALL_BOUND, TIMEOUT_MS, assert_readable};
+use super::rounds::{
+    FAR_TOO_LATE, Holdings, SMALL_BOUND, TIME_ENOUGH_MS, TIMEOUT_MS, assert_readable,
+};
 use crate::support::gateway::{Gateway, is_alive, stdio};
 use crate::support::{wait_for, wait_until};
 
@@ -91,11 +93,12 @@ fn child(fault: &Fault, at: At) -> Value {
         At::Call => r#"*'"method":"tools/call"'*"#,
     };
     let script = SERVER.replace("AT)", &format!("{at})")).replace("FAULT", fault.does);
+    let timeout_ms = if fault.statuses == [502] { TIME_ENOUGH_MS } else { TIMEOUT_MS };
     // In a configuration a dollar is two.
     let script = script.replace('$', "$$");
     json!({
         "transport": "stdio", "command": "sh", "args": ["-c", script],
-        "start_timeout_ms": TIMEOUT_MS, "timeout_ms": TIMEOUT_MS,
+        "start_timeout_ms": TIMEOUT_MS, "timeout_ms": timeout_ms,
     })
 }
 

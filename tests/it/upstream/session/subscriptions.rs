@@ -8,8 +8,9 @@ use crate::support::behind::{Behind, TRANSPORTS, params_of};
 use crate::support::duplex::{DOORS, Door, Duplex};
 use crate::support::gateway::Gateway;
 use crate::support::script::{BLOB_URI, ODD_URI, Received, TEXT_URI};
+use crate::support::stopwatch::Stopwatch;
 use crate::support::upstream_http::HttpUpstream;
-use crate::support::{stays_so, wait_until, wait_within};
+use crate::support::{stays_so, wait_until};
 
 const UPDATED: &str = "notifications/resources/updated";
 const URIS: [&str; 3] = [TEXT_URI, BLOB_URI, ODD_URI];
@@ -175,11 +176,12 @@ fn a_server_that_hangs_does_not_keep_what_ended_sessions_have_at_others() {
     hung.hang_on(Some("resources/unsubscribe"));
     alice.end();
     client.end();
-    wait_within(Duration::from_secs(1), "her own sessions end", || {
+    let watch = Stopwatch::start(&gateway);
+    watch.wait_within(Duration::from_secs(1), "her own sessions end", || {
         (hung.n_deleted() == 1 && well.n_deleted() == 1).then_some(())
     });
     // One wait for the hung server, which has two seconds.
-    wait_within(Duration::from_secs(6), "the others are unsubscribed", || {
+    watch.wait_within(Duration::from_secs(6), "the others are unsubscribed", || {
         let received = well.received();
         uris("well").iter().all(|uri| asked_for(&received, uri) == (1, 1)).then_some(())
     });

@@ -9,7 +9,8 @@ use crate::support::gateway::{
     Directory, Gateway, is_alive, scripted_child, signal_process, stdio,
 };
 use crate::support::http::Request;
-use crate::support::{wait_for, wait_until, wait_within};
+use crate::support::stopwatch::Stopwatch;
+use crate::support::{wait_for, wait_until};
 
 fn before_child(args: &[&str]) -> Gateway {
     Gateway::started(json!({ "mcp_servers": { "child": stdio(args) } }))
@@ -150,7 +151,7 @@ fn a_hang_up_cancels_in_the_child_too() {
     let in_flight = || gateway.status_of("child")["in_flight"].as_u64();
     wait_until("the call runs", || in_flight() == Some(1));
     connection.hang_up();
-    wait_within(Duration::from_secs(1), "the slot is free", || {
+    Stopwatch::start(&gateway).wait_within(Duration::from_secs(1), "the slot is free", || {
         (in_flight() == Some(0)).then_some(())
     });
     assert_eq!(gateway.call_text("echo", &json!({"message": "m"})), "m");

@@ -1,6 +1,6 @@
 //! A call ends at its deadline, whatever its server does, and its slot is free then.
 
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
@@ -8,19 +8,20 @@ use crate::support::gateway::{Directory, Gateway, scripted_child};
 use crate::support::http::{Connection, Request, Response};
 use crate::support::mcp::{McpClient, request_message};
 use crate::support::relay::{Fault, Relay, Unanswered};
+use crate::support::stopwatch::Stopwatch;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::upstream_modern::ModernUpstream;
 use crate::support::upstream_sse::SseUpstream;
-use crate::support::{wait_for, wait_until, wait_within};
+use crate::support::{wait_for, wait_until};
 
 const CALL: &str = "/mcp/tools/call";
 const TIMEOUT: Duration = Duration::from_millis(400);
-/// What a busy machine may add. Without the deadline it would be several seconds, or for ever.
+/// What the work itself may add. Without the deadline it would be several seconds, or for ever.
 const SLACK: Duration = Duration::from_secs(1);
 
 #[track_caller]
-fn in_time(what: &str, began: Instant) {
-    crate::support::in_time(what, began, TIMEOUT);
+fn in_time(what: &str, watch: &Stopwatch<'_>) {
+    watch.is_below(what, TIMEOUT + SLACK);
 }
 
 fn config(url: &str, transport: &str) -> Value {
@@ -35,9 +36,9 @@ fn ends_in_time(gateway: &Gateway, what: &str, arguments: &Value) -> Response {
     let call = json!({ "name": "echo", "arguments": arguments });
     let mut connection = gateway.connect();
     connection.send(&Request::post(CALL, &call));
-    let began = Instant::now();
+    let watch = Stopwatch::start(gateway);
     let answer = connection.answer();
-    in_time(what, began);
+    in_time(what, &watch);
     answer
 }
 
@@ -55,7 +56,7 @@ fn fails_in_time(gateway: &Gateway, what: &str, arguments: &Value) -> Value {
 /// The slot is free at once, and then the server is used again.
 #[track_caller]
 fn is_free(gateway: &Gateway, what: &str) {
-    wait_within(SLACK, &format!("{what}: the slot is free"), || {
+    Stopwatch::start(gateway).wait_within(SLACK, &format!("{what}: the slot is free"), || {
         (gateway.status_of("s")["in_flight"] == 0).then_some(())
     });
 }
@@ -174,7 +175,7 @@ fn a_question_of_the_era_that_is_not_answered() {
     upstream.die();
     relay.spoil("server/discover", Fault::Silent);
     wait_for("its supervisor waits", || {
-        gateway.call("echo", &json!({})).expect(502);
+        gateway.call("echo", &json!({}));
         (gateway.status_of("s")["state"] != "ready").then_some(())
     });
     upstream.come();
@@ -189,11 +190,11 @@ fn a_question_of_the_era_that_is_not_answered() {
 
 /// The answer to a `tools/call` of an MCP client, in time.
 #[track_caller]
-fn session_call_in_time(client: &McpClient, what: &str) -> Value {
-    let began = Instant::now();
+fn session_call_in_time(gateway: &Gateway, client: &McpClient, what: &str) -> Value {
+    let watch = Stopwatch::start(gateway);
     let call = json!({ "name": "echo", "arguments": {} });
     let message = client.request("tools/call", &call);
-    in_time(what, began);
+    in_time(what, &watch);
     message
 }
 
@@ -211,7 +212,7 @@ fn a_session_of_a_client_s_own_that_does_not_open() {
         let asked = json!({ "sampling": {} });
         let client = McpClient::new(gateway.address()).declaring(asked).opened();
         relay.spoil(trigger, fault);
-        let message = session_call_in_time(&client, what);
+        let message = session_call_in_time(&gateway, &client, what);
         assert!(message.get("error").is_some() || trigger.starts_with("GET"), "{message}");
         is_free(&gateway, what);
         relay.heal();
@@ -257,13 +258,13 @@ fn those_who_wait_for_another_one_s_attempt() {
         (gateway.status_of("s")["in_flight"] == 1).then_some(())
     });
     let call = json!({ "name": "echo", "timeout_ms": TIMEOUT.as_millis() });
-    let began = Instant::now();
+    let watch = Stopwatch::start(&gateway);
     let mut waiting: Vec<Connection> = (0..3).map(|_| gateway.connect()).collect();
     waiting.iter_mut().for_each(|it| it.send(&Request::post(CALL, &call)));
     // And one for a slot.
     let mut answers: Vec<Response> = vec![gateway.post(CALL, &call)];
     answers.extend(waiting.iter_mut().map(Connection::answer));
-    in_time("waiting for others", began);
+    in_time("waiting for others", &watch);
     answers.into_iter().for_each(|answer| drop(answer.expect_error(504)));
     relay.heal();
     drop(opener.answer());
@@ -278,7 +279,7 @@ fn a_call_with_progress_ends_at_the_latest() {
     config["mcp_servers"]["s"]["timeout_max_ms"] = json!(1200);
     let gateway = Gateway::started(config);
     let client = McpClient::open(gateway.address());
-    let (id, began) = (json!("long"), Instant::now());
+    let (id, watch) = (json!("long"), Stopwatch::start(&gateway));
     let mut call = client.start_call_with_token(&id, "slow", &json!({}), &json!("t"));
     upstream.wait_for_slow(1);
     let mut step = 0;
@@ -286,9 +287,9 @@ fn a_call_with_progress_ends_at_the_latest() {
         step += 1;
         upstream.step_slow(step, 1000);
         std::thread::park_timeout(Duration::from_millis(50));
-        assert!(began.elapsed() < Duration::from_millis(1200) + SLACK);
+        watch.is_below("progress", Duration::from_millis(1200) + SLACK);
     }
-    assert!(began.elapsed() > TIMEOUT * 2, "progress let its time start anew");
+    assert!(watch.elapsed() > TIMEOUT * 2, "progress let its time start anew");
     assert!(call.answer().text().contains("in time"));
 }
 
@@ -300,10 +301,10 @@ fn a_server_that_wants_a_retry_again_and_again() {
     let gateway = Gateway::started(config);
     let client = McpClient::open(gateway.address());
     let arguments = json!({ "state_only": true, "rounds": 1000 });
-    let began = Instant::now();
+    let watch = Stopwatch::start(&gateway);
     let call = json!({ "name": "ask_roots", "arguments": arguments });
     let message = client.request("tools/call", &call);
-    in_time("retries", began);
+    in_time("retries", &watch);
     assert!(message.to_string().contains("in time"), "{message}");
 }
 
@@ -311,12 +312,14 @@ fn a_server_that_wants_a_retry_again_and_again() {
 fn a_child_that_does_not_read() {
     let script = r#"
         while read line; do
-            id=$(echo "$line" | sed -n 's/.*"id":\([0-9]*\).*/\1/p')
+            id="${line#*\"id\":}"; id="${id%%[,\}]*}"
             case "$line" in
                 *'"initialize"'*) echo '{"jsonrpc":"2.0","id":'$id',"result":{"protocolVersion":"2025-06-18","capabilities":{"tools":{}},"serverInfo":{"name":"n","version":"1"}}}';;
                 *tools/list*) echo '{"jsonrpc":"2.0","id":'$id',"result":{"tools":[{"name":"echo","inputSchema":{"type":"object"}}]}}'; exec sleep 100;;
             esac
         done"#;
+    // In a configuration a dollar is two.
+    let script = script.replace('$', "$$");
     // The first question, which of the eras it speaks, is refused with silence.
     let gateway = Gateway::started(json!({ "mcp_servers": { "s": {
         "command": "sh", "args": ["-c", script],
@@ -338,13 +341,13 @@ fn a_child_that_never_answers_initialize() {
         format!("test -e '{}' && exec sleep 100; exec '{}'", hangs.display(), scripted_child());
     let gateway = Gateway::started(json!({ "mcp_servers": { "s": {
         "command": "sh", "args": ["-c", script],
-        "start_timeout_ms": TIMEOUT.as_millis(), "timeout_ms": TIMEOUT.as_millis(),
-        "max_in_flight": 1,
+        "start_timeout_ms": 2000, "timeout_ms": TIMEOUT.as_millis(), "max_in_flight": 1,
     }}}));
     std::fs::write(&hangs, "").unwrap();
     let asked = json!({ "sampling": {} });
     let client = McpClient::new(gateway.address()).declaring(asked).opened();
-    let error = session_call_in_time(&client, "a client's own child")["error"].clone();
+    let error =
+        session_call_in_time(&gateway, &client, "a client's own child")["error"].clone();
     assert_eq!(error["data"]["server"], "s", "{error}");
     is_free(&gateway, "a client's own child");
     gateway.call("exit", &json!({})).expect_error(502);
@@ -369,9 +372,11 @@ fn what_is_cancelled_at_the_deadline_is_told_to_the_server() {
     let gateway = Gateway::started(config(&upstream.url(), "http"));
     let client = McpClient::open(gateway.address());
     let message = request_message(&json!(7), "tools/call", &json!({ "name": "slow" }));
-    let began = Instant::now();
+    let watch = Stopwatch::start(&gateway);
     let mut call = client.start(&message);
     assert!(call.answer().text().contains("in time"));
-    in_time("a slow tool", began);
-    upstream.wait_within(SLACK, "the server hears of it", |seen| seen.cancellations.len() == 1);
+    in_time("a slow tool", &watch);
+    Stopwatch::start(&gateway).wait_within(SLACK, "the server hears of it", || {
+        (upstream.seen().cancellations.len() == 1).then_some(())
+    });
 }

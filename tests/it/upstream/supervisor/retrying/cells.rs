@@ -175,7 +175,7 @@ impl Cell {
     }
 
     pub(super) fn config(&self, port: u16) -> Value {
-        self.speech.config(port, &self.name, 800)
+        self.speech.config(port, &self.name, super::TIMEOUT_MS)
     }
 
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {

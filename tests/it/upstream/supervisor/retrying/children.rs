@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 
 use serde_json::{Map, Value, json};
 
-use super::{PATIENCE, WINDOW};
+use super::{PATIENCE, TIMEOUT_MS, WINDOW};
 use crate::support::figures::{starts_max, tries_max};
 use crate::support::gateway::{Directory, Gateway, entry_of};
 use crate::support::wait_within;
@@ -122,7 +122,7 @@ fn configured(directory: &Path, rows: &[Row], capability: &str) -> Value {
         let file = directory.join(format!("{}.sh", row.name));
         std::fs::write(&file, script).unwrap();
         let args = json!([file.to_str().unwrap()]);
-        let entry = json!({ "command": "sh", "args": args, "timeout_ms": 800, "start_timeout_ms": 800 });
+        let entry = json!({ "command": "sh", "args": args, "timeout_ms": TIMEOUT_MS, "start_timeout_ms": TIMEOUT_MS });
         servers.insert(row.name.to_owned(), entry);
     }
     json!({ "mcp_servers": servers })

@@ -33,6 +33,9 @@ use faults::{Asked, FAULTS, Fault};
 
 /// For so long is counted.
 const WINDOW: Duration = Duration::from_secs(12);
+/// Of each server, and of the start of each child. What is answered comes earlier, though dozens of
+/// them begin at once; what is not answered is tried again within the window.
+const TIMEOUT_MS: u64 = 2000;
 /// A machine that is busy makes no try come sooner than its time, but a cell turn later.
 const PATIENCE: Duration = Duration::from_secs(60);
 const SPEECHES: [Speech; 3] = [Speech::Sessions, Speech::HttpSse, Speech::Modern];
@@ -93,6 +96,14 @@ impl Table {
 
     /// Nothing has come too often, and what was to be tried again was.
     fn count(&self, is_tried_again: impl Fn(&Cell) -> bool) {
+        let least = |cell: &Cell| if is_tried_again(cell) { 2 } else { 1 };
+        let n_tries = |cell: &Cell| cell.tries().values().copied().max().unwrap_or_default();
+        // On a busy machine the window may be too short for that.
+        while self.each().any(|cell| n_tries(cell) < least(cell))
+            && self.began.elapsed() < PATIENCE
+        {
+            std::thread::park_timeout(Duration::from_millis(100));
+        }
         let max = tries_max(self.began.elapsed()) + 1;
         let mut wrong = Vec::new();
         for cell in self.each() {
@@ -101,9 +112,8 @@ impl Table {
                     wrong.push(format!("{}: {n} times {kind}, not {max}", cell.name));
                 }
             }
-            let n = cell.tries().values().copied().max().unwrap_or_default();
-            let least = if is_tried_again(cell) { 2 } else { 1 };
-            if n < least {
+            let n = n_tries(cell);
+            if n < least(cell) {
                 wrong.push(format!("{}: tried {n} times, {:?}", cell.name, cell.counts()));
             }
         }
@@ -206,7 +216,7 @@ fn a_stream_that_is_not_to_be_had_is_asked_for_by_and_by() {
     let table = Table::start(cells.collect());
     table.pass(|| {
         let gone = table.status().into_iter().find(|(_, status)| {
-            status["state"] != "ready" && table.began.elapsed() > WINDOW / 4
+            status["state"] != "ready" && table.began.elapsed() > WINDOW / 2
         });
         assert!(gone.is_none(), "{gone:?}");
     });
