@@ -66,9 +66,10 @@ packages: deb ## an npm and a PyPI package of it, installed and run
 	tests/interop/packages.sh $(TARGET)/dist
 
 .PHONY: bench
-bench: build ## tools/call direct, through nginx and through the gateway
+bench: build ## tools/call direct, through nginx and through the gateway; and what it costs to know who calls
 	cargo build --release --locked --example fast_upstream
 	tests/bench/run.sh $(TARGET)/release/trunkline $(TARGET)/release/examples/fast_upstream
+	tests/bench/tokens.sh $(TARGET)/release/trunkline $(TARGET)/release/examples/fast_upstream
 
 .PHONY: bench-hung
 bench-hung: build ## what one hung server of ten costs calls to the other nine

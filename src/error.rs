@@ -29,6 +29,8 @@ pub enum Stage {
     Connect,
     /// Securing the connection.
     Tls,
+    /// Getting an access token.
+    Authorization,
     /// Opening a session.
     Handshake,
     /// Waiting for a permit of the server's bounded calls.
@@ -53,6 +55,7 @@ impl Stage {
             Self::Spawn => "spawn",
             Self::Connect => "connect",
             Self::Tls => "tls",
+            Self::Authorization => "authorization",
             Self::Handshake => "handshake",
             Self::Slot => "slot",
             Self::Send => "send",
@@ -219,6 +222,15 @@ pub enum CallError {
         /// The details of a refusal over HTTP.
         refusal: Option<Box<HttpRefusal>>,
     },
+    /// Somebody must sign in at the server first; it has not done what was asked.
+    NeedsSignIn {
+        /// The server.
+        server: ServerName,
+        /// Why, and what to do.
+        message: String,
+        /// True if a person is signing in, so that the same call may go well soon.
+        is_under_way: bool,
+    },
     /// The server has failed again and again: the request was not sent.
     UpstreamDown {
         /// The server.
@@ -270,6 +282,7 @@ impl CallError {
             | Self::Cancelled => Side::Downstream,
             Self::Withheld { .. }
             | Self::UpstreamFailed { .. }
+            | Self::NeedsSignIn { .. }
             | Self::UpstreamDown { .. }
             | Self::UpstreamTimeout { .. } => Side::Upstream,
             Self::Overloaded { .. } | Self::ShuttingDown | Self::Internal => Side::Gateway,
@@ -281,6 +294,7 @@ impl CallError {
         match self {
             Self::Withheld { server, .. }
             | Self::UpstreamFailed { server, .. }
+            | Self::NeedsSignIn { server, .. }
             | Self::UpstreamDown { server, .. }
             | Self::UpstreamTimeout { server, .. } => Some(server),
             Self::Invalid(_)
@@ -373,6 +387,9 @@ impl fmt::Display for CallError {
             }
             Self::UpstreamFailed { server, stage, message, .. } => {
                 write!(f, "The server {server} failed ({stage}): {message}.")
+            }
+            Self::NeedsSignIn { server, message, .. } => {
+                write!(f, "The server {server} needs a sign-in: {message}.")
             }
             Self::UpstreamDown { server, stage, message, since, next_try } => {
                 write!(f, "The server {server} is down since {since} ({stage}: {message}); ")?;

@@ -19,11 +19,12 @@ use crate::config::Config;
 use crate::downstream::event_stream::Streams;
 use crate::downstream::stateless::parked_calls::{Bounds, ParkedCalls};
 use crate::downstream::stdio::LineClient;
-use crate::downstream::{Front, UsedStates};
+use crate::downstream::{Front, Tokens, UsedStates};
 use crate::handover::{self, Estate, Inheritance, NotFollowed};
 use crate::http::Running;
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR, Limits};
 use crate::listening::{Bound, Clients, Serving, admission, bind};
+use crate::oauth::fetch::Fetch;
 use crate::pipeline::{AccessLog, Owners, Pipeline, ToServers, ToSessions};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
@@ -32,11 +33,13 @@ use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::reload::{Parts, Reloading};
+use crate::resource_server::ResourceServer;
 use crate::session::{self, Audience, EventLogBounds, EventLogs, Sessions, SessionsConfig};
 use crate::state::{self, StateDir, Writer};
 use crate::sync::RwLock;
 use crate::telemetry::otlp::{self, Exporting};
 use crate::thread::{self, StopReason};
+use crate::upstream::authorization::{Authorizations, Setup};
 use crate::upstream::{Collector, Report, Upstreams};
 
 /// The time between two checks that a drain must end at once.
@@ -57,6 +60,8 @@ pub struct Gateway {
     upstreams: Arc<Upstreams>,
     /// 3. The catalogue's thread, whose events have ended.
     _catalogue: thread::Joined,
+    /// The keys of issuers, and their thread, which writes to the disk too.
+    resource_server: Arc<ResourceServer>,
     /// 4. The stream thread, once no stream can be opened.
     streams: Streams,
     _streams_thread: thread::Joined,
@@ -100,26 +105,24 @@ impl Gateway {
         let shared = shared_catalogue(&limits, &bound);
         let (reports, changes) = bounded(CATALOGUE_INBOX_CHANGES_MAX);
         let (configure, wanted) = bounded(1);
+        let keys_kept = keys_kept(state.as_ref(), clients);
         let kept = state.map(|state| kept(state, &key, clients)).unzip();
         let refresher = refresher(&config, shared.clone(), sessions.clone(), kept);
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let owners = Owners::default();
         let unasked = Arc::new(ToSessions::new(sessions.clone(), owners.clone()));
-        let upstreams = Arc::new(Upstreams::start(
-            &config.upstreams,
-            limits.clone(),
-            bound.budget.clone(),
-            reports,
-            unasked.clone(),
-            known_eras(&shared),
-        )?);
+        let (upstreams, fetch) =
+            start_upstreams(&config, &bound, reports, unasked.clone(), known_eras(&shared))?;
         unasked.know(&upstreams);
         let pipeline =
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
+        let resource_server = Arc::new(resource_server(fetch, keys_kept));
+        let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
-            admission: RwLock::new(Arc::new(admission(&config))),
+            tokens: Arc::new(Tokens::default()),
+            admission: RwLock::new(Arc::new(admitted)),
             anonymous: Arc::new(Principal::without_key(Nearness::Remote)),
             operator: Arc::new(Principal::without_key(Nearness::Local)),
             pipeline: pipeline.clone(),
@@ -139,6 +142,7 @@ impl Gateway {
             engine: OnceLock::new(),
             reload: OnceLock::new(),
         });
+        front.tokens.set(front.admission.read().verifier.clone());
         let exporting = export(&config, clients)?;
         let (serving, admin) = bound.serve(&config, clients, &front, stop)?;
         Ok(Gateway {
@@ -156,6 +160,7 @@ impl Gateway {
             estate,
             stopped,
             configure,
+            resource_server,
         })
     }
 
@@ -164,6 +169,7 @@ impl Gateway {
         Parts {
             front: self.front.clone(),
             upstreams: self.upstreams.clone(),
+            resource_server: self.resource_server.clone(),
             configure: self.configure.clone(),
         }
     }
@@ -270,6 +276,7 @@ impl Gateway {
             reloading.end();
         }
         self.front.pipeline.end_waits();
+        self.resource_server.stop();
         let deadline = Instant::now() + self.drain;
         while !self.serving.drain(deadline.min(Instant::now() + DRAIN_TICK)) {
             if hurry.load(Ordering::Relaxed) {
@@ -299,6 +306,44 @@ impl Gateway {
         drop(self);
         drop(second);
     }
+}
+
+/// Where the keys of issuers are kept, if they are.
+type KeysKept = Option<(Arc<StateDir>, Writer)>;
+
+fn keys_kept(state: Option<&State>, clients: Clients) -> KeysKept {
+    let state = state.filter(|_| clients != Clients::OneOfFewLines);
+    state.map(|it| (it.directory.clone(), it.writer.clone()))
+}
+
+fn resource_server(fetch: Arc<dyn Fetch>, keys_kept: KeysKept) -> ResourceServer {
+    let resource_server = ResourceServer::new(fetch);
+    match keys_kept {
+        Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
+        None => resource_server,
+    }
+}
+
+/// Starts the servers, and gives the HTTP by which keys of issuers are had.
+fn start_upstreams(
+    config: &Config,
+    bound: &Bound,
+    reports: Sender<Report>,
+    unasked: Arc<ToSessions>,
+    eras: BTreeMap<ServerName, Era>,
+) -> io::Result<(Arc<Upstreams>, Arc<dyn Fetch>)> {
+    let authorizations = Authorizations::start(authorization_setup(config, bound))?;
+    let fetch = authorizations.fetch_from_issuers().map_err(io::Error::other)?;
+    let upstreams = Upstreams::start(
+        &config.upstreams,
+        Arc::new(config.limits.clone()),
+        bound.budget.clone(),
+        reports,
+        unasked,
+        eras,
+        authorizations,
+    )?;
+    Ok((Arc::new(upstreams), fetch))
 }
 
 /// Listens for a second signal while the gateway stops.
@@ -402,6 +447,11 @@ fn kept(state: State, key: &[u8; 32], clients: Clients) -> (Option<Store>, Pins)
         Clients::OneOfFewLines => None,
     };
     (store, pins)
+}
+
+/// How people come back from sign-ins at servers.
+fn authorization_setup(config: &Config, bound: &Bound) -> Setup {
+    Setup::of(config, bound.address().as_deref(), std::env::var("BROWSER").ok())
 }
 
 /// The key with which session ids and cursors are made.

@@ -17,6 +17,7 @@ use crate::downstream::stdio::{Host, LineClient};
 use crate::downstream::{AdminListener, Admission, Front};
 use crate::http::{self, Budget, Inherited, PassedOn, Running, Server};
 use crate::limits::{ADMIN_CONNECTIONS_MAX, Limits};
+use crate::resource_server::ResourceServer;
 use crate::thread::StopReason;
 
 /// The way by which clients come.
@@ -97,6 +98,11 @@ pub(crate) struct Bound {
 }
 
 impl Bound {
+    /// The address that is listened on, as text, if there is one.
+    pub(crate) fn address(&self) -> Option<String> {
+        self.server.as_ref().map(Server::local_addr_text)
+    }
+
     /// The listening socket, for another process.
     ///
     /// # Errors
@@ -215,16 +221,24 @@ fn listen(at: &Listen, config: &Config) -> http::Listen {
 }
 
 /// The admission of clients by a configuration.
-pub(crate) fn admission(config: &Config) -> Admission {
-    Admission {
+///
+/// # Errors
+/// The system refuses the thread that reads issuers' keys.
+pub(crate) fn admission(config: &Config, tokens: &ResourceServer) -> io::Result<Admission> {
+    let verifier = config.oauth.as_ref();
+    let verifier =
+        verifier.map(|oauth| tokens.verifier(oauth, &config.naming.owners)).transpose()?;
+    Ok(Admission {
         origins: origins(config),
         proxies: TrustedProxies::new(config.trusted_proxies.clone()),
         prefix: config.public_url.as_ref().map_or_else(String::new, |it| it.path().to_owned()),
+        public_url: config.public_url.clone(),
         keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
+        verifier,
         transports: config.transports,
         tolerance: config.tolerance,
         generation: 0,
-    }
+    })
 }
 
 fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
@@ -232,8 +246,9 @@ fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
         servers: key.servers.clone(),
         tools: ToolGlobs::new(key.tools.as_deref().unwrap_or_default(), &naming.owners),
     };
-    let name = Some(key.name.as_str().into());
-    let principal = Principal { name, policy, is_admin: key.admin };
+    let name: Option<Arc<str>> = Some(key.name.as_str().into());
+    let (id, is_admin) = (name.clone(), key.admin);
+    let principal = Principal { name, id, policy, is_admin, user: None };
     KnownKey { sha256: key.sha256, principal: Arc::new(principal) }
 }
 
@@ -248,7 +263,7 @@ fn origins(config: &Config) -> Origins {
             }
             // A page under a name that was bound to this address has no key: the check is against
             // a page that reads and calls without one.
-            let is_anonymous = config.allow_anonymous && config.api_keys.is_empty();
+            let is_anonymous = config.allow_anonymous && !config.wants_credentials();
             match (config.listen.is_local(), is_anonymous) {
                 (true, _) => HostCheck::Names,
                 (false, true) => HostCheck::NamesOrAddresses,

@@ -18,6 +18,7 @@ use crate::downstream::Front;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
 use crate::listening::admission;
 use crate::pipeline::AccessLog;
+use crate::resource_server::ResourceServer;
 use crate::telemetry::counters::reloads;
 use crate::telemetry::log::LogControl;
 use crate::thread::{self, Joined, StopReason};
@@ -77,6 +78,7 @@ pub struct Parts {
     /// The clients' side: admission and sessions.
     pub(crate) front: Arc<Front>,
     pub(crate) upstreams: Arc<Upstreams>,
+    pub(crate) resource_server: Arc<ResourceServer>,
     /// The sender to the catalogue's thread.
     pub(crate) configure: Sender<Configure>,
 }
@@ -101,7 +103,11 @@ impl Parts {
         changes: Changes,
     ) -> Result<(), String> {
         // Rights are narrowed before there is more to see.
-        let readmitted = self.front.readmit(admission(new), |key| changes.ends(key));
+        if new.oauth.is_none() {
+            self.resource_server.rest();
+        }
+        let admitted = admission(new, &self.resource_server).map_err(|it| it.to_string())?;
+        let readmitted = self.front.readmit(admitted, |key| changes.ends(key));
         let pipeline = &self.front.pipeline;
         pipeline.configure(new.quotas(), AccessLog::of(new.log));
         // Upstreams come before the next snapshot, so that all items that it shows can be called.

@@ -17,16 +17,19 @@ mod headers;
 mod json;
 mod lists;
 mod names;
+mod oauth;
 #[cfg(test)]
 mod replay;
 mod sealed;
 mod sse;
+mod tokens;
 
 /// A target.
 pub type Target = fn(&[u8]);
 
 /// Every target by the name of its corpus.
-pub const TARGETS: [(&str, Target); 10] = [
+pub const TARGETS: [(&str, Target); 14] = [
+    ("challenges", oauth::challenges),
     ("chunked", head::chunked),
     ("config", config::config),
     ("head", head::head),
@@ -34,9 +37,12 @@ pub const TARGETS: [(&str, Target); 10] = [
     ("jsonrpc", json::jsonrpc),
     ("lists", lists::lists),
     ("names", names::names),
+    ("oauth_documents", oauth::oauth_documents),
+    ("oauth_texts", oauth::oauth_texts),
     ("raw", json::raw),
     ("sealed", sealed::sealed),
     ("sse", sse::sse),
+    ("tokens", tokens::tokens),
 ];
 
 /// Cuts `data` behind its first byte into pieces whose sizes that byte decides.

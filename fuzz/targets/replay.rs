@@ -107,7 +107,8 @@ macro_rules! replays {
     };
 }
 
-replays!(chunked config head headers jsonrpc lists names raw sealed sse);
+replays!(challenges chunked config head headers jsonrpc lists names oauth_documents oauth_texts raw
+    sealed sse tokens);
 
 #[test]
 fn the_corpus_stays_small() {

@@ -72,6 +72,8 @@ mod tests {
                 let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
                 let principal = Principal {
                     name: Some((*key).into()),
+                    id: Some((*key).into()),
+                    user: None,
                     policy: Policy::default(),
                     is_admin: false,
                 };

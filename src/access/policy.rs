@@ -3,6 +3,8 @@
 use std::sync::Arc;
 
 use super::glob::ToolGlobs;
+use super::lease::OptionalLease;
+use super::user::User;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::credentials::UserCredentials;
 use crate::protocol::server_name::ServerName;
@@ -26,19 +28,31 @@ impl Policy {
     }
 }
 
-/// A client's identity and rights, from its key.
+/// A client's identity and rights, from its key or from its user's access token.
 #[derive(Debug)]
 pub struct Principal {
-    /// The key's name; none without keys.
+    /// The name for people, in lines and `/status`: the key's name, or that of the user. None
+    /// without either.
     pub name: Option<Arc<str>>,
+    /// The text that tells the principal from every other one, across reloads and restarts: the
+    /// key's name, or the id of the user, which no key's name can be. None without either.
+    pub id: Option<Arc<str>>,
     /// The servers and tools that it may use.
     pub policy: Policy,
     /// True for an admin, who is told the state of all servers, also of those that the policy
     /// excludes.
     pub is_admin: bool,
+    /// The user, where the client came with an access token.
+    pub user: Option<User>,
 }
 
 impl Principal {
+    /// The principal in metrics: the key's name, and for all users of one issuer that issuer,
+    /// because labels are of the configuration and never of clients.
+    pub fn label(&self) -> Option<&Arc<str>> {
+        self.user.as_ref().map(|user| &user.issuer_name).or(self.name.as_ref())
+    }
+
     /// The principal of a client where no key is required: an admin if the client is on this
     /// machine.
     pub fn without_key(peer: Nearness) -> Principal {
@@ -46,16 +60,18 @@ impl Principal {
             Nearness::Local => true,
             Nearness::Remote => false,
         };
-        Principal { name: None, policy: Policy::default(), is_admin }
+        Principal { name: None, id: None, policy: Policy::default(), is_admin, user: None }
     }
 }
 
 impl Principal {
     /// The principal as a user, for servers whose credentials are each user's own.
     pub fn user(&self) -> UserCredentials {
+        let user = self.user.as_ref();
         UserCredentials {
-            principal: self.name.clone().map(PrincipalId::Key),
+            principal: self.id.clone().map(PrincipalId::Key),
             name: self.name.clone(),
+            claims: user.map(|user| Arc::new(user.lasting_claims())),
             ..UserCredentials::default()
         }
     }
@@ -84,6 +100,8 @@ pub struct Scope {
     pub admission: u64,
     /// The principal in whose share its requests count; none where no other principal can come.
     pub charged: Option<PrincipalId>,
+    /// The access token that let the request in.
+    pub lease: OptionalLease,
     /// The credentials for servers whose credentials are each user's own; none where there is no
     /// such server.
     pub user: Option<Arc<UserCredentials>>,
@@ -132,8 +150,17 @@ mod tests {
                 &Owners::new("-", [(&name("a"), None), (&name("b"), None)]),
             ),
         };
-        let principal = Arc::new(Principal { name: None, policy, is_admin: false });
-        Scope { principal, only: None, narrowed: None, admission: 0, charged: None, user: None }
+        let principal =
+            Arc::new(Principal { name: None, id: None, policy, is_admin: false, user: None });
+        Scope {
+            principal,
+            only: None,
+            narrowed: None,
+            admission: 0,
+            charged: None,
+            lease: None,
+            user: None,
+        }
     }
 
     #[test]

@@ -1,6 +1,7 @@
 //! The bytes of memory that a snapshot of the lists holds, as `/status` shows them.
 
-use super::{Catalogue, Item, Shared, Snapshot};
+use super::published::Snapshot;
+use super::{Catalogue, Item, Shared};
 use crate::protocol::call::Kind;
 
 /// Bytes of items in memory.

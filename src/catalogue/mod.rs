@@ -9,6 +9,7 @@ pub mod merge;
 pub mod name;
 pub mod pages;
 pub mod pins;
+mod published;
 pub mod refresher;
 mod seen;
 mod steps;
@@ -24,10 +25,9 @@ mod withheld;
 
 use std::borrow::Cow;
 use std::collections::{BTreeMap, HashMap, HashSet};
-use std::sync::{Arc, RwLockReadGuard};
+use std::sync::Arc;
 use std::time::Instant;
 
-use crate::budget::Budget;
 use crate::config::Pin;
 use crate::error::{HttpRefusal, PinCause, Stage};
 use crate::limits::NEAR_NAMES_MAX;
@@ -39,20 +39,17 @@ use crate::protocol::modern::Freshness;
 use crate::protocol::owners::Owners;
 use crate::protocol::raw::{Raw, RawObject};
 use crate::protocol::server_name::ServerName;
-use crate::protocol::view::ViewId;
-use crate::sync::RwLock;
 use left_out::LeftOut;
 use merge::ServerLabel;
-use pages::Pages;
 use pins::Subject;
 use seen::SeenItems;
 use template_set::TemplateSet;
-use views::Shown;
-use waiting::Waiting;
 use withheld::Guarded;
 
 /// The memory of a snapshot.
 pub use held::HeldBytes;
+/// The snapshot that is served at present.
+pub use published::{Shared, ViewOf};
 /// The servers and items that a client sees.
 pub use seen::Sight;
 /// The bound on the cost of a look-up.
@@ -507,115 +504,5 @@ impl Catalogue {
                 Resolution::Unknown(name::near(own, names, NEAR_NAMES_MAX))
             }
         }
-    }
-}
-
-/// Gives the view by which a server lists, if by any.
-pub type ViewOf<'a> = &'a dyn Fn(&ServerName) -> Option<ViewId>;
-
-/// The current snapshot, for all threads that read it or wait for the next one.
-#[derive(Debug, Clone)]
-pub struct Shared(Arc<Published>);
-
-#[derive(Debug)]
-struct Published {
-    current: RwLock<Snapshot>,
-    waiting: Waiting,
-    pages: Pages,
-}
-
-/// The catalogue that all clients see, and the views that some see instead.
-#[derive(Debug, Clone, Default)]
-struct Snapshot {
-    catalogue: Arc<Catalogue>,
-    /// None where there are no views.
-    shown: Option<Arc<Shown>>,
-}
-
-impl Shared {
-    /// Without a snapshot; at most `max_waiting` requests wait for one at once, and the pages
-    /// that are being sent to clients count against `budget`.
-    pub fn new(max_waiting: usize, budget: Budget) -> Shared {
-        let (current, waiting) = (RwLock::default(), Waiting::new(max_waiting));
-        Shared(Arc::new(Published { current, waiting, pages: Pages::new(budget) }))
-    }
-
-    /// The pages of lists as text.
-    pub fn pages(&self) -> &Pages {
-        &self.0.pages
-    }
-
-    /// The requests that wait for the next snapshot.
-    pub fn waiting(&self) -> &Waiting {
-        &self.0.waiting
-    }
-
-    fn read(&self) -> RwLockReadGuard<'_, Snapshot> {
-        self.0.current.read()
-    }
-
-    /// The current snapshot, which does not change while it is held.
-    pub fn current(&self) -> Arc<Catalogue> {
-        self.read().catalogue.clone()
-    }
-
-    /// The snapshot for clients that have one of the views `ids` of a server; `ids` is called
-    /// only where some view differs. `is_served` gives the view by which a server lists for the
-    /// client, and `user` the one by which it lists for the client's user alone.
-    pub fn seen_by(
-        &self,
-        ids: impl FnOnce() -> [ViewId; 2],
-        is_served: ViewOf<'_>,
-        user: Option<ViewOf<'_>>,
-    ) -> Arc<Catalogue> {
-        let Snapshot { catalogue, shown } = self.read().clone();
-        let shown = shown.filter(|shown| shown.is_any_other());
-        let seen = shown.and_then(|shown| {
-            let ids = ids();
-            let key = |server: &ServerName| match user.and_then(|user| user(server)) {
-                Some(id) => shown.key_of_user(server, id),
-                None => shown.key(server, ids, is_served),
-            };
-            shown.catalogue(&key, &catalogue)
-        });
-        seen.unwrap_or(catalogue)
-    }
-
-    /// The snapshot for a caller that has no view but those of its user: `user` gives the view by
-    /// which a server lists for that one.
-    pub fn seen_by_user(&self, user: &dyn Fn(&ServerName) -> Option<ViewId>) -> Arc<Catalogue> {
-        let Snapshot { catalogue, shown } = self.read().clone();
-        let shown = shown.filter(|shown| shown.is_any_other());
-        let seen = shown.and_then(|shown| {
-            let key = |server: &ServerName| shown.key_of_user(server, user(server)?);
-            shown.catalogue(&key, &catalogue)
-        });
-        seen.unwrap_or(catalogue)
-    }
-
-    /// True if a view of a server is old; none if it is unknown. The call counts as a use of the
-    /// view.
-    pub fn is_view_old(&self, server: &ServerName, id: ViewId) -> Option<bool> {
-        let shown = self.read().shown.clone()?;
-        shown.is_old(&(server.clone(), id))
-    }
-
-    /// The views of a server, for `/status`.
-    pub fn views_of(&self, server: &ServerName) -> ViewsTold {
-        let shown = self.read().shown.clone();
-        shown.map(|shown| shown.told_of(server)).unwrap_or_default()
-    }
-
-    /// The views of the snapshot.
-    fn shown(&self) -> Option<Arc<Shown>> {
-        self.read().shown.clone()
-    }
-
-    /// Makes this the current snapshot. The caller wakes waiting requests once sessions are
-    /// notified.
-    fn publish(&self, catalogue: Arc<Catalogue>, shown: Option<Arc<Shown>>) {
-        let snapshot = Snapshot { catalogue, shown };
-        *self.0.current.write() = snapshot;
-        self.0.pages.forget_former();
     }
 }

@@ -6,7 +6,7 @@ use std::path::PathBuf;
 
 use lexopt::prelude::{Long, Short, Value};
 
-use super::command::{Command, Contact, Name, Output, Pins, ReadBy};
+use super::command::{ComeBack, Command, Contact, Name, Output, Pins, ReadBy};
 use super::talk::{self, sentence};
 use crate::config::Listen;
 
@@ -55,6 +55,16 @@ pub(super) fn command(
                 given.pins.push(word.into_string().map_err(|word| {
                     format!("no server or tool is called {}", word.display())
                 })?);
+            }
+            Long("paste") if name == Some(Name::Login) => given.come_back = ComeBack::Paste,
+            Value(word)
+                if matches!(name, Some(Name::Login | Name::Logout))
+                    && given.server.is_none() =>
+            {
+                given.server = Some(
+                    word.into_string()
+                        .map_err(|word| format!("no server is called {}", word.display()))?,
+                );
             }
             Value(word) if name == Some(Name::Import) && given.import.is_none() => {
                 given.import = Some(word);
@@ -107,6 +117,9 @@ struct Given {
     pins: Vec<String>,
     contact: Contact,
     output: Output,
+    /// The server to sign in at, or out of.
+    server: Option<String>,
+    come_back: ComeBack,
     /// The file to import.
     import: Option<OsString>,
 }
@@ -126,6 +139,19 @@ impl Given {
             Some(Name::Check) => {
                 Command::Check { config, contact: self.contact, output: self.output }
             }
+            Some(Name::Login) => Command::Login {
+                config,
+                server: self
+                    .server
+                    .ok_or("login: say at which server: trunkline login NAME")?,
+                come_back: self.come_back,
+            },
+            Some(Name::Logout) => Command::Logout {
+                config,
+                server: self
+                    .server
+                    .ok_or("logout: say of which server: trunkline logout NAME")?,
+            },
             Some(Name::Import) => Command::Import {
                 file: self.import.ok_or("import: say which file, or - for standard input")?,
             },
@@ -225,6 +251,14 @@ mod tests {
         assert_eq!(parse("pins accept s"), accept("config.json", None));
         assert_eq!(parse("pins accept s t --config f"), accept("f", Some("t")));
         assert_eq!(parse("pins --config=f accept s -- --t"), accept("f", Some("--t")));
+        let login = |come_back| {
+            let (config, server) = ("f".into(), "s".to_owned());
+            Ok(Command::Login { config, server, come_back })
+        };
+        assert_eq!(parse("login s -c f"), login(ComeBack::Browser));
+        assert_eq!(parse("login --paste --config f s"), login(ComeBack::Paste));
+        let logout = Command::Logout { config: "config.json".into(), server: "s".to_owned() };
+        assert_eq!(parse("logout s"), Ok(logout));
         let pins = |what| Ok(Command::Pins { config: "config.json".into(), what });
         assert_eq!(parse("pins list"), pins(Pins::List));
         let diff = |tool: Option<&str>| Pins::Diff {
@@ -261,6 +295,10 @@ mod tests {
             ("import", "which file"),
             ("import a b", "b"),
             ("--config f demo", "demo"),
+            ("login", "login NAME"),
+            ("login a b", "b"),
+            ("logout", "logout NAME"),
+            ("logout a --paste", "--paste"),
             ("pins", "SERVER"),
             ("pins accept", "SERVER"),
             ("pins diff", "SERVER"),

@@ -17,6 +17,8 @@ pub(super) enum Command {
     Import { file: OsString },
     Pins { config: PathBuf, what: Pins },
     Check { config: PathBuf, contact: Contact, output: Output },
+    Login { config: PathBuf, server: String, come_back: ComeBack },
+    Logout { config: PathBuf, server: String },
     Talk(Talk),
     NewKey { output: Output },
     Completions(Shell),
@@ -39,6 +41,16 @@ pub(super) enum Output {
     Text,
     /// For programs.
     Json,
+}
+
+/// How a browser that has signed in comes back.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub(super) enum ComeBack {
+    /// By itself, to this machine or to the running gateway.
+    #[default]
+    Browser,
+    /// Somebody pastes where it ended.
+    Paste,
 }
 
 /// An action on pins.
@@ -147,6 +159,8 @@ pub(super) enum Name {
     Import,
     Pins,
     Check,
+    Login,
+    Logout,
     Stdio,
     Tools,
     Call,
@@ -183,13 +197,15 @@ pub(super) struct Row {
 
 impl Name {
     /// All commands.
-    const ALL: [Name; 15] = [
+    const ALL: [Name; 17] = [
         Name::Serve,
         Name::Demo,
         Name::HashKey,
         Name::Import,
         Name::Pins,
         Name::Check,
+        Name::Login,
+        Name::Logout,
         Name::Stdio,
         Name::Tools,
         Name::Call,
@@ -213,6 +229,8 @@ impl Name {
             Self::Import => row("import", ReadBy::Arguments),
             Self::Pins => row("pins", ReadBy::ArgumentsWithConfig),
             Self::Check => row("check", ReadBy::ArgumentsWithConfig),
+            Self::Login => row("login", ReadBy::ArgumentsWithConfig),
+            Self::Logout => row("logout", ReadBy::ArgumentsWithConfig),
             Self::Stdio => row("stdio", ReadBy::Talk),
             Self::Tools => Row { values_max: 1, has_json: true, ..row("tools", ReadBy::Talk) },
             Self::Call => {

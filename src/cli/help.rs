@@ -12,6 +12,8 @@ pub(super) fn text(topic: Option<Name>) -> &'static str {
         Some(Name::Import) => IMPORT,
         Some(Name::Pins) => PINS,
         Some(Name::Check) => CHECK,
+        Some(Name::Login) => LOGIN,
+        Some(Name::Logout) => LOGOUT,
         Some(Name::Stdio) => STDIO,
         Some(Name::Tools) => TOOLS,
         Some(Name::Call) => CALL,
@@ -38,6 +40,8 @@ Commands:
   call          call one of them
   status        how a running gateway is
   reload        have a running gateway read its configuration again
+  login         sign in at a server
+  logout        sign out of one
   pins          show and accept what has changed since it was pinned
   new-key       make a key and its sha256 for the configuration
   hash-key      read a key from standard input, print its sha256 for the configuration
@@ -215,6 +219,41 @@ Usage: trunkline demo [--http ADDRESS]
 Options:
   --http ADDRESS   address:port, or a port of loopback; no other address is served
   -h, --help       this text
+";
+
+const LOGIN: &str = "\
+Signs in at a server with \"oauth\", for all who use the gateway: opens the page of its
+authorization server with $BROWSER, or prints where it is, and waits until the browser comes back.
+
+Usage: trunkline login NAME [--paste] [-c FILE]
+
+The browser comes back to a free port of this machine. Where the client is registered already
+(\"client_id\"), or the gateway has a \"public_url\", it comes back to the running gateway, which
+must be the one of FILE; with keys configured, this needs an admin's in $TRUNKLINE_KEY. On a
+machine without a browser, --paste takes from standard input where a browser elsewhere ended.
+
+The tokens are kept in \"state_dir\", where the gateway finds them, also while it runs. A server
+whose grant is \"client_credentials\" or \"jwt_bearer\" needs no sign-in; with \"credentials\":
+\"per_user\" each user signs in for themselves.
+
+Options:
+  -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
+  --paste             reads the address, or the code, that the browser ended with
+  -h, --help          this text
+
+Exit codes: 0 signed in, or there is no need to; 1 it failed; 2 wrong arguments; 78 bad
+configuration.
+";
+
+const LOGOUT: &str = "\
+Signs out of a server: deletes the gateway's tokens for it, and revokes them where its
+authorization server offers that. A gateway that runs uses them no longer.
+
+Usage: trunkline logout NAME [-c FILE]
+
+Options:
+  -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
+  -h, --help          this text
 ";
 
 const PINS: &str = "\

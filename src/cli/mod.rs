@@ -14,6 +14,7 @@ mod hash_key;
 mod help;
 mod import;
 mod init;
+mod login;
 mod new_key;
 mod pins;
 mod reload;
@@ -70,6 +71,10 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Import { file }) => import::run(&file),
         Ok(Command::Pins { config, what }) => pins::run(&config, &what),
         Ok(Command::Check { config, contact, output }) => check::run(&config, contact, output),
+        Ok(Command::Login { config, server, come_back }) => {
+            login::login(&config, &server, come_back)
+        }
+        Ok(Command::Logout { config, server }) => login::logout(&config, &server),
         Ok(Command::Talk(Talk::Stdio { at })) => {
             allocator::set();
             return stdio::run(&at);

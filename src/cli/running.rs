@@ -179,6 +179,20 @@ impl Running {
         path: &str,
         patience: Duration,
     ) -> Result<Said, Unanswered> {
+        self.ask_with(method, path, None, patience)
+    }
+
+    /// As [`Running::ask`], with a body.
+    ///
+    /// # Errors
+    /// As [`Running::ask`].
+    pub(super) fn ask_with(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&Value>,
+        patience: Duration,
+    ) -> Result<Said, Unanswered> {
         let key =
             own_key().map(|key| format!("Authorization: Bearer {key}\r\n")).unwrap_or_default();
         if key.contains(['\r', '\n']) && key.matches("\r\n").count() > 1 {
@@ -186,8 +200,14 @@ impl Running {
         }
         let (prefix, host) = (&self.prefix, &self.host);
         // With HTTP/1.0 the answer is not chunked.
+        let (kind, body) = match body {
+            Some(body) => ("Content-Type: application/json\r\n", body.to_string()),
+            None => ("", String::new()),
+        };
         let head = format!(
-            "{method} {prefix}{path} HTTP/1.0\r\nHost: {host}\r\n{key}Content-Length: 0\r\n\r\n"
+            "{method} {prefix}{path} HTTP/1.0\r\nHost: {host}\r\n{key}{kind}Content-Length: \
+             {}\r\n\r\n{body}",
+            body.len()
         );
         let stream = self.connect().map_err(|error| self.unreached(&error))?;
         let answer = stream.exchange(head.as_bytes(), patience);

@@ -77,6 +77,8 @@ pub(super) fn parse(
         | Name::HashKey
         | Name::Import
         | Name::Pins
+        | Name::Login
+        | Name::Logout
         | Name::Check => Command::Talk(Talk::Stdio { at: at() }),
     })
 }

@@ -100,9 +100,9 @@ impl Config {
     ///
     /// # Errors
     /// The configuration would admit everybody at the address that is listened on until the next
-    /// start, or pin tools without a `state_dir`.
+    /// start, or pin tools or sign in without a `state_dir`.
     pub fn follow(&mut self, running: &Config) -> Result<Changes, Problem> {
-        let open = self.api_keys.is_empty() && !self.allow_anonymous;
+        let open = !self.wants_credentials() && !self.allow_anonymous;
         if open && !running.listen.is_local() {
             let what = format!(
                 "without a key, everybody who reaches {} would be admitted until the next \
@@ -111,24 +111,21 @@ impl Config {
             );
             return Err(Problem::new("/api_keys", what));
         }
-        if self.api_keys.is_empty() && !running.api_keys.is_empty() {
+        if !self.wants_credentials() && running.wants_credentials() {
             let what = format!(
-                "there is no key any more: everybody who reaches {} is admitted now",
+                "there is neither a key nor an issuer any more: everybody who reaches {} is admitted now",
                 running.listen
             );
             self.warnings.push(Problem::new("/api_keys", what));
         }
-        let pinned = self.upstreams.iter().find(|server| server.pin != Pin::Off);
-        if let (None, Some(server)) = (&running.state_dir, pinned) {
-            let what =
-                "there is no state_dir until the next start, and without one nothing is pinned";
-            let at = format!("/mcp_servers/{}/pin", server.name);
-            return Err(Problem::new(at, what));
+        if running.state_dir.is_none() {
+            self.check_without_state_dir()?;
         }
         let mut changes = Changes {
             at_next_start: self.keep_until_start(running),
             access: differing([
                 ("api_keys", self.api_keys == running.api_keys),
+                ("oauth", self.oauth == running.oauth),
                 ("allowed_origins", self.allowed_origins == running.allowed_origins),
                 ("allowed_hosts", self.allowed_hosts == running.allowed_hosts),
                 ("allow_anonymous", self.allow_anonymous == running.allow_anonymous),
@@ -149,7 +146,7 @@ impl Config {
                     .iter()
                     .map(|it| &it.name)
                     .eq(running.upstreams.iter().map(|it| &it.name)),
-            ends_anonymous: running.api_keys.is_empty() && !self.api_keys.is_empty(),
+            ends_anonymous: !running.wants_credentials() && self.wants_credentials(),
             ..Changes::default()
         };
         let is_kept = |old: &&ApiKey| {
@@ -169,6 +166,26 @@ impl Config {
         changes.removed = old.into_keys().cloned().collect();
         changes.removed.sort();
         Ok(changes)
+    }
+
+    /// Checks that no server needs a directory that there is not.
+    ///
+    /// # Errors
+    /// A server pins tools, or wants sign-ins kept.
+    fn check_without_state_dir(&self) -> Result<(), Problem> {
+        for server in &self.upstreams {
+            let (key, why) = if server.pin != Pin::Off {
+                ("pin", "nothing is pinned")
+            } else if server.oauth().is_some() {
+                ("oauth", "no sign-in is kept")
+            } else {
+                continue;
+            };
+            let what =
+                format!("there is no state_dir until the next start, and without one {why}");
+            return Err(Problem::new(format!("/mcp_servers/{}/{key}", server.name), what));
+        }
+        Ok(())
     }
 
     /// Keeps the values that a start fixes; returns the keys that differ.
@@ -295,6 +312,10 @@ mod tests {
         let values = [
             ("listen", r#""127.0.0.1:2""#),
             ("api_keys", r#"[{"name":"k","key":"1"}]"#),
+            (
+                "oauth",
+                r#"{"issuers":[{"issuer":"https://a.example","audience":"a"}],"rules":[{}]}"#,
+            ),
             ("allowed_origins", r#"["https://a.example"]"#),
             ("allowed_hosts", r#"["a.example"]"#),
             ("allow_anonymous", "true"),
@@ -339,6 +360,16 @@ mod tests {
             r#"{"state_dir":"/s","mcp_servers":{"a":{"url":"http://h/","pin":"enforce"}}}"#;
         assert_eq!(config(text).follow(&running).unwrap_err().at, "/mcp_servers/a/pin");
         config(text).follow(&config(r#"{"state_dir":"/t","mcp_servers":{}}"#)).unwrap();
+    }
+
+    #[test]
+    fn sign_ins_need_the_place_that_a_start_gives_them() {
+        let running = config(r#"{"mcp_servers":{}}"#);
+        let text = r#"{"state_dir":"/s","mcp_servers":{"a":{"url":"http://h/","oauth":true}}}"#;
+        assert_eq!(config(text).follow(&running).unwrap_err().at, "/mcp_servers/a/oauth");
+        let kept = config(r#"{"state_dir":"/t","mcp_servers":{"a":{"url":"http://h/"}}}"#);
+        let changes = config(text).follow(&kept).unwrap();
+        assert_eq!(names(&changes.changed), ["a"]);
     }
 
     #[test]

@@ -5,6 +5,8 @@ mod base64;
 mod check;
 mod diff;
 mod file;
+mod identity;
+mod oauth_client;
 mod reload_result;
 mod remote;
 mod schema;
@@ -24,16 +26,28 @@ pub use check::hash_key;
 pub use check::proxies::TrustedProxy;
 pub use check::public_url::PublicUrl;
 pub use diff::{Changes, NOTHING_DIFFERS};
+pub use file::access_tokens::{ACCESS_TOKEN_KEYS, INTROSPECTION_KEYS, ISSUER_KEYS, RULE_KEYS};
 pub use file::addresses::Addresses;
 pub use file::expand::Environment;
+pub use file::foreign::nearest as nearest_name;
 pub use file::limit_keys::limit_keys;
+pub use file::oauth::{IDENTITY_PROVIDER_KEYS, OAUTH_KEYS};
 pub use file::otlp::{OTLP_KEYS, OtlpConfig};
 pub use file::pinned::PinnedServer;
 pub use file::place::Place;
 pub use file::{API_KEY_KEYS, KEYS, LOG_KEYS, SERVER_KEYS, TRANSPORT_KEYS};
+pub use identity::{
+    ClaimConfig, IntrospectedTokens, IntrospectionConfig, IssuerConfig, OAuthConfig, RuleConfig,
+};
+pub use oauth_client::{
+    Credentials, Dpop, Grant, IdentityProvider, JwtBearer, OAuthClientConfig,
+    TokenEndpointAuthMethod,
+};
 pub use reload_result::Reloaded;
 pub use remote::{KEY_VARIABLE, name_of_gateway};
 pub use schema::SCHEMA;
+
+pub use crate::secret::Secret;
 
 use file::expand::Outside;
 use file::place::{Aim, Source};
@@ -96,6 +110,11 @@ pub struct Overrides {
 }
 
 impl Config {
+    /// True if clients must show who they are.
+    pub fn wants_credentials(&self) -> bool {
+        !self.api_keys.is_empty() || self.oauth.is_some()
+    }
+
     /// Reads and checks a file; variables come from the environment of the process.
     ///
     /// # Errors
@@ -180,6 +199,8 @@ pub struct Config {
     pub otlp: Option<OtlpConfig>,
     /// Keys that clients may use; if empty, none is required.
     pub api_keys: Vec<ApiKey>,
+    /// The authorization servers whose access tokens clients may use.
+    pub oauth: Option<OAuthConfig>,
     /// `Origin` values (scheme, host, port) and host names that are admitted besides the loopback
     /// ones and the address listened on; empty where the configuration has none.
     pub allowed_origins: Vec<String>,
@@ -268,28 +289,6 @@ impl fmt::Display for Listen {
             Self::Tcp(address) => address.fmt(f),
             Self::Unix(path) => write!(f, "unix:{}", path.display()),
         }
-    }
-}
-
-/// A value that must never be printed.
-#[derive(Clone, PartialEq, Eq)]
-pub struct Secret(String);
-
-impl Secret {
-    /// Wraps a value.
-    pub fn new(value: String) -> Secret {
-        Secret(value)
-    }
-
-    /// The value, for the one place that needs it.
-    pub fn expose(&self) -> &str {
-        &self.0
-    }
-}
-
-impl std::fmt::Debug for Secret {
-    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
-        f.write_str("[secret]")
     }
 }
 
@@ -389,8 +388,20 @@ pub struct UpstreamConfig {
     pub session: SessionSharing,
     /// The treatment of a tool that has changed.
     pub pin: Pin,
+    /// Whose credentials calls carry.
+    pub credentials: Credentials,
     /// The server's role for the gateway.
     pub role: Role,
+}
+
+impl UpstreamConfig {
+    /// How the gateway signs in to the server, where the server wants that.
+    pub fn oauth(&self) -> Option<&OAuthClientConfig> {
+        match &self.target {
+            Target::Http(target) => target.oauth.as_deref(),
+            Target::Stdio(_) => None,
+        }
+    }
 }
 
 /// The role of a server for the gateway.
@@ -500,6 +511,8 @@ pub struct HttpTarget {
     pub proxy: Option<Secret>,
     /// A file with further trusted certificates.
     pub ca_file: Option<PathBuf>,
+    /// How access tokens for it are had, if it wants some.
+    pub oauth: Option<Box<OAuthClientConfig>>,
 }
 
 /// A server that is started as a child process, never through a shell.

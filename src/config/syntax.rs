@@ -95,6 +95,12 @@ pub(crate) fn is_own_header(name: &str) -> bool {
     OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
+/// True for one scope (RFC 6749, section 3.3).
+pub(crate) fn is_scope(text: &str) -> bool {
+    let ok = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
+    !text.is_empty() && text.bytes().all(ok)
+}
+
 /// True for a text that can stand in offered names: an alias, a separator.
 pub(crate) fn is_name_part(text: &str) -> bool {
     let ok = |c: char| c.is_ascii_alphanumeric() || "_-.".contains(c);

@@ -142,8 +142,8 @@ fn what_keys_do_not_get_is_told_at_the_start() {
              either of servers of which it may use no tool: b, c; \"servers\" says which it sees",
             "/limits/body_bytes: 800 is more than one of several keys may have of \
              /limits/buffered_bytes (1024): a body of more than 768 bytes is always refused (503)",
-            "/allow_anonymous: has no effect where keys are configured: who has none of them is \
-             not admitted",
+            "/allow_anonymous: has no effect where keys or issuers are configured: who has \
+             neither a key nor a token is not admitted",
         ]
     );
     for (limits, keys) in [(768, r#"{"name":"b","sha256":"HASH"}"#), (800, "")] {

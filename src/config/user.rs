@@ -1,6 +1,6 @@
 //! Pure: a server's configuration for one user, where its credentials are each user's own.
 
-use super::{Secret, Target, UpstreamConfig, syntax};
+use super::{Credentials, Secret, Target, UpstreamConfig, syntax};
 use crate::protocol::credentials::{UserCredentials, UserText, names_user};
 
 impl UpstreamConfig {
@@ -10,7 +10,8 @@ impl UpstreamConfig {
             Target::Http(target) => &target.headers,
             Target::Stdio(target) => &target.env,
         };
-        values.iter().any(|(_, value)| names_user(value.expose()))
+        self.credentials == Credentials::PerUser
+            || values.iter().any(|(_, value)| names_user(value.expose()))
     }
 
     /// The names of the headers that clients may give for the server.

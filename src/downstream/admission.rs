@@ -7,10 +7,11 @@ use crate::access::authenticate::{self, KnownKey, Presented};
 use crate::access::origin::Origins;
 use crate::access::policy::Principal;
 use crate::access::proxies::TrustedProxies;
-use crate::config::Transports;
+use crate::config::{PublicUrl, Transports};
 use crate::http::{Head, Peer};
 use crate::protocol::call::PrincipalId;
 use crate::protocol::quirks::Tolerance;
+use crate::resource_server::Verifier;
 
 /// The client that a proxy serves, and the proxies before it, in the order in which they passed
 /// the request on.
@@ -18,10 +19,16 @@ const FORWARDED_FOR: &str = "x-forwarded-for";
 /// The path under which a proxy serves the gateway.
 const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 
+/// The scheme that a proxy's client used.
+const FORWARDED_PROTO: &str = "x-forwarded-proto";
+/// Bytes of the longest host and port that a URL is made of: a name has at most 253 (RFC 1035,
+/// section 2.3.4).
+const HOST_BYTES_MAX: usize = 262;
+
 /// Headers of proxies about their client and their own address. Only the first and the last
 /// count.
 const FORWARDED: [&str; 4] =
-    [FORWARDED_FOR, "x-forwarded-host", "x-forwarded-proto", FORWARDED_PREFIX];
+    [FORWARDED_FOR, "x-forwarded-host", FORWARDED_PROTO, FORWARDED_PREFIX];
 
 /// The settings of clients' admission that a reload may change.
 #[derive(Debug)]
@@ -32,8 +39,12 @@ pub struct Admission {
     pub proxies: TrustedProxies,
     /// The path under which clients reach the gateway; empty where there is none.
     pub prefix: String,
-    /// The known keys; if empty, none is required.
+    /// The address that clients use, where it is configured.
+    pub public_url: Option<PublicUrl>,
+    /// The known keys; if there is neither one nor an issuer, none is required.
     pub keys: Vec<KnownKey>,
+    /// The verifier of access tokens; none where no issuer is configured.
+    pub verifier: Option<Arc<Verifier>>,
     /// The transports that serve.
     pub transports: Transports,
     /// The quirks of clients that are tolerated.
@@ -70,6 +81,34 @@ impl Admission {
         }
     }
 
+    /// True if clients need neither a key nor a token.
+    pub(super) fn is_open(&self) -> bool {
+        self.keys.is_empty() && self.verifier.is_none()
+    }
+
+    /// The URL under which the client of a request has the gateway, without a slash at its end.
+    /// None where the request names no usable host.
+    pub(super) fn base_url(&self, head: &Head) -> Option<String> {
+        if let Some(url) = &self.public_url {
+            return Some(url.as_str().to_owned());
+        }
+        let host = head.headers.get("host")?.trim();
+        let may_stand = |b: u8| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b);
+        if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.bytes().all(may_stand) {
+            return None;
+        }
+        let is_https = head.headers.get(FORWARDED_PROTO).is_some_and(|it| it.trim() == "https")
+            && self.proxies.trusts(head.peer.ip());
+        let scheme = if is_https { "https" } else { "http" };
+        Some(format!("{scheme}://{host}{}", self.prefix_for(head)))
+    }
+
+    /// The URL of a request as its client has it; empty where the request names no usable host.
+    pub(super) fn client_url(&self, head: &Head) -> String {
+        let base = self.base_url(head).unwrap_or_default();
+        format!("{base}{}", self.own_path(&head.path))
+    }
+
     /// The principal of a request's key.
     pub(super) fn principal(&self, head: &Head) -> Option<Arc<Principal>> {
         authenticate::authenticate(&self.keys, Admission::presented(head))
@@ -83,12 +122,12 @@ impl Admission {
         }
     }
 
-    /// The principal in whose share a request counts: its key, and without one the address that
+    /// The principal in whose share a request counts: its key or user, and without either the address that
     /// it came from. None where no other principal can come: where there is one key, and without
     /// keys for this machine, whose owner's processes cannot be told apart.
     pub(super) fn charged(&self, principal: &Principal, peer: Peer) -> Option<PrincipalId> {
-        match (&principal.name, peer) {
-            (Some(name), _) => self.charged_key(name),
+        match (&principal.id, peer) {
+            (Some(id), _) => self.charged_identity(id),
             (None, Peer::Ip(ip)) if !ip.is_loopback() => Some(PrincipalId::of_address(ip)),
             (None, Peer::Ip(_) | Peer::Unix) => None,
         }
@@ -109,18 +148,20 @@ impl Admission {
         self.proxies.prefix(head.peer.ip(), said).unwrap_or(&self.prefix)
     }
 
-    pub(super) fn charged_key(&self, name: &Arc<str>) -> Option<PrincipalId> {
-        (self.keys.len() > 1).then(|| PrincipalId::Key(name.clone()))
+    /// As [`Admission::charged`], for a key or a user.
+    pub(super) fn charged_identity(&self, id: &Arc<str>) -> Option<PrincipalId> {
+        let is_one_of_many = self.keys.len() > 1 || self.verifier.is_some();
+        is_one_of_many.then(|| PrincipalId::Key(id.clone()))
     }
 
     pub(super) fn principal_named(&self, name: &str) -> Option<&Arc<Principal>> {
         let mut principals = self.keys.iter().map(|key| &key.principal);
-        principals.find(|it| it.name.as_deref() == Some(name))
+        principals.find(|it| it.id.as_deref() == Some(name))
     }
 
     /// The names of the keys whose rights differ.
     pub(super) fn differing_from(&self, old: &Admission) -> Vec<Arc<str>> {
-        let names = self.keys.iter().filter_map(|key| key.principal.name.as_ref());
+        let names = self.keys.iter().filter_map(|key| key.principal.id.as_ref());
         let policy = |of: &Admission, name: &str| {
             of.principal_named(name).map(|principal| principal.policy.clone())
         };

@@ -1,5 +1,7 @@
 //! Pure: finds the endpoint of a path, and its methods.
 
+use crate::oauth::resource_metadata::WELL_KNOWN;
+
 /// The form of REST answers.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Dialect {
@@ -16,6 +18,17 @@ pub enum Document {
     ConfigSchema,
     /// OpenAPI of the REST part.
     OpenApi,
+}
+
+/// The endpoints of sign-ins at servers.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum OAuthEndpoint<'a> {
+    /// A browser comes back from an authorization server.
+    Callback,
+    /// The client metadata document.
+    ClientDocument,
+    /// The page with this id, where a browser begins.
+    SignIn(&'a str),
 }
 
 /// The service at a path. A per-server endpoint carries the server's name.
@@ -45,10 +58,16 @@ pub enum Endpoint<'a> {
     Pins,
     /// Accepts pins as they are now.
     PinsAccept,
+    /// Invites an admin to sign in at a server.
+    Invite,
+    /// A sign-in at a server.
+    OAuth(OAuthEndpoint<'a>),
     /// A file of the console, whose page stands at `/`.
     Console(&'a str),
     /// A description for programs.
     Document(Document),
+    /// The metadata of the protected resource at a path, which is empty for the whole gateway.
+    ResourceMetadata(&'a str),
     /// Reads the configuration again.
     Reload,
 }
@@ -63,6 +82,11 @@ impl<'a> Endpoint<'a> {
         if path == "/" {
             return Some(Endpoint::Console(""));
         }
+        if let Some(resource) = path.strip_prefix(WELL_KNOWN)
+            && (resource.is_empty() || resource.starts_with('/'))
+        {
+            return Some(Endpoint::ResourceMetadata(resource));
+        }
         let path = path.strip_suffix('/').unwrap_or(path);
         let mut parts = path.strip_prefix('/')?.split('/');
         let parts = [parts.next(), parts.next(), parts.next(), parts.next(), parts.next()];
@@ -74,6 +98,16 @@ impl<'a> Endpoint<'a> {
             [Some("status"), Some("events"), None, ..] => Endpoint::StatusEvents,
             [Some("status"), Some("pins"), None, ..] => Endpoint::Pins,
             [Some("status"), Some("pins"), Some("accept"), None, _] => Endpoint::PinsAccept,
+            [Some("status"), Some("sign-in"), None, ..] => Endpoint::Invite,
+            [Some("oauth"), Some("callback"), None, ..] => {
+                Endpoint::OAuth(OAuthEndpoint::Callback)
+            }
+            [Some("oauth"), Some("client.json"), None, ..] => {
+                Endpoint::OAuth(OAuthEndpoint::ClientDocument)
+            }
+            [Some("oauth"), Some("sign-in"), Some(id), None, _] if !id.is_empty() => {
+                Endpoint::OAuth(OAuthEndpoint::SignIn(id))
+            }
             [Some(file), None, ..] if CONSOLE_FILES.contains(&file) => Endpoint::Console(file),
             [Some("reload"), None, ..] => Endpoint::Reload,
             [Some("config.schema.json"), None, ..] => {
@@ -112,10 +146,17 @@ impl<'a> Endpoint<'a> {
             | Self::Metrics
             | Self::Pins
             | Self::Document(_)
+            | Self::ResourceMetadata(_)
             | Self::Console(_) => &["GET", "HEAD", "OPTIONS"],
-            Self::RestCall(_) | Self::SseMessages(_) | Self::PinsAccept | Self::Reload => {
-                &["POST", "OPTIONS"]
-            }
+            Self::RestCall(_)
+            | Self::SseMessages(_)
+            | Self::PinsAccept
+            | Self::Invite
+            | Self::Reload => &["POST", "OPTIONS"],
+            Self::OAuth(OAuthEndpoint::ClientDocument) => &["GET", "HEAD", "OPTIONS"],
+            // A program that only looks must not use a sign-in up.
+            Self::OAuth(OAuthEndpoint::Callback) => &["GET", "OPTIONS"],
+            Self::OAuth(OAuthEndpoint::SignIn(_)) => &["GET", "POST", "OPTIONS"],
             Self::Mcp(_) => &["GET", "POST", "DELETE", "OPTIONS"],
             Self::Sse(_) | Self::StatusEvents => &["GET", "OPTIONS"],
         }
@@ -134,8 +175,11 @@ impl<'a> Endpoint<'a> {
             | Self::Metrics
             | Self::Pins
             | Self::PinsAccept
+            | Self::Invite
+            | Self::OAuth(_)
             | Self::Console(_)
             | Self::Document(_)
+            | Self::ResourceMetadata(_)
             | Self::Reload => None,
         }
     }
@@ -147,7 +191,13 @@ impl<'a> Endpoint<'a> {
 
     /// True if the path is served without a key.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Healthz | Self::Readyz | Self::Console(_))
+        matches!(self, Self::Healthz | Self::Readyz | Self::Console(_) | Self::OAuth(_))
+            || self.is_unauthenticated()
+    }
+
+    /// True if nobody is asked who they are, so that a wrong key or token does not matter either.
+    pub fn is_unauthenticated(self) -> bool {
+        matches!(self, Self::ResourceMetadata(_))
     }
 }
 
@@ -188,11 +238,20 @@ mod tests {
             ("/status/pins/accept", Endpoint::PinsAccept),
             ("/console.js", Endpoint::Console("console.js")),
             ("/reload", Endpoint::Reload),
+            ("/.well-known/oauth-protected-resource", Endpoint::ResourceMetadata("")),
+            ("/status/sign-in", Endpoint::Invite),
+            ("/oauth/callback", Endpoint::OAuth(OAuthEndpoint::Callback)),
+            ("/oauth/client.json", Endpoint::OAuth(OAuthEndpoint::ClientDocument)),
+            ("/oauth/sign-in/x", Endpoint::OAuth(OAuthEndpoint::SignIn("x"))),
+            // A server may have that name.
+            ("/oauth/mcp", Endpoint::Mcp(Some("oauth"))),
             ("/openapi.json", Endpoint::Document(Document::OpenApi)),
             ("/config.schema.json", Endpoint::Document(Document::ConfigSchema)),
         ] {
             assert_eq!(Endpoint::find(path), Some(expected), "{path}");
-            assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");
+            if !matches!(expected, Endpoint::ResourceMetadata(_)) {
+                assert_eq!(Endpoint::find(&format!("{path}/")), Some(expected), "{path}/");
+            }
         }
     }
 
@@ -206,6 +265,10 @@ mod tests {
             "/mcp//",
             "/mcp/tools/list/x",
             "/a/b",
+            "/oauth",
+            "/oauth/sign-in",
+            "/oauth/sign-in//",
+            "/oauth/callback/x",
             "/mcp/a/b",
             "/mcp/a/b/c/d",
         ] {

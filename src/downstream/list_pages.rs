@@ -112,14 +112,14 @@ pub(super) fn cursor_of(params: Option<&str>) -> Result<Option<String>, RpcError
 
 /// The scope of a cursor: one list as one principal sees it at one endpoint.
 fn view_of(scope: &Scope, kind: Kind) -> String {
-    let name = scope.principal.name.as_deref().unwrap_or_default();
+    let whose = scope.principal.id.as_deref().unwrap_or_default();
     let only = scope.only.as_ref().map(ServerName::as_str).unwrap_or_default();
     let narrowed = scope
         .narrowed
         .as_deref()
         .map(|list| list.iter().map(ServerName::as_str).collect::<Vec<_>>().join(","));
     let narrowed = narrowed.as_deref().unwrap_or("*");
-    format!("{}|{name}|{only}|{narrowed}", kind.list_key())
+    format!("{}|{whose}|{only}|{narrowed}", kind.list_key())
 }
 
 /// The state of a server, for lists.

@@ -3,12 +3,14 @@
 
 mod admission;
 pub mod answer;
+mod authentication;
 mod counted_bytes;
 pub mod endpoint;
 pub mod event_stream;
 mod keep_alive;
 pub mod legacy;
 pub mod list_pages;
+pub mod oauth;
 pub mod operator;
 pub mod posted_message;
 mod problem_body;
@@ -25,7 +27,7 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use crate::access::authenticate;
+use crate::access::lease::OptionalLease;
 use crate::access::origin::Foreign;
 use crate::access::policy::{Principal, Scope};
 use crate::config::Reloaded;
@@ -50,13 +52,15 @@ use crate::telemetry::rejected::Reason;
 use crate::telemetry::request::{self, Incoming, Served};
 
 pub use admission::Admission;
+pub use authentication::Tokens;
+use authentication::{Identified, Look, note, refusal};
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 pub use operator::listener::AdminListener;
 pub use operator::status_events::Watchers;
 use stateless::parked_calls::ParkedCalls;
 pub use stateless::request_state::used::UsedStates;
-use status_codes::{BadKey, Problem};
+use status_codes::Problem;
 
 /// The changes of a reload to the admission, before sessions have them.
 #[derive(Debug)]
@@ -69,6 +73,8 @@ pub struct Readmitted {
 /// The values that the clients' transports share.
 #[derive(Debug)]
 pub struct Front {
+    /// The present verifier of access tokens, for whatever outlives a request.
+    pub tokens: Arc<Tokens>,
     /// The present admission, swapped whole.
     pub admission: RwLock<Arc<Admission>>,
     /// The principal of clients without a key, where none is required.
@@ -111,6 +117,9 @@ pub struct Front {
 
 /// The text for a client whose bodies and results fill its share.
 const SHARE_HELD: &str = "your bodies and results fill your share of limits.buffered_bytes";
+/// The headers that a page of an admitted origin may read besides the usual ones: the session that
+/// it opened, and where its user signs in.
+const EXPOSED_HEADERS: &str = "Mcp-Session-Id, WWW-Authenticate";
 /// Headers by which a proxy shows that it passes another client's request on.
 const FORWARDED: [&str; 7] = [
     "forwarded",
@@ -129,6 +138,7 @@ struct Admitted<'a> {
     principal: Arc<Principal>,
     admission: u64,
     charged: Option<PrincipalId>,
+    lease: OptionalLease,
 }
 
 /// A transport that can be switched off.
@@ -158,7 +168,7 @@ impl Front {
     ) -> Readmitted {
         let mut current = self.admission.write();
         // This comes before another client can get the name of a key that has ended.
-        let names = current.keys.iter().filter_map(|key| key.principal.name.as_ref());
+        let names = current.keys.iter().filter_map(|key| key.principal.id.as_ref());
         let ended: Vec<Arc<str>> = names.filter(|name| ends(Some(name))).cloned().collect();
         ended.iter().for_each(|name| self.pipeline.forget_tasks_of(name));
         ended.iter().for_each(|name| self.pipeline.end_users_of(name));
@@ -166,6 +176,7 @@ impl Front {
         admission.generation = current.generation + 1;
         let admission = Arc::new(admission);
         let old = std::mem::replace(&mut *current, admission.clone());
+        self.tokens.set(admission.verifier.clone());
         drop(current);
         ParkedCalls::cancel(parked);
         self.watchers.end_before(admission.generation);
@@ -193,23 +204,33 @@ impl Front {
             if owner.admission < generation && ends(name) {
                 return None;
             }
-            let principal = match name {
-                Some(name) => admission.principal_named(name)?.clone(),
-                None => anonymous.clone(),
+            let (principal, differs) = match (name, &owner.lease) {
+                // Another token of the user may have other rights: those of the one that opened
+                // the session decide what the session is told.
+                (Some(_), Some(lease)) => {
+                    let present = lease.present()?;
+                    let differs = present.policy != lease.principal().policy;
+                    (present, differs)
+                }
+                (Some(name), None) => {
+                    let principal = admission.principal_named(name)?.clone();
+                    (principal, differ.iter().any(|it| **it == *name))
+                }
+                (None, _) => (anonymous.clone(), false),
             };
-            let differs = principal.name.as_ref().is_some_and(|it| differ.contains(it));
             let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
-            let charged = match &principal.name {
-                Some(name) => admission.charged_key(name),
+            let charged = match &principal.id {
+                Some(id) => admission.charged_identity(id),
                 None => owner.charged.clone(),
             };
-            let of_scope = charged.clone();
+            let (of_scope, lease) = (charged.clone(), owner.lease.clone());
             let scope = Scope {
                 principal,
                 only,
                 narrowed,
                 admission: generation,
                 charged: of_scope,
+                lease,
                 user: None,
             };
             Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs, charged })
@@ -234,28 +255,8 @@ impl Front {
         })
     }
 
-    /// The principal of a request; none where a key is required and the request has no known one.
-    fn principal(&self, admission: &Admission, head: &Head) -> Option<Arc<Principal>> {
-        if admission.keys.is_empty() {
-            // The client of a proxy on this machine is somewhere else.
-            let is_forwarded = FORWARDED.into_iter().any(|it| head.headers.get(it).is_some());
-            let is_here = head.peer.is_local() && !is_forwarded;
-            let principal = if is_here { &self.operator } else { &self.anonymous };
-            return Some(principal.clone());
-        }
-        admission.principal(head)
-    }
-
-    /// The principal of a request that only an admin may make.
-    fn admin(&self, head: &Head) -> Result<Arc<Principal>, Problem> {
-        let admission = self.admission();
-        let principal = admission.principal(head).ok_or_else(|| bad_key(head))?;
-        telemetry::request::principal(principal.name.as_deref());
-        if principal.is_admin { Ok(principal) } else { Err(Problem::not_admin()) }
-    }
-
     /// Decides by the head alone if a request may be served.
-    fn gate<'a>(&self, head: &'a Head) -> Result<Admitted<'a>, Problem> {
+    fn gate<'a>(&self, head: &'a Head, look: Look) -> Result<Admitted<'a>, Problem> {
         let admission = self.admission();
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         let endpoint = Endpoint::find(admission.own_path(&head.path));
@@ -263,6 +264,9 @@ impl Front {
             // A health check may not know the gateway's name, and reveals nothing else.
             Err(Foreign::Host) if matches!(endpoint, Some(Endpoint::Healthz)) => (),
             Err(Foreign::Host) => return Err(Problem::foreign("Host", host, "allowed_hosts")),
+            // Every page may learn where its user signs in.
+            Err(Foreign::Origin) if matches!(endpoint, Some(Endpoint::ResourceMetadata(_))) => {
+            }
             Err(Foreign::Origin) => {
                 return Err(Problem::foreign("Origin", origin, "allowed_origins"));
             }
@@ -271,28 +275,27 @@ impl Front {
         if let Some(field) = posted_message::repeated(head, admission.tolerance) {
             return Err(Problem::repeated(field));
         }
-        // A browser's preflight carries no key; it only asks which requests are allowed.
-        if let Some(endpoint) = endpoint
-            && head.method == "OPTIONS"
-        {
-            let charged = admission.charged(&self.anonymous, admission.peer(head));
-            let (principal, admission) = (self.anonymous.clone(), admission.generation);
-            return Ok(Admitted { endpoint, principal, admission, charged });
-        }
-        let principal = self.principal(&admission, head);
-        let principal = match endpoint {
-            Some(endpoint) if endpoint.is_open() => {
-                principal.unwrap_or_else(|| self.anonymous.clone())
+        let is_preflight = head.method == "OPTIONS";
+        let identified = match endpoint {
+            // A browser's preflight carries no key; it only asks which requests are allowed.
+            Some(endpoint) if is_preflight || endpoint.is_unauthenticated() => {
+                Identified::of(self.anonymous.clone())
             }
-            Some(_) | None => principal.ok_or_else(|| bad_key(head))?,
+            Some(endpoint) if endpoint.is_open() => self
+                .identify(&admission, head, look)
+                .unwrap_or_else(|_| Identified::of(self.anonymous.clone())),
+            Some(_) | None => self
+                .identify(&admission, head, look)
+                .map_err(|why| refusal(&why, &admission, head))?,
         };
-        telemetry::request::principal(principal.name.as_deref());
+        let Identified { principal, lease } = identified;
+        note(&principal);
         let endpoint = endpoint.ok_or_else(Problem::unknown_path)?;
         if !endpoint.methods().contains(&head.method.as_str()) {
             return Err(Problem::wrong_method(endpoint.methods()));
         }
         let charged = admission.charged(&principal, admission.peer(head));
-        Ok(Admitted { endpoint, principal, admission: admission.generation, charged })
+        Ok(Admitted { endpoint, principal, lease, admission: admission.generation, charged })
     }
 
     fn endpoint<'a>(&self, head: &'a Head) -> Option<Endpoint<'a>> {
@@ -307,9 +310,9 @@ impl Front {
         let principal = admitted.principal.clone();
         let admission = admitted.admission;
         let charged = admitted.charged.clone();
-        let user = self.user(head, &admitted.principal);
+        let (lease, user) = (admitted.lease.clone(), self.user(head, &admitted.principal));
         let mut scope =
-            Scope { principal, only: None, narrowed: None, admission, charged, user };
+            Scope { principal, only: None, narrowed: None, admission, charged, lease, user };
         let found = |name: &str| {
             self.pipeline.server(&scope, name).map_err(|error| Problem::from_call(&error))
         };
@@ -354,12 +357,13 @@ impl Front {
     /// The owner of a session that opens now.
     fn owner(&self, scope: &Scope) -> Owner {
         Owner {
-            principal: scope.principal.name.clone(),
+            principal: scope.principal.id.clone(),
             only: scope.only.clone(),
             narrowed: scope.narrowed.clone(),
             visible_servers: self.pipeline.servers(scope).into(),
             admission: scope.admission,
             charged: scope.charged.clone(),
+            lease: scope.lease.clone(),
             user: scope.user.clone(),
         }
     }
@@ -367,9 +371,10 @@ impl Front {
     /// The session of that id, if it belongs to this principal and was opened at this endpoint.
     fn session(&self, id: &str, scope: &Scope, door: Transport) -> Option<Arc<Session>> {
         let bearer = Bearer {
-            principal: scope.principal.name.clone(),
+            principal: scope.principal.id.clone(),
             admission: scope.admission,
             charged: scope.charged.clone(),
+            lease: scope.lease.clone(),
             user: scope.user.clone(),
         };
         let whole = Scope { only: None, narrowed: None, ..scope.clone() };
@@ -443,9 +448,14 @@ impl Front {
             Endpoint::PinsAccept => {
                 operator::console::accept_pins(self, request, &scope, responder)
             }
+            Endpoint::Invite => operator::console::invite(self, request, &scope, responder),
+            Endpoint::OAuth(part) => oauth::serve(self, part, request, &scope, responder),
             Endpoint::Console(file) => operator::console::console(self, file, head, responder),
             Endpoint::Document(document) => {
                 operator::documents::document(self, document, head, responder)
+            }
+            Endpoint::ResourceMetadata(path) => {
+                oauth::protected_resource::metadata(self, path, head, responder);
             }
             Endpoint::Reload => operator::reload(self, &scope, responder),
         }
@@ -462,7 +472,16 @@ impl Front {
     /// A place among the long-lived streams, taken before the answer begins.
     fn place(&self, scope: &Scope) -> Result<Place, Problem> {
         let place = self.streams.reserve_for(scope.charged.as_ref());
-        place.map_err(|full| Problem::overloaded(&full.to_string()))
+        place
+            .map(|place| place.leased(scope.lease.clone()))
+            .map_err(|full| Problem::overloaded(&full.to_string()))
+    }
+
+    /// True if a page of this origin may read the answer because it is admitted. Every page may
+    /// read metadata, which says so itself.
+    fn admits_page(&self, origin: &str, head: &Head) -> bool {
+        self.admission().origins.admits(origin)
+            && !matches!(self.endpoint(head), Some(Endpoint::ResourceMetadata(_)))
     }
 
     fn is_stopping(&self) -> bool {
@@ -474,12 +493,16 @@ impl Handler for Front {
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         // More is noted of an admitted request once its body is here.
         let served = self.begin(head, 0);
-        match self.gate(head) {
+        match self.gate(head, Look::BeforeBody) {
             Ok(admitted) => Ok(admitted.charged),
             Err(problem) => {
                 telemetry::request::answers(problem.status);
                 let mut answer = problem.to_answer(self.endpoint(head));
                 answer.headers.push((headers::REQUEST_ID, served.name.as_str().to_owned()));
+                let origin = head.headers.get("origin");
+                if let Some(origin) = origin.filter(|origin| self.admits_page(origin, head)) {
+                    answer.headers.extend(cors(origin));
+                }
                 Err(answer)
             }
         }
@@ -490,14 +513,14 @@ impl Handler for Front {
         let responder = responder.named(served.name);
         // This includes errors: a page may read why it was refused.
         let mut responder = match request.head.headers.get("origin") {
-            Some(origin) if self.admission().origins.admits(origin) => {
+            Some(origin) if self.admits_page(origin, &request.head) => {
                 responder.always(cors(origin))
             }
             Some(_) | None => responder,
         };
         // The share is held for as long as the request.
         let mut share = std::mem::take(&mut request.share);
-        let admitted = self.gate(&request.head).and_then(|admitted| {
+        let admitted = self.gate(&request.head, Look::Whole).and_then(|admitted| {
             let charged = admitted.charged.as_ref();
             responder.charge(charged).map_err(|what| Problem::overloaded(&what))?;
             share.charge(charged).map_err(|_| Problem::overloaded(SHARE_HELD))?;
@@ -512,7 +535,9 @@ impl Handler for Front {
     fn refused(&self, head: &Head, reason: Option<Reason>, told: &str) -> Served {
         let served = self.begin(head, 0);
         let principal = self.admission().principal(head);
-        telemetry::request::principal(principal.and_then(|it| it.name.clone()).as_deref());
+        if let Some(principal) = principal {
+            note(&principal);
+        }
         if let Some(reason) = reason {
             request::turned_away(reason, None, told);
         }
@@ -528,7 +553,7 @@ impl Handler for Front {
 fn cors(origin: &str) -> [(&'static str, String); 3] {
     [
         ("Access-Control-Allow-Origin", origin.to_owned()),
-        ("Access-Control-Expose-Headers", headers::SESSION_ID.to_owned()),
+        ("Access-Control-Expose-Headers", EXPOSED_HEADERS.to_owned()),
         ("Vary", "Origin".to_owned()),
     ]
 }
@@ -552,12 +577,6 @@ fn in_both(
             Some(one.iter().filter(|name| other.contains(name)).cloned().collect())
         }
     }
-}
-
-/// The problem of a request that should have a key.
-fn bad_key(head: &Head) -> Problem {
-    let is_wrong = authenticate::has_key(Admission::presented(head));
-    Problem::unauthorized(if is_wrong { BadKey::Wrong } else { BadKey::Missing })
 }
 
 fn refuse(problem: &Problem, endpoint: Option<Endpoint<'_>>, responder: Responder) {

@@ -46,3 +46,29 @@ impl Problem {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::error::{CallError, Stage};
+    use crate::protocol::server_name::ServerName;
+
+    #[test]
+    fn a_failed_upstream_is_named_with_its_stage() {
+        let error = CallError::UpstreamFailed {
+            server: ServerName::parse("a").unwrap(),
+            stage: Stage::Connect,
+            message: "connection refused".to_owned(),
+            refusal: None,
+        };
+        let problem = Problem::from_call(&error);
+        assert_eq!(problem.status, 502);
+        let body: serde_json::Value =
+            serde_json::from_str(&problem.rest_body(Dialect::Plain)).unwrap();
+        assert_eq!(body["error"]["server"], "a");
+        assert_eq!(body["error"]["stage"], "connect");
+        let body: serde_json::Value =
+            serde_json::from_str(&problem.rest_body(Dialect::Litellm)).unwrap();
+        assert_eq!(body["detail"]["error"], "upstream_failed");
+    }
+}

@@ -1,6 +1,7 @@
 //! Status, headers and body for outcomes and failures. All status codes for clients are here.
 
 use std::io;
+use std::time::Duration;
 
 use super::endpoint::{Dialect, Endpoint};
 use super::refusal_text::{foreign_message, refusal_members};
@@ -25,6 +26,18 @@ pub const OK: u16 = 200;
 pub const ACCEPTED: u16 = 202;
 /// There is no body.
 pub const NO_CONTENT: u16 = 204;
+/// The statuses of pages for people: of an answer that belongs to nothing, of one that is somebody
+/// else's, of a page that is not there, of an authorization server that failed, and of a gateway
+/// at its bounds.
+pub const BAD_REQUEST: u16 = 400;
+/// See [`BAD_REQUEST`].
+pub const FORBIDDEN: u16 = 403;
+/// See [`BAD_REQUEST`].
+pub const NOT_FOUND: u16 = 404;
+/// See [`BAD_REQUEST`].
+pub const BAD_GATEWAY: u16 = 502;
+/// See [`BAD_REQUEST`].
+pub const UNAVAILABLE: u16 = 503;
 
 /// The headers of an event stream: no cache, no proxy that holds events back.
 pub const STREAM_HEADERS: [(&str, &str); 3] = [
@@ -136,6 +149,50 @@ impl Problem {
             .header("WWW-Authenticate", "Bearer")
     }
 
+    /// There is neither a key nor an access token. `challenge` says where to get one.
+    pub fn no_token(challenge: &str) -> Problem {
+        let message = "This needs an access token of one of the gateway's authorization servers, \
+                       or a key: \"Authorization: Bearer TOKEN\".";
+        telemetry::request::turned_away(Reason::Unauthorized, Some("missing_token"), "");
+        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The access token, or its proof, is not good (RFC 6750, section 3.1). `told` is for
+    /// operators.
+    pub fn bad_token(
+        challenge: &str,
+        word: &'static str,
+        what: &'static str,
+        told: &str,
+    ) -> Problem {
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
+        Problem::new(401, word, code::BAD_REQUEST, format!("{what}."))
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The access token is good, and gives no rights.
+    pub fn insufficient_scope(challenge: &str, what: &'static str, told: &str) -> Problem {
+        let word = "insufficient_scope";
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
+        Problem::new(403, word, code::BAD_REQUEST, format!("{what}."))
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The issuer of the access token cannot be asked.
+    pub fn issuer_unavailable(
+        what: &'static str,
+        told: &str,
+        retry_after: Duration,
+    ) -> Problem {
+        let word = "issuer_unavailable";
+        telemetry::request::turned_away(Reason::Overloaded, Some(word), told);
+        let seconds = whole_seconds(retry_after);
+        Problem::new(503, word, code::INTERNAL_ERROR, format!("{what}."))
+            .with("retry_after_s", seconds)
+            .header("Retry-After", seconds.to_string())
+    }
+
     /// A foreign `Host` or `Origin`, as it was sent, and the key that admits it.
     pub fn foreign(header: &str, sent: Option<&str>, key: &str) -> Problem {
         let message = foreign_message(header, sent, key);
@@ -223,6 +280,14 @@ impl Problem {
              /mcp/tools/list, /mcp/tools/call, /mcp-rest/tools/list, /mcp-rest/tools/call, \
              /mcp/sse, /sse, /healthz, /readyz, /status, /metrics, /reload, /openapi.json and \
              /config.schema.json.",
+        )
+    }
+
+    /// The gateway has no client metadata document.
+    pub fn no_client_document() -> Problem {
+        Problem::nothing_at(
+            "There is no client metadata document: authorization servers read one only at an https \
+             address, and \"public_url\" is none.",
         )
     }
 
@@ -402,6 +467,7 @@ impl Problem {
             }
             CallError::Withheld { .. }
             | CallError::UpstreamFailed { .. }
+            | CallError::NeedsSignIn { .. }
             | CallError::UpstreamDown { .. }
             | CallError::UpstreamTimeout { .. } => Problem::of_upstream(error, text),
             CallError::Overloaded { .. } => {
@@ -432,6 +498,9 @@ impl Problem {
         if let CallError::Withheld { .. } = error {
             return named(502, "tool_withheld");
         }
+        if let CallError::NeedsSignIn { .. } = error {
+            return named(502, "needs_sign_in");
+        }
         if let CallError::UpstreamTimeout { stage, .. } = error {
             return named(504, "upstream_timeout").with("stage", stage.as_str());
         }
@@ -453,6 +522,7 @@ impl Problem {
                 }
             }
             CallError::Withheld { .. }
+            | CallError::NeedsSignIn { .. }
             | CallError::UpstreamTimeout { .. }
             | CallError::Invalid(_)
             | CallError::Unknown { .. }
@@ -569,28 +639,4 @@ pub fn engine_body(status: u16, reason: &str) -> String {
         _ => "invalid_request",
     };
     Problem::new(status, word, code::BAD_REQUEST, reason).rest_body(Dialect::Plain)
-}
-
-#[cfg(test)]
-mod tests {
-    use super::*;
-
-    #[test]
-    fn a_failed_upstream_is_named_with_its_stage() {
-        let error = CallError::UpstreamFailed {
-            server: ServerName::parse("a").unwrap(),
-            stage: Stage::Connect,
-            message: "connection refused".to_owned(),
-            refusal: None,
-        };
-        let problem = Problem::from_call(&error);
-        assert_eq!(problem.status, 502);
-        let body: serde_json::Value =
-            serde_json::from_str(&problem.rest_body(Dialect::Plain)).unwrap();
-        assert_eq!(body["error"]["server"], "a");
-        assert_eq!(body["error"]["stage"], "connect");
-        let body: serde_json::Value =
-            serde_json::from_str(&problem.rest_body(Dialect::Litellm)).unwrap();
-        assert_eq!(body["detail"]["error"], "upstream_failed");
-    }
 }

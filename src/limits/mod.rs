@@ -4,10 +4,14 @@
 //! constants here hold for every run.
 
 mod configured;
+mod identity;
+mod resource_server;
 
 use std::time::Duration;
 
 pub use configured::Limits;
+pub use identity::*;
+pub use resource_server::*;
 
 /// Arenas of the C library's allocator. Each thread uses one of them, and frees its memory into
 /// it.
@@ -215,6 +219,9 @@ pub const CALL_INPUT_BYTES_MAX: u64 = 64 * 1024 * 1024;
 pub const SESSION_CALLS_MAX: usize = 256;
 /// Questions of servers that one session has open. More are answered with an error.
 pub const QUESTIONS_PER_SESSION_MAX: usize = 32;
+/// The time between two looks at the access tokens of open streams: a stream ends at most so much
+/// later than its token.
+pub const LEASE_CHECK_INTERVAL: Duration = Duration::from_secs(15);
 /// Tasks whose principal is remembered. Past it, expired tasks are forgotten, then the oldest of
 /// the principal that has most; a forgotten task is unknown to all clients.
 pub const TASKS_MAX: usize = 8192;

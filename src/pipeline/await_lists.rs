@@ -448,6 +448,7 @@ fn may_come(error: &CallError) -> bool {
         | CallError::RateLimited { .. }
         | CallError::Withheld { .. }
         | CallError::UpstreamFailed { .. }
+        | CallError::NeedsSignIn { .. }
         | CallError::UpstreamDown { .. }
         | CallError::Overloaded { .. }
         | CallError::ShuttingDown

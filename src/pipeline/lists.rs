@@ -21,6 +21,7 @@ use crate::protocol::modern::Freshness;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
+use crate::upstream::authorization::SignInStatus;
 use crate::upstream::{State, Status, advice};
 use crate::wait::Wait;
 
@@ -252,7 +253,7 @@ impl Pipeline {
         let mut all = seen.map(|(_, server)| server.freshness(kind));
         let first = all.next().unwrap_or(Freshness::UNKNOWN);
         let mut freshness = all.fold(first, Freshness::and);
-        freshness.is_private |= scope.principal.name.is_some();
+        freshness.is_private |= scope.principal.id.is_some();
         freshness
     }
 
@@ -307,7 +308,14 @@ impl Pipeline {
         call: &Call<'_>,
         wait: &Arc<Wait>,
     ) -> Result<(ServerName, bool), CallError> {
-        Ok(self.owned(self.find(scope, options, call, wait)?))
+        match self.find(scope, options, call, wait) {
+            Err(error @ CallError::Unknown { .. }) => {
+                // The call itself asks its caller to sign in, and then finds the item.
+                let upstream = self.awaits_sign_in(scope, options, call).ok_or(error)?;
+                Ok((upstream.name().clone(), true))
+            }
+            found => Ok(self.owned(found?)),
+        }
     }
 
     /// Notes the server in the request's log record: the call may be made on another thread.
@@ -451,6 +459,9 @@ impl Pipeline {
                         pinned
                     }),
                     n_unattributed: self.callers.n_unattributed(upstream.name()),
+                    wants_person: upstream.authorization().is_some()
+                        && upstream.config().oauth().is_some_and(|it| it.grant.wants_person()),
+                    sign_in: upstream.authorization().map(|it| it.status()),
                     upstream: status,
                 }
             })
@@ -536,6 +547,10 @@ pub struct ServerStatus {
     pub n_unattributed: u64,
     /// Advice for the operator on its last failure, if the server is not well.
     pub advice: Option<String>,
+    /// True if a person signs in there for the gateway.
+    pub wants_person: bool,
+    /// How the gateway's own sign-in there is, where it has one.
+    pub sign_in: Option<SignInStatus>,
     /// The upstream's state.
     pub upstream: Status,
 }

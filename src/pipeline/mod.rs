@@ -3,6 +3,7 @@
 //! The transports in `downstream` make a [`Call`] of a request and bytes of its result; all else
 //! happens here, on the thread of the client's connection.
 
+mod ask_to_sign_in;
 mod await_lists;
 mod callers;
 mod first_lists;
@@ -14,6 +15,7 @@ mod send;
 mod server_events;
 mod session_events;
 pub mod session_route;
+pub mod sign_in;
 mod subscriptions;
 mod task_owners;
 mod tasks;
@@ -46,6 +48,7 @@ use crate::wait::{Interrupted, Wait};
 use callers::Callers;
 use first_lists::FirstLists;
 use log_levels::LogLevels;
+use sign_in::Invitations;
 use task_owners::TaskOwners;
 use views::view_of;
 
@@ -74,6 +77,8 @@ pub struct Pipeline {
     /// Limits the log lines about URIs that were not looked up among all templates.
     cut_look_ups: Seldom,
     log_levels: LogLevels,
+    /// The pages that people may sign in at servers from.
+    invitations: Invitations,
 }
 
 /// The owners of tasks, and the principals that call: they decide who is told of servers'
@@ -156,6 +161,7 @@ impl Pipeline {
             first_lists,
             cut_look_ups,
             log_levels: LogLevels::default(),
+            invitations: Invitations::default(),
         };
         pipeline.configure(quotas, told);
         pipeline
@@ -269,7 +275,7 @@ impl Pipeline {
         let started = Instant::now();
         let method = call.method;
         self.pay(scope, options, &call)?;
-        let route = self.find(scope, options, &call, wait)?;
+        let route = self.find_signed_in(scope, options, &call, wait, sink)?;
         let waited = options.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let options = CallOptions { waited, ..options };
         telemetry::request::leads_to(route.server.as_str(), &route.told);
@@ -296,7 +302,7 @@ impl Pipeline {
             charged: scope.charged.clone(),
             mirrored: route.mirrored,
         };
-        let mut answer = asker.send(&outgoing, wait, sink);
+        let mut answer = self.send_signed_in(scope, &asker, &outgoing, wait, sink);
         let outcome = telemetry::request::came_of(Some(method), &answer);
         let took =
             asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);
@@ -325,7 +331,8 @@ impl Pipeline {
             error.data = error.data.take().map(|data| as_asked(data, route.key, &own, &asked));
         }
         if method == Method::ToolsCall {
-            let (server, key) = (route.server.as_str(), scope.principal.name.as_deref());
+            let key = scope.principal.label().map(|label| &**label);
+            let server = route.server.as_str();
             counters::tools::count(server, own.trim_matches('"'), key, outcome);
             if let (true, Ok(Outcome::Complete(result))) = (told.bodies, &answer) {
                 telemetry::bodies::tell(&route.told, Body::Result, &cut(result.get()));
@@ -475,10 +482,15 @@ impl Pipeline {
         self.callers.forget(server);
     }
 
-    /// True if the key has a bound on its calls per minute.
+    /// True if the key or user has a bound on its calls per minute.
     pub fn is_metered(&self, scope: &Scope) -> bool {
-        let name = scope.principal.name.as_ref();
-        name.is_some_and(|name| self.settings().quotas.contains_key(name))
+        match &scope.principal.user {
+            Some(user) => user.quota.is_some(),
+            None => {
+                let name = scope.principal.id.as_ref();
+                name.is_some_and(|name| self.settings().quotas.contains_key(name))
+            }
+        }
     }
 
     /// The upstream of that name; none where a reload has ended it since the name was looked up.
@@ -490,7 +502,11 @@ impl Pipeline {
 
 impl Settings {
     fn spend(&self, scope: &Scope) -> Result<(), CallError> {
-        let bucket = scope.principal.name.as_ref().and_then(|name| self.quotas.get(name));
+        let principal = &scope.principal;
+        let bucket = match &principal.user {
+            Some(user) => user.quota.as_deref(),
+            None => principal.id.as_ref().and_then(|name| self.quotas.get(name)),
+        };
         let Some(bucket) = bucket else { return Ok(()) };
         let mut bucket = bucket.lock();
         bucket

@@ -67,7 +67,7 @@ impl Pipeline {
         server: &ServerName,
     ) -> Result<Asker<'a>, CallError> {
         let upstream = self.upstream_for(scope, server)?;
-        let key = scope.principal.name.as_ref();
+        let key = scope.principal.id.as_ref();
         let principal = match options.client {
             Some(client) => Some(PrincipalId::new(key, &client.session)),
             None => key.cloned().map(PrincipalId::Key),
@@ -83,6 +83,11 @@ impl Pipeline {
 impl Asker<'_> {
     fn key(&self, id: String) -> TaskKey {
         TaskKey { server: self.upstream.name().clone(), id }
+    }
+
+    /// The server, where it is the caller's own.
+    pub(super) fn of_user(&self) -> Option<&Upstream> {
+        Some(&*self.upstream).filter(|it| it.user().is_some())
     }
 
     /// True if the task with the server's own id `id` belongs to the principal. A task whose

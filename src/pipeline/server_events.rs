@@ -9,7 +9,7 @@ use super::session_route::shared_by;
 use super::task_owners::{TaskKey, TaskOwners};
 use super::{Owners, tasks};
 use crate::protocol::call::{Notice, PrincipalId};
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::notification as names;

@@ -97,7 +97,7 @@ impl Pipeline {
             State::Starting { .. } => true,
             // They were known, and had to make room for others.
             State::Ready => upstream.list_again(),
-            State::BackingOff { .. } | State::Down { .. } => false,
+            State::NeedsSignIn | State::BackingOff { .. } | State::Down { .. } => false,
         }
     }
 }

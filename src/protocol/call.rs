@@ -5,7 +5,7 @@ use std::hash::{Hash, Hasher};
 use std::net::{IpAddr, Ipv6Addr};
 use std::sync::Arc;
 
-use super::credentials::CredentialsId;
+use super::credentials_id::CredentialsId;
 use super::jsonrpc::{self, RequestId, RpcError};
 use super::log_level::LogLevel;
 use super::method::{Method, notification};
@@ -193,12 +193,13 @@ pub enum Notice {
 }
 
 /// The owner of something that lasts longer than a request, or that is bounded. A task, and all
-/// else that later requests refer to, belongs to a key, whichever session of the key asks;
-/// without keys it belongs to a session, because then nothing else tells clients apart. Bounds
-/// are shared by keys, and without keys by addresses, because any client opens sessions.
+/// else that later requests refer to, belongs to a key or a user, whichever of their sessions
+/// asks; without either it belongs to a session, because then nothing else tells clients apart.
+/// Bounds are shared by keys and users, and without either by addresses, because any client opens
+/// sessions.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum PrincipalId {
-    /// The key of that name.
+    /// The key of that name, or the user of that id, which is never a key's name.
     Key(Arc<str>),
     /// The session of that id.
     Session(Arc<str>),
@@ -228,8 +229,8 @@ impl Hash for PrincipalId {
 }
 
 impl PrincipalId {
-    /// The owner of a session: the key of that name if it was opened with a key, else the
-    /// session.
+    /// The owner of a session: the key of that name, or the user of that id, if it was opened
+    /// with a key or a token, else the session.
     pub fn new(key: Option<&Arc<str>>, session: &Arc<str>) -> PrincipalId {
         key.map_or_else(|| Self::Session(session.clone()), |key| Self::Key(key.clone()))
     }

@@ -7,19 +7,8 @@ use std::sync::Arc;
 use ring::digest;
 
 use super::call::PrincipalId;
+use super::credentials_id::CredentialsId;
 use super::server_name::ServerName;
-
-/// A digest of one principal's credentials for one server. Sessions, connections, lists and
-/// children that were made with credentials are kept under it, so that nobody else uses them.
-#[derive(Debug, Clone, Copy, PartialEq, Eq, Hash, PartialOrd, Ord)]
-pub struct CredentialsId([u8; 16]);
-
-impl CredentialsId {
-    /// The bytes of the digest.
-    pub fn as_bytes(&self) -> &[u8; 16] {
-        &self.0
-    }
-}
 
 /// A header that a client gives for one server: the name in lower case, and the value, which is a
 /// secret.
@@ -84,7 +73,7 @@ impl UserCredentials {
             }
             Some(PrincipalId::Credentials(id)) => {
                 add("credentials");
-                add(&u128::from_be_bytes(id.0).to_string());
+                add(&u128::from_be_bytes(*id.as_bytes()).to_string());
             }
         }
         add(self.name.as_deref().unwrap_or_default());
@@ -99,7 +88,7 @@ impl UserCredentials {
         let mut id = [0; 16];
         // Half of the digest distinguishes credentials as surely.
         id.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
-        CredentialsId(id)
+        CredentialsId::new(id)
     }
 }
 

@@ -7,6 +7,8 @@ use base64::engine::general_purpose::STANDARD;
 
 /// The id of a legacy Streamable HTTP session.
 pub const SESSION_ID: &str = "Mcp-Session-Id";
+/// A proof that the client has the key of its access token (RFC 9449, section 4.1).
+pub const DPOP: &str = "dpop";
 /// The protocol revision in force.
 pub const PROTOCOL_VERSION: &str = "MCP-Protocol-Version";
 /// The id of the last event that a client has received of the stream which it wants to resume.

@@ -7,6 +7,7 @@
 pub mod call;
 pub mod capabilities;
 pub mod credentials;
+pub mod credentials_id;
 pub mod cursor;
 pub mod for_revision;
 pub mod from_server;

@@ -8,7 +8,7 @@ use ring::digest;
 use serde_json::Value;
 
 use super::call::Kind;
-use super::credentials::CredentialsId;
+use super::credentials_id::CredentialsId;
 
 /// A digest of the capabilities that are declared to a server. Neither the order of members
 /// matters nor which client declares them.

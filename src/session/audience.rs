@@ -9,7 +9,7 @@ use super::entry::Entry;
 use super::table::Table;
 use super::{EncodedEvent, Session, SessionId};
 use crate::protocol::call::PrincipalId;
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::listening::subscription_ended;
 use crate::protocol::log_level::LogLevel;
@@ -273,6 +273,7 @@ mod tests {
                 visible_servers: [server.clone()].into(),
                 admission: 0,
                 charged: None,
+                lease: None,
                 user: None,
             };
             let (door, caller) = (Transport::StreamableHttp, Some(Caller::plain()));

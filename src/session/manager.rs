@@ -252,7 +252,7 @@ impl Manager {
         if published.is_some() {
             return published;
         }
-        let Bearer { principal, admission, charged, user } = bearer;
+        let Bearer { principal, admission, charged, lease, user } = bearer;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
         let is_visible = |server: &ServerName| {
@@ -266,6 +266,7 @@ impl Manager {
             visible_servers: may_hear.into_iter().filter(is_visible).collect(),
             admission,
             charged,
+            lease,
             user,
         };
         self.add(id, Transport::StreamableHttp, owner, Some(caller)).ok()
@@ -402,6 +403,7 @@ mod tests {
             visible_servers: [].into(),
             admission: 0,
             charged: None,
+            lease: None,
             user: None,
         }
     }
@@ -412,7 +414,8 @@ mod tests {
     }
 
     fn bearer(principal: &str) -> Bearer {
-        Bearer { principal: Some(principal.into()), admission: 0, charged: None, user: None }
+        let principal = Some(principal.into());
+        Bearer { principal, admission: 0, charged: None, lease: None, user: None }
     }
 
     fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {

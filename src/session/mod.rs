@@ -34,7 +34,7 @@ use crate::limits::{
 };
 use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::capabilities::{can_be_asked, of_client_for_legacy, of_client_for_modern};
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::question::Question;

@@ -150,6 +150,7 @@ mod tests {
             visible_servers,
             admission,
             charged: None,
+            lease: None,
             user: None,
         }
     }

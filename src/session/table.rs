@@ -243,6 +243,7 @@ mod tests {
             visible_servers,
             admission: 0,
             charged: None,
+            lease: None,
             user: None,
         }
     }

@@ -17,7 +17,7 @@ pub(crate) struct Claims {
     pub(crate) id: String,
     /// The process that issued the token.
     pub(crate) boot: String,
-    /// The name of the key that opened the session.
+    /// The name of the key, or the id of the user, that opened the session.
     pub(crate) principal: Option<String>,
     /// The negotiated revision.
     pub(crate) revision: Revision,

@@ -3,9 +3,11 @@
 use std::sync::Arc;
 
 use super::EncodedEvent;
+use crate::access::lease::OptionalLease;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::capabilities::declare_nothing;
-use crate::protocol::credentials::{CredentialsId, UserCredentials};
+use crate::protocol::credentials::UserCredentials;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::listening::Filter;
 use crate::protocol::server_name::ServerName;
@@ -60,9 +62,9 @@ pub struct Listening {
 
 /// A session's owner and rights; fixed when it opens, but for the visible servers, which a reload
 /// may change.
-#[derive(Debug, Clone, PartialEq)]
+#[derive(Debug, Clone)]
 pub struct Owner {
-    /// The name of the key that opened the session.
+    /// The name of the key, or the id of the user, that opened the session.
     pub principal: Option<Arc<str>>,
     /// The one server of a per-server endpoint.
     pub only: Option<ServerName>,
@@ -75,6 +77,9 @@ pub struct Owner {
     pub admission: u64,
     /// The principal in whose share the session counts; none where no other principal can come.
     pub charged: Option<PrincipalId>,
+    /// The access token that opened the session. Its end ends no session: the user's next token
+    /// is as good.
+    pub lease: OptionalLease,
     /// The credentials for servers whose credentials are each user's own, if there is such a
     /// server.
     pub user: Option<Arc<UserCredentials>>,
@@ -90,12 +95,14 @@ impl Owner {
 /// The sender of a request that names a session by its id.
 #[derive(Debug, Clone)]
 pub struct Bearer {
-    /// The name of the key that came with the id.
+    /// The name of the key, or the id of the user, that came with the session's id.
     pub principal: Option<Arc<str>>,
     /// The number of the admission that let the request in.
     pub admission: u64,
     /// As [`Owner::charged`], for a session that is revived.
     pub charged: Option<PrincipalId>,
+    /// As [`Owner::lease`], for a session that is revived.
+    pub lease: OptionalLease,
     /// As [`Owner::user`], for a session that is revived.
     pub user: Option<Arc<UserCredentials>>,
 }

@@ -35,6 +35,8 @@ const WRITABLE_BY_OTHERS: u32 = 0o022;
 const LOCK: &str = "lock";
 const SESSION_KEY: &str = "session-key";
 const SESSION_KEY_FORM: Form = Form { name: "session-key", version: 1 };
+const OAUTH_KEY: &str = "oauth-key";
+const OAUTH_KEY_FORM: Form = Form { name: "oauth-key", version: 1 };
 /// The ending of the name of a file that was set aside, before the time.
 const ASIDE: &str = ".corrupt-";
 const TEMPORARY: &str = ".tmp";
@@ -170,18 +172,9 @@ impl StateDir {
     /// # Errors
     /// The system gives no randomness.
     pub fn session_key(&self) -> io::Result<[u8; 32]> {
-        let key = |body: Vec<u8>| <[u8; 32]>::try_from(body).ok();
-        self.tighten(SESSION_KEY);
-        if let Some(key) = self.read(SESSION_KEY, SESSION_KEY_FORM).and_then(key) {
-            return Ok(key);
-        }
-        let mut key = [0; 32];
-        SystemRandom::new()
-            .fill(&mut key)
-            .map_err(|_| io::Error::other("the system gives no randomness"))?;
-        // A key that exists and cannot be read may be readable at the next start.
-        if !self.path.join(SESSION_KEY).exists()
-            && let Err(error) = self.replace(SESSION_KEY, &SESSION_KEY_FORM.frame(&key))
+        let (key, written) = self.key(SESSION_KEY, SESSION_KEY_FORM)?;
+        if let Err(error) = written
+            && error.kind() != ErrorKind::AlreadyExists
         {
             log::warn!(
                 target: "state",
@@ -189,6 +182,37 @@ impl StateDir {
             );
         }
         Ok(key)
+    }
+
+    /// The key with which credentials at servers are sealed: that of the first use. The caller
+    /// sees to it that no other process makes one at the same time.
+    ///
+    /// # Errors
+    /// The system gives no randomness, or the key cannot be kept: what is sealed with it could
+    /// never be opened.
+    pub fn oauth_key(&self) -> io::Result<[u8; 32]> {
+        let (key, written) = self.key(OAUTH_KEY, OAUTH_KEY_FORM)?;
+        written.map(|()| key)
+    }
+
+    /// The key in a file, which is made where there is none, and what came of writing it.
+    fn key(&self, name: &str, form: Form) -> io::Result<([u8; 32], io::Result<()>)> {
+        let key = |body: Vec<u8>| <[u8; 32]>::try_from(body).ok();
+        self.tighten(name);
+        if let Some(key) = self.read(name, form).and_then(key) {
+            return Ok((key, Ok(())));
+        }
+        let mut key = [0; 32];
+        SystemRandom::new()
+            .fill(&mut key)
+            .map_err(|_| io::Error::other("the system gives no randomness"))?;
+        // A key that exists and cannot be read may be readable at the next start.
+        let written = if self.path.join(name).exists() {
+            Err(io::Error::new(ErrorKind::AlreadyExists, format!("{name} cannot be read")))
+        } else {
+            self.replace(name, &form.frame(&key))
+        };
+        Ok((key, written))
     }
 
     /// Takes others' permissions to a file away, with a warning, if there were any.
@@ -415,6 +439,7 @@ impl From<io::Error> for Failure {
 fn consequence(name: &str) -> &'static str {
     match name {
         SESSION_KEY => "; all sessions of before are lost",
+        OAUTH_KEY => "; all sign-ins at servers of before are lost",
         ids::NAME => {
             "; sessions whose end stood in it and is not read are valid again until they expire"
         }

@@ -37,7 +37,7 @@ pub fn tell_calls(wanted: bool) {
     CALLS.store(wanted, Ordering::Relaxed);
 }
 
-/// Refusals alike: the peer's address, the key's name (empty without one), and the reason. One
+/// Refusals alike: the peer's address, the key or user (empty without either), and the reason. One
 /// address may be a whole team's.
 type Kind = (Option<IpAddr>, String, &'static str);
 
@@ -110,6 +110,7 @@ pub fn refused(
         id: name.as_str().to_owned(),
         peer: peer_text(peer),
         key: String::new(),
+        whose: String::new(),
         client: String::new(),
         door: "",
         method: "",
@@ -155,7 +156,7 @@ pub(super) fn tell(record: &Record) {
     match record.reason() {
         Some(reason) => {
             let turn =
-                refusals().turn((record.peer, record.key.clone(), reason), Instant::now());
+                refusals().turn((record.peer, record.whose.clone(), reason), Instant::now());
             if let Some(left_out) = turn {
                 write(record, Some(reason), left_out);
                 let mut told = record.told();

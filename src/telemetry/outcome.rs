@@ -58,6 +58,7 @@ impl CallOutcome {
             | CallError::RateLimited { .. } => Self::ClientError,
             CallError::Withheld { .. }
             | CallError::UpstreamFailed { .. }
+            | CallError::NeedsSignIn { .. }
             | CallError::UpstreamDown { .. } => Self::UpstreamError,
             CallError::UpstreamTimeout { .. } => Self::Timeout,
             CallError::Overloaded { .. } | CallError::ShuttingDown | CallError::Internal => {

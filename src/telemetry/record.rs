@@ -24,8 +24,10 @@ pub struct ToldRequest {
     pub id: String,
     /// The address of the peer.
     pub peer: String,
-    /// The name of the request's key; empty without one.
+    /// The name of the request's key or user; empty without either.
     pub key: String,
+    /// The name of the key or the id of the user, which no two have; empty without either.
+    pub whose: String,
     /// The name that the client gives itself.
     pub client: String,
     /// The door by which the request came in; empty before a message was read.
@@ -111,6 +113,7 @@ pub(super) struct Record {
     pub(super) path: String,
     pub(super) peer: Option<IpAddr>,
     pub(super) key: String,
+    pub(super) whose: String,
     pub(super) client: String,
     pub(super) bytes_in: usize,
     pub(super) bytes_out: usize,
@@ -141,6 +144,7 @@ impl Default for Record {
             path: String::new(),
             peer: None,
             key: String::new(),
+            whose: String::new(),
             client: String::new(),
             bytes_in: 0,
             bytes_out: 0,
@@ -187,6 +191,7 @@ impl Record {
         (self.peer, self.bytes_in) = (incoming.peer, incoming.bytes_in);
         (self.bytes_out, self.status) = (0, 0);
         self.key.clear();
+        self.whose.clear();
         id
     }
 
@@ -245,6 +250,7 @@ impl Record {
             id: self.id().to_owned(),
             peer: peer_text(self.peer),
             key: self.key.clone(),
+            whose: self.whose.clone(),
             client: self.client.clone(),
             door: asked.map_or("", |asked| asked.door.as_str()),
             method: asked.map_or("", RequestedMethod::method_text),

@@ -98,9 +98,13 @@ impl Drop for Served {
     }
 }
 
-/// Notes the name of the request's key.
-pub fn principal(name: Option<&str>) {
-    with(|record| set(&mut record.key, name.unwrap_or_default(), ACCESS_TEXT_CHARS_MAX));
+/// Notes the request's key or user: the name for people, and the text that no two have.
+pub fn principal(name: Option<&str>, whose: Option<&str>) {
+    with(|record| {
+        set(&mut record.key, name.unwrap_or_default(), ACCESS_TEXT_CHARS_MAX);
+        record.whose.clear();
+        record.whose.push_str(whose.unwrap_or_default());
+    });
 }
 
 /// Notes the client's name, as it gives it itself.
@@ -255,6 +259,7 @@ pub fn write_headers(mut set: impl FnMut(&'static str, &str)) {
 pub struct Carried {
     id: Option<RequestName>,
     key: String,
+    whose: String,
     asked: Option<RequestedMethod>,
     trace: Trace,
 }
@@ -264,6 +269,7 @@ pub fn carried() -> Option<Carried> {
     with(|record| Carried {
         id: record.id,
         key: record.key.clone(),
+        whose: record.whose.clone(),
         asked: record.asked,
         trace: record.trace.carried(),
     })
@@ -277,7 +283,7 @@ impl Carried {
             let mut record = lock(current.get_or_init(registered));
             record.clear_message();
             record.id = Some(name);
-            (record.key, record.trace) = (self.key, self.trace);
+            (record.key, record.whose, record.trace) = (self.key, self.whose, self.trace);
             // The request itself counts the message.
             record.asked =
                 self.asked.map(|asked| RequestedMethod { took: Some(Duration::ZERO), ..asked });

@@ -103,6 +103,7 @@ fn step(target: &Target, failure: &FailureReport) -> Step {
         Stage::Spawn => Step::Start,
         Stage::Connect => Step::Connect,
         Stage::Tls => Step::Tls,
+        Stage::Authorization => Step::Credentials,
         Stage::List => match failure.refusal.as_deref() {
             Some(refusal) if wants_credential(refusal) => Step::Credentials,
             Some(_) | None => Step::Lists,
@@ -157,6 +158,7 @@ fn for_http(http: &HttpTarget, stage: Step, failure: &FailureReport) -> Option<S
              a firewall stand between?"
         ),
         Step::Tls => return Some(for_tls(http, name, message)),
+        Step::Credentials if http.oauth.is_some() => for_sign_in(failure),
         Step::Credentials => return failure.refusal.as_deref().map(|it| credential(http, it)),
         Step::Http => return for_answer(http, failure),
         Step::Era => "it speaks another revision only: is it up to date?".to_owned(),
@@ -237,6 +239,22 @@ fn alternative_name(host: &str) -> String {
     format!("{kind}:{bare}")
 }
 
+/// What to do where the gateway has no token, or none that the server takes.
+fn for_sign_in(failure: &FailureReport) -> String {
+    let message = failure.message.as_str();
+    let text = if message.contains("trunkline login") {
+        "run that command where the gateway runs, or let an admin sign in from the console"
+    } else if message.contains("a sign-in is under way") {
+        "finish the sign-in in the browser that has its page"
+    } else if message.contains("client_id") || message.contains("regist") {
+        "register the gateway with the authorization server, and give it that client_id (and \
+         client_secret) in \"oauth\""
+    } else {
+        "the authorization server gives no token: is \"oauth\" right for it, and does it answer?"
+    };
+    text.to_owned()
+}
+
 fn credential(http: &HttpTarget, refusal: &HttpRefusal) -> String {
     let is_given =
         http.headers.iter().any(|(name, _)| name.eq_ignore_ascii_case("authorization"));
@@ -252,10 +270,14 @@ fn credential(http: &HttpTarget, refusal: &HttpRefusal) -> String {
         (_, true) => {
             "the server refuses the credential in headers: is it whole, and still valid?"
         }
+        (_, false) if by_oauth => {
+            "this server wants a sign-in: \"oauth\": true (with \"state_dir\"), then trunkline login"
+        }
         (_, false) => {
             "this server wants a credential: \"headers\": {\"Authorization\": \"Bearer ${TOKEN}\"}"
         }
     };
+    let by_oauth = by_oauth && what.contains("headers");
     let oauth = if by_oauth { " (it says that it takes tokens of OAuth)" } else { "" };
     format!("{what}{oauth}")
 }

@@ -37,10 +37,24 @@ pub(crate) enum FailureKind {
     Broke,
     /// The upstream answered with a refusal.
     Refused(Refusal),
+    /// There is no access token with which the upstream could be asked; it has not done what was
+    /// asked.
+    Unauthorized(Unauthorized),
     /// The answer makes no sense, or is larger than a bound.
     Nonsense,
     /// A bound of the gateway's own was reached; the message names it.
     Overloaded,
+}
+
+/// Why there is no access token.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Unauthorized {
+    /// A person must sign in.
+    NeedsSignIn,
+    /// A person is signing in.
+    SigningIn,
+    /// The authorization server gives none at present.
+    Unavailable,
 }
 
 /// What a refusal says of the upstream itself.
@@ -93,7 +107,11 @@ impl Failure {
     /// and nothing of the call itself was sent.
     pub(crate) fn in_handshake(self) -> Failure {
         let stage = match self.stage {
-            Stage::Resolve | Stage::Spawn | Stage::Connect | Stage::Tls => self.stage,
+            Stage::Resolve
+            | Stage::Spawn
+            | Stage::Connect
+            | Stage::Tls
+            | Stage::Authorization => self.stage,
             Stage::Handshake
             | Stage::Slot
             | Stage::Send
@@ -103,6 +121,11 @@ impl Failure {
             | Stage::List => Stage::Handshake,
         };
         Failure { stage, sent: false, ..self }
+    }
+
+    /// True if a person is signing in, and the same may go well soon.
+    pub(crate) fn is_of_sign_in_under_way(&self) -> bool {
+        self.kind == FailureKind::Unauthorized(Unauthorized::SigningIn)
     }
 
     /// See [`HttpRefusal::asked_pause`].
@@ -128,6 +151,7 @@ impl Failure {
             | FailureKind::Interrupted(_)
             | FailureKind::SessionGone
             | FailureKind::Broke
+            | FailureKind::Unauthorized(_)
             | FailureKind::Nonsense
             | FailureKind::Overloaded => false,
         }
@@ -170,6 +194,15 @@ impl Failure {
                 return CallError::interrupted(reason, server, self.stage);
             }
             FailureKind::Overloaded => return CallError::Overloaded { what: self.message },
+            FailureKind::Unauthorized(
+                kind @ (Unauthorized::NeedsSignIn | Unauthorized::SigningIn),
+            ) => {
+                return CallError::NeedsSignIn {
+                    server: server.clone(),
+                    message: self.message,
+                    is_under_way: kind == Unauthorized::SigningIn,
+                };
+            }
             FailureKind::Broke if self.sent && !is_safe_to_repeat => format!(
                 "the connection broke off after the request was sent; the tool may have run \
                  ({})",
@@ -178,6 +211,7 @@ impl Failure {
             FailureKind::SessionGone
             | FailureKind::Broke
             | FailureKind::Refused(_)
+            | FailureKind::Unauthorized(Unauthorized::Unavailable)
             | FailureKind::Nonsense => self.message,
         };
         let (server, stage, refusal) = (server.clone(), self.stage, self.refusal);

@@ -11,7 +11,7 @@ use std::time::Instant;
 
 use crate::config::UpstreamConfig;
 use crate::protocol::call::{Kind, Notice, PrincipalId};
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::jsonrpc;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::listed_item::ReadItem;
@@ -24,6 +24,7 @@ use crate::protocol::session_route::{SessionKind, SessionSupport};
 use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::telemetry::counters::servers::OfServer;
 
+use authorization::{AuthorizationListener, ServerAuthorization, SignInStatus};
 use call::concurrency::ConcurrencyLimit;
 use call::waiting_calls_limit::WaitingCallsLimit;
 use http_client::HttpConnection;
@@ -35,8 +36,10 @@ use status::SharedHealth;
 use transport::stdio::stderr::StderrRing;
 
 pub mod advice;
+pub mod authorization;
 mod backoff;
 mod call;
+mod credentials_user;
 mod failure;
 mod fair_queue;
 mod handshake;
@@ -172,6 +175,8 @@ pub struct Upstream {
     counted: Arc<OfServer>,
     /// Users may reach the server with credentials of their own.
     may_be_per_user: bool,
+    /// Hears of credentials as long as it is held.
+    _listener: Option<Arc<dyn AuthorizationListener>>,
 }
 
 impl fmt::Debug for Upstream {
@@ -206,6 +211,11 @@ impl Upstream {
     /// The user whose own it is, where the server's credentials are each user's own.
     pub fn user(&self) -> Option<CredentialsId> {
         self.context.user.as_ref().map(|user| user.id)
+    }
+
+    /// The credentials of its requests; none where it wants no OAuth.
+    pub fn authorization(&self) -> Option<&Arc<ServerAuthorization>> {
+        self.context.authorization.as_ref()
     }
 
     /// How it was configured.
@@ -257,11 +267,20 @@ impl Upstream {
         self.health.lock().unwell_behind.clone()
     }
 
+    /// Why a person must sign in at it, if the gateway's calls have no other credentials.
+    fn needs_sign_in(&self) -> Option<FailureReport> {
+        let authorization = self.authorization()?;
+        let SignInStatus::NeedsSignIn { why } = authorization.status() else { return None };
+        let failure = authorization.needed(&why);
+        Some(self.context.for_operator(&self.context.report(&failure)))
+    }
+
     /// How it is at present.
     pub fn status(&self) -> Status {
         let (in_flight, waiting) = self.concurrency.counts();
         let sessions = self.pool.count_open() + usize::from(self.session.is_open());
         let now = Instant::now();
+        let needs = self.needs_sign_in();
         let health = self.health.lock();
         let initialized = health.initialized.as_ref();
         let for_operator = |failure: &FailureReport| self.context.for_operator(failure);
@@ -269,8 +288,13 @@ impl Upstream {
             .unread
             .iter()
             .map(|list| Unread { failure: for_operator(&list.failure), ..list.clone() });
+        let state = match &needs {
+            Some(_) => State::NeedsSignIn,
+            None => health.breaker.state(now),
+        };
+        let last_failure = health.last_failure.as_ref().map(for_operator);
         Status {
-            state: health.breaker.state(now),
+            state,
             starting: health.breaker.starting(now),
             failures: health.breaker.failures(),
             down_since: health.breaker.down(now, SessionKind::Shared).map(|down| down.first.at),
@@ -279,7 +303,7 @@ impl Upstream {
             revision: initialized.map(|it| it.revision),
             capabilities: initialized.map(|it| it.capabilities.clone()),
             server_info: initialized.and_then(|it| it.server_info.clone()),
-            last_failure: health.last_failure.as_ref().map(for_operator),
+            last_failure: needs.or(last_failure),
             unread: unread.collect(),
             latency: health.latency,
             in_flight,

@@ -9,7 +9,7 @@ use std::{fmt, io};
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
-use crate::config::UpstreamConfig;
+use crate::config::{Credentials, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX, USER_UPSTREAMS_SWEEP};
 use crate::protocol::call::PrincipalId;
@@ -20,10 +20,12 @@ use crate::telemetry::counters;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
+use super::authorization::{Authorizations, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
 use super::call::waiting_calls_limit::WaitingCallsLimit;
+use super::credentials_user::listener;
 use super::http_client::HttpConnection;
 use super::http_client::dns::DnsCache;
 use super::http_client::tls::Tls;
@@ -31,12 +33,13 @@ use super::session::context::SessionContext;
 use super::session::factory::SessionFactory;
 use super::session::pool::SessionPool;
 use super::session::subscriptions::reconcile::{LogLevelTold, Reconciling};
+use super::session::user::User;
 use super::status::SharedHealth;
 use super::supervisor::Supervisor;
 use super::supervisor::list_times::Lists;
 use super::supervisor::lists::UndeclaredTools;
 use super::transport::stdio::stderr::StderrRing;
-use super::users::{EventsOfUser, User, UserUpstream, UserUpstreams};
+use super::users::{EventsOfUser, UserUpstream, UserUpstreams};
 use super::{Report, ServerEvents, Upstream};
 
 /// How often an upstream that is to end looks whether anybody still uses it.
@@ -92,7 +95,7 @@ impl Upstreams {
     /// Starts to make contact with every upstream, and returns at once. What comes of it is told
     /// by `reports`, and `unasked` hears what they say outside of calls. Large results count
     /// against `buffered` until they are dropped. `eras`: what upstreams spoke when they were
-    /// last spoken with.
+    /// last spoken with. `authorizations`: how access tokens are had.
     ///
     /// # Errors
     /// The process has no thread or descriptor left.
@@ -103,6 +106,7 @@ impl Upstreams {
         reports: Sender<Report>,
         server_events: Arc<dyn ServerEvents>,
         eras: BTreeMap<ServerName, Era>,
+        authorizations: Arc<Authorizations>,
     ) -> io::Result<Upstreams> {
         let shared = Shared {
             names: DnsCache::start()?,
@@ -113,6 +117,7 @@ impl Upstreams {
             hurry: Arc::default(),
             server_events,
             eras,
+            authorizations,
         };
         let (retiring, retired) = bounded(RETIRING_UPSTREAMS_MAX);
         let running = Running {
@@ -202,6 +207,11 @@ impl Upstreams {
             |config: &Arc<UpstreamConfig>| configs.iter().any(|it| Arc::ptr_eq(it, config));
         running.retire_users(self.users.take_unless(stays), self.shared.limits.drain);
         Ok(())
+    }
+
+    /// How access tokens are had, for all servers.
+    pub fn authorizations(&self) -> &Arc<Authorizations> {
+        &self.shared.authorizations
     }
 
     /// The upstream of that name.
@@ -316,6 +326,8 @@ impl Upstreams {
         for upstream in self.all_with_users() {
             upstream.concurrency.interrupt(Interrupted::Stopping);
         }
+        // Calls that wait for a sign-in hold nothing of an upstream's.
+        self.shared.authorizations.stop();
     }
 
     /// Ends every session and child, and waits for that, in bounded time. Nothing is opened
@@ -487,6 +499,7 @@ struct Shared {
     server_events: Arc<dyn ServerEvents>,
     /// Of the upstreams that were known before the start.
     eras: BTreeMap<ServerName, Era>,
+    authorizations: Arc<Authorizations>,
 }
 
 impl Shared {
@@ -507,6 +520,17 @@ impl Shared {
         };
         let is_of_user = user.is_some();
         let desired = Arc::new(old.map(|old| old.desired.successor()).unwrap_or_default());
+        let owner = match (config.credentials, &user) {
+            (Credentials::Gateway, _) => Some(Owner::Gateway),
+            (Credentials::PerUser, Some(user)) => Some(Owner::User(user.id)),
+            // Nobody connects with it.
+            (Credentials::PerUser, None) => None,
+        };
+        let authorization =
+            owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
+        let authorization = authorization
+            .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?
+            .flatten();
         let context = SessionContext::new(
             config,
             limits,
@@ -516,7 +540,7 @@ impl Shared {
             server_events,
             desired.clone(),
         )?;
-        let context = context.with_user(user);
+        let context = context.with_user(user).with_authorization(authorization);
         context.views.begin(reports);
         let context = Arc::new(context);
         let stderr = Arc::new(StderrRing::new(self.limits.child_stderr_lines));
@@ -541,9 +565,11 @@ impl Shared {
             // Nobody connects to it but its users' upstreams, of which each knows how it is.
             health.lock().breaker.made_contact();
         }
+        let listener = listener(&context);
         Ok(Upstream {
             counted,
             may_be_per_user: context.config.may_be_per_user() && !is_of_user,
+            _listener: listener,
             pool: Arc::new(SessionPool::new(context.clone(), sessions)),
             desired,
             context,

@@ -54,6 +54,8 @@ pub enum State {
         /// Time until then.
         next_try: Duration,
     },
+    /// Somebody must sign in there first.
+    NeedsSignIn,
     /// It failed again and again, or nothing but the next attempt can bring it back: calls are
     /// refused at once.
     Down {

@@ -10,73 +10,17 @@ use std::time::Instant;
 use crate::config::UpstreamConfig;
 use crate::error::CallError;
 use crate::fair_shares::Shares;
-use crate::limits::{RELIST_INTERVAL, USER_UPSTREAMS_MAX};
+use crate::limits::USER_UPSTREAMS_MAX;
 use crate::protocol::call::{Notice, PrincipalId};
-use crate::protocol::credentials::{CredentialsId, UserCredentials};
+use crate::protocol::credentials::UserCredentials;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::question::Question;
 use crate::protocol::server_name::ServerName;
-use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::sync::Mutex;
 use crate::thread::Joined;
 
-use super::session::context::{Mailbox, SessionContext};
-use super::supervisor::view_readings::ViewReadings;
-use super::{Event, Report, ServerEvents, Upstream, Wire};
-
-/// The user for whom an upstream was made.
-pub(crate) struct User {
-    pub(crate) id: CredentialsId,
-    /// The principal, if there is one.
-    pub(crate) principal: Option<PrincipalId>,
-    /// The principal in whose share the upstream counts.
-    charged: Option<PrincipalId>,
-    /// The configuration under which the catalogue knows the server.
-    registered: Arc<UpstreamConfig>,
-    used: Arc<LastUse>,
-    /// The time at which lists were reported last.
-    listed: Mutex<Option<Instant>>,
-}
-
-impl User {
-    pub(crate) fn new(
-        id: CredentialsId,
-        principal: Option<PrincipalId>,
-        charged: Option<PrincipalId>,
-        registered: Arc<UpstreamConfig>,
-    ) -> User {
-        let used = Arc::new(LastUse::new(Instant::now()));
-        User { id, principal, charged, registered, used, listed: Mutex::new(None) }
-    }
-
-    /// What the user's supervisor has found, as the catalogue takes it: lists are a view of the
-    /// server. None where the catalogue needs nothing of it.
-    pub(crate) fn report(&self, event: Event, mailbox: &Arc<Mailbox>) -> Option<Report> {
-        let event = match event {
-            Event::Lists { lists, freshness, read_at, left_out, .. } => {
-                // The bound on what is read at once is the one on users' upstreams.
-                *self.listed.lock() = Some(read_at);
-                let reading = ViewReadings::default().begin(self.charged.as_ref(), mailbox)?;
-                Event::View {
-                    id: ViewId::of_user(self.id),
-                    used: self.used.clone(),
-                    lists,
-                    freshness,
-                    read_at,
-                    left_out,
-                    untold: Untold { is_missed: true, announced: Vec::new() },
-                    reading,
-                }
-            }
-            // Requests that wait for the lists look again.
-            Event::Failed { .. } => Event::ViewFailed,
-            Event::Ready { .. }
-            | Event::View { .. }
-            | Event::ViewFailed
-            | Event::NoView { .. } => return None,
-        };
-        Some(Report { config: self.registered.clone(), event })
-    }
-}
+use super::session::user::User;
+use super::{ServerEvents, Upstream, Wire};
 
 /// One user's upstream, and its supervisor.
 pub(super) struct UserUpstream {
@@ -182,7 +126,7 @@ impl UserUpstreams {
             {
                 entry.used = now;
                 if let Some(user) = entry.user() {
-                    user.used.note(now);
+                    user.note_use(now);
                 }
                 return Ok((entry.upstream.clone(), None));
             }
@@ -274,22 +218,9 @@ impl Upstream {
     /// soon.
     pub fn list_again(&self) -> bool {
         let Some(user) = &self.context.user else { return false };
-        let mut listed = user.listed.lock();
-        if listed.is_some_and(|at| at.elapsed() > RELIST_INTERVAL) {
-            *listed = None;
-            drop(listed);
+        if user.forgets_lists() {
             self.context.mailbox.stale();
         }
         true
-    }
-}
-
-impl SessionContext {
-    /// A report of what this session's supervisor has found.
-    pub(crate) fn reported(&self, event: Event) -> Option<Report> {
-        match &self.user {
-            Some(user) => user.report(event, &self.mailbox),
-            None => Some(Report { config: self.config.clone(), event }),
-        }
     }
 }

@@ -120,6 +120,8 @@ struct Deadline {
     timeout: Duration,
     /// The end of the part of the call that is bounded by itself.
     part: Option<Instant>,
+    /// The time at which the client's right to an answer ends.
+    entitled: Option<Instant>,
     /// The number of guards for which the timeout stands still.
     held: usize,
     /// The time that the client may take to answer a question.
@@ -188,6 +190,7 @@ impl Wait {
                 latest,
                 timeout,
                 part: None,
+                entitled: None,
                 held: 0,
                 patience: Duration::ZERO,
                 ran_out: None,
@@ -245,6 +248,12 @@ impl Wait {
     pub fn within(&self, patience: Duration) -> Within<'_> {
         locked(&self.deadline).part = Some(Instant::now() + patience);
         Within(self)
+    }
+
+    /// Ends the wait at `at` as if its client had cancelled it, whatever its times are: from then
+    /// on the client has no right to an answer.
+    pub fn entitle_until(&self, at: Instant) {
+        locked(&self.deadline).entitled = Some(at);
     }
 
     /// The present end of the wait.
@@ -317,7 +326,11 @@ impl Wait {
         if let Some(reason) = self.interrupted() {
             return Err(reason);
         }
-        let Deadline { at: deadline, part, .. } = *locked(&self.deadline);
+        let Deadline { at: deadline, part, entitled, .. } = *locked(&self.deadline);
+        if entitled.is_some_and(|at| now >= at) {
+            self.interrupt(Interrupted::Cancelled);
+            return Err(Interrupted::Cancelled);
+        }
         if now >= deadline {
             self.note_what_ran_out();
             self.interrupt(Interrupted::Deadline);
@@ -326,7 +339,7 @@ impl Wait {
         if part.is_some_and(|part| now >= part) {
             return Err(Interrupted::Deadline);
         }
-        Ok(part.map_or(deadline, |part| part.min(deadline)))
+        Ok([part, entitled].into_iter().flatten().fold(deadline, Instant::min))
     }
 
     fn note_what_ran_out(&self) {
@@ -393,6 +406,17 @@ impl Wait {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_wait_whose_client_has_no_right_any_more_is_cancelled() {
+        let wait = Wait::plain(Duration::from_secs(60)).unwrap();
+        wait.entitle_until(Instant::now() + Duration::from_millis(20));
+        // Neither progress nor another timeout gives it more time.
+        wait.progressed();
+        wait.set_call_timeout(Duration::from_secs(60), Duration::from_secs(60));
+        assert_eq!(wait.until(None, None), Err(Interrupted::Cancelled));
+        assert_eq!(wait.interrupted(), Some(Interrupted::Cancelled));
+    }
 
     #[test]
     fn a_deadline_ends_the_wait() {

@@ -17,13 +17,15 @@ mod modules;
 mod source;
 
 /// What the two ends of the wire may name, towards servers and towards clients.
-const ENDS_USE: [&str; 11] = [
+const ENDS_USE: [&str; 13] = [
     "budget",
     "config",
     "error",
     "limits",
+    "oauth",
     "protocol",
     "fair_shares",
+    "secret",
     "sync",
     "telemetry",
     "thread",
@@ -31,9 +33,20 @@ const ENDS_USE: [&str; 11] = [
     "wait",
 ];
 
+/// The same towards servers, where credentials are kept in files.
+const UPSTREAM_USES: [&str; ENDS_USE.len() + 1] = {
+    let mut all = ["state"; ENDS_USE.len() + 1];
+    let mut at = 0;
+    while at < ENDS_USE.len() {
+        all[at] = ENDS_USE[at];
+        at += 1;
+    }
+    all
+};
+
 /// Which modules of the crate each folder (or top file) may name, besides itself. A change here
 /// is a change of the architecture: make it in `src/README.md` too.
-const MAY_USE: [(&str, &[&str]); 30] = [
+const MAY_USE: [(&str, &[&str]); 33] = [
     ("limits", &[]),
     ("fair_shares", &["limits"]),
     ("sync", &[]),
@@ -43,13 +56,33 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     ("wait", &["limits", "sync"]),
     ("protocol", &["limits"]),
     ("error", &["limits", "protocol", "wait"]),
-    ("config", &["limits", "protocol", "error"]),
+    ("secret", &[]),
+    ("oauth", &["limits", "protocol", "secret", "sync"]),
+    ("config", &["limits", "protocol", "error", "oauth", "secret"]),
     ("telemetry", &["config", "error", "limits", "protocol", "sync", "thread"]),
-    ("access", &["config", "error", "limits", "protocol", "telemetry"]),
+    ("access", &["config", "error", "limits", "protocol", "sync", "telemetry"]),
+    (
+        "resource_server",
+        &[
+            "access",
+            "config",
+            "fair_shares",
+            "limits",
+            "oauth",
+            "protocol",
+            "secret",
+            "state",
+            "sync",
+            "telemetry",
+            "thread",
+        ],
+    ),
     ("state", &["limits", "sync", "telemetry", "thread"]),
     (
         "session",
         &[
+            // Only for the token that opened a session.
+            "access",
             "error",
             "limits",
             "protocol",
@@ -80,7 +113,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "wait",
         ],
     ),
-    ("upstream", &ENDS_USE),
+    ("upstream", &UPSTREAM_USES),
     ("http", &ENDS_USE),
     (
         "pipeline",
@@ -91,6 +124,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "config",
             "error",
             "limits",
+            "oauth",
             "protocol",
             "session",
             "fair_shares",
@@ -109,8 +143,10 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "error",
             "http",
             "limits",
+            "oauth",
             "pipeline",
             "protocol",
+            "resource_server",
             "session",
             "fair_shares",
             "sync",
@@ -121,7 +157,19 @@ const MAY_USE: [(&str, &[&str]); 30] = [
     ),
     // The built-in server is a server of its own: it uses the engine and the rules of origins.
     ("demo", &["access", "http", "limits", "protocol", "sync", "telemetry", "thread", "wait"]),
-    ("listening", &["access", "config", "downstream", "http", "limits", "telemetry", "thread"]),
+    (
+        "listening",
+        &[
+            "access",
+            "config",
+            "downstream",
+            "http",
+            "limits",
+            "resource_server",
+            "telemetry",
+            "thread",
+        ],
+    ),
     (
         "gateway",
         &[
@@ -136,6 +184,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "pipeline",
             "protocol",
             "reload",
+            "resource_server",
             "listening",
             "session",
             "state",
@@ -169,6 +218,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "downstream",
             "limits",
             "pipeline",
+            "resource_server",
             "service_manager",
             "listening",
             "telemetry",
@@ -189,6 +239,7 @@ const MAY_USE: [(&str, &[&str]); 30] = [
             "gateway",
             "handover",
             "limits",
+            "oauth",
             "pipeline",
             "protocol",
             "reload",
@@ -208,10 +259,10 @@ const MAY_USE: [(&str, &[&str]); 30] = [
 ];
 
 /// Folders whose files all decide on values alone; elsewhere a file that does says so: its first line begins `//! Pure:`.
-const PURE_FOLDERS: [&str; 2] = ["protocol", "access"];
+const PURE_FOLDERS: [&str; 3] = ["protocol", "access", "oauth"];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 11] = [
+const STATUS_FILES: [&str; 13] = [
     // What a running gateway answers to a command.
     "cli/running.rs",
     // What a server's refusal means to whoever configured it.
@@ -219,12 +270,15 @@ const STATUS_FILES: [&str; 11] = [
     "downstream/status_codes.rs",
     "downstream/rest/litellm.rs",
     "upstream/transport/streamable_http.rs",
+    "upstream/authorization/refusal.rs",
     "upstream/http_client/collector.rs",
     "upstream/transport/refused_status.rs",
     "upstream/transport/http_sse.rs",
     "upstream/http_client/redirect.rs",
     "upstream/transport/stateless_http.rs",
     "demo/http.rs",
+    // What an answer of an authorization server's means is read from its status.
+    "oauth/fetch.rs",
 ];
 
 /// Numbers that look like a status and are none: the file, the number, and what it is.

@@ -1,5 +1,6 @@
 """What the interoperability run runs: set-ups, the suite's scenarios, stock clients and their checks."""
 
+import os
 from dataclasses import dataclass
 
 from servers import HERE, NODE, PYTHON
@@ -146,6 +147,58 @@ CLIENT_SCENARIOS = {
         "json-schema-2020-12-preservation",
     ],
 }
+# Set for a gateway that can sign in, until every one can.
+IDENTITY = os.environ.get("RIG_IDENTITY") == "1"
+
+# The suite's auth scenarios for clients, in which the gateway is the OAuth client of the suite's authorization server.
+AUTH = [
+    "metadata-default",
+    "metadata-var1",
+    "metadata-var2",
+    "metadata-var3",
+    "basic-cimd",
+    "scope-from-www-authenticate",
+    "scope-from-scopes-supported",
+    "scope-omitted-when-undefined",
+    "scope-step-up",
+    "scope-retry-limit",
+    "token-endpoint-auth-basic",
+    "token-endpoint-auth-post",
+    "token-endpoint-auth-none",
+    "pre-registration",
+]
+AUTH_SINCE_2026_07_28 = [
+    "resource-mismatch",
+    "offline-access-scope",
+    "offline-access-not-supported",
+    "authorization-server-migration",
+    "iss-supported",
+    "iss-not-advertised",
+    "iss-supported-missing",
+    "iss-wrong-issuer",
+    "iss-unexpected",
+    "iss-normalized",
+    "metadata-issuer-mismatch",
+]
+# Those of extensions that the stock Python SDK has too, and those that it has not.
+AUTH_EXTENSIONS = ["client-credentials-basic", "client-credentials-jwt"]
+AUTH_EXTENSIONS_BEYOND = ["enterprise-managed-authorization", "wif-jwt-bearer", "dpop", "dpop-nonce"]
+# The servers of these are such that no sign-in may succeed.
+AUTH_REFUSED = [
+    "scope-retry-limit",
+    "resource-mismatch",
+    "iss-supported-missing",
+    "iss-wrong-issuer",
+    "iss-unexpected",
+    "iss-normalized",
+    "metadata-issuer-mismatch",
+]
+AUTH_SCENARIOS = {
+    "2026-07-28": AUTH + AUTH_SINCE_2026_07_28 + AUTH_EXTENSIONS + AUTH_EXTENSIONS_BEYOND,
+    "2025-11-25": AUTH + AUTH_EXTENSIONS + AUTH_EXTENSIONS_BEYOND,
+    "2025-03-26": ["2025-03-26-oauth-metadata-backcompat", "2025-03-26-oauth-endpoint-fallback"],
+}
+
 # With a client of the revision's era, and with one of the other era: what reaches the suite's server is the same.
 CLIENT_KINDS = ["client", "bridged"]
 

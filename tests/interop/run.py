@@ -32,6 +32,9 @@ from functools import partial
 from typing import Callable
 
 import everything
+import identity_clients
+import identity_own
+import identity_sign_in
 import inspector
 import litellm_dialect
 import matrix
@@ -136,6 +139,19 @@ def client_scenarios(results: Results, binary: str | None, setup: Setup, kind: s
             suite(results, f"{setup.name} {kind} {revision} {scenario}", arguments, folder, LOOPBACK | env)
 
 
+def auth_scenarios(results: Results, binary: str | None, revision: str, folder: pathlib.Path) -> None:
+    """The suite's scenarios of signing in, with the gateway as the OAuth client, or the stock Python SDK."""
+    folder.mkdir()
+    script = HERE / "client" / ("sign_in_gateway.py" if binary else "sign_in_direct.py")
+    # The gateway's client asks by REST, for which the Python that runs this is enough and begins faster.
+    arguments = ["client", "--command", f"{sys.executable if binary else PYTHON} {script}"]
+    for scenario in matrix.AUTH_SCENARIOS[revision]:
+        if binary or scenario not in matrix.AUTH_EXTENSIONS_BEYOND:
+            env = {"RIG_GATEWAY": binary or "", "RIG_FOLDER": str(folder / f"gateway-{scenario}")}
+            setup = "http" if binary else "direct"
+            suite(results, f"{setup} client {revision} auth/{scenario}", arguments, folder, LOOPBACK | env)
+
+
 def suite(
     results: Results, name: str, arguments: list[str], folder: pathlib.Path, env: dict[str, str] | None = None
 ) -> None:
@@ -143,7 +159,7 @@ def suite(
     if not results.wants(name):
         return
     _, kind, revision, scenario = name.split()
-    out = folder / f"{kind}-{revision}-{scenario}"
+    out = folder / f"{kind}-{revision}-{scenario.replace('/', '-')}"
     # The suite counts few scenarios as 2025-03-26's, hence --force; it keeps that revision's schema.
     command = [NODE, SUITE, *arguments, "--scenario", scenario, "--spec-version", revision, "--force", "-o", out]
     # A client scenario starts a gateway with its upstreams first.
@@ -235,6 +251,17 @@ def all_parts(results: Results, binary: str | None, folder: pathlib.Path) -> dic
     parts = {s.name: partial(of_setup, s, folder / s.name) for s in setups}
     for s in filter(lambda s: s.whole, setups):
         parts |= {f"{s.name} {kind}": partial(of_clients, s, kind, folder / f"{s.name}-{kind}") for kind in kinds}
+    if matrix.IDENTITY or not binary:
+        of_auth = partial(auth_scenarios, results, binary)
+        parts |= {f"auth {r}": partial(of_auth, r, folder / f"auth-{r}") for r in matrix.AUTH_SCENARIOS}
+    if matrix.IDENTITY and binary:
+        parts |= {
+            "identity sign-in": partial(identity_sign_in.all_ways, results, binary, folder / "identity-sign-in"),
+            "identity clients": partial(identity_clients.all_clients, results, binary, folder / "identity-clients"),
+            "identity own": partial(identity_own.two_users, results, binary, folder / "identity-own"),
+        }
+    if not binary:
+        parts["identity direct"] = partial(identity_clients.direct, results, folder / "identity-direct")
     if binary:
         parts |= scripts.all_scripts(results, binary, folder)
         parts |= {

@@ -214,22 +214,30 @@ class Fixture:
 
 class Gateway(Server):
     """The gateway with an upstream called fixture, and if wanted server-everything over stdio
-    beside it, so that names are prefixed."""
+    beside it, so that names are prefixed. `more` stands in its configuration beside them."""
 
-    def __init__(self, binary: str, upstream: dict[str, Any], beside: bool, folder: pathlib.Path) -> None:
+    def __init__(
+        self,
+        binary: str,
+        upstream: dict[str, Any],
+        beside: bool,
+        folder: pathlib.Path,
+        env: dict[str, str] | None = None,
+        **more: Any,
+    ) -> None:
         self.port = free_port()
         self.url = f"http://127.0.0.1:{self.port}/mcp"
         self.sse_url = self.url  # told apart by what the client sends
         self.prefix = "fixture-" if beside else ""
-        upstreams: dict[str, Any] = {"fixture": upstream | {"required": True}}
+        upstreams: dict[str, Any] = {"fixture": {"required": True} | upstream}
         if beside:
             script = MODULES / "@modelcontextprotocol/server-everything/dist/index.js"
             upstreams["everything"] = {"command": str(NODE), "args": [str(script), "stdio"], "required": True}
         folder.mkdir(parents=True, exist_ok=True)
         config = folder / "config.json"
-        config.write_text(json.dumps({"mcp_servers": upstreams}, indent=2))
+        config.write_text(json.dumps({"mcp_servers": upstreams} | more, indent=2))
         command = [binary, "serve", "--config", config, "--listen", f"127.0.0.1:{self.port}"]
-        super().__init__("gateway", command, folder / "gateway.log")
+        super().__init__("gateway", command, folder / "gateway.log", env)
 
     def wait_answered(self) -> None:
         """Until every upstream has answered, whatever it offers."""

@@ -12,6 +12,8 @@ NODE=24.21.0                  # the conformance suite needs node >= 22
 CONFORMANCE=0.2.0-alpha.12    # asked for by version: what is tagged 'latest' is older and has fewer revisions
 TS_SDK=2.4.0                  # @modelcontextprotocol/client and @modelcontextprotocol/server
 SERVER_EVERYTHING=2026.8.31
+OIDC_PROVIDER=9.13.3          # oidc-provider: the authorization server that users and servers of the identity checks have
+MCP_REMOTE=0.15.1             # mcp-remote: a client with OAuth, between a host over stdio and a server that wants a token
 INSPECTOR=2.12.0              # @modelcontextprotocol/inspector, for its command line
 PLAYWRIGHT=1.65.1             # playwright-core, which brings no browser
 AXE=4.14.1                    # axe-core: accessibility of the console
@@ -177,6 +179,7 @@ npm_packages() {
   npm_into "$folder/npm" "@modelcontextprotocol/conformance@$CONFORMANCE" \
     "@modelcontextprotocol/client@$TS_SDK" "@modelcontextprotocol/server@$TS_SDK" \
     "@modelcontextprotocol/server-everything@$SERVER_EVERYTHING"
+  npm_into "$folder/identity" "oidc-provider@$OIDC_PROVIDER" "mcp-remote@$MCP_REMOTE"
   npm_into "$folder/inspector" "@modelcontextprotocol/inspector@$INSPECTOR"
   npm_into "$folder/browser" "playwright-core@$PLAYWRIGHT" "axe-core@$AXE" "@sparticuz/chromium@$CHROMIUM"
   unpacked_chromium "$folder/browser"

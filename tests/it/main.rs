@@ -16,6 +16,7 @@ mod docs;
 mod downstream;
 mod gateway;
 mod http;
+mod identity;
 mod pipeline;
 mod protocol;
 mod selftest;

@@ -1,8 +1,8 @@
 //! The pages about the configuration against the program: keys, defaults, whole configurations.
 
 use trunkline::config::{
-    API_KEY_KEYS, Config, KEYS, LOG_KEYS, OTLP_KEYS, Overrides, SERVER_KEYS, TRANSPORT_KEYS,
-    limit_keys,
+    ACCESS_TOKEN_KEYS, API_KEY_KEYS, Config, INTROSPECTION_KEYS, ISSUER_KEYS, KEYS, LOG_KEYS,
+    OAUTH_KEYS, OTLP_KEYS, Overrides, RULE_KEYS, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
 };
 use trunkline::limits::Limits;
 
@@ -33,7 +33,12 @@ fn every_key_is_in_the_tables_and_no_other() {
     }
     check_keys(top, KEYS);
     check_keys(keys_in(&table(PAGE, "`api_keys[].`")), API_KEY_KEYS);
+    check_keys(keys_in(&table(PAGE, "`oauth.`")), ACCESS_TOKEN_KEYS);
+    check_keys(keys_in(&table(PAGE, "`oauth.issuers[].`")), ISSUER_KEYS);
+    check_keys(keys_in(&table(PAGE, "`introspection.`")), INTROSPECTION_KEYS);
+    check_keys(keys_in(&table(PAGE, "`oauth.rules[].`")), RULE_KEYS);
     check_keys(keys_in(&table(PAGE, "`mcp_servers.NAME.`")), SERVER_KEYS);
+    check_keys(keys_in(&table(PAGE, "`mcp_servers.NAME.oauth.`")), OAUTH_KEYS);
     check_keys(keys_in(&table(LIMITS, "`limits.`")), limit_keys());
 }
 

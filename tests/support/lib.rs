@@ -15,6 +15,7 @@ use std::sync::atomic::{AtomicU32, Ordering};
 use std::sync::{Condvar, Mutex};
 use std::time::{Duration, Instant};
 
+pub mod authorization_server;
 pub mod behind;
 pub mod duplex;
 pub mod ears;
@@ -23,6 +24,7 @@ pub mod figures;
 pub mod gateway;
 pub mod host;
 pub mod http;
+pub mod issuer;
 pub mod listener;
 pub mod markdown;
 pub mod mcp;

@@ -6,6 +6,7 @@ use std::net::TcpStream;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
+use super::authorization_server::Guarded;
 use super::listener::{Incoming, Listener, Next};
 use super::script::{Reply, Script, error_answer};
 use super::unique;
@@ -40,7 +41,12 @@ struct Shell {
     prefix: Mutex<String>,
     last_headers: Mutex<Vec<(String, String)>>,
     n_deleted: Mutex<usize>,
+    /// Answers in place of the server, whatever is asked for.
+    guard: Mutex<Option<Arc<Guard>>>,
 }
+
+/// See [`HttpUpstream::guard`].
+type Guard = dyn Fn(&Incoming) -> Option<Guarded> + Send + Sync;
 
 /// The server. It reads as its [`Script`], for switches and counters.
 pub struct HttpUpstream {
@@ -95,6 +101,7 @@ impl HttpUpstream {
             prefix: Mutex::default(),
             last_headers: Mutex::default(),
             n_deleted: Mutex::new(0),
+            guard: Mutex::default(),
         });
         let serving = shell.clone();
         let listener = Listener::absent(move |request, out| serving.serve(request, out));
@@ -141,6 +148,11 @@ impl HttpUpstream {
     pub fn require_header(&self, name: &str, value: &str) {
         let header = Some((name.to_owned(), value.to_owned()));
         *self.shell.required_header.lock().unwrap() = header;
+    }
+
+    /// Every request is shown to this one first, which may answer it.
+    pub fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        *self.shell.guard.lock().unwrap() = Some(Arc::new(guard));
     }
 
     /// Every POST gets this status; `None` ends it.
@@ -268,6 +280,13 @@ pub(crate) fn answer(
 
 impl Shell {
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
+        let guard = self.guard.lock().unwrap().clone();
+        if let Some(answer) = guard.and_then(|guard| guard(request)) {
+            let headers = answer.headers.iter();
+            let headers: Vec<(&str, &str)> =
+                headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+            return respond(out, &answer.status, &headers, &answer.body);
+        }
         let path = match &*self.redirect.lock().unwrap() {
             Some((status, location)) if request.path() == "/mcp" => {
                 let head = [("Location", location.as_str())];

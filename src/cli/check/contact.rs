@@ -13,12 +13,13 @@ use crate::cli::complain;
 use crate::config::{Config, Target, UpstreamConfig};
 use crate::limits::{CHECK_REPORTS_MAX, CHECK_SLOW_AFTER};
 use crate::protocol::call::{Kind, Notice};
-use crate::protocol::credentials::CredentialsId;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::listed_item::ReadItem;
 use crate::protocol::question::Question;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
 use crate::thread::watch_signals;
+use crate::upstream::authorization::{Authorizations, Setup, SignInStatus};
 use crate::upstream::{Event, FailureReport, Report, ServerEvents, Upstream, Upstreams, Wire};
 
 /// The time between two pictures of the spinner.
@@ -54,6 +55,8 @@ pub(super) struct Finding {
     pub(super) n_left_out: usize,
     /// The failure, if there is one.
     pub(super) failure: Option<FailureReport>,
+    /// How the gateway's sign-in there is, where it has one.
+    pub(super) sign_in: Option<SignInStatus>,
     /// The last lines of a child's standard error.
     pub(super) stderr: Vec<String>,
 }
@@ -115,6 +118,7 @@ pub(super) fn all(
         reports,
         Arc::new(Nobody),
         BTreeMap::new(),
+        Authorizations::start(Setup::of(config, None, None))?,
     )?;
     let mut waiting = Waiting::new(config, began);
     let mut findings = Vec::new();
@@ -277,6 +281,7 @@ fn finding(config: Arc<UpstreamConfig>, upstream: &Upstream, n_left_out: usize) 
         n_malformed: 0,
         n_left_out,
         failure: None,
+        sign_in: upstream.authorization().map(|it| it.status()),
         stderr: status.stderr,
     }
 }

@@ -1,13 +1,15 @@
 //! Pure: the texts of a finding, for people and for programs.
 
-use std::time::Duration;
+use std::time::{Duration, UNIX_EPOCH};
 
 use serde_json::{Value, json};
 
 use super::contact::Finding;
 use crate::protocol::call::Kind;
+use crate::telemetry::timestamp::rfc3339;
 use crate::upstream::FailureReport;
 use crate::upstream::advice::{self, Advice};
+use crate::upstream::authorization::SignInStatus;
 
 /// The most lines of a child's standard error that are shown.
 const STDERR_LINES_MAX: usize = 10;
@@ -76,6 +78,9 @@ fn facts(finding: &Finding) -> Vec<String> {
             (_, n) => facts.push(format!("{n} {noun}s")),
         }
     }
+    if let Some(until) = finding.sign_in.as_ref().and_then(SignInStatus::signed_in_until) {
+        facts.push(format!("signed in until {}", rfc3339(until)));
+    }
     facts.extend(finding.n_admitted.map(|n| format!("{n} of the tools admitted by tools")));
     facts.extend(finding.contact.map(|time| format!("contact in {}", told(time))));
     facts.extend(finding.latency.map(|time| format!("answers in {}", told(time))));
@@ -109,6 +114,13 @@ pub(super) fn in_json(finding: &Finding) -> Value {
         "server_info": finding.server_info.as_deref().and_then(|text| serde_json::from_str::<Value>(text).ok()),
         "contact_ms": finding.contact.map(ms),
         "latency_ms": finding.latency.map(ms),
+        "sign_in": finding.sign_in.as_ref().map(SignInStatus::as_str),
+        "signed_in_until": finding
+            .sign_in
+            .as_ref()
+            .and_then(SignInStatus::signed_in_until)
+            .and_then(|until| until.duration_since(UNIX_EPOCH).ok())
+            .map(|since| since.as_secs()),
         "admitted_tools": finding.n_admitted,
         "idle_globs": finding.idle_globs,
         "malformed": finding.n_malformed,

@@ -1,5 +1,6 @@
 //! Pure: warnings about keys' globs that may not mean what they seem to.
 
+use super::rights::Holder;
 use crate::config::Naming;
 use crate::config::file::foreign::nearest;
 use crate::protocol::server_name::ServerName;
@@ -11,6 +12,7 @@ const NAMED_MAX: usize = 3;
 /// begins with a wildcard is meant for all servers.
 pub(crate) fn unclear(
     naming: &Naming,
+    holder: Holder,
     glob: &str,
     own: Option<&[ServerName]>,
 ) -> Option<String> {
@@ -30,8 +32,9 @@ pub(crate) fn unclear(
         && about.iter().all(|server| !own.contains(server))
     {
         return Some(format!(
-            "matches nothing: it is about tools of {}, which \"servers\" of this key does not name",
-            named(&about)
+            "matches nothing: it is about tools of {}, which \"servers\" of this {} does not name",
+            named(&about),
+            holder.noun()
         ));
     }
     match naming.owners.begun_by_name(glob) {
@@ -50,7 +53,8 @@ pub(crate) fn unclear(
             })
         }
         None if all.is_empty() => Some(format!(
-            "is about no server: globs of keys match NAME{}name{}",
+            "is about no server: globs of {}s match NAME{}name{}",
+            holder.noun(),
             naming.separator,
             proposal(naming, mark, glob, own)
         )),
@@ -88,7 +92,7 @@ fn proposal(naming: &Naming, mark: &str, glob: &str, own: Option<&[ServerName]>)
 
 /// The warning that a key with these globs, and without a list of servers, does not see prompts
 /// and resources: those of every server of which it may use no tool.
-pub(crate) fn hides(naming: &Naming, tools: &[String]) -> Option<String> {
+pub(crate) fn hides(naming: &Naming, holder: Holder, tools: &[String]) -> Option<String> {
     let included = tools.iter().filter(|glob| !glob.starts_with('!'));
     let owner = |glob: &String| naming.owners.begun_by_name(glob).map(|(server, _)| server);
     // A glob that names no server may be about all of them.
@@ -100,8 +104,9 @@ pub(crate) fn hides(naming: &Naming, tools: &[String]) -> Option<String> {
         naming.owners.servers().filter(|server| !owners.contains(server)).collect();
     (!hidden.is_empty()).then(|| {
         format!(
-            "without \"servers\", the key sees no prompts and resources either of servers of \
+            "without \"servers\", the {} sees no prompts and resources either of servers of \
              which it may use no tool: {}; \"servers\" says which it sees",
+            holder.noun(),
             named(&hidden)
         )
     })
@@ -197,7 +202,7 @@ mod tests {
                 ),
             ),
         ] {
-            assert_eq!(unclear(&naming, glob, None).as_deref(), told, "{glob}");
+            assert_eq!(unclear(&naming, Holder::Key, glob, None).as_deref(), told, "{glob}");
         }
         let other = [names[2].clone()];
         for (glob, told) in [
@@ -209,7 +214,7 @@ mod tests {
             ("de*", Some("matches nothing: it is about tools of demo, demo-admin, which")),
             ("get_*", Some("did you mean \"other-get_*\"?")),
         ] {
-            let found = unclear(&naming, glob, Some(&other));
+            let found = unclear(&naming, Holder::Key, glob, Some(&other));
             assert_eq!(found.is_some(), told.is_some(), "{glob}");
             let found = found.unwrap_or_default();
             assert!(found.contains(told.unwrap_or_default()), "{glob}: {found}");

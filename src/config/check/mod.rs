@@ -1,9 +1,12 @@
 //! Checks the file's values together, and makes a [`Config`] of them.
 
+mod access_tokens;
 pub(super) mod bounds;
 pub(super) mod key_globs;
+pub(super) mod oauth;
 pub(super) mod proxies;
 pub(super) mod public_url;
+pub(super) mod rights;
 pub(super) mod server;
 
 use std::collections::HashMap;
@@ -11,7 +14,6 @@ use std::path::PathBuf;
 use std::sync::Arc;
 use std::time::Duration;
 
-use super::file::foreign::nearest;
 use super::file::reader::{Reader, Text};
 use super::file::{Placed, RawConfig, RawSecret, RawServer};
 use super::{
@@ -19,6 +21,7 @@ use super::{
 };
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
+use rights::{Holder, Rights};
 
 /// A key of fewer characters can be found by trying.
 const KEY_BYTES_MIN: usize = 16;
@@ -47,30 +50,31 @@ pub(super) fn check(
             (!syntax::is_host_and_port(text)).then_some("must be a host, or a host and a port")
         })
     });
-    let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
-    if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
-        let what = format!(
-            "must be 1 to {SEPARATOR_BYTES_MAX} letters, digits, \"_\", \"-\" or \".\""
-        );
-        reader.problem("/prefix_separator", what);
-    }
+    let separator = check_separator(reader, &raw);
     bounds::check(reader, &raw.limits);
     let session_key = raw.session_key.as_ref().and_then(|text| check_session_key(reader, text));
     let state_dir = raw.state_dir.as_ref().map(|path| check_state_dir(reader, path));
     check_names(reader, &raw.servers);
     let naming = naming(&raw, separator);
     let api_keys = check_keys(reader, &raw, &naming);
-    bounds::warn(reader, &raw.limits, api_keys.len());
-    if raw.allow_anonymous && raw.has_api_keys {
-        let what =
-            "has no effect where keys are configured: who has none of them is not admitted";
+    let oauth = raw.oauth.as_ref();
+    let oauth = oauth.map(|oauth| {
+        access_tokens::check(reader, oauth, public_url.as_ref(), &raw.servers, &naming)
+    });
+    // Users are many, like keys.
+    let n_principals = api_keys.len() + if oauth.is_some() { 2 } else { 0 };
+    bounds::warn(reader, &raw.limits, n_principals);
+    if raw.allow_anonymous && raw.wants_credentials() {
+        let what = "has no effect where keys or issuers are configured: who has neither a key nor a \
+                    token is not admitted";
         reader.warn("/allow_anonymous", what);
     }
-    let has_state_dir = raw.state_dir.is_some();
-    let servers = raw.servers.into_iter();
-    let upstreams = servers
-        .filter_map(|server| server::check(reader, server, has_state_dir).map(Arc::new))
-        .collect::<Vec<_>>();
+    let around = oauth::Around {
+        has_state_dir: raw.state_dir.is_some(),
+        browsers_come_back: raw.public_url.is_some() || listen.as_ref().is_none_or(is_loopback),
+    };
+    let checked = |server| server::check(reader, server, around).map(Arc::new);
+    let upstreams: Vec<_> = raw.servers.into_iter().filter_map(checked).collect();
     if upstreams.is_empty() {
         reader.warn(
             raw.servers_at,
@@ -86,6 +90,7 @@ pub(super) fn check(
         otlp: raw.otlp,
         trusted_proxies,
         api_keys,
+        oauth,
         allowed_origins,
         allowed_hosts,
         allow_anonymous: raw.allow_anonymous,
@@ -104,6 +109,18 @@ pub(super) fn check(
     })
 }
 
+/// The text between a server's name and an item's.
+fn check_separator<'a>(reader: &Reader<'_>, raw: &'a RawConfig) -> &'a str {
+    let separator = raw.separator.as_ref().map_or("-", |text| text.value.as_str());
+    if !syntax::is_name_part(separator) || separator.len() > SEPARATOR_BYTES_MAX {
+        let what = format!(
+            "must be 1 to {SEPARATOR_BYTES_MAX} letters, digits, \"_\", \"-\" or \".\""
+        );
+        reader.problem("/prefix_separator", what);
+    }
+    separator
+}
+
 fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> Option<Listen> {
     let listen = match (&overrides.listen, &raw.listen) {
         (Some(listen), _) => Some(listen.clone()),
@@ -120,14 +137,22 @@ fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> 
             listen
         }
     }?;
-    if !listen.is_local() && !raw.has_api_keys && !raw.allow_anonymous {
+    if !listen.is_local() && !raw.wants_credentials() && !raw.allow_anonymous {
         reader.problem(
             "/listen",
-            "others than this machine can reach this address, and there are no api_keys; \
-             \"allow_anonymous\": true admits everybody",
+            "others than this machine can reach this address, and there are no api_keys and \
+             no oauth; \"allow_anonymous\": true admits everybody",
         );
     }
     Some(listen)
+}
+
+/// True if a browser of this machine can reach the address: a Unix socket it cannot.
+fn is_loopback(listen: &Listen) -> bool {
+    match listen {
+        Listen::Tcp(address) => address.ip().is_loopback(),
+        Listen::Unix(_) => false,
+    }
 }
 
 fn check_session_key(reader: &Reader<'_>, text: &Text) -> Option<[u8; 32]> {
@@ -152,11 +177,11 @@ fn check_admin_listen(reader: &Reader<'_>, raw: &RawConfig) -> Option<Listen> {
         reader.problem("/admin_listen", what);
         return None;
     };
-    if !listen.is_local() && !raw.has_api_keys {
+    if !listen.is_local() && !raw.wants_credentials() {
         reader.problem(
             "/admin_listen",
-            "others than this machine can reach this address, and there are no api_keys, of which \
-             one with \"admin\": true would be asked for",
+            "others than this machine can reach this address, and there are neither api_keys nor oauth: \
+             a key or a rule with \"admin\": true would be asked for",
         );
     }
     Some(listen)
@@ -268,29 +293,9 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig, naming: &Naming) -> Vec<ApiK
         {
             reader.problem(&key.at, format!("is the same key as {first}"));
         }
-        let servers = key.servers.as_ref().map(|list| key_servers(reader, list, &raw.servers));
-        if key.servers.as_ref().is_some_and(Vec::is_empty) {
-            let what = "this key may use no server; without \"servers\" it may use all";
-            reader.warn(format!("{}/servers", key.at), what);
-        }
-        let mut tools = check_globs(reader, key.tools.as_deref());
-        if key.tools.as_ref().is_some_and(Vec::is_empty) {
-            let what = "this key may use no tool; without \"tools\" it may use all";
-            reader.warn(format!("{}/tools", key.at), what);
-            tools = Some(vec![NO_TOOL.to_owned()]);
-        }
-        for (at, glob) in key.tools.iter().flatten() {
-            let unclear = key_globs::unclear(naming, &glob.value, servers.as_deref());
-            if let Some(what) = unclear {
-                reader.warn(at, format!("{:?} {what}", glob.written));
-            }
-        }
-        if servers.is_none()
-            && let Some(tools) = &tools
-            && let Some(what) = key_globs::hides(naming, tools)
-        {
-            reader.warn(format!("{}/tools", key.at), what);
-        }
+        let wanted = (key.servers.as_deref(), key.tools.as_deref());
+        let rights = rights::check(reader, Holder::Key, &key.at, wanted, &raw.servers, naming);
+        let Rights { servers, tools } = rights;
         let calls_per_minute = key.calls_per_minute.and_then(|n| u32::try_from(n).ok());
         if let (Some(name), Some(sha256)) = (&key.name, sha256) {
             let name = name.value.clone();
@@ -300,9 +305,6 @@ fn check_keys(reader: &Reader<'_>, raw: &RawConfig, naming: &Naming) -> Vec<ApiK
     }
     keys
 }
-
-/// The glob of a key that may use no tool.
-const NO_TOOL: &str = "!*";
 
 /// The hint for a text where the braces of a reference were forgotten: the text would be the key,
 /// and everybody could guess it.
@@ -353,25 +355,6 @@ pub fn hash_key(key: &str) -> Option<[u8; 32]> {
     }
     let digest = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     digest.as_ref().try_into().ok()
-}
-
-fn key_servers(reader: &Reader<'_>, list: &[Placed], servers: &[RawServer]) -> Vec<ServerName> {
-    let mut names = Vec::with_capacity(list.len());
-    for (at, text) in list {
-        let known = servers.iter().any(|server| server.name == text.value);
-        match ServerName::parse(&text.value) {
-            Some(name) if known => names.push(name),
-            Some(_) | None => {
-                let names = servers.iter().map(|server| server.name.as_str());
-                let near = nearest(&text.value, names)
-                    .map(|near| format!("; did you mean {near:?}?"))
-                    .unwrap_or_default();
-                let what = format!("no server has this name: {:?}{near}", text.written);
-                reader.problem(at, what);
-            }
-        }
-    }
-    names
 }
 
 /// Checks globs, each of which can match some name.

@@ -4,6 +4,7 @@ use std::path::Path;
 use std::time::Duration;
 
 use super::check_globs;
+use super::oauth::{self, Around};
 use crate::config::file::reader::{Reader, Text, Wanted};
 use crate::config::file::{RawServer, RawTransport, StringMap};
 use crate::config::{
@@ -14,7 +15,7 @@ use crate::protocol::credentials::without_user;
 use crate::protocol::server_name::ServerName;
 
 /// Keys that only servers reached over HTTP have.
-const HTTP_KEYS: [&str; 5] = ["url", "headers", "forward_headers", "proxy", "ca_file"];
+const HTTP_KEYS: [&str; 6] = ["url", "headers", "forward_headers", "oauth", "proxy", "ca_file"];
 /// Keys that only servers started as children have.
 const STDIO_KEYS: [&str; 4] = ["command", "args", "env", "cwd"];
 const SESSIONS_DEFAULT: usize = 32;
@@ -24,7 +25,7 @@ const CHILDREN_DEFAULT: usize = 8;
 pub(crate) fn check(
     reader: &Reader<'_>,
     raw: RawServer,
-    has_state_dir: bool,
+    around: Around,
 ) -> Option<UpstreamConfig> {
     let problem = |key: &str, what: &str| reader.problem(format!("{}/{key}", raw.at), what);
     let name = ServerName::parse(&raw.name);
@@ -40,7 +41,7 @@ pub(crate) fn check(
     if raw.alias.as_ref().is_some_and(|alias| !syntax::is_name_part(&alias.value)) {
         problem("alias", "must be made of letters, digits, \"_\", \"-\" and \".\"");
     }
-    if raw.pin != Pin::Off && !has_state_dir {
+    if raw.pin != Pin::Off && !around.has_state_dir {
         problem("pin", "needs \"state_dir\", where it is kept what tools were");
     }
     if raw.timeout_ms > raw.timeout_max_ms {
@@ -64,9 +65,10 @@ pub(crate) fn check(
         RawTransport::Http(HttpKind::Auto)
     });
     let (target, sessions) = match transport {
-        RawTransport::Http(kind) => (http(reader, &raw, kind), SESSIONS_DEFAULT),
+        RawTransport::Http(kind) => (http(reader, &raw, kind, around), SESSIONS_DEFAULT),
         RawTransport::Stdio => (stdio(reader, &raw), CHILDREN_DEFAULT),
     };
+    oauth::check_credentials(reader, &raw, around);
     if raw.disabled {
         return None;
     }
@@ -87,6 +89,7 @@ pub(crate) fn check(
         required: raw.required,
         session: raw.session,
         pin: raw.pin,
+        credentials: raw.credentials,
         role: Role::Server,
     })
 }
@@ -99,7 +102,12 @@ fn refuse(reader: &Reader<'_>, raw: &RawServer, keys: &[&str], transport: &str) 
     }
 }
 
-fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> {
+fn http(
+    reader: &Reader<'_>,
+    raw: &RawServer,
+    kind: HttpKind,
+    around: Around,
+) -> Option<Target> {
     let transport = match kind {
         HttpKind::StreamableHttp => "\"http\"",
         HttpKind::HttpSse => "\"sse\"",
@@ -125,6 +133,7 @@ fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> 
     if let Some(proxy) = &raw.proxy {
         check_url("proxy", &proxy.value, &["http://"], syntax::Userinfo::Admitted);
     }
+    let oauth = oauth::check(reader, raw, around);
     let headers = headers(reader, &raw.headers);
     let mut forward_headers = Vec::with_capacity(raw.forward_headers.len());
     for (at, text) in &raw.forward_headers {
@@ -143,6 +152,7 @@ fn http(reader: &Reader<'_>, raw: &RawServer, kind: HttpKind) -> Option<Target> 
             .ca_file
             .as_ref()
             .map(|path| reader.path_of(&format!("{}/ca_file", raw.at), path, Wanted::File)),
+        oauth: oauth.map(Box::new),
     }))
 }
 

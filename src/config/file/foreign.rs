@@ -2,7 +2,8 @@
 //! Claude, VS Code, Cursor, Windsurf, Cline, Gemini, Codex).
 
 use crate::config::{
-    API_KEY_KEYS, KEYS, LOG_KEYS, OTLP_KEYS, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
+    ACCESS_TOKEN_KEYS, API_KEY_KEYS, IDENTITY_PROVIDER_KEYS, INTROSPECTION_KEYS, ISSUER_KEYS,
+    KEYS, LOG_KEYS, OAUTH_KEYS, OTLP_KEYS, RULE_KEYS, SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
 };
 
 /// Keys of other programs, and the key with the same meaning here.
@@ -33,7 +34,23 @@ const OF_SERVERS: &[Meant] = &[
     (&["extra_headers"], "\"forward_headers\": it names headers of clients"),
     (
         &["auth_type", "auth_value", "authentication_token", "auth", "authorization", "token"],
-        "\"headers\": {\"Authorization\": \"Bearer ${TOKEN}\"}",
+        "\"headers\": {\"Authorization\": \"Bearer ${TOKEN}\"}, or \"oauth\": true",
+    ),
+    (
+        &[
+            "oauth2",
+            "oauth2_flow",
+            "oauth_config",
+            "authProviderType",
+            "token_url",
+            "authorization_url",
+            "registration_url",
+        ],
+        "\"oauth\": true, or an object",
+    ),
+    (
+        &["delegate_auth_to_upstream", "per_user", "per_user_auth", "user_auth"],
+        "\"credentials\": \"per_user\"",
     ),
     (&["apiKey", "api_key", "bearerToken", "bearer_token", "auth_token"], AUTHORIZATION),
     (&["bearer_token_env_var", "env_http_headers"], AUTHORIZATION),
@@ -99,10 +116,83 @@ const OF_KEYS: &[Meant] = &[
     (&["is_admin", "superuser"], "\"admin\""),
 ];
 
+const OF_OAUTH: &[Meant] = &[
+    (&["scope"], "\"scopes\", a list"),
+    (&["flow", "type", "grant_type", "grantType", "oauth2_flow"], "\"grant\""),
+    (&["id", "client"], "\"client_id\""),
+    (&["secret"], "\"client_secret\""),
+    (
+        &["private_key", "privateKey", "key", "key_file", "keyFile", "private_key_path"],
+        "\"private_key_file\": the key stands in a file of its own",
+    ),
+    (&["assertion", "jwt", "jwt_file", "token_file", "id_token_file"], "\"assertion_file\""),
+    (&["auth_method", "client_auth_method"], "\"token_endpoint_auth_method\""),
+    (
+        &[
+            "authorizationUrl",
+            "authorization_url",
+            "authorization_endpoint",
+            "tokenUrl",
+            "token_url",
+            "registrationUrl",
+            "registration_url",
+            "authServerMetadataUrl",
+            "issuer",
+        ],
+        "nothing here: the server itself says where its authorization server is",
+    ),
+    (
+        &["redirectUri", "redirect_uri", "redirect_url", "callbackPort", "callback_port"],
+        "\"public_url\" of the file: browsers come back to {public_url}/oauth/callback, and \
+         with trunkline login to a port of this machine",
+    ),
+    (
+        &["audience", "audiences", "resource", "oauth_resource"],
+        "nothing here: tokens are asked for for the server's own URL",
+    ),
+    (&["enabled"], "nothing here: \"oauth\" is false, or stands there"),
+];
+
 const OF_THE_LOG: &[Meant] = &[
     (&["file", "path", "output"], "nothing here: the log goes to standard error"),
     (&["verbose", "debug"], "\"level\": \"debug\""),
     (&["access_log"], "\"access\""),
+];
+
+const OF_ACCESS_TOKENS: &[Meant] = &[
+    (
+        &["providers", "authorization_servers", "identity_providers", "issuer", "authority"],
+        "\"issuers\": [{\"issuer\": \"https://…\"}]",
+    ),
+    (&["policies", "roles", "permissions", "claims", "access"], "\"rules\""),
+];
+
+const OF_ISSUERS: &[Meant] = &[
+    (&["url", "iss", "authority", "domain", "issuer_url", "name"], "\"issuer\""),
+    (&["aud", "audiences", "resource", "api"], "\"audience\""),
+    (&["jwks", "jwks_url", "keys", "certs"], "\"jwks_uri\""),
+    (
+        &["client_id", "client_secret", "introspection_endpoint"],
+        "a key of \"introspection\": tokens are asked about with it, and clients register \
+         themselves at the issuer",
+    ),
+    (
+        &["algorithms", "alg", "signing_algorithms"],
+        "nothing here: the algorithms are those of the issuer's keys, never one that is none",
+    ),
+];
+
+const OF_RULES: &[Meant] = &[
+    (&["values", "value", "equals", "in", "is"], "\"any\", a list of values"),
+    (&["scope", "scopes"], "\"claim\": \"scope\", with the scopes in \"any\""),
+    (
+        &["groups", "roles", "group", "role", "users"],
+        "\"claim\", the claim's name, with its values in \"any\"",
+    ),
+    (&["allowed_tools"], "\"tools\""),
+    (&["mcp_servers", "allowed_servers"], "\"servers\""),
+    (&["rpm", "rpm_limit", "rate", "rate_limit", "max_calls"], "\"calls_per_minute\""),
+    (&["is_admin", "superuser"], "\"admin\""),
 ];
 
 /// The kind of a file that does not begin as JSON, and advice.
@@ -156,11 +246,17 @@ fn elsewhere(name: &str, known: &[&str]) -> Option<String> {
     let homes = [
         (KEYS, "the file itself, outside of all others"),
         (SERVER_KEYS, "a server, an element of \"mcp_servers\""),
+        (OAUTH_KEYS, "\"oauth\" of a server"),
+        (IDENTITY_PROVIDER_KEYS, "\"identity_provider\" of \"oauth\""),
         (limit_keys(), "\"limits\""),
         (API_KEY_KEYS, "an element of \"api_keys\""),
         (LOG_KEYS, "\"log\""),
         (TRANSPORT_KEYS, "\"transports\""),
         (OTLP_KEYS, "\"otlp\""),
+        (ACCESS_TOKEN_KEYS, "\"oauth\" of the file itself"),
+        (ISSUER_KEYS, "an element of \"issuers\" of \"oauth\""),
+        (INTROSPECTION_KEYS, "\"introspection\" of an issuer"),
+        (RULE_KEYS, "an element of \"rules\" of \"oauth\""),
     ];
     let homes = homes.iter().filter(|(keys, _)| *keys != known && keys.contains(&name));
     let homes: Vec<&str> = homes.map(|(_, home)| *home).collect();
@@ -172,17 +268,18 @@ fn foreign(name: &str, known: &[&str]) -> Option<&'static str> {
         ("command", OF_SERVERS),
         ("mcp_servers", OF_THE_FILE),
         ("sha256", OF_KEYS),
+        ("grant", OF_OAUTH),
         ("level", OF_THE_LOG),
+        ("issuers", OF_ACCESS_TOKENS),
+        ("issuer", OF_ISSUERS),
+        ("any", OF_RULES),
     ];
     let (_, table) = tables.iter().find(|(key, _)| known.contains(key))?;
     table.iter().find(|(names, _)| names.contains(&name)).map(|(_, meant)| *meant)
 }
 
 /// The one of `known` with the fewest typing mistakes, if they are few for its length.
-pub(crate) fn nearest<'a>(
-    name: &str,
-    known: impl IntoIterator<Item = &'a str>,
-) -> Option<&'a str> {
+pub fn nearest<'a>(name: &str, known: impl IntoIterator<Item = &'a str>) -> Option<&'a str> {
     let lower = name.to_lowercase();
     let close = known.into_iter().filter_map(|key| {
         let known = key.to_lowercase();
@@ -253,6 +350,14 @@ mod tests {
             ("sessions_per_key", SERVER_KEYS, "a key of \"limits\""),
             ("drain_ms", KEYS, "a key of \"limits\""),
             ("watch", SERVER_KEYS, "a key of the file itself"),
+            ("client_id", SERVER_KEYS, "a key of \"oauth\""),
+            ("token_url", SERVER_KEYS, "\"oauth\": true"),
+            ("clientId", OAUTH_KEYS, "\"client_id\""),
+            ("grnat", OAUTH_KEYS, "\"grant\""),
+            ("scope", OAUTH_KEYS, "\"scopes\", a list"),
+            ("redirect_uri", OAUTH_KEYS, "\"public_url\""),
+            ("tokenUrl", OAUTH_KEYS, "means nothing here"),
+            ("credentials", OAUTH_KEYS, "a key of a server"),
             ("admin", KEYS, "an element of \"api_keys\""),
         ] {
             let what = unknown_key(name, known);
@@ -269,7 +374,11 @@ mod tests {
             (OF_SERVERS, SERVER_KEYS),
             (OF_THE_FILE, KEYS),
             (OF_KEYS, API_KEY_KEYS),
+            (OF_OAUTH, OAUTH_KEYS),
             (OF_THE_LOG, LOG_KEYS),
+            (OF_ACCESS_TOKENS, ACCESS_TOKEN_KEYS),
+            (OF_ISSUERS, ISSUER_KEYS),
+            (OF_RULES, RULE_KEYS),
         ] {
             for name in table.iter().flat_map(|(names, _)| names.iter()) {
                 assert!(!known.contains(name), "{name}");

@@ -1,20 +1,26 @@
 //! The configuration as the file has it: every value has the right type and is in its range, but
 //! values are not compared with each other yet.
 
+pub(super) mod access_tokens;
 pub(super) mod addresses;
 pub(super) mod expand;
 pub(super) mod foreign;
 pub(super) mod json;
 pub(super) mod limit_keys;
+pub(super) mod oauth;
 pub(super) mod otlp;
 pub(super) mod pinned;
 pub(super) mod place;
 pub(super) mod reader;
 
-use super::{HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing, Transports};
+use super::{
+    Credentials, HttpKind, LogConfig, LogFormat, Pin, Prefix, Problem, SessionSharing,
+    Transports,
+};
 use crate::limits::Limits;
 use json::{Json, pointer};
-use limit_keys::{DAY_MS, limit_keys};
+pub(super) use limit_keys::DAY_MS;
+use limit_keys::limit_keys;
 use otlp::OtlpConfig;
 use place::Source;
 use reader::{Fields, Reader, Text};
@@ -24,6 +30,7 @@ pub const KEYS: &[&str] = &[
     "$schema",
     "listen",
     "api_keys",
+    "oauth",
     "allowed_origins",
     "allowed_hosts",
     "allow_anonymous",
@@ -61,6 +68,8 @@ pub const SERVER_KEYS: &[&str] = &[
     "url",
     "headers",
     "forward_headers",
+    "oauth",
+    "credentials",
     "command",
     "args",
     "env",
@@ -100,6 +109,9 @@ pub(super) struct RawConfig {
     /// True if there is more than an empty list, also an invalid one, whose faults are noted
     /// there.
     pub(super) has_api_keys: bool,
+    pub(super) oauth: Option<access_tokens::RawAccessTokens>,
+    /// True if the file has `oauth`, also an unusable one, whose faults are noted there.
+    pub(super) has_oauth: bool,
     pub(super) allowed_origins: Vec<Placed>,
     pub(super) allowed_hosts: Option<Vec<Placed>>,
     pub(super) allow_anonymous: bool,
@@ -122,6 +134,13 @@ pub(super) struct RawConfig {
     pub(super) session_key: Option<Text>,
     pub(super) watch: bool,
     pub(super) log: LogConfig,
+}
+
+impl RawConfig {
+    /// True if clients must show who they are.
+    pub(super) fn wants_credentials(&self) -> bool {
+        self.has_api_keys || self.has_oauth
+    }
 }
 
 pub(super) struct RawKey {
@@ -158,6 +177,8 @@ pub(super) struct RawServer {
     pub(super) url: Option<Text>,
     pub(super) headers: StringMap,
     pub(super) forward_headers: Vec<Placed>,
+    pub(super) oauth: Option<oauth::RawOAuth>,
+    pub(super) credentials: Credentials,
     pub(super) command: Option<Text>,
     pub(super) args: Vec<Placed>,
     pub(super) env: StringMap,
@@ -220,6 +241,8 @@ pub(super) fn read(reader: &Reader<'_>, source: &Source<'_>, text: &str) -> Opti
         listen: read_listen(&file),
         api_keys: read_keys(&file),
         has_api_keys: file.get("api_keys").is_some_and(|keys| *keys != Json::Array(Vec::new())),
+        oauth: access_tokens::read(&file),
+        has_oauth: file.has("oauth"),
         allowed_origins: file.texts("allowed_origins").unwrap_or_default(),
         allowed_hosts: file.texts("allowed_hosts"),
         allow_anonymous: file.flag("allow_anonymous", false),
@@ -369,6 +392,11 @@ fn read_transport(fields: &Fields<'_>) -> Option<RawTransport> {
     fields.choice_with_others(key, &transports, &others)
 }
 
+const CREDENTIALS: [(&str, Credentials); 2] = [
+    (Credentials::Gateway.as_str(), Credentials::Gateway),
+    (Credentials::PerUser.as_str(), Credentials::PerUser),
+];
+
 fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
     let pins = [
         ("off", Pin::Off),
@@ -390,6 +418,8 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
         url: fields.text("url"),
         headers: fields.string_map("headers").unwrap_or_default(),
         forward_headers: fields.texts("forward_headers").unwrap_or_default(),
+        oauth: oauth::read(fields),
+        credentials: fields.choice("credentials", &CREDENTIALS).unwrap_or(Credentials::Gateway),
         command: fields.text("command"),
         args: fields.texts("args").unwrap_or_default(),
         env: fields.string_map("env").unwrap_or_default(),
@@ -417,7 +447,7 @@ fn read_server(fields: &Fields<'_>, name: &str) -> RawServer {
 mod tests {
     use super::*;
     use crate::config::file::expand::Outside;
-    use crate::config::{Config, Overrides};
+    use crate::config::{Config, IDENTITY_PROVIDER_KEYS, OAUTH_KEYS, Overrides};
 
     /// Gives every key of a list a value that no key takes, so that the reading of each fails.
     fn with_wrong_values(keys: &[&str]) -> Json {
@@ -430,10 +460,19 @@ mod tests {
         let outside = Outside { environment: &environment, folder: None };
         let reader = Reader::new(outside);
         let server = with_wrong_values(SERVER_KEYS);
+        let with = |key: &str, value: Json| Json::Object(vec![(key.to_owned(), value)]);
+        let oauth = with("oauth", with_wrong_values(OAUTH_KEYS));
+        let provider = with_wrong_values(IDENTITY_PROVIDER_KEYS);
+        let provider = with("oauth", with("identity_provider", provider));
         let limits = with_wrong_values(limit_keys());
         let log = Json::Object(vec![("log".to_owned(), with_wrong_values(LOG_KEYS))]);
         if let Some(fields) = reader.fields("", &server, SERVER_KEYS) {
             drop(read_server(&fields, "s"));
+        }
+        for oauth in [&oauth, &provider] {
+            if let Some(fields) = reader.fields("", oauth, SERVER_KEYS) {
+                drop(oauth::read(&fields));
+            }
         }
         if let Some(fields) = reader.fields("", &limits, limit_keys()) {
             assert_eq!(limit_keys::read(&fields), Limits::default());
@@ -441,7 +480,8 @@ mod tests {
         if let Some(fields) = reader.fields("", &log, KEYS) {
             read_log(&fields);
         }
-        let n_keys = SERVER_KEYS.len() + limit_keys().len() + LOG_KEYS.len();
+        let all = [SERVER_KEYS, OAUTH_KEYS, IDENTITY_PROVIDER_KEYS, limit_keys(), LOG_KEYS];
+        let n_keys: usize = all.iter().map(|keys| keys.len()).sum();
         let (problems, _) = reader.into_noted();
         let wrong = problems.iter().filter(|(problem, _)| problem.what.contains("not null"));
         // `type` is missing, because its fault is that it equals `transport`.

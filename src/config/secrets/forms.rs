@@ -40,6 +40,12 @@ pub(crate) fn of_header(name: &str, value: &str) -> Vec<Secret> {
     credentials.into_iter().chain(long).map(Secret::new).collect()
 }
 
+/// The credential of an OAuth client in `Authorization: Basic` (RFC 6749, section 2.3.1).
+pub(crate) fn basic(id: &str, secret: &str) -> Secret {
+    let pair = format!("{}:{}", percent_encoded(id), percent_encoded(secret));
+    Secret::new(STANDARD_NO_PAD.encode(pair))
+}
+
 fn is_same(text: &str, word: &str) -> bool {
     text.eq_ignore_ascii_case(word)
 }

@@ -2,7 +2,7 @@
 
 pub(super) mod forms;
 
-use super::{Config, HttpTarget, Secret, Target, UpstreamConfig};
+use super::{Config, Grant, HttpTarget, OAuthClientConfig, Secret, Target, UpstreamConfig};
 use forms::with_forms;
 
 /// Words in parts of a URL's path that are no secrets, besides names.
@@ -74,6 +74,9 @@ impl Config {
         let mut secrets = Vec::new();
         let to_collector = self.otlp.iter().flat_map(|otlp| &otlp.headers);
         secrets.extend(to_collector.map(|(_, value)| value.clone()));
+        let issuers = self.oauth.iter().flat_map(|oauth| &oauth.issuers);
+        let introspection = issuers.filter_map(|issuer| issuer.introspection.as_ref());
+        secrets.extend(introspection.map(|it| it.client_secret.clone()));
         for upstream in &self.upstreams {
             let guessed = matches!(upstream.target, Target::Stdio(_));
             let theirs = upstream.secrets().into_iter().chain(upstream.guessed_secrets());
@@ -143,6 +146,9 @@ fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
         secrets.extend(forms::of_header(name, value.expose()));
         secrets.push(value.clone());
     }
+    if let Some(oauth) = &target.oauth {
+        of_oauth(oauth, secrets);
+    }
     // Some servers take their token in the URL.
     let query = target.url.split_once('?').map_or("", |(_, query)| query);
     guess(secrets, [query]);
@@ -152,6 +158,25 @@ fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
         let userinfo = userinfo.split_once("://").map_or("", |(_, userinfo)| userinfo);
         let password = userinfo.split_once(':').map(|(_, password)| password);
         secrets.extend(password.map(|password| Secret::new(password.to_owned())));
+    }
+}
+
+/// The secrets of an OAuth client. Its private key and its assertion stand in files of their own.
+fn of_oauth(oauth: &OAuthClientConfig, secrets: &mut Vec<Secret>) {
+    let mut add = |id: &Option<String>, secret: &Option<Secret>| {
+        if let (Some(id), Some(secret)) = (id, secret) {
+            secrets.push(secret.clone());
+            secrets.push(forms::basic(id, secret.expose()));
+        }
+    };
+    add(&oauth.client_id, &oauth.client_secret);
+    match &oauth.grant {
+        Grant::JwtBearer(bearer) => {
+            if let Some(provider) = &bearer.identity_provider {
+                add(&provider.client_id, &provider.client_secret);
+            }
+        }
+        Grant::AuthorizationCode | Grant::ClientCredentials => (),
     }
 }
 

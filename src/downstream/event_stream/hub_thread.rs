@@ -14,6 +14,7 @@ use rustix::io::Errno;
 
 use super::{BELL, Client, Closing, Hub, Inbox, OnEnd};
 use crate::http::Stream;
+use crate::limits::LEASE_CHECK_INTERVAL;
 use crate::session::EncodedEvent;
 use crate::telemetry::rejected::{self, Reason};
 
@@ -57,6 +58,7 @@ pub(super) struct Worker {
     heartbeat: EncodedEvent,
     sweep_interval: Duration,
     next_sweep: Instant,
+    next_lease_check: Instant,
     closing: Option<Closing>,
 }
 
@@ -86,7 +88,8 @@ impl Worker {
         let data = epoll::EventData::new_u64(BELL);
         epoll::add(&epoll, &hub.bell, data, epoll::EventFlags::IN)?;
         let quickest = hub.limits.heartbeat.min(hub.limits.write);
-        let sweep_interval = (quickest / SWEEPS_PER_HEARTBEAT).max(Duration::from_millis(1));
+        let sweep_interval = (quickest / SWEEPS_PER_HEARTBEAT)
+            .clamp(Duration::from_millis(1), LEASE_CHECK_INTERVAL);
         Ok(Worker {
             hub,
             epoll,
@@ -94,6 +97,7 @@ impl Worker {
             heartbeat: EncodedEvent::from(HEARTBEAT),
             sweep_interval,
             next_sweep: Instant::now() + sweep_interval,
+            next_lease_check: Instant::now() + LEASE_CHECK_INTERVAL,
             closing: None,
         })
     }
@@ -114,6 +118,10 @@ impl Worker {
             if now >= self.next_sweep {
                 self.next_sweep = now + self.sweep_interval;
                 self.sweep(now);
+            }
+            if now >= self.next_lease_check {
+                self.next_lease_check = now + LEASE_CHECK_INTERVAL;
+                self.end_with_leases();
             }
             match &self.closing {
                 Some(closing) if self.entries.is_empty() || now >= closing.deadline => return,
@@ -252,6 +260,25 @@ impl Worker {
                 if queue.events.is_empty() && !queue.ended {
                     queue.push(self.heartbeat.clone());
                 }
+            }
+            self.flush(id);
+        }
+    }
+
+    /// Ends streams whose access tokens have ended, after what is queued: the client opens another
+    /// one with its next token.
+    fn end_with_leases(&mut self) {
+        let is_over =
+            |entry: &Entry| entry.client.lease.as_ref().is_some_and(|lease| !lease.is_good());
+        let over: Vec<u64> = self
+            .entries
+            .iter()
+            .filter(|(_, entry)| is_over(entry))
+            .map(|(id, _)| *id)
+            .collect();
+        for id in over {
+            if let Some(entry) = self.entries.get(&id) {
+                entry.client.queue().closing = true;
             }
             self.flush(id);
         }

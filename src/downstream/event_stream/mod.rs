@@ -15,6 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
+use crate::access::lease::OptionalLease;
 use crate::fair_shares::{NotTaken, Shares};
 use crate::http::Stream;
 use crate::limits::Limits;
@@ -114,6 +115,8 @@ struct Client {
     door: &'static str,
     /// The principal in whose share the place counts.
     charged: Option<PrincipalId>,
+    /// The access token with whose end the stream ends.
+    lease: OptionalLease,
     queue: Mutex<Queue>,
     /// True if the hub's inbox names this stream already.
     announced: AtomicBool,
@@ -248,7 +251,8 @@ impl Streams {
             NotTaken::ShareHeld => Full::Share(share),
         })?;
         // From here on dropping the place gives it back.
-        let place = Place { hub: Some(Arc::clone(&self.hub)), charged: charged.cloned() };
+        let (hub, charged) = (Some(Arc::clone(&self.hub)), charged.cloned());
+        let place = Place { hub, charged, lease: None };
         if self.hub.inbox.lock().closed {
             return Err(Full::Streams);
         }
@@ -288,6 +292,7 @@ impl Streams {
 pub struct Place {
     hub: Option<Arc<Hub>>,
     charged: Option<PrincipalId>,
+    lease: OptionalLease,
 }
 
 impl fmt::Debug for Place {
@@ -297,6 +302,12 @@ impl fmt::Debug for Place {
 }
 
 impl Place {
+    /// The same place for a stream that ends with an access token.
+    pub fn leased(mut self, lease: OptionalLease) -> Place {
+        self.lease = lease;
+        self
+    }
+
     /// As [`Streams::open`].
     ///
     /// # Errors
@@ -310,8 +321,8 @@ impl Place {
         let hub = self.hub.as_ref().map(Arc::clone).ok_or(Full::Streams)?;
         let id = hub.last_id.fetch_add(1, Ordering::Relaxed) + 1;
         let (queue, announced) = (Mutex::default(), AtomicBool::new(false));
-        let charged = self.charged.clone();
-        let client = Arc::new(Client { id, door, charged, queue, announced });
+        let (charged, lease) = (self.charged.clone(), self.lease.take());
+        let client = Arc::new(Client { id, door, charged, lease, queue, announced });
         {
             let mut inbox = hub.inbox.lock();
             if inbox.closed {

@@ -10,6 +10,7 @@ use super::outcome::for_session;
 use super::subscriptions::subscription;
 use crate::access::policy::Scope;
 use crate::downstream::answer::{Answer, MessageSink};
+use crate::downstream::authentication::bound;
 use crate::downstream::list_pages::{NotListed, cursor_of, list_page};
 use crate::downstream::rest::NoSink;
 use crate::downstream::status_codes::Problem;
@@ -261,6 +262,7 @@ impl Front {
             let error = CallError::Overloaded { what: "no descriptor is left".to_owned() };
             return Answer::Error(Problem::from_call(&error).to_rpc());
         };
+        bound(&wait, scope);
         let _in_flight = match session.enter(request.id, &wait) {
             Ok(in_flight) => in_flight,
             Err(refused) => return refused_entry(refused),

@@ -303,7 +303,7 @@ impl Front {
             let ended = match self.session(id, scope, session::Transport::StreamableHttp) {
                 Some(session) => self.sessions.close(&session.id).map(|()| true),
                 None => {
-                    let principal = scope.principal.name.as_deref();
+                    let principal = scope.principal.id.as_deref();
                     self.sessions.forget(id, principal, scope.only.as_ref())
                 }
             };

@@ -20,7 +20,7 @@ pub(crate) fn document(front: &Front, document: Document, head: &Head, responder
         Document::OpenApi => {
             let admission = front.admission();
             let prefix = admission.prefix_for(head);
-            let wants_key = !admission.keys.is_empty();
+            let wants_key = !admission.is_open();
             (JSON, compact(OPENAPI, |all| set_own(all, prefix, wants_key)))
         }
     };

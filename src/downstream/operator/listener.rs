@@ -7,6 +7,7 @@ use super::metrics::metrics;
 use super::{healthz, readyz, status};
 use crate::access::origin::{Foreign, HostCheck, Origins};
 use crate::access::policy::{Principal, Scope};
+use crate::downstream::authentication::Look;
 use crate::downstream::endpoint::Endpoint;
 use crate::downstream::status_codes::Problem;
 use crate::downstream::{Front, refuse};
@@ -52,8 +53,11 @@ impl Page {
             | Endpoint::StatusEvents
             | Endpoint::Pins
             | Endpoint::PinsAccept
+            | Endpoint::Invite
+            | Endpoint::OAuth(_)
             | Endpoint::Console(_)
             | Endpoint::Document(_)
+            | Endpoint::ResourceMetadata(_)
             | Endpoint::Reload => None,
         }
     }
@@ -67,7 +71,7 @@ impl AdminListener {
         AdminListener { front, is_local, origins }
     }
 
-    fn gate(&self, head: &Head) -> Result<(Page, Arc<Principal>), Problem> {
+    fn gate(&self, head: &Head, look: Look) -> Result<(Page, Arc<Principal>), Problem> {
         let (host, origin) = (head.headers.get("host"), head.headers.get("origin"));
         // Over a Unix socket there is no name to check.
         if head.peer.ip().is_some() {
@@ -84,14 +88,14 @@ impl AdminListener {
         if self.is_local || endpoint.is_some_and(|it| it.is_open()) {
             return Ok((page, self.front.operator.clone()));
         }
-        Ok((page, self.front.admin(head)?))
+        Ok((page, self.front.admin(head, look)?))
     }
 }
 
 impl Handler for AdminListener {
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer> {
         let served = self.front.begin(head, 0);
-        match self.gate(head) {
+        match self.gate(head, Look::BeforeBody) {
             Ok(_) => Ok(None),
             Err(problem) => {
                 telemetry::request::answers(problem.status);
@@ -105,12 +109,12 @@ impl Handler for AdminListener {
     fn handle(&self, request: Request, responder: Responder) {
         let served = self.front.begin(&request.head, request.body.len());
         let responder = responder.named(served.name);
-        let (page, principal) = match self.gate(&request.head) {
+        let (page, principal) = match self.gate(&request.head, Look::Whole) {
             Ok(admitted) => admitted,
             Err(problem) => return refuse(&problem, None, responder),
         };
-        let (only, narrowed, charged) = (None, None, None);
-        let scope = Scope { principal, only, narrowed, admission: 0, charged, user: None };
+        let (only, narrowed, charged, lease, user) = (None, None, None, None, None);
+        let scope = Scope { principal, only, narrowed, admission: 0, charged, lease, user };
         match page {
             Page::Metrics => metrics(&self.front, &scope, responder),
             Page::Healthz => healthz(&self.front, responder),

@@ -117,7 +117,10 @@ fn add_servers(all: &mut Exposition, statuses: &[ServerStatus]) {
         seconds.add_times(&labels, &took);
         let is_up = match status.upstream.state {
             State::Ready => 1.0,
-            State::Starting { .. } | State::BackingOff { .. } | State::Down { .. } => 0.0,
+            State::Starting { .. }
+            | State::BackingOff { .. }
+            | State::Down { .. }
+            | State::NeedsSignIn => 0.0,
         };
         up.add(&labels, is_up);
         in_flight.add(&labels, float(status.upstream.in_flight));

@@ -22,6 +22,7 @@ use crate::config::Reloaded;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
 use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT};
+use crate::pipeline::sign_in::SignInStatus;
 use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
@@ -40,6 +41,9 @@ const REQUESTS_TOLD_MAX: usize = 256;
 pub(super) fn options(endpoint: Endpoint<'_>, head: &Head, responder: Responder) {
     let methods = endpoint.methods().join(", ");
     let mut headers = vec![("Allow", methods.as_str())];
+    if matches!(endpoint, Endpoint::ResourceMetadata(_)) {
+        headers.push(("Access-Control-Allow-Origin", "*"));
+    }
     if head.headers.get("origin").is_some() {
         headers.push(("Access-Control-Allow-Methods", &methods));
         let wanted = head.headers.get("access-control-request-headers").unwrap_or("*");
@@ -185,13 +189,13 @@ pub(super) fn limits_in_use(
 /// True if the client has a key, by which its rights are known. Without one, a client that is no
 /// admin may be anybody.
 fn admitted_by_key(scope: &Scope) -> bool {
-    scope.principal.name.is_some()
+    scope.principal.id.is_some()
 }
 
 /// The members of a server's status for clients that may use it: its description and present
 /// state. Its child's output, items that are not offered, and effects of other clients are not
 /// among them.
-const TOLD_TO_ALL: [&str; 17] = [
+const TOLD_TO_ALL: [&str; 18] = [
     "server",
     "description",
     "required",
@@ -199,6 +203,7 @@ const TOLD_TO_ALL: [&str; 17] = [
     "next_try_ms",
     "starting_ms",
     "down_since",
+    "sign_in",
     "transport",
     "era",
     "revision",
@@ -297,6 +302,7 @@ fn server(status: &ServerStatus) -> Value {
         State::Starting { .. } => ("starting", None),
         State::Ready => ("ready", None),
         State::BackingOff { next_try } => ("backing_off", Some(ms(next_try))),
+        State::NeedsSignIn => ("needs_sign_in", None),
         State::Down { next_try } => ("down", Some(ms(next_try))),
     };
     let era = upstream.revision.map(|revision| revision.era().as_str());
@@ -314,6 +320,13 @@ fn server(status: &ServerStatus) -> Value {
         "next_try_ms": next_try_ms,
         "starting_ms": upstream.starting.map(ms),
         "down_since": upstream.down_since.map(seconds),
+        "sign_in": status
+            .sign_in
+            .as_ref()
+            .filter(|_| status.wants_person)
+            .map(SignInStatus::as_str),
+        "signed_in_until":
+            status.sign_in.as_ref().and_then(SignInStatus::signed_in_until).map(seconds),
         "failures_in_a_row": upstream.failures,
         "transport": upstream.transport,
         "redirected_to": upstream.redirected_to,

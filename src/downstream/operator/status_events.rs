@@ -1,5 +1,5 @@
 //! `/status/events`: calls and refusals as they happen, as a stream of events. An admin gets all
-//! of them; another client those of its own key.
+//! of them; another client those of its own key or user.
 
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, MutexGuard, Weak};
@@ -28,7 +28,8 @@ use crate::telemetry::window::Window;
 #[derive(Debug)]
 enum Sees {
     Everything,
-    OfKey(Arc<str>),
+    /// The activities of the key of that name, or of the user of that id.
+    Of(Arc<str>),
 }
 
 impl Sees {
@@ -37,13 +38,13 @@ impl Sees {
         if principal.is_admin {
             return Some(Sees::Everything);
         }
-        principal.name.clone().map(Sees::OfKey)
+        principal.id.clone().map(Sees::Of)
     }
 
     fn is_of(&self, request: &ToldRequest) -> bool {
         match self {
             Sees::Everything => true,
-            Sees::OfKey(name) => request.key == **name,
+            Sees::Of(id) => request.whose == **id,
         }
     }
 }
@@ -117,7 +118,7 @@ impl activity::Watcher for Watchers {
                 return None;
             }
             let left_out = it.told.turn(now, ACTIVITY_WITHIN, ACTIVITY_EVENTS_MAX)?;
-            Some((it.stream.clone(), left_out, matches!(it.sees, Sees::OfKey(_))))
+            Some((it.stream.clone(), left_out, matches!(it.sees, Sees::Of(_))))
         };
         let to: Vec<_> = self.open().all.iter_mut().filter_map(turn).collect();
         if to.is_empty() {

@@ -95,6 +95,7 @@ fn fault(health: &Health) -> Option<&'static str> {
             Stage::Resolve | Stage::Spawn | Stage::Connect | Stage::Tls | Stage::Send => {
                 "unreachable"
             }
+            Stage::Authorization => "auth_required",
             Stage::Handshake
             | Stage::Slot
             | Stage::Answer

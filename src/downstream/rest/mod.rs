@@ -6,6 +6,7 @@ pub(super) mod litellm;
 use std::sync::Arc;
 use std::time::Duration;
 
+use super::authentication::bound;
 use super::endpoint::Dialect;
 use super::list_pages::server_outcome;
 use super::status_codes::{self, Problem};
@@ -196,6 +197,7 @@ impl Front {
         let client = Some(responder.client());
         let wait = Wait::new(CALL_TIMEOUT_MAX, CALL_TIMEOUT_MAX, client)
             .map_err(|_| Problem::overloaded("no descriptor is left"))?;
+        bound(&wait, scope);
         let options = CallOptions {
             server: server.as_deref(),
             timeout: body.timeout,

@@ -119,8 +119,9 @@ fn about(caller: &Caller) -> About<'_> {
 
 /// The client of a call for upstream sessions: its principal's.
 pub(crate) fn client_of(scope: &Scope, caller: &Caller) -> Client {
-    let session = match &scope.principal.name {
-        Some(name) => format!("key:{name}"),
+    let session = match &scope.principal.id {
+        // A user's id is no key's name.
+        Some(id) => format!("key:{id}"),
         None => "anybody:".to_owned(),
     };
     let capabilities = of_client_for_legacy(caller.capabilities.get());

@@ -16,6 +16,7 @@ use super::response::StatelessResponse;
 use crate::access::policy::Scope;
 use crate::downstream::Front;
 use crate::downstream::answer::Answer;
+use crate::downstream::authentication::bound;
 use crate::downstream::counted_bytes::share_of;
 use crate::error::CallError;
 use crate::pipeline::CallOptions;
@@ -76,6 +77,7 @@ impl Front {
                 return failed(&error);
             }
         };
+        bound(&wait, asked.scope);
         detached.attach(&wait);
         let sink = StatelessCallSink {
             asked,
@@ -137,7 +139,7 @@ impl Front {
         }
         let requests = detached.requests(asked.caller.revision)?;
         let Scope { principal, charged, .. } = asked.scope;
-        match self.parked.park(detached, principal.name.as_ref(), charged.as_ref(), round) {
+        match self.parked.park(detached, principal.id.as_ref(), charged.as_ref(), round) {
             Ok(true) => (),
             Ok(false) => return None,
             Err(full) => {

@@ -14,6 +14,7 @@ use std::cell::RefCell;
 use std::sync::Arc;
 
 use super::answer::{Answer, MessageSink};
+use super::authentication::bound;
 use super::counted_bytes::room_for_copy;
 use super::legacy::outcome::adapted;
 use super::list_pages::{NotListed, list_page};
@@ -302,7 +303,7 @@ impl Front {
                 let Ok(responses) = RawObject::parse(responses) else {
                     return invalid("\"inputResponses\" must be an object.");
                 };
-                let principal = scope.principal.name.as_ref();
+                let principal = scope.principal.id.as_ref();
                 let Some(detached) = self.parked.take(id, round, principal) else {
                     return invalid_state();
                 };
@@ -346,7 +347,7 @@ impl Front {
     ) -> States<'a> {
         States {
             sealer: &self.states,
-            principal: scope.principal.name.as_deref(),
+            principal: scope.principal.id.as_deref(),
             digest: digest(method, params),
         }
     }
@@ -373,6 +374,7 @@ impl Front {
             Ok(wait) => wait,
             Err(error) => return failed(&error),
         };
+        bound(&wait, asked.scope);
         let client = client_of(asked.scope, &asked.caller);
         let options =
             CallOptions { is_paid: asked.is_paid, ..options_of(&client, &asked.caller) };

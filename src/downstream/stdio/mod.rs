@@ -138,7 +138,8 @@ impl LineClient {
             (self.front.operator.clone(), self.front.admission().generation);
         let has_users = self.front.pipeline.has_users();
         let user = has_users.then(|| Arc::new(principal.user()));
-        Scope { principal, only: None, narrowed: None, admission, charged: None, user }
+        let (only, narrowed, charged, lease) = (None, None, None, None);
+        Scope { principal, only, narrowed, admission, charged, lease, user }
     }
 
     /// Answers a line that cannot be read with an error.

@@ -104,6 +104,7 @@ impl FailureClass {
                 FailureClass::Failed
             }
             FailureKind::SessionGone
+            | FailureKind::Unauthorized(_)
             | FailureKind::Refused(
                 Refusal::Plain | Refusal::OtherEra | Refusal::MaybeHttpSse,
             ) => FailureClass::Answered,

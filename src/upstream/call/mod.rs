@@ -4,7 +4,8 @@
 use std::sync::Arc;
 use std::time::Instant;
 
-use crate::error::{CallError, RETIRED, STOPPED};
+use crate::error::{CallError, RETIRED, STOPPED, Stage};
+use crate::limits::SIGN_INS_OF_CALL_MAX;
 use crate::protocol::call::{CallSink, Client, Notice, Outcome, Outgoing};
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::method::Method;
@@ -41,8 +42,34 @@ impl Upstream {
     ///
     /// # Errors
     /// A bound was reached, the wait ended first, or the upstream failed; what broke off midway
-    /// is never sent a second time unless that does no harm.
+    /// is never sent a second time unless that does no harm. While the person at this machine signs
+    /// in at the server, the call waits, and holds nothing of the upstream's.
     pub fn request(
+        &self,
+        route: SessionRoute<'_>,
+        outgoing: &Outgoing<'_>,
+        wait: &Arc<Wait>,
+        sink: &dyn CallSink,
+    ) -> Result<Outcome, CallError> {
+        let mut n_sign_ins = 0;
+        loop {
+            match (self.request_now(route, outgoing, wait, sink), self.authorization()) {
+                (
+                    Err(CallError::NeedsSignIn { is_under_way: true, .. }),
+                    Some(authorization),
+                ) if n_sign_ins < SIGN_INS_OF_CALL_MAX => {
+                    n_sign_ins += 1;
+                    let is_over = || self.context.mailbox.is_stopped();
+                    authorization.wait_for_person(wait, is_over).map_err(|reason| {
+                        CallError::interrupted(reason, self.name(), Stage::Authorization)
+                    })?;
+                }
+                (outcome, _) => return outcome,
+            }
+        }
+    }
+
+    fn request_now(
         &self,
         route: SessionRoute<'_>,
         outgoing: &Outgoing<'_>,

@@ -86,7 +86,7 @@ impl DnsCache {
     }
 
     /// The addresses of `host`; empty when it has none.
-    fn find(
+    pub(super) fn find(
         self: &Arc<DnsCache>,
         host: &str,
         watch: &InFlight,

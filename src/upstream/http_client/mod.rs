@@ -3,7 +3,9 @@
 
 pub(super) mod collector;
 pub(super) mod connector;
+pub(super) mod credentials;
 pub(super) mod dns;
+pub(super) mod fetcher;
 pub(super) mod in_flight;
 pub(super) mod message_bytes;
 pub(super) mod redirect;
@@ -22,8 +24,9 @@ use ureq::{Agent, BodyReader, Error};
 use crate::config::HttpTarget;
 use crate::error::{HttpRefusal, RetryAfter, Stage};
 use crate::limits::{
-    RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES, UPSTREAM_CHALLENGE_CHARS_MAX,
-    UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_DRAIN_TIMEOUT, UPSTREAM_IDLE_MAX,
+    REQUEST_TOKENS_MAX, RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES,
+    UPSTREAM_CHALLENGE_CHARS_MAX, UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_DRAIN_TIMEOUT,
+    UPSTREAM_IDLE_MAX,
 };
 use crate::telemetry;
 use crate::telemetry::redact::excerpt;
@@ -31,6 +34,7 @@ use crate::wait::{Wait, Woken};
 
 use super::failure::{Failure, FailureKind, cut};
 use connector::SocketConnector;
+use credentials::{RequestCredentials, TokenNumber};
 use dns::{AgentResolver, DnsCache};
 use in_flight::InFlight;
 use message_bytes::Held;
@@ -44,6 +48,8 @@ pub(super) struct AgentFactory {
     tls: Tls,
     names: Arc<DnsCache>,
     connect_timeout: Duration,
+    /// What requests carry, if the server wants OAuth.
+    credentials: Option<Arc<dyn RequestCredentials>>,
 }
 
 impl AgentFactory {
@@ -76,7 +82,16 @@ impl AgentFactory {
             Some(file) => Tls::with_file(file)?,
             None => tls.clone(),
         };
-        Ok(AgentFactory { config: config.build(), tls, names, connect_timeout })
+        let credentials = None;
+        Ok(AgentFactory { config: config.build(), tls, names, connect_timeout, credentials })
+    }
+
+    /// The same, for requests that carry these credentials.
+    pub(super) fn with_credentials(
+        self,
+        credentials: Option<Arc<dyn RequestCredentials>>,
+    ) -> AgentFactory {
+        AgentFactory { credentials, ..self }
     }
 
     pub(super) fn client(&self) -> HttpClient {
@@ -89,7 +104,7 @@ impl AgentFactory {
         };
         let resolver = AgentResolver { names: self.names.clone(), watch: watch.clone() };
         let agent = Agent::with_parts(self.config.clone(), dial, resolver);
-        HttpClient { agent, watch }
+        HttpClient { agent, watch, credentials: self.credentials.clone() }
     }
 }
 
@@ -97,6 +112,7 @@ impl AgentFactory {
 pub(super) struct HttpClient {
     agent: Agent,
     watch: Arc<InFlight>,
+    credentials: Option<Arc<dyn RequestCredentials>>,
 }
 
 /// What a call does when its bell rings while it waits for an upstream's answer over HTTP, or
@@ -141,6 +157,41 @@ impl HttpClient {
         ask: HttpRequest<'_>,
         on_bell: Option<&'a dyn OnBell>,
     ) -> Result<HttpResponse<'a>, Failure> {
+        let Some(credentials) = &self.credentials else {
+            return self.exchange_once(wait, ask, on_bell, None);
+        };
+        let mut n_tries = 1;
+        loop {
+            let token = credentials.token(wait)?;
+            let carried = token.map(|token| Carried { credentials: &**credentials, token });
+            let mut answer = self.exchange_once(wait, ask, on_bell, carried)?;
+            let demand = credentials.demand(token, &answer);
+            let Some(demand) = demand.filter(|_| n_tries < REQUEST_TOKENS_MAX) else {
+                return Ok(answer);
+            };
+            n_tries += 1;
+            // What it says does not matter, and a request that was refused was not done.
+            let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
+            drop(answer);
+            if let Err(failure) = rest
+                && matches!(failure.kind, FailureKind::Interrupted(_))
+            {
+                return Err(Failure { sent: false, ..failure });
+            }
+            let satisfied = credentials.satisfy(&demand, token, wait);
+            // The bell may have rung for something else meanwhile.
+            rang(on_bell);
+            satisfied?;
+        }
+    }
+
+    fn exchange_once<'a>(
+        &self,
+        wait: &Arc<Wait>,
+        ask: HttpRequest<'_>,
+        on_bell: Option<&'a dyn OnBell>,
+        carried: Option<Carried<'_>>,
+    ) -> Result<HttpResponse<'a>, Failure> {
         let mut way = ask.endpoint.way();
         loop {
             // What became of a request that was redirected is over.
@@ -148,7 +199,7 @@ impl HttpClient {
                 Some(_) => self.watch.begin_heeding_bell(wait),
                 None => self.watch.begin(wait),
             }
-            let mut answer = self.send(ask, way.uri(), on_bell)?;
+            let mut answer = self.send(ask, way.uri(), on_bell, carried)?;
             match way.take(answer.status, &answer.headers)? {
                 Turn::Arrived => return Ok(answer),
                 // Its connection can be used again then; what it says does not matter.
@@ -170,11 +221,12 @@ impl HttpClient {
         ask: HttpRequest<'_>,
         uri: &Uri,
         on_bell: Option<&'a dyn OnBell>,
+        carried: Option<Carried<'_>>,
     ) -> Result<HttpResponse<'a>, Failure> {
         loop {
             let answered = match ask.body {
-                Some(body) => self.agent.run(request(ask, uri, body)),
-                None => self.agent.run(request(ask, uri, ())),
+                Some(body) => self.agent.run(request(ask, uri, body, carried)?),
+                None => self.agent.run(request(ask, uri, (), carried)?),
             };
             match answered {
                 Ok(response) => {
@@ -205,7 +257,19 @@ fn rang(on_bell: Option<&dyn OnBell>) {
     }
 }
 
-fn request<B>(ask: HttpRequest<'_>, uri: &Uri, body: B) -> Request<B> {
+/// The token that a request carries.
+#[derive(Clone, Copy)]
+struct Carried<'a> {
+    credentials: &'a dyn RequestCredentials,
+    token: TokenNumber,
+}
+
+fn request<B>(
+    ask: HttpRequest<'_>,
+    uri: &Uri,
+    body: B,
+    carried: Option<Carried<'_>>,
+) -> Result<Request<B>, Failure> {
     let mut request = Request::new(body);
     request.method_mut().clone_from(ask.method);
     request.uri_mut().clone_from(uri);
@@ -218,7 +282,10 @@ fn request<B>(ask: HttpRequest<'_>, uri: &Uri, body: B) -> Request<B> {
             request.headers_mut().insert(name, value);
         }
     });
-    request
+    if let Some(Carried { credentials, token }) = carried {
+        credentials.write(token, ask.method, uri, request.headers_mut())?;
+    }
+    Ok(request)
 }
 
 /// An answer whose body is still to be read.

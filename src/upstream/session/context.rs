@@ -21,13 +21,15 @@ use crate::wait::{Interrupted, Wait};
 
 use super::subscriptions::DesiredSubscriptions;
 use super::subscriptions::listen_filter::{Subscriptions, offered};
-use crate::upstream::ServerEvents;
+use super::user::User;
+use crate::upstream::authorization::ServerAuthorization;
 use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::redirect::Redirected;
 use crate::upstream::status::{Dropped, FailureReport};
+use crate::upstream::supervisor::view_readings::ViewReadings;
 use crate::upstream::supervisor::views::Views;
 use crate::upstream::supervisor::wanted_lists::Readings;
-use crate::upstream::users::User;
+use crate::upstream::{Event, Report, ServerEvents};
 
 /// A session that is open.
 #[derive(Debug, Clone)]
@@ -54,6 +56,8 @@ pub(crate) struct SessionContext {
     /// What it was given and must not be told again, although it may say it.
     pub(crate) secrets: Arc<Secrets>,
     pub(crate) limits: Arc<Limits>,
+    /// The credentials of its requests, if it wants OAuth.
+    pub(crate) authorization: Option<Arc<ServerAuthorization>>,
     /// Where its URL leads, if it has one, for all sessions to it.
     pub(crate) redirected: Arc<Redirected>,
     /// Of all sessions to it.
@@ -103,6 +107,7 @@ impl SessionContext {
             secrets,
             redirected: Arc::new(redirected),
             dropped: Arc::default(),
+            authorization: None,
             limits,
             buffered,
             index,
@@ -125,6 +130,14 @@ impl SessionContext {
         SessionContext { user, ..self }
     }
 
+    /// The same, for requests that carry these credentials.
+    pub(crate) fn with_authorization(
+        self,
+        authorization: Option<Arc<ServerAuthorization>>,
+    ) -> SessionContext {
+        SessionContext { authorization, ..self }
+    }
+
     /// That of a client's own session to the same upstream.
     pub(crate) fn of_client(&self, client: Client) -> std::io::Result<SessionContext> {
         Ok(SessionContext {
@@ -133,6 +146,7 @@ impl SessionContext {
             redirected: self.redirected.clone(),
             dropped: self.dropped.clone(),
             limits: self.limits.clone(),
+            authorization: self.authorization.clone(),
             buffered: self.buffered.clone(),
             index: self.index,
             mailbox: Arc::new(Mailbox::new()?),
@@ -161,6 +175,17 @@ impl SessionContext {
             self.mailbox.list_changed(kind);
         }
         self.lists.list_changed(kind);
+    }
+
+    /// A report of what this session's supervisor has found.
+    pub(crate) fn reported(&self, event: Event) -> Option<Report> {
+        match &self.user {
+            Some(user) => {
+                // The bound on what is read at once is the one on users' upstreams.
+                user.report(event, |by| ViewReadings::default().begin(by, &self.mailbox))
+            }
+            None => Some(Report { config: self.config.clone(), event }),
+        }
     }
 
     /// A failure as it may leave this folder.
@@ -287,9 +312,10 @@ pub(crate) struct Pending {
 pub(crate) fn unless_answered(failure: Failure) -> Result<(), Failure> {
     match failure.kind {
         FailureKind::Refused(_) | FailureKind::Nonsense | FailureKind::Overloaded => Ok(()),
-        FailureKind::Interrupted(_) | FailureKind::SessionGone | FailureKind::Broke => {
-            Err(failure)
-        }
+        FailureKind::Interrupted(_)
+        | FailureKind::SessionGone
+        | FailureKind::Broke
+        | FailureKind::Unauthorized(_) => Err(failure),
     }
 }
 

@@ -158,6 +158,7 @@ pub(crate) fn heard(question: Probe, trust: Trust, failure: &Failure, wait: &Wai
                 Heard::Declines
             }
             FailureKind::Interrupted(_)
+            | FailureKind::Unauthorized(_)
             | FailureKind::SessionGone
             | FailureKind::Broke
             | FailureKind::Nonsense
@@ -189,6 +190,7 @@ fn heard_of_discovery(trust: Trust, failure: &Failure, wait: &Wait) -> Heard {
             Heard::Silent
         }
         FailureKind::Refused(_)
+        | FailureKind::Unauthorized(_)
         | FailureKind::SessionGone
         | FailureKind::Broke
         | FailureKind::Nonsense

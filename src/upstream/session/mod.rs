@@ -41,6 +41,7 @@ pub(super) mod single_flight;
 pub(super) mod stateless;
 pub(super) mod stateless_dispatch;
 pub(super) mod subscriptions;
+pub(super) mod user;
 
 /// See above.
 pub(crate) struct Session {

@@ -99,6 +99,7 @@ impl Session {
             FailureKind::Refused(Refusal::OtherEra) => true,
             FailureKind::Refused(_) => why.stage == Stage::Handshake,
             FailureKind::Interrupted(_)
+            | FailureKind::Unauthorized(_)
             | FailureKind::SessionGone
             | FailureKind::Broke
             | FailureKind::Nonsense

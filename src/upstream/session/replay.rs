@@ -59,6 +59,7 @@ impl Verdict {
             FailureKind::Broke if may_replay => Verdict::Replay,
             FailureKind::Broke
             | FailureKind::Refused(_)
+            | FailureKind::Unauthorized(_)
             | FailureKind::Interrupted(_)
             | FailureKind::Nonsense
             | FailureKind::Overloaded => Verdict::Tell,
@@ -74,6 +75,7 @@ pub(crate) fn may_replay(failure: &Failure, is_safe_to_repeat: bool) -> bool {
         FailureKind::Broke => !failure.sent || is_safe_to_repeat,
         FailureKind::Interrupted(_)
         | FailureKind::Refused(_)
+        | FailureKind::Unauthorized(_)
         | FailureKind::Nonsense
         | FailureKind::Overloaded => false,
     }

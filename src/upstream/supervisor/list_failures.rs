@@ -17,6 +17,7 @@ pub(super) fn is_bearable(failure: &Failure) -> bool {
             | Interrupted::Stopping
             | Interrupted::Retired,
         )
+        | FailureKind::Unauthorized(_)
         | FailureKind::SessionGone
         | FailureKind::Broke => false,
     }
@@ -31,6 +32,7 @@ pub(super) fn is_unclear(failure: &Failure) -> bool {
         | FailureKind::SessionGone
         | FailureKind::Broke => true,
         FailureKind::Refused(Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain)
+        | FailureKind::Unauthorized(_)
         | FailureKind::Nonsense
         | FailureKind::Overloaded => false,
     }
@@ -39,9 +41,12 @@ pub(super) fn is_unclear(failure: &Failure) -> bool {
 /// The failure as one of reading a list, unless it came before anything was sent.
 pub(super) fn in_list(failure: Failure) -> Failure {
     let stage = match failure.stage {
-        Stage::Resolve | Stage::Spawn | Stage::Connect | Stage::Tls | Stage::Handshake => {
-            failure.stage
-        }
+        Stage::Resolve
+        | Stage::Spawn
+        | Stage::Connect
+        | Stage::Tls
+        | Stage::Authorization
+        | Stage::Handshake => failure.stage,
         Stage::Slot
         | Stage::Send
         | Stage::Answer

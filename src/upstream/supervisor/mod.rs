@@ -15,7 +15,9 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::Sender;
 
 use crate::error::Stage;
-use crate::limits::{REFRESH_INTERVAL, RELIST_INTERVAL, SLOTS_SWEEP_INTERVAL};
+use crate::limits::{
+    REFRESH_INTERVAL, RELIST_INTERVAL, SIGN_INS_OF_CALL_MAX, SLOTS_SWEEP_INTERVAL,
+};
 use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
 use crate::protocol::raw::{RawObject, string};
@@ -41,6 +43,9 @@ use list_failures::is_unclear;
 use list_times::Lists;
 use lists::UndeclaredTools;
 use restarts::{Lived, Reopenings, Restarts};
+
+/// The time between two looks at an access token that is due.
+const TOKEN_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 
 /// What the supervisor's thread owns.
 pub(super) struct Supervisor {
@@ -129,8 +134,28 @@ impl Supervisor {
         self.session.close();
     }
 
-    /// Opens the session if nobody has, and reads the lists.
+    /// Opens the session if nobody has, and reads the lists. While the person at this machine signs
+    /// in at the server, it waits, which is a part of first contact.
     fn contact(&mut self) -> Result<Opened, Failure> {
+        let mut n_sign_ins = 0;
+        loop {
+            let contact = self.contact_now();
+            let waits = contact.as_ref().is_err_and(Failure::is_of_sign_in_under_way);
+            let authorization = self.context.authorization.clone().filter(|_| waits);
+            let Some(authorization) =
+                authorization.filter(|_| n_sign_ins < SIGN_INS_OF_CALL_MAX)
+            else {
+                return contact;
+            };
+            n_sign_ins += 1;
+            let wait = self.busy_for(self.context.limits.parked)?;
+            if authorization.wait_for_person(&wait, || false).is_err() {
+                return contact;
+            }
+        }
+    }
+
+    fn contact_now(&mut self) -> Result<Opened, Failure> {
         let wait = self.busy_for(self.start_patience())?;
         let opened = self.session.open(&mut self.connection, &wait).inspect_err(|_| {
             self.lists.hasten();
@@ -212,6 +237,7 @@ impl Supervisor {
         let mut refresh_at = Instant::now() + REFRESH_INTERVAL;
         let mut sweep_at = Instant::now() + SLOTS_SWEEP_INTERVAL;
         loop {
+            self.renew_token();
             let news = self.context.mailbox.take();
             self.lists.note_changed(&news.list_changed);
             self.lists.note_wanted(&news.list_wanted);
@@ -267,10 +293,10 @@ impl Supervisor {
                 let views = views.map(|at| if at <= now { now + RELIST_INTERVAL } else { at });
                 let told = self.reconciling.at(&self.desired, now);
                 let retries = [self.level.at(), told, self.listening.at()];
-                let lists = [self.lists.next_due(now), views];
-                let next = retries.into_iter().chain(lists).flatten();
-                let until = refresh_at.min(sweep_at);
-                self.rest(next.min().map_or(until, |at| at.min(until)));
+                let lists = [self.lists.next_due(now), views, self.token_due(now)];
+                let ends = [Some(refresh_at), Some(sweep_at)];
+                let next = retries.into_iter().chain(lists).chain(ends).flatten();
+                self.rest(next.min().unwrap_or(refresh_at));
                 continue;
             };
             if is_refresh {
@@ -280,6 +306,18 @@ impl Supervisor {
                 return Left::Failed(failure, now.elapsed());
             }
         }
+    }
+
+    fn renew_token(&self) {
+        if let Some(authorization) = &self.context.authorization {
+            authorization.renew_if_due();
+        }
+    }
+
+    /// When the access token is due, if it is to be renewed. One that is due is being renewed.
+    fn token_due(&self, now: Instant) -> Option<Instant> {
+        let at = self.context.authorization.as_ref()?.renew_at()?;
+        Some(at.max(now + TOKEN_LOOK_INTERVAL))
     }
 
     /// Waits until there is news or `until` has come.

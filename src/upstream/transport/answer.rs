@@ -308,6 +308,7 @@ impl<'a> Exchange<'a, '_> {
                 FailureKind::SessionGone
                 | FailureKind::Broke
                 | FailureKind::Refused(_)
+                | FailureKind::Unauthorized(_)
                 | FailureKind::Nonsense
                 | FailureKind::Overloaded => return Err(failure),
             }

@@ -177,6 +177,7 @@ impl Listener {
             FailureKind::Refused(_) => Ok(Heard::Nothing),
             FailureKind::Broke
             | FailureKind::SessionGone
+            | FailureKind::Unauthorized(_)
             | FailureKind::Nonsense
             | FailureKind::Overloaded => Ok(Heard::Ended),
         }

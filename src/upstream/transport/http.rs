@@ -21,6 +21,7 @@ use crate::wait::{Interrupted, Wait};
 use super::refused_status::{is_of_key, said_in};
 use super::throttle::Throttle;
 use crate::upstream::failure::{Failure, FailureKind, cut};
+use crate::upstream::http_client::credentials::RequestCredentials;
 use crate::upstream::http_client::dns::DnsCache;
 use crate::upstream::http_client::message_bytes::Held;
 use crate::upstream::http_client::redirect::Endpoint;
@@ -72,7 +73,12 @@ impl HttpContext {
         post.insert(CONTENT_TYPE, HeaderValue::from_static(JSON));
         let both = format!("{JSON}, {EVENT_STREAM}");
         post.insert(ACCEPT, HeaderValue::try_from(both).map_err(|error| error.to_string())?);
-        let factory = AgentFactory::new(target, names, tls, context.config.connect_timeout)?;
+        let credentials = context.authorization.clone().map(|it| {
+            let credentials: Arc<dyn RequestCredentials> = it;
+            credentials
+        });
+        let factory = AgentFactory::new(target, names, tls, context.config.connect_timeout)?
+            .with_credentials(credentials);
         let control = Arc::new(Control::new(
             context.thread_name("ctl"),
             factory.clone(),

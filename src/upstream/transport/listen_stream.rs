@@ -305,6 +305,7 @@ impl Listener {
             }
             FailureKind::Broke
             | FailureKind::SessionGone
+            | FailureKind::Unauthorized(_)
             | FailureKind::Refused(
                 Refusal::MaybeHttpSse | Refusal::Stateless | Refusal::Plain,
             )

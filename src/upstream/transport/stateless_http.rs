@@ -79,6 +79,7 @@ impl StatelessHttp {
                 Failure { kind: FailureKind::Refused(Refusal::OtherEra), ..failure }
             }
             FailureKind::Interrupted(_)
+            | FailureKind::Unauthorized(_)
             | FailureKind::SessionGone
             | FailureKind::Broke
             | FailureKind::Nonsense

@@ -256,7 +256,8 @@ fn beyond_loopback_it_needs_keys() {
         send(bearer(list(), KEY)).expect(200);
         expect_challenge(send(list()));
         let told = gateway.stop().stderr;
-        let warned = told.contains("/allow_anonymous: has no effect where keys are configured");
+        let warned = told
+            .contains("/allow_anonymous: has no effect where keys or issuers are configured");
         assert_eq!(warned, allow_anonymous, "{told}");
     }
 }

@@ -8,32 +8,65 @@ use jsonschema::Validator;
 use jsonschema::error::{ValidationError, ValidationErrorKind};
 use serde_json::{Value, json};
 use trunkline::config::{
-    API_KEY_KEYS, Config, KEYS, LOG_KEYS, OTLP_KEYS, Overrides, Problem, SCHEMA, SERVER_KEYS,
-    TRANSPORT_KEYS, limit_keys,
+    ACCESS_TOKEN_KEYS, API_KEY_KEYS, Config, IDENTITY_PROVIDER_KEYS, INTROSPECTION_KEYS,
+    ISSUER_KEYS, KEYS, LOG_KEYS, OAUTH_KEYS, OTLP_KEYS, Overrides, Problem, RULE_KEYS, SCHEMA,
+    SERVER_KEYS, TRANSPORT_KEYS, limit_keys,
 };
 
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
 
 /// Where the keys of the file itself stand in the schema, and those of each object in it.
-const SECTIONS: [&str; 7] =
-    ["", "/$defs/apiKey", "/$defs/otlp", "/$defs/transports", SERVER, LIMITS, "/$defs/log"];
+const SECTIONS: [&str; 13] = [
+    "",
+    "/$defs/apiKey",
+    ACCESS_TOKENS,
+    ISSUER,
+    INTROSPECTION,
+    RULE,
+    "/$defs/otlp",
+    "/$defs/transports",
+    SERVER,
+    OAUTH,
+    PROVIDER,
+    LIMITS,
+    "/$defs/log",
+];
 const SERVER: &str = "/$defs/server";
+const OAUTH: &str = "/$defs/oauth";
+const PROVIDER: &str = "/$defs/identityProvider";
 const LIMITS: &str = "/$defs/limits";
 
+const ACCESS_TOKENS: &str = "/$defs/accessTokens";
+const ISSUER: &str = "/$defs/issuer";
+const INTROSPECTION: &str = "/$defs/introspection";
+const RULE: &str = "/$defs/rule";
+
 /// Keys without a default: what they do without a value is told in their descriptions.
-const WITHOUT_DEFAULT: [&str; 32] = [
+const WITHOUT_DEFAULT: [&str; 49] = [
     "$schema",
     "admin_listen",
     "alias",
     "allowed_hosts",
+    "any",
+    "assertion_file",
+    "audience",
     "ca_file",
     "calls_per_minute",
+    "claim",
+    "client_id",
+    "client_metadata_url",
+    "client_secret",
     "command",
     "cwd",
     "description",
     "endpoint",
     "headers",
+    "identity_provider",
+    "introspection",
+    "issuer",
+    "issuers",
+    "jwks_uri",
     "key",
     "limits",
     "log",
@@ -41,15 +74,20 @@ const WITHOUT_DEFAULT: [&str; 32] = [
     "mcpServers",
     "mcp_servers",
     "name",
+    "oauth",
     "otlp",
+    "private_key_file",
     "proxy",
     "public_url",
     "sampling",
+    "scopes",
     "servers",
     "session_key",
     "sha256",
     "socket_group",
     "state_dir",
+    "token_endpoint",
+    "token_endpoint_auth_method",
     "tools",
     "transport",
     "transports",
@@ -58,7 +96,7 @@ const WITHOUT_DEFAULT: [&str; 32] = [
 ];
 
 /// What only the program can know, by a part of its words, and why.
-const ONLY_THE_PROGRAM: [(&str, &str); 9] = [
+const ONLY_THE_PROGRAM: [(&str, &str); 13] = [
     ("stands twice", "readers of JSON keep one of the two"),
     ("stands here twice, apart from case", "names are compared"),
     ("apart from case", "names are compared"),
@@ -66,7 +104,11 @@ const ONLY_THE_PROGRAM: [(&str, &str); 9] = [
     ("is the same key as /", "keys are compared"),
     ("no server has this name", "names are compared"),
     ("is more than", "numbers are compared"),
-    ("needs \"state_dir\"", "another key is looked for, several objects further up"),
+    ("needs \"", "another key is looked for"),
+    ("cannot stand beside \"", "keys are compared with each other"),
+    ("is that of /oauth", "issuers are compared"),
+    ("has no \"audience\"", "another key is looked for, several objects further up"),
+    ("must begin with https://", "the address is looked at"),
     ("others than this machine", "the address is looked at, and another key"),
 ];
 
@@ -83,6 +125,27 @@ fn validator() -> Validator {
 
 fn properties(schema: &Value, section: &str) -> serde_json::Map<String, Value> {
     schema.pointer(section).unwrap()["properties"].as_object().unwrap().clone()
+}
+
+fn oauth() -> Value {
+    json!({
+        "issuers": [{
+            "issuer": "https://idp.example",
+            "audience": "https://mcp.example/mcp",
+            "introspection": { "client_id": "c", "client_secret": "s" },
+        }],
+        "rules": [{ "claim": "groups", "any": ["ops"] }],
+    })
+}
+
+/// The object of `oauth` in which the keys of a section stand.
+fn object_of_oauth<'a>(config: &'a mut Value, section: &str) -> &'a mut Value {
+    match section {
+        ACCESS_TOKENS => &mut config["oauth"],
+        ISSUER => &mut config["oauth"]["issuers"][0],
+        INTROSPECTION => &mut config["oauth"]["issuers"][0]["introspection"],
+        _ => &mut config["oauth"]["rules"][0],
+    }
 }
 
 fn parse(config: &str) -> Result<Config, Vec<Problem>> {
@@ -108,6 +171,23 @@ fn with(section: &str, server: &Value, key: &str, value: &Value) -> Value {
             object
         }
         SERVER => &mut config["mcp_servers"]["s"],
+        ACCESS_TOKENS | ISSUER | INTROSPECTION | RULE => {
+            config["oauth"] = oauth();
+            object_of_oauth(&mut config, section)
+        }
+        OAUTH => {
+            config["mcp_servers"]["s"] = json!({ "url": "http://a/", "oauth": {} });
+            &mut config["mcp_servers"]["s"]["oauth"]
+        }
+        PROVIDER => {
+            let oauth = json!({
+                "grant": "jwt_bearer",
+                "assertion_file": "a",
+                "identity_provider": { "token_endpoint": "https://i/" },
+            });
+            config["mcp_servers"]["s"] = json!({ "url": "http://a/", "oauth": oauth });
+            &mut config["mcp_servers"]["s"]["oauth"]["identity_provider"]
+        }
         "/$defs/otlp" => {
             config["otlp"] = json!({ "endpoint": "http://c:4318" });
             &mut config["otlp"]
@@ -194,8 +274,21 @@ fn files_in(folder: &str) -> Vec<PathBuf> {
 #[test]
 fn the_schema_has_every_key_and_no_other() {
     let schema = schema();
-    let keys =
-        [KEYS, API_KEY_KEYS, OTLP_KEYS, TRANSPORT_KEYS, SERVER_KEYS, limit_keys(), LOG_KEYS];
+    let keys = [
+        KEYS,
+        API_KEY_KEYS,
+        ACCESS_TOKEN_KEYS,
+        ISSUER_KEYS,
+        INTROSPECTION_KEYS,
+        RULE_KEYS,
+        OTLP_KEYS,
+        TRANSPORT_KEYS,
+        SERVER_KEYS,
+        OAUTH_KEYS,
+        IDENTITY_PROVIDER_KEYS,
+        limit_keys(),
+        LOG_KEYS,
+    ];
     for (section, accepted) in SECTIONS.into_iter().zip(keys) {
         let properties = properties(&schema, section);
         let told: BTreeSet<&str> = properties.keys().map(String::as_str).collect();
@@ -237,6 +330,10 @@ fn defaults_are_the_programs() {
                     "" => &mut plain,
                     "/$defs/apiKey" => &mut plain["api_keys"][0],
                     SERVER => &mut plain["mcp_servers"]["s"],
+                    ACCESS_TOKENS | ISSUER | INTROSPECTION | RULE => {
+                        object_of_oauth(&mut plain, section)
+                    }
+                    OAUTH => &mut plain["mcp_servers"]["s"]["oauth"],
                     other => &mut plain[other.rsplit('/').next().unwrap()],
                 };
                 object.as_object_mut().unwrap().remove(&key);

@@ -36,6 +36,11 @@ fn the_paths_are_those_of_the_code() {
     let document = gateway.get("/openapi.json").expect(200).json();
     let paths = document["paths"].as_object().unwrap();
     for path in paths_in_the_code() {
+        // The pages of sign-ins are for browsers; one of them is below its path.
+        if path.starts_with("/oauth/") {
+            assert!(!paths.contains_key(&path), "{path}");
+            continue;
+        }
         let endpoint = Endpoint::find(&path).unwrap_or_else(|| panic!("{path} serves nothing"));
         assert_eq!(paths.contains_key(&path), !endpoint.speaks_mcp(), "{path}");
     }

@@ -10,18 +10,20 @@ use std::time::{Duration, Instant};
 use crossbeam_channel::{Receiver, bounded};
 use trunkline::budget::Budget;
 use trunkline::config::{
-    HttpKind, HttpTarget, Pin, Role, Secret, SessionSharing, Target, UpstreamConfig,
+    Credentials, HttpKind, HttpTarget, Pin, Role, Secret, SessionSharing, Target,
+    UpstreamConfig,
 };
 use trunkline::error::CallError;
 use trunkline::limits::Limits;
 use trunkline::pipeline::session_route::route_session;
 use trunkline::protocol::call::{About, CallSink, Client, Kind, Notice, Outcome, Outgoing};
-use trunkline::protocol::credentials::CredentialsId;
+use trunkline::protocol::credentials_id::CredentialsId;
 use trunkline::protocol::listed_item::ReadItem;
 use trunkline::protocol::question::Question;
 use trunkline::protocol::raw::{Raw, RawObject};
 use trunkline::protocol::server_name::ServerName;
 use trunkline::protocol::session_route::SessionRoute;
+use trunkline::upstream::authorization::{Authorizations, Setup};
 use trunkline::upstream::{Event, Report, ServerEvents, Upstream, Upstreams, Wire};
 use trunkline::wait::{Heartbeat, KeepAlive, Wait};
 
@@ -227,6 +229,7 @@ pub(crate) fn http(address: SocketAddr, kind: HttpKind) -> UpstreamConfig {
         forward_headers: Vec::new(),
         proxy: None,
         ca_file: None,
+        oauth: None,
     }))
 }
 
@@ -247,6 +250,7 @@ pub(crate) fn config(target: Target) -> UpstreamConfig {
         required: false,
         session: SessionSharing::Auto,
         pin: Pin::Off,
+        credentials: Credentials::Gateway,
         role: Role::Server,
     }
 }
@@ -267,9 +271,17 @@ impl Rig {
         let buffered = Budget::new(limits.buffered_bytes);
         let (limits, unasked) = (Arc::new(limits), Arc::new(Heard::default()));
         let (mine, heard) = (buffered.clone(), unasked.clone());
-        let upstreams =
-            Upstreams::start(&[Arc::new(config)], limits, mine, tell, heard, BTreeMap::new())
-                .unwrap();
+        let signing_in = Authorizations::start(Setup::default()).unwrap();
+        let upstreams = Upstreams::start(
+            &[Arc::new(config)],
+            limits,
+            mine,
+            tell,
+            heard,
+            BTreeMap::new(),
+            signing_in,
+        )
+        .unwrap();
         let upstream = upstreams.get(&name).unwrap().clone();
         Rig { upstreams, upstream, reports, buffered, unasked }
     }

@@ -32,10 +32,55 @@ const STATES = {
 
 /** What can be done about a failure. */
 function advice(server) {
-  if (server.state === "needs_sign_in") return `Sign in: run trunkline login ${server.server} where the gateway runs.`;
+  const isAdmin = page.status.limits !== undefined;
+  if (server.state === "needs_sign_in") {
+    if (!isAdmin) return "Somebody must sign in at this server first: an admin of this gateway can.";
+    return signsIn(server) ? null : "Each user signs in for themselves: their client leads them there when it first calls.";
+  }
   if (!server.last_failure || server.state === "ready") return null;
   if (server.last_failure.advice) return `What to do: ${server.last_failure.advice}`;
-  return page.status.limits === undefined ? "Whoever runs this gateway can tell more; an admin's key is shown what to do." : null;
+  return !isAdmin ? "Whoever runs this gateway can tell more; an admin's key is shown what to do." : null;
+}
+
+/** True if an admin can sign in at the server for all who use the gateway. */
+function signsIn(server) {
+  return page.status.limits !== undefined && typeof server.sign_in === "string";
+}
+
+/** What came of the last click on a button to sign in, by server; it outlives the cards, which are made anew. */
+const signIns = new Map();
+
+async function signIn(name) {
+  // A tab that is opened only after the answer would be taken for one that nobody wanted.
+  const tab = open("", "_blank");
+  try {
+    const answer = await ask("status/sign-in", { method: "POST", headers: { "Content-Type": "application/json" }, body: JSON.stringify({ server: name }) });
+    const { url } = await answer.json();
+    signIns.set(name, { url });
+    if (tab) {
+      tab.opener = null;
+      tab.location = url;
+    }
+  } catch (error) {
+    tab?.close();
+    signIns.set(name, { message: error.message });
+  }
+  at("server-list").querySelector(`article[data-server="${CSS.escape(name)}"] .sign-in`)?.replaceWith(signInPart(page.status.upstreams.find((it) => it.server === name)));
+}
+
+/** The button to sign in, and what came of it. */
+function signInPart(server) {
+  const isWanted = server.state === "needs_sign_in" || server.sign_in === "needed";
+  const isDone = server.sign_in === "signed_in" && !isWanted;
+  if (isDone) signIns.delete(server.server);
+  const told = signIns.get(server.server);
+  const button = make("button", { type: "button", class: isWanted ? null : "plain", onclick: () => signIn(server.server) },
+    isDone ? "Sign in with another account" : "Sign in");
+  return make("div", { class: "sign-in" },
+    isWanted ? make("p", {}, "Nobody is signed in here. Whoever signs in does so for all who use this gateway; ", make("code", {}, `trunkline login ${server.server}`), " does the same.") : null,
+    make("div", { class: "buttons" }, button),
+    told?.url ? make("p", { role: "status" }, "The page to sign in is in a new tab. If there is none, ", make("a", { href: told.url, target: "_blank", rel: "noopener noreferrer" }, "open it here"), ".") : null,
+    told?.message ? make("p", { class: "trouble", role: "alert" }, told.message) : null);
 }
 
 function serverCard(server) {
@@ -45,6 +90,8 @@ function serverCard(server) {
     if (value !== null && value !== undefined && value !== "") facts.push(make("dt", {}, name), make("dd", {}, String(value)));
   };
   if (server.starting_ms) fact("Starting for", duration(server.starting_ms));
+  if (server.sign_in === "signed_in") fact("Signed in", server.signed_in_until ? `the token ends at ${utc(server.signed_in_until * 1000)}` : "yes");
+  if (server.sign_in === "under_way") fact("Signed in", "a sign-in is under way");
   if (server.down_since) fact("Down since", utc(server.down_since * 1000));
   if (typeof server.next_try_ms === "number") fact("Next try", server.next_try_ms > 0 ? `in ${duration(server.next_try_ms)}` : "now");
   const info = server.server_info;
@@ -69,6 +116,7 @@ function serverCard(server) {
     failure ? make("div", { class: "failure" },
       make("p", {}, make("strong", {}, `${isOver ? "Last failure" : "Failure"} (${failure.stage}), ${duration((failure.seconds_ago ?? 0) * 1000)} ago: `), failure.message),
       hint ? make("p", {}, hint) : null) : null,
+    signsIn(server) ? signInPart(server) : null,
     unread.map(([list, it]) => make("div", { class: "failure" },
       make("p", {}, make("strong", {}, `Its list of ${list} cannot be read: `), it.last_failure.message),
       make("p", {}, `The gateway tries again in ${duration(it.next_try_ms ?? 0)}. The server's own log may say why it fails.`))),
@@ -290,6 +338,7 @@ function forgetAll() {
   page.status = null;
   answeredAt = null;
   pinsReadAt = -Infinity;
+  signIns.clear();
   forgetTools();
   forgetActivity();
   nPinReadings++;

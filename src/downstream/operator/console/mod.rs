@@ -10,7 +10,7 @@ use crate::downstream::rest::query_value;
 use crate::downstream::status_codes::{self, Problem};
 use crate::http::{Head, Request, Responder};
 use crate::pipeline::{Changes, PinTexts, Subject, Unusable};
-use crate::protocol::headers::is_json;
+use crate::protocol::headers::{JSON, is_json};
 use crate::protocol::server_name::ServerName;
 
 const PAGE: &str = include_str!("index.html");
@@ -92,7 +92,30 @@ pub(crate) fn accept_pins(
     answer(told, responder);
 }
 
-/// The server whose pins are to be reviewed.
+/// Invites an admin to sign in at a server for all who use the gateway: `{"server"}`. The answer
+/// has the page, and a cookie by which the page knows the admin's browser.
+pub(crate) fn invite(front: &Front, request: &Request, scope: &Scope, responder: Responder) {
+    let invited = body_of(request).and_then(|(server, _)| {
+        let server = reviewed(front, scope, Some(&server))?;
+        front.invite(&server, &request.head, scope).map_err(Problem::bad_request)
+    });
+    match invited {
+        Ok(invited) => {
+            let headers = [
+                ("Content-Type", JSON),
+                ("Cache-Control", "no-store"),
+                ("Set-Cookie", invited.cookie.as_str()),
+            ];
+            let body = json!({ "url": invited.url }).to_string();
+            responder.respond(status_codes::OK, &headers, &[body.as_bytes()]).ok();
+        }
+        Err(problem) => {
+            problem.send(responder, &problem.body_for(None)).ok();
+        }
+    }
+}
+
+/// The server that an admin wants to do something with.
 ///
 /// # Errors
 /// The client is no admin, or there is no such server.

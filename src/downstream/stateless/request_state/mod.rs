@@ -41,7 +41,7 @@ pub(crate) enum Sequel {
 
 #[derive(Serialize, Deserialize)]
 struct Sealed {
-    /// The key's name.
+    /// The key's name, or the user's id.
     n: Option<String>,
     /// The request's digest.
     d: String,
@@ -55,7 +55,7 @@ struct Sealed {
 pub(crate) struct States<'a> {
     /// The sealer.
     pub(crate) sealer: &'a Sealer,
-    /// The name of the request's key.
+    /// The name of the request's key, or the id of its user.
     pub(crate) principal: Option<&'a str>,
     /// The request's digest, see [`super::request_state::digest::digest`].
     pub(crate) digest: String,

@@ -195,6 +195,7 @@ impl Starter<'_> {
                     FailureKind::Interrupted(_)
                     | FailureKind::SessionGone
                     | FailureKind::Refused(_)
+                    | FailureKind::Unauthorized(_)
                     | FailureKind::Overloaded => Heard::Fails,
                 };
                 return Seen::Other(heard, failure);

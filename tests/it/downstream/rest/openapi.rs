@@ -177,6 +177,7 @@ impl World {
             ],
             "limits": { "head_bytes": 2048, "body_bytes": 4096 },
             "mcp_servers": {
+                "oauth": { "url": "http://127.0.0.1:9/", "transport": "http", "oauth": true },
                 "alpha": pinned, "beta": http(&beta), "single": one_at_a_time,
                 "refusing": http(&refusing), "dead": dead,
             },
@@ -237,6 +238,7 @@ fn every_answer_is_in_the_document() {
     let bare = json!({ "name": "echo", "server_id": "alpha", "metadata": {} });
     document.check("POST", LITELLM_CALL, 200, &send(&call(LITELLM_CALL, USER, &bare)));
     check_pins(&mut document, &world, &gateway);
+    check_sign_in(&mut document, &gateway);
     document.check("POST", "/reload", 200, &send(&call("/reload", ADMIN, &json!({}))));
 
     // Who may.
@@ -334,6 +336,18 @@ fn check_full(document: &mut Document, world: &World, gateway: &Gateway) {
         document.check("POST", path, 503, &full);
     }
     busy.hang_up();
+}
+
+fn check_sign_in(document: &mut Document, gateway: &Gateway) {
+    let path = "/status/sign-in";
+    let mut check = |status, request: &Request| {
+        document.check("POST", path, status, &gateway.send(request));
+    };
+    check(200, &call(path, ADMIN, &json!({ "server": "oauth" })));
+    check(400, &call(path, ADMIN, &json!({ "server": "alpha" })));
+    check(403, &call(path, USER, &json!({ "server": "oauth" })));
+    check(404, &call(path, ADMIN, &json!({ "server": "gamma" })));
+    check(415, &Request::new("POST", path).header("x-api-key", ADMIN).body("{}"));
 }
 
 /// Bodies that never come.

@@ -1,0 +1,165 @@
+//! Checks `oauth`: the issuers whose access tokens clients may use, and the rules.
+
+use std::collections::HashMap;
+use std::time::Duration;
+
+use super::rights::{self, Holder};
+use crate::config::file::RawServer;
+use crate::config::file::access_tokens::{
+    RawAccessTokens, RawIntrospection, RawIssuer, RawRule,
+};
+use crate::config::file::reader::{Reader, Text};
+use crate::config::{
+    ClaimConfig, IntrospectionConfig, IssuerConfig, Naming, OAuthConfig, PublicUrl, RuleConfig,
+    Secret, syntax,
+};
+use crate::oauth::web_url::WebUrl;
+
+/// The endpoint of which the audience is made where none is configured.
+const AUDIENCE_PATH: &str = "/mcp";
+
+/// Checks everything of `oauth`, and notes every problem.
+pub(super) fn check(
+    reader: &Reader<'_>,
+    raw: &RawAccessTokens,
+    public_url: Option<&PublicUrl>,
+    servers: &[RawServer],
+    naming: &Naming,
+) -> OAuthConfig {
+    if raw.issuers.is_empty() && !reader.has_unusual(&raw.at) {
+        reader.problem(&raw.at, "has no issuer: \"issuers\": [{\"issuer\": \"https://…\"}]");
+    }
+    let mut first: HashMap<&str, &str> = HashMap::new();
+    for issuer in &raw.issuers {
+        if let Some(text) = &issuer.issuer
+            && let Some(other) = first.insert(&text.value, &issuer.at)
+        {
+            reader.problem(format!("{}/issuer", issuer.at), format!("is that of {other} too"));
+        }
+    }
+    if raw.rules.is_empty() {
+        reader.warn(&raw.at, "has no rule, so that nobody who signs in may do anything");
+    }
+    for (number, rule) in raw.rules.iter().enumerate() {
+        if rule.claim.is_none() && rule.any.is_none() && number + 1 < raw.rules.len() {
+            let what = "is about every token, so that no rule behind it ever counts";
+            reader.warn(&rule.at, what);
+        }
+    }
+    let issuers = raw.issuers.iter();
+    let rules = raw.rules.iter();
+    OAuthConfig {
+        issuers: issuers.filter_map(|it| check_issuer(reader, it, public_url)).collect(),
+        rules: rules.map(|it| check_rule(reader, it, servers, naming)).collect(),
+        jwks_max_age: Duration::from_millis(raw.jwks_max_age_ms),
+    }
+}
+
+fn check_issuer(
+    reader: &Reader<'_>,
+    raw: &RawIssuer,
+    public_url: Option<&PublicUrl>,
+) -> Option<IssuerConfig> {
+    let issuer = raw.issuer.as_ref()?;
+    secure_url(reader, &format!("{}/issuer", raw.at), issuer, Query::Refused);
+    if let Some(uri) = &raw.jwks_uri {
+        secure_url(reader, &format!("{}/jwks_uri", raw.at), uri, Query::Admitted);
+    }
+    let audience = match (&raw.audience, public_url) {
+        (Some(text), _) => {
+            if text.value.is_empty() || text.value.chars().any(char::is_control) {
+                let at = format!("{}/audience", raw.at);
+                reader.problem(at, "must not be empty or hold control characters");
+            }
+            text.value.clone()
+        }
+        (None, Some(url)) => format!("{}{AUDIENCE_PATH}", url.as_str()),
+        (None, None) => {
+            let what = "has no \"audience\", the name of the gateway in tokens, and there is no \
+                        \"public_url\" of which to make one";
+            reader.problem(&raw.at, what);
+            return None;
+        }
+    };
+    Some(IssuerConfig {
+        issuer: issuer.value.clone(),
+        audience,
+        base: public_url.map(|url| url.as_str().to_owned()),
+        jwks_uri: raw.jwks_uri.as_ref().map(|uri| uri.value.clone()),
+        introspection: raw.introspection.as_ref().and_then(|it| introspection(reader, it)),
+    })
+}
+
+fn introspection(reader: &Reader<'_>, raw: &RawIntrospection) -> Option<IntrospectionConfig> {
+    for (key, text) in [("client_id", &raw.client_id), ("client_secret", &raw.client_secret)] {
+        if text.as_ref().is_some_and(|text| text.value.is_empty()) {
+            reader.problem(format!("{}/{key}", raw.at), "must not be empty");
+        }
+    }
+    if let Some(endpoint) = &raw.endpoint {
+        secure_url(reader, &format!("{}/endpoint", raw.at), endpoint, Query::Admitted);
+    }
+    Some(IntrospectionConfig {
+        client_id: raw.client_id.as_ref()?.value.clone(),
+        client_secret: Secret::new(raw.client_secret.as_ref()?.value.clone()),
+        endpoint: raw.endpoint.as_ref().map(|it| it.value.clone()),
+        tokens: raw.tokens,
+    })
+}
+
+fn check_rule(
+    reader: &Reader<'_>,
+    raw: &RawRule,
+    servers: &[RawServer],
+    naming: &Naming,
+) -> RuleConfig {
+    if raw.claim.as_ref().is_some_and(|claim| claim.value.is_empty()) {
+        reader.problem(format!("{}/claim", raw.at), "must not be empty");
+    }
+    if raw.any.as_ref().is_some_and(Vec::is_empty) {
+        let what = "is empty, so that the rule is about no token";
+        reader.problem(format!("{}/any", raw.at), what);
+    }
+    let wanted = (raw.servers.as_deref(), raw.tools.as_deref());
+    let rights = rights::check(reader, Holder::Rule, &raw.at, wanted, servers, naming);
+    let claim = raw.claim.as_ref().zip(raw.any.as_ref()).map(|(name, any)| ClaimConfig {
+        name: name.value.clone(),
+        any: any.iter().map(|(_, text)| text.value.clone()).collect(),
+    });
+    RuleConfig {
+        claim,
+        servers: rights.servers,
+        tools: rights.tools,
+        calls_per_minute: raw.calls_per_minute.and_then(|n| u32::try_from(n).ok()),
+        admin: raw.admin,
+    }
+}
+
+/// The rule for a query in a URL.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum Query {
+    Admitted,
+    Refused,
+}
+
+/// Checks that keys and secrets travel encrypted, or on this machine alone.
+fn secure_url(reader: &Reader<'_>, at: &str, text: &Text, query: Query) {
+    let schemes = &["https://", "http://"];
+    if let Err(what) = syntax::url(&text.value, schemes, syntax::Userinfo::Refused) {
+        reader.problem(at, what);
+        return;
+    }
+    if query == Query::Refused && text.value.contains('?') {
+        // RFC 8414, section 2.
+        reader.problem(at, "must not have a query");
+    }
+    match WebUrl::parse(&text.value) {
+        Ok(url) if url.is_secure() => (),
+        Ok(_) => {
+            let what = "must begin with https://: without TLS anybody on the way could make \
+                        keys; only a loopback address may do without";
+            reader.problem(at, what);
+        }
+        Err(what) => reader.problem(at, what.to_string()),
+    }
+}

@@ -1,0 +1,106 @@
+//! Bounds of sign-in to servers and of sign-in by users.
+
+use std::time::Duration;
+
+/// Bytes of a document of an authorization server, of a resource's metadata, and of an answer of
+/// a token endpoint.
+pub const OAUTH_DOCUMENT_BYTES_MAX: usize = 256 * 1024;
+/// Bytes of a URL in such a document.
+pub const OAUTH_URL_BYTES_MAX: usize = 2048;
+/// Bytes of a text in such a document that is neither a URL nor a token: a scope, an algorithm,
+/// a description.
+pub const OAUTH_TEXT_BYTES_MAX: usize = 1024;
+/// Elements of a list in such a document; further ones are not read.
+pub const OAUTH_LIST_ELEMENTS_MAX: usize = 256;
+/// Bytes of an access token, a refresh token or an assertion. Servers' heads have room for a few
+/// kilobytes.
+pub const OAUTH_TOKEN_BYTES_MAX: usize = 32 * 1024;
+/// Bytes of an authorization code, a state, and a client's id or secret.
+pub const OAUTH_CODE_BYTES_MAX: usize = 4096;
+/// Scopes of one request or token; further ones are not read.
+pub const OAUTH_SCOPES_MAX: usize = 128;
+/// Fields of a form or of a callback's query.
+pub const OAUTH_FORM_FIELDS_MAX: usize = 64;
+/// Authorization servers of one resource that are tried; further ones are not read.
+pub const AUTHORIZATION_SERVERS_MAX: usize = 8;
+/// Challenges in the `WWW-Authenticate` fields of one answer; further ones are not read.
+pub const CHALLENGES_MAX: usize = 16;
+/// Parameters of one challenge; further ones are not read.
+pub const CHALLENGE_PARAMETERS_MAX: usize = 32;
+/// Bytes of the PEM text of a private key.
+pub const PRIVATE_KEY_BYTES_MAX: usize = 64 * 1024;
+/// The time for which an assertion that authenticates this OAuth client is valid.
+pub const CLIENT_ASSERTION_LIFE: Duration = Duration::from_secs(120);
+/// The longest time for which an access token is believed to live, whatever `expires_in` says.
+pub const ACCESS_TOKEN_LIFE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
+const _: () = assert!(OAUTH_TEXT_BYTES_MAX <= OAUTH_URL_BYTES_MAX);
+const _: () = assert!(OAUTH_URL_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
+const _: () = assert!(OAUTH_TOKEN_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
+const _: () = assert!(AUTHORIZATION_SERVERS_MAX < OAUTH_LIST_ELEMENTS_MAX);
+
+/// Threads that ask authorization servers.
+pub const OAUTH_THREADS_MAX: usize = 4;
+/// Questions to authorization servers that wait for such a thread. More are refused.
+pub const OAUTH_QUEUE_MAX: usize = 64;
+/// The time for one request to an authorization server.
+pub const OAUTH_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
+/// The time for which the metadata of a server and its authorization server are used again.
+pub const OAUTH_METADATA_LIFE: Duration = Duration::from_secs(600);
+/// So long before its end an access token is renewed.
+pub const TOKEN_RENEWAL_MARGIN: Duration = Duration::from_secs(60);
+/// The part of a short access token's life that is left when it is renewed, as a divisor.
+pub const TOKEN_RENEWAL_DIVISOR: u32 = 4;
+/// The tries of one request for which another access token is had.
+pub const REQUEST_TOKENS_MAX: usize = 3;
+/// The sign-ins of a person for which one call waits.
+pub const SIGN_INS_OF_CALL_MAX: usize = 3;
+/// Sign-ins under way at once; the oldest are forgotten.
+pub const SIGN_INS_MAX: usize = 256;
+/// Sign-ins under way at once of one owner at one server; the oldest are forgotten.
+pub const SIGN_INS_OF_OWNER_MAX: usize = 4;
+/// The time after which a sign-in that was begun is forgotten.
+pub const SIGN_IN_LIFE: Duration = Duration::from_secs(600);
+/// The time for which it is believed that a sign-in is needed before the server is asked again.
+pub const NEED_BELIEVED: Duration = Duration::from_secs(30);
+/// The time between two looks at a file of credentials for what another process has written.
+pub const CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The time to wait for a file of credentials that another process renews.
+pub const CREDENTIALS_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time between two tries to lock such a file.
+pub const CREDENTIALS_LOCK_INTERVAL: Duration = Duration::from_millis(20);
+/// Registrations that are kept of one server; the oldest are forgotten.
+pub const REGISTRATIONS_MAX: usize = 16;
+/// Pages that are opened in a browser for one server within [`BROWSER_WINDOW`].
+pub const BROWSER_PAGES_MAX: usize = 6;
+/// See [`BROWSER_PAGES_MAX`].
+pub const BROWSER_WINDOW: Duration = Duration::from_secs(600);
+/// The time for which no page is opened by itself after a sign-in that failed or was not finished.
+pub const BROWSER_REST: Duration = Duration::from_secs(60);
+/// The longest such time, after several.
+pub const BROWSER_REST_MAX: Duration = Duration::from_secs(3600);
+/// Programs of `$BROWSER` that run at once.
+pub const BROWSERS_MAX: usize = 4;
+/// The time in which a program of `$BROWSER` shows that it cannot open the page.
+pub const BROWSER_START_TIME: Duration = Duration::from_secs(3);
+/// The shortest and the longest pause after an authorization server has failed.
+pub const OAUTH_PAUSE_MIN: Duration = Duration::from_secs(1);
+/// See [`OAUTH_PAUSE_MIN`].
+pub const OAUTH_PAUSE_MAX: Duration = Duration::from_secs(60);
+
+/// The time that a browser waits for one step of a sign-in: finding the authorization server and
+/// registering there, or exchanging the code for tokens.
+pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);
+/// Pages of the gateway from which people may sign in, at once; the oldest are forgotten.
+pub const SIGN_IN_PAGES_MAX: usize = 256;
+/// Such pages of one beginner for one server, and sign-ins that each has begun; the oldest are
+/// forgotten.
+pub const SIGN_IN_PAGES_OF_BEGINNER_MAX: usize = 4;
+/// The time for which such a page is good: as long as the sign-in that it leads to.
+pub const SIGN_IN_PAGE_LIFE: Duration = Duration::from_secs(600);
+/// Bytes of the head of a request on the loopback port of `trunkline login`, and of a line that is
+/// pasted there.
+pub const LOOPBACK_HEAD_BYTES_MAX: u64 = 32 * 1024;
+/// The time in which such a head comes.
+pub const LOOPBACK_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time between two looks of `trunkline login` at a sign-in that a running gateway leads.
+pub const SIGN_IN_LOOK_INTERVAL: Duration = Duration::from_millis(500);

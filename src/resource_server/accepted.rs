@@ -1,0 +1,154 @@
+//! A token that was accepted.
+
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::time::{Duration, Instant};
+
+use super::issuer::{Issuer, StillThere};
+use super::presented::Now;
+use super::token_digest::TokenDigest;
+use crate::access::policy::Principal;
+use crate::limits::{INTROSPECTION_FRESH, INTROSPECTION_LIFE, TOKEN_LEEWAY};
+use crate::oauth::jwk::Thumbprint;
+use crate::oauth::jwt::{Subject, is_at_or_below};
+use crate::secret::Secret;
+use crate::sync::Mutex;
+
+/// An accepted token: whose it is, what it allows, and how long. Whatever outlives its request (a
+/// stream, a session) keeps it to ask [`super::Verifier::standing`] from time to time, and
+/// [`super::Verifier::reconsider`] after a reload.
+#[derive(Debug)]
+pub struct Accepted {
+    /// The user with the rights that the rules give.
+    pub principal: Arc<Principal>,
+    /// The end of the token (`exp`), in seconds since the epoch; [`u64::MAX`] where an introspected
+    /// token has none. The token is good for [`TOKEN_LEEWAY`] longer, as clocks differ.
+    pub expires_at: u64,
+    pub(super) digest: TokenDigest,
+    pub(super) issuer: Arc<Issuer>,
+    pub(super) subject: Subject,
+    pub(super) scopes: Box<[String]>,
+    /// The resources that the token is for; empty if it is for all.
+    pub(super) resources: Box<[String]>,
+    /// The client's key to which the token is bound.
+    pub(super) bound_to: Option<Thumbprint>,
+    /// Why the token was believed.
+    pub(super) evidence: Evidence,
+    /// True once it is known that the token has ended before its time.
+    pub(super) is_revoked: AtomicBool,
+}
+
+/// Why a token was believed, and may be on.
+#[derive(Debug)]
+pub(super) struct Evidence {
+    /// The issuer's key that has signed it, and how many times keys had been withdrawn when that
+    /// was looked at last.
+    pub(super) signed_by: Option<(Thumbprint, AtomicU64)>,
+    /// What an introspection needs, where the token is introspected.
+    pub(super) introspected: Option<Introspection>,
+}
+
+/// The introspection of a token.
+#[derive(Debug)]
+pub(super) struct Introspection {
+    pub(super) token: Secret,
+    pub(super) last: Mutex<LastAnswer>,
+}
+
+/// The last answers to the question about a token.
+#[derive(Debug, Clone, Copy)]
+pub(super) struct LastAnswer {
+    /// The time of the last answer that called it active.
+    pub(super) active_at: Instant,
+    /// True if the issuer could not be asked since.
+    pub(super) has_failed: bool,
+    /// True while it waits to be asked about again.
+    pub(super) is_queued: bool,
+}
+
+/// The present state of a token that was accepted.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Standing {
+    /// It is good, as far as is known.
+    Good,
+    /// It has ended: its time is over, it was revoked, or its issuer has withdrawn the key that
+    /// signed it.
+    Ended,
+}
+
+/// How an accepted token stands when it is looked at.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Freshness {
+    /// It is good.
+    Good,
+    /// It is good, and its issuer should be asked about it again soon.
+    GrowingOld,
+    /// Its issuer has to be asked before it is accepted again.
+    Old {
+        /// True if the issuer could not be asked since the last answer.
+        has_failed: bool,
+    },
+    /// Its time is over.
+    Expired,
+    /// It was revoked, or the key that signed it was.
+    Revoked,
+}
+
+impl Accepted {
+    /// How the token stands. It costs no call of the system.
+    pub(super) fn freshness(&self, now: Now) -> Freshness {
+        if now.unix >= self.expires_at.saturating_add(TOKEN_LEEWAY.as_secs()) {
+            return Freshness::Expired;
+        }
+        if self.is_revoked.load(Ordering::Relaxed) || !self.is_key_there(now.instant) {
+            return Freshness::Revoked;
+        }
+        let Some(introspection) = &self.evidence.introspected else { return Freshness::Good };
+        let last = *introspection.last.lock();
+        let age = now.instant.saturating_duration_since(last.active_at);
+        match age {
+            age if age >= INTROSPECTION_LIFE => Freshness::Old { has_failed: last.has_failed },
+            age if age >= INTROSPECTION_FRESH => Freshness::GrowingOld,
+            _ => Freshness::Good,
+        }
+    }
+
+    fn is_key_there(&self, now: Instant) -> bool {
+        let Some((key, withdrawals)) = &self.evidence.signed_by else { return true };
+        match self.issuer.still_has(key, withdrawals.load(Ordering::Relaxed), now) {
+            StillThere::Yes => true,
+            StillThere::Since(n) => {
+                withdrawals.store(n, Ordering::Relaxed);
+                true
+            }
+            StillThere::No => false,
+        }
+    }
+
+    /// True if the token may be used at that URL: it is for all resources of the gateway, or for
+    /// the one at the URL, or one above it.
+    pub fn is_for(&self, url: &str) -> bool {
+        self.resources.is_empty() || self.resources.iter().any(|it| is_at_or_below(url, it))
+    }
+
+    /// The time for which the token is good at most, from now.
+    pub fn time_left(&self, now: Now) -> Duration {
+        let end = self.expires_at.saturating_add(TOKEN_LEEWAY.as_secs());
+        Duration::from_secs(end.saturating_sub(now.unix))
+    }
+
+    /// Bytes that are held for the token, but for what is the same for all.
+    pub(super) fn n_bytes(&self) -> usize {
+        let claims = self.principal.user.as_ref().map_or(0, |user| user.claims.len());
+        let token = self.evidence.introspected.as_ref().map_or(0, |it| it.token.expose().len());
+        let scopes: usize = self.scopes.iter().map(String::len).sum();
+        claims + token + scopes
+    }
+}
+
+impl LastAnswer {
+    /// An answer that calls the token active.
+    pub(super) fn active(at: Instant) -> LastAnswer {
+        LastAnswer { active_at: at, has_failed: false, is_queued: false }
+    }
+}

@@ -1,0 +1,96 @@
+//! Introspection (RFC 7662): the question to an issuer about one token.
+
+use std::time::Instant;
+
+use super::denied::Denied;
+use super::issuer::Issuer;
+use super::issuer_metadata::Authentication;
+use super::reading::reach_of;
+use crate::config::IntrospectionConfig;
+use crate::limits::INTROSPECTION_TIMEOUT;
+use crate::oauth::fetch::{Fetch, FetchContent, FetchRequest, Reach};
+use crate::oauth::form::{self, Form};
+use crate::oauth::introspection::{self, Introspected};
+use crate::oauth::jwt::Wanted;
+use crate::oauth::web_url::WebUrl;
+use crate::secret::Secret;
+
+/// Asks an issuer about a token.
+///
+/// # Errors
+/// It does not answer as it should.
+pub(super) fn introspect(
+    issuer: &Issuer,
+    config: &IntrospectionConfig,
+    token: &Secret,
+    now: u64,
+) -> Result<Introspected, Denied> {
+    let metadata = issuer.metadata();
+    let (url, reach) = match (&config.endpoint, &metadata) {
+        // Whoever configures a URL decides where requests go.
+        (Some(url), _) => (WebUrl::parse(url).ok(), Reach::Loopback),
+        (None, Some(metadata)) => {
+            let url = metadata.introspection_endpoint.clone();
+            let issuer = WebUrl::parse(&issuer.config.issuer).ok();
+            let reach = url.as_ref().zip(issuer).map(|(url, issuer)| reach_of(url, &issuer));
+            (url, reach.unwrap_or(Reach::PublicOnly))
+        }
+        (None, None) => return Err(issuer.unavailable("its metadata could not be read")),
+    };
+    let Some(url) = url else {
+        return Err(issuer.unavailable("its metadata have no introspection_endpoint"));
+    };
+    let authentication = metadata.map(|it| it.authentication).unwrap_or_default();
+    let mut form = Form::new();
+    introspection::ask(&mut form, token);
+    let headers = authenticate(&mut form, authentication, config);
+    let body = form.encoded();
+    let request = FetchRequest {
+        url: &url,
+        content: FetchContent::Form(&body),
+        headers: &headers,
+        reach,
+        timeout: INTROSPECTION_TIMEOUT,
+    };
+    let config_of_issuer = &issuer.config;
+    let wanted = Wanted {
+        issuer: &config_of_issuer.issuer,
+        audience: &config_of_issuer.audience,
+        base: config_of_issuer.base.as_deref(),
+    };
+    let answer = fetched(&*issuer.fetch, &request)
+        .and_then(|body| introspection::read(&body, wanted, now).map_err(str::to_owned));
+    issuer.introspecting.note(answer.is_err().then(Instant::now));
+    answer.map_err(|why| issuer.unavailable(&why))
+}
+
+fn fetched(fetch: &dyn Fetch, request: &FetchRequest<'_>) -> Result<Vec<u8>, String> {
+    let answer = fetch.fetch(request).map_err(|error| error.to_string())?;
+    if answer.is_success() {
+        return Ok(answer.body);
+    }
+    Err(format!("the introspection answered {}", answer.status))
+}
+
+/// The header or the fields by which the gateway says who it is (RFC 6749, section 2.3.1, where id
+/// and secret are encoded as in a form before the colon joins them).
+fn authenticate(
+    form: &mut Form,
+    authentication: Authentication,
+    config: &IntrospectionConfig,
+) -> Vec<(&'static str, Secret)> {
+    use base64::Engine;
+    let (id, secret) = (config.client_id.as_str(), config.client_secret.expose());
+    match authentication {
+        Authentication::Basic => {
+            let both = format!("{}:{}", form::encode(id), form::encode(secret));
+            let both = base64::engine::general_purpose::STANDARD.encode(both);
+            vec![("authorization", Secret::new(format!("Basic {both}")))]
+        }
+        Authentication::Post => {
+            form.push("client_id", id);
+            form.push("client_secret", secret);
+            Vec::new()
+        }
+    }
+}

@@ -1,0 +1,143 @@
+//! Whose turn it is to ask an issuer about a token. A bounded number of requests asks at once, and a
+//! bounded number waits for its turn, shared by the addresses of their clients, so that a flood of
+//! made-up tokens neither floods the issuer nor keeps the others out. Requests with one token ask
+//! once.
+
+use std::collections::HashSet;
+use std::net::{IpAddr, Ipv4Addr};
+use std::time::Instant;
+
+use super::token_digest::TokenDigest;
+use crate::fair_shares::Shares;
+use crate::limits::{
+    INTROSPECTION_TIMEOUT, INTROSPECTIONS_AT_ONCE_MAX, INTROSPECTIONS_WAITING_MAX,
+};
+use crate::protocol::call::PrincipalId;
+use crate::sync::{Condvar, Mutex};
+
+/// The questions to one issuer that are under way.
+#[derive(Debug, Default)]
+pub(super) struct Introspecting {
+    state: Mutex<State>,
+    ended: Condvar,
+}
+
+#[derive(Debug)]
+struct State {
+    waiting: Shares<PrincipalId>,
+    asking: HashSet<TokenDigest>,
+    /// The time of the last question that was not answered, if none was since.
+    failed_at: Option<Instant>,
+    is_stopping: bool,
+}
+
+impl Default for State {
+    fn default() -> State {
+        State {
+            waiting: Shares::new(INTROSPECTIONS_WAITING_MAX),
+            asking: HashSet::new(),
+            failed_at: None,
+            is_stopping: false,
+        }
+    }
+}
+
+/// What came of the wait for a turn.
+pub(super) enum Turn<'a> {
+    /// The request asks the issuer. Others with its token wait until this is dropped.
+    Ask(Asking<'a>),
+    /// Another request has asked about the same token meanwhile.
+    Answered,
+}
+
+/// A request that asks an issuer.
+pub(super) struct Asking<'a> {
+    of: &'a Introspecting,
+    digest: TokenDigest,
+    _place: Place<'a>,
+}
+
+impl Drop for Asking<'_> {
+    fn drop(&mut self) {
+        self.of.state.lock().asking.remove(&self.digest);
+        self.of.ended.notify_all();
+    }
+}
+
+/// A place among those that wait or ask.
+struct Place<'a> {
+    of: &'a Introspecting,
+    who: PrincipalId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.of.state.lock().waiting.give_back(&self.who, 1);
+    }
+}
+
+impl Introspecting {
+    /// Waits for the turn of a token.
+    ///
+    /// # Errors
+    /// Too many wait, the turn does not come in time, or the gateway stops; the cause as text.
+    pub(super) fn turn(
+        &self,
+        digest: TokenDigest,
+        peer: Option<IpAddr>,
+    ) -> Result<Turn<'_>, &'static str> {
+        let who = share_of(peer);
+        let taken = self.state.lock().waiting.take(&who, 1);
+        taken.map_err(|_| "too many requests wait for its introspections")?;
+        let place = Place { of: self, who };
+        let deadline = Instant::now() + INTROSPECTION_TIMEOUT;
+        let mut state = self.state.lock();
+        if state.asking.contains(&digest) {
+            let is_answered =
+                |state: &State| state.is_stopping || !state.asking.contains(&digest);
+            let (state, is_answered) = self.ended.wait_until(state, deadline, is_answered);
+            drop(state);
+            return if is_answered { Ok(Turn::Answered) } else { Err("it answers slowly") };
+        }
+        let is_free = |state: &State| {
+            state.is_stopping || state.asking.len() < INTROSPECTIONS_AT_ONCE_MAX
+        };
+        let is_turn;
+        (state, is_turn) = self.ended.wait_until(state, deadline, is_free);
+        if state.is_stopping {
+            return Err("the gateway is stopping");
+        }
+        if !is_turn {
+            return Err("it answers slowly");
+        }
+        if !state.asking.insert(digest) {
+            // Another request with the token had its turn at the same time.
+            return Ok(Turn::Answered);
+        }
+        drop(state);
+        Ok(Turn::Ask(Asking { of: self, digest, _place: place }))
+    }
+
+    /// True if the issuer did not answer a short while ago: nobody who could do without asks now.
+    pub(super) fn has_failed_lately(&self, now: Instant) -> bool {
+        let failed_at = self.state.lock().failed_at;
+        failed_at.is_some_and(|at| now.saturating_duration_since(at) < INTROSPECTION_TIMEOUT)
+    }
+
+    /// Notes when a question was not answered; none where it was.
+    pub(super) fn note(&self, has_failed: Option<Instant>) {
+        self.state.lock().failed_at = has_failed;
+    }
+
+    /// Ends all waits.
+    pub(super) fn stop(&self) {
+        self.state.lock().is_stopping = true;
+        self.ended.notify_all();
+    }
+}
+
+/// The principal in whose share a request waits for an issuer: nothing but its address is known
+/// yet. Clients on this machine share one.
+pub(super) fn share_of(peer: Option<IpAddr>) -> PrincipalId {
+    PrincipalId::of_address(peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
+}

@@ -1,0 +1,421 @@
+//! An issuer: its keys as they were read last, when they are read again, and who waits for them.
+//!
+//! Keys are read by the thread `identity` before they are too old. A request reads them itself only
+//! where its token names a key that nobody has seen yet: one at a time, at most once in
+//! [`KEYS_FETCH_INTERVAL_MIN`], while the others wait for what comes of it.
+
+use std::collections::VecDeque;
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
+use std::time::{Duration, Instant};
+
+use super::denied::Denied;
+use super::introspection_turns::{Introspecting, share_of};
+use super::issuer_metadata::IssuerMetadata;
+use super::kept_keys::KeptKeys;
+use super::key_schedule::Schedule;
+use super::presented::Now;
+use super::reading::{Read, Reading, read_keys};
+use crate::config::IssuerConfig;
+use crate::fair_shares::Shares;
+use crate::limits::{
+    KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_FETCH_INTERVAL_MIN, KEYS_KEPT_INTERVAL,
+    UNKNOWN_KEY_ID_LIFE, UNKNOWN_KEY_IDS_MAX,
+};
+use crate::oauth::fetch::Fetch;
+use crate::oauth::jwk::{JwkSet, Thumbprint};
+use crate::oauth::web_url::WebUrl;
+use crate::protocol::call::PrincipalId;
+use crate::sync::{Condvar, Mutex, RwLock};
+
+/// See above.
+pub(super) struct Issuer {
+    pub(super) config: IssuerConfig,
+    /// The issuer in names and labels.
+    pub(super) name: Arc<str>,
+    pub(super) fetch: Arc<dyn Fetch>,
+    kept: Option<KeptKeys>,
+    /// The questions about its tokens that are under way.
+    pub(super) introspecting: Introspecting,
+    /// The time for which keys hold after they were read.
+    max_age: Duration,
+    keys: RwLock<Arc<Keys>>,
+    state: Mutex<State>,
+    /// Rung when a reading ends, and when the gateway stops.
+    ended: Condvar,
+    stopping: AtomicBool,
+}
+
+/// The keys of an issuer, as they were read at one time.
+#[derive(Debug, Default)]
+pub(super) struct Keys {
+    pub(super) set: JwkSet,
+    /// The time at which they were read; none if they never were.
+    pub(super) read_at: Option<Instant>,
+    /// The number of readings before that took a key away: what was signed by a key must be looked
+    /// at again only where this has changed.
+    pub(super) withdrawals: u64,
+}
+
+#[derive(Debug)]
+struct State {
+    schedule: Schedule,
+    /// The requests that wait, by the addresses of their clients.
+    waiting: Shares<PrincipalId>,
+    metadata: Option<(Arc<IssuerMetadata>, Instant)>,
+    /// The time at which the keys were given to the disk.
+    kept_at: Option<Instant>,
+    /// Why the last reading failed.
+    fault: Option<Arc<str>>,
+    /// Key ids that the last readings did not find.
+    unknown: VecDeque<(Box<str>, Instant)>,
+}
+
+/// The state of an issuer for operators.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct IssuerStatus {
+    /// The issuer, as the configuration has it.
+    pub issuer: String,
+    /// The keys that may be used.
+    pub keys: usize,
+    /// The age of these keys; none if they were never read.
+    pub keys_age: Option<Duration>,
+    /// Why they could not be read again, if that is so.
+    pub fault: Option<Arc<str>>,
+}
+
+impl std::fmt::Debug for Issuer {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Issuer").field("name", &self.name).finish_non_exhaustive()
+    }
+}
+
+impl Issuer {
+    /// An issuer whose keys are those of `before`, if that is the same one of an earlier
+    /// configuration, else those on the disk.
+    pub(super) fn new(
+        config: &IssuerConfig,
+        name: Arc<str>,
+        max_age: Duration,
+        (fetch, kept): (Arc<dyn Fetch>, Option<KeptKeys>),
+        before: Option<&Issuer>,
+    ) -> Issuer {
+        let same = before.filter(|it| it.config.jwks_uri == config.jwks_uri);
+        let keys = same.map(|it| it.keys.read().clone());
+        let read_at = keys.as_ref().and_then(|keys| keys.read_at);
+        let on_disk = || {
+            let (set, read_at) = kept.as_ref()?.load(config, max_age, Now::read())?;
+            Some(Arc::new(Keys { set, read_at: Some(read_at), withdrawals: 0 }))
+        };
+        let keys = keys.filter(|keys| keys.read_at.is_some()).or_else(on_disk);
+        let state = State {
+            // Keys that were on the disk are read anew at once.
+            schedule: Schedule::new(max_age, read_at),
+            waiting: Shares::new(KEY_WAITERS_MAX),
+            metadata: None,
+            kept_at: None,
+            fault: None,
+            unknown: VecDeque::new(),
+        };
+        Issuer {
+            config: config.clone(),
+            name,
+            fetch,
+            kept,
+            introspecting: Introspecting::default(),
+            max_age,
+            keys: RwLock::new(keys.unwrap_or_default()),
+            state: Mutex::new(state),
+            ended: Condvar::new(),
+            stopping: AtomicBool::new(false),
+        }
+    }
+
+    /// True if this is the issuer of that configuration, unchanged.
+    pub(super) fn is_of(&self, config: &IssuerConfig, name: &str, max_age: Duration) -> bool {
+        self.config == *config && *self.name == *name && self.max_age == max_age
+    }
+
+    /// The keys as they were read last; none if that was too long ago, or never was.
+    pub(super) fn usable_keys(&self, now: Instant) -> Option<Arc<Keys>> {
+        let keys = self.keys.read();
+        self.is_usable(&keys, now).then(|| keys.clone())
+    }
+
+    fn is_usable(&self, keys: &Keys, now: Instant) -> bool {
+        keys.read_at.is_some_and(|at| now.saturating_duration_since(at) < self.max_age)
+    }
+
+    /// True if a key that has signed an accepted token is still one of the issuer's; `withdrawals`
+    /// is what [`Keys`] said when that was looked at last.
+    pub(super) fn still_has(
+        &self,
+        key: &Thumbprint,
+        withdrawals: u64,
+        now: Instant,
+    ) -> StillThere {
+        let keys = self.keys.read();
+        if !self.is_usable(&keys, now) {
+            // Before the first reading under a new configuration, nothing is known against it.
+            return if keys.read_at.is_none() { StillThere::Yes } else { StillThere::No };
+        }
+        if keys.withdrawals == withdrawals {
+            return StillThere::Yes;
+        }
+        if keys.set.has_key(key) { StillThere::Since(keys.withdrawals) } else { StillThere::No }
+    }
+
+    /// The keys for a token of that key id, read anew where nobody has seen the id yet.
+    ///
+    /// # Errors
+    /// There are no usable keys, or it cannot be told in time if the issuer has that key.
+    pub(super) fn keys_for(
+        &self,
+        kid: Option<&str>,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Arc<Keys>, Denied> {
+        let has = |keys: &Keys| kid.is_none_or(|kid| keys.set.has(kid));
+        if let Some(keys) = self.usable_keys(now)
+            && (has(&keys) || kid.is_some_and(|kid| self.is_unknown(kid, now)))
+        {
+            return Ok(keys);
+        }
+        let _place = self.place(peer)?;
+        let deadline = now + KEY_WAIT_TIMEOUT;
+        loop {
+            let mut state = self.state.lock();
+            let present = Instant::now();
+            if self.stopping.load(Ordering::Relaxed) {
+                return Err(self.unavailable("the gateway is stopping"));
+            }
+            let keys = self.usable_keys(present);
+            if let Some(keys) = keys.clone().filter(|keys| has(keys)) {
+                return Ok(keys);
+            }
+            if state.schedule.has_succeeded_since(now)
+                && let Some(keys) = keys
+            {
+                state.note_unknown(kid, present);
+                return Ok(keys);
+            }
+            if state.schedule.has_failed(present) || present >= deadline {
+                let fault = state.fault.clone();
+                return Err(self.unavailable(fault.as_deref().unwrap_or("it does not answer")));
+            }
+            match state.schedule.may_begin(present) {
+                Ok(()) => {
+                    state.schedule.begin(present);
+                    drop(state);
+                    self.read(present);
+                }
+                Err(wait) => {
+                    let wait = wait.min(deadline.saturating_duration_since(present));
+                    drop(self.ended.wait_timeout(state, wait));
+                }
+            }
+        }
+    }
+
+    /// Asks the thread `identity` to read the keys soon: a signature is wrong, and the issuer may
+    /// have put another key under the same id.
+    pub(super) fn doubt_keys(&self) {
+        self.state.lock().schedule.want();
+    }
+
+    /// Reads the keys if that is due. Returns the time until it will be due.
+    pub(super) fn refresh(&self, now: Instant) -> Duration {
+        let mut state = self.state.lock();
+        let wait = state.schedule.due_in(now);
+        if !wait.is_zero() || state.schedule.may_begin(now).is_err() {
+            return wait.max(KEYS_FETCH_INTERVAL_MIN / 10);
+        }
+        state.schedule.begin(now);
+        drop(state);
+        self.read(now);
+        self.state.lock().schedule.due_in(Instant::now())
+    }
+
+    /// The metadata, if they were read and the issuer has any.
+    pub(super) fn metadata(&self) -> Option<Arc<IssuerMetadata>> {
+        self.state.lock().metadata.as_ref().map(|(metadata, _)| metadata.clone())
+    }
+
+    /// Ends all waits.
+    pub(super) fn stop(&self) {
+        self.stopping.store(true, Ordering::Relaxed);
+        let state = self.state.lock();
+        self.ended.notify_all();
+        drop(state);
+        self.introspecting.stop();
+    }
+
+    /// The state for operators.
+    pub(super) fn status(&self, now: Instant) -> IssuerStatus {
+        let keys = self.keys.read().clone();
+        let is_usable = self.is_usable(&keys, now);
+        IssuerStatus {
+            issuer: self.config.issuer.clone(),
+            keys: if is_usable { keys.set.keys().len() } else { 0 },
+            keys_age: keys.read_at.map(|at| now.saturating_duration_since(at)),
+            fault: self.state.lock().fault.clone(),
+        }
+    }
+
+    /// A refusal for want of an answer of this issuer.
+    pub(super) fn unavailable(&self, why: &str) -> Denied {
+        Denied::Unavailable {
+            issuer: self.name.clone(),
+            why: why.into(),
+            retry_after: KEYS_FETCH_INTERVAL_MIN,
+        }
+    }
+
+    /// Reads the keys, without a lock, and tells all who wait. The schedule knows that it began.
+    fn read(&self, now: Instant) {
+        // If the reading panics, the next one may begin all the same.
+        let ended = EndOfReading(self);
+        let state = self.state.lock();
+        // Where a reading failed, the keys may have moved.
+        let known = state.metadata.clone().filter(|_| state.fault.is_none());
+        drop(state);
+        let reading = Reading {
+            issuer: &self.config.issuer,
+            jwks_uri: self.config.jwks_uri.as_deref(),
+            introspection: self.config.introspection.as_ref(),
+            known,
+            deadline: now + KEY_WAIT_TIMEOUT,
+        };
+        let result = read_keys(&*self.fetch, &reading, now);
+        let mut state = self.state.lock();
+        match result {
+            Ok(Read { keys, document, metadata }) => {
+                state.metadata = metadata;
+                let is_new = self.publish(keys, &mut state);
+                self.keep(document, is_new, &mut state);
+            }
+            Err(fault) => {
+                if state.fault.is_none() {
+                    log::warn!(target: "identity", "{}: the keys cannot be read: {fault}", self.name);
+                }
+                state.fault = Some(fault.as_str().into());
+            }
+        }
+        drop(state);
+        drop(ended);
+    }
+
+    /// Gives the keys to the disk where they have changed, and now and then in any case, because
+    /// their age counts from there after a restart.
+    fn keep(&self, document: Option<Vec<u8>>, is_new: IsNew, state: &mut State) {
+        let (Some(kept), Some(document)) = (&self.kept, document) else { return };
+        let now = Now::read();
+        let interval = KEYS_KEPT_INTERVAL.min(self.max_age / 4);
+        let is_old = |at: Instant| now.instant.saturating_duration_since(at) >= interval;
+        if is_new == IsNew::Yes || state.kept_at.is_none_or(is_old) {
+            state.kept_at = Some(now.instant);
+            kept.keep(&self.config, &document, now);
+        }
+    }
+
+    fn publish(&self, set: JwkSet, state: &mut State) -> IsNew {
+        let mut keys = self.keys.write();
+        let is_new = if keys.set == set { IsNew::No } else { IsNew::Yes };
+        let is_withdrawn = keys.set.keys().iter().any(|key| !set.has_key(&key.thumbprint()));
+        if is_new == IsNew::Yes || state.fault.is_some() {
+            let (n, left_out) = (set.keys().len(), set.left_out().len());
+            let behind =
+                if left_out == 0 { String::new() } else { format!(", {left_out} of no use") };
+            log::info!(target: "identity", "{}: {n} keys{behind}", self.name);
+        }
+        let withdrawals = keys.withdrawals + u64::from(is_withdrawn);
+        *keys = Arc::new(Keys { set, read_at: Some(Instant::now()), withdrawals });
+        state.fault = None;
+        is_new
+    }
+
+    fn is_unknown(&self, kid: &str, now: Instant) -> bool {
+        let mut state = self.state.lock();
+        let is_over = |at: &Instant| now.saturating_duration_since(*at) >= UNKNOWN_KEY_ID_LIFE;
+        while state.unknown.pop_front_if(|(_, at)| is_over(at)).is_some() {}
+        state.unknown.iter().any(|(it, _)| **it == *kid)
+    }
+
+    fn place(&self, peer: Option<IpAddr>) -> Result<Place<'_>, Denied> {
+        let who = share_of(peer);
+        let taken = self.state.lock().waiting.take(&who, 1);
+        taken.map_err(|_| self.unavailable("too many requests wait for its keys"))?;
+        Ok(Place { issuer: self, who })
+    }
+}
+
+impl State {
+    fn note_unknown(&mut self, kid: Option<&str>, now: Instant) {
+        let Some(kid) = kid else { return };
+        if self.unknown.len() >= UNKNOWN_KEY_IDS_MAX {
+            self.unknown.pop_front();
+        }
+        self.unknown.push_back((kid.into(), now));
+    }
+}
+
+/// Tells if a key is still one of an issuer's.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum StillThere {
+    /// It is, and no key was withdrawn since that was looked at last.
+    Yes,
+    /// It is, though others were withdrawn: so many times by now.
+    Since(u64),
+    /// It is not, or it cannot be told because the keys are too old.
+    No,
+}
+
+/// Tells if keys differ from those before.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+enum IsNew {
+    Yes,
+    No,
+}
+
+/// A place of a request that waits.
+struct Place<'a> {
+    issuer: &'a Issuer,
+    who: PrincipalId,
+}
+
+impl Drop for Place<'_> {
+    fn drop(&mut self) {
+        self.issuer.state.lock().waiting.give_back(&self.who, 1);
+    }
+}
+
+/// Ends a reading when it is dropped.
+struct EndOfReading<'a>(&'a Issuer);
+
+impl Drop for EndOfReading<'_> {
+    fn drop(&mut self) {
+        let Issuer { keys, state, ended, .. } = self.0;
+        let read_at = keys.read().read_at;
+        state.lock().schedule.end(read_at, Instant::now());
+        ended.notify_all();
+    }
+}
+
+/// The names of issuers: their hosts, with the path where two have one host.
+pub(super) fn names(issuers: &[IssuerConfig]) -> Vec<Arc<str>> {
+    let host = |issuer: &IssuerConfig| match WebUrl::parse(&issuer.issuer) {
+        Ok(url) => (url.host().to_owned(), url.path().trim_end_matches('/').to_owned()),
+        Err(_) => (issuer.issuer.clone(), String::new()),
+    };
+    let hosts: Vec<_> = issuers.iter().map(host).collect();
+    let is_one_of_several = |it: &str| hosts.iter().filter(|(host, _)| host == it).count() > 1;
+    let name = |(host, path): &(String, String)| {
+        if is_one_of_several(host) {
+            format!("{host}{path}").into()
+        } else {
+            host.as_str().into()
+        }
+    };
+    hosts.iter().map(name).collect()
+}

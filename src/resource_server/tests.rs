@@ -1,0 +1,685 @@
+//! Tests of the resource server with a scripted issuer.
+
+use std::collections::HashMap;
+use std::sync::atomic::{AtomicUsize, Ordering};
+use std::time::Duration;
+
+use super::*;
+use crate::config::{
+    ClaimConfig, IntrospectedTokens, IntrospectionConfig, IssuerConfig, RuleConfig,
+};
+use crate::limits::{
+    DECISIONS_PER_USER_MAX, INTROSPECTION_FRESH, INTROSPECTION_LIFE, KEYS_FETCH_INTERVAL_MIN,
+    REFUSAL_LIFE,
+};
+use crate::oauth::fetch::{FetchAnswer, FetchContent, FetchError, FetchRequest, Reach};
+use crate::oauth::form::Form;
+use crate::oauth::test_issuer::{TestKey, jwks};
+use crate::protocol::server_name::ServerName;
+use crate::secret::Secret;
+
+const ISSUER: &str = "https://idp.example";
+const OTHER: &str = "https://other.example/tenant";
+const AUDIENCE: &str = "https://mcp.example/mcp";
+const DAY: Duration = Duration::from_secs(86_400);
+
+/// Issuers behind one door.
+#[derive(Default)]
+struct Scripted {
+    /// Documents by URL.
+    documents: Mutex<HashMap<String, String>>,
+    /// What is said of tokens at `…/introspect`.
+    tokens: Mutex<HashMap<String, String>>,
+    is_down: Mutex<bool>,
+    /// The time that an introspection takes.
+    delay: Mutex<Duration>,
+    asked: Mutex<Vec<(String, Reach)>>,
+    at_once: AtomicUsize,
+    most_at_once: AtomicUsize,
+}
+
+impl Scripted {
+    fn set(&self, url: &str, document: impl Into<String>) {
+        self.documents.lock().insert(url.to_owned(), document.into());
+    }
+
+    fn say(&self, token: &str, answer: impl Into<String>) {
+        self.tokens.lock().insert(token.to_owned(), answer.into());
+    }
+
+    /// An issuer that has these keys.
+    fn issuer(&self, issuer: &str, keys: &[&str]) {
+        let metadata = format!(
+            r#"{{"issuer":"{issuer}","jwks_uri":"{issuer}/jwks","introspection_endpoint":"{issuer}/introspect"}}"#
+        );
+        self.set(&metadata_url(issuer), metadata);
+        self.set(&format!("{issuer}/jwks"), jwks(keys));
+    }
+
+    fn n_asked(&self, end: &str) -> usize {
+        self.asked.lock().iter().filter(|(url, _)| url.ends_with(end)).count()
+    }
+
+    fn introspect(&self, form: &Secret) -> String {
+        let now = self.at_once.fetch_add(1, Ordering::SeqCst) + 1;
+        self.most_at_once.fetch_max(now, Ordering::SeqCst);
+        std::thread::sleep(*self.delay.lock());
+        self.at_once.fetch_sub(1, Ordering::SeqCst);
+        let form = Form::parse(form.expose()).unwrap();
+        let token = form.once("token").unwrap().unwrap().to_owned();
+        let answer = self.tokens.lock().get(&token).cloned();
+        answer.unwrap_or_else(|| r#"{"active":false}"#.to_owned())
+    }
+}
+
+impl Fetch for Scripted {
+    fn fetch(&self, request: &FetchRequest<'_>) -> Result<FetchAnswer, FetchError> {
+        let url = request.url.as_str().to_owned();
+        self.asked.lock().push((url.clone(), request.reach));
+        if *self.is_down.lock() {
+            return Err(FetchError::Failed("refused".to_owned()));
+        }
+        let body = match request.content {
+            FetchContent::Form(form) => {
+                let (name, value) = &request.headers[0];
+                assert_eq!((*name, value.expose()), ("authorization", "Basic Z3c6cyUyQg=="));
+                Some(self.introspect(form))
+            }
+            FetchContent::Get | FetchContent::Json(_) => {
+                self.documents.lock().get(&url).cloned()
+            }
+        };
+        let status = if body.is_some() { 200 } else { 404 };
+        let body = body.unwrap_or_default().into_bytes();
+        Ok(FetchAnswer { status, body, ..FetchAnswer::default() })
+    }
+}
+
+fn metadata_url(issuer: &str) -> String {
+    let url = crate::oauth::web_url::WebUrl::parse(issuer).unwrap();
+    crate::oauth::server_metadata::locations(&url)[1].as_str().to_owned()
+}
+
+fn issuer(issuer: &str) -> IssuerConfig {
+    IssuerConfig {
+        issuer: issuer.to_owned(),
+        audience: AUDIENCE.to_owned(),
+        base: None,
+        jwks_uri: None,
+        introspection: None,
+    }
+}
+
+fn introspecting(tokens: IntrospectedTokens) -> IssuerConfig {
+    let introspection = IntrospectionConfig {
+        client_id: "gw".to_owned(),
+        client_secret: Secret::new("s+".to_owned()),
+        endpoint: None,
+        tokens,
+    };
+    IssuerConfig { introspection: Some(introspection), ..issuer(ISSUER) }
+}
+
+fn rule(claim: Option<(&str, &str)>) -> RuleConfig {
+    let claim = claim.map(|(name, value)| ClaimConfig {
+        name: name.to_owned(),
+        any: vec![value.to_owned()],
+    });
+    RuleConfig { claim, servers: None, tools: None, calls_per_minute: Some(5), admin: false }
+}
+
+fn config(issuers: Vec<IssuerConfig>, rules: Vec<RuleConfig>) -> OAuthConfig {
+    OAuthConfig { issuers, rules, jwks_max_age: DAY }
+}
+
+fn owners() -> Owners {
+    let name = ServerName::parse("a").unwrap();
+    Owners::new("-", [(&name, None)])
+}
+
+struct Rig {
+    scripted: Arc<Scripted>,
+    server: ResourceServer,
+    verifier: Arc<Verifier>,
+}
+
+impl Rig {
+    fn new(scripted: Scripted, config: &OAuthConfig) -> Rig {
+        let scripted = Arc::new(scripted);
+        let server = ResourceServer::new(scripted.clone());
+        let verifier = server.verifier(config, &owners()).unwrap();
+        Rig { scripted, server, verifier }
+    }
+
+    fn verify(&self, token: &str) -> Result<Arc<Accepted>, Denied> {
+        self.verifier.verify(&presented(token), Now::read())
+    }
+
+    fn verify_at(&self, token: &str, now: Now) -> Result<Arc<Accepted>, Denied> {
+        self.verifier.verify(&presented(token), now)
+    }
+}
+
+fn presented(token: &str) -> Presented<'_> {
+    Presented {
+        scheme: Scheme::Bearer,
+        token: Token(token),
+        method: "POST",
+        url: AUDIENCE,
+        proofs: &[],
+        peer: None,
+    }
+}
+
+fn later(by: Duration) -> Now {
+    let now = Now::read();
+    Now { instant: now.instant + by, unix: now.unix + by.as_secs() }
+}
+
+fn claims(issuer: &str, subject: &str, more: &str) -> String {
+    let exp = Now::read().unix + 2 * DAY.as_secs();
+    format!(r#"{{"iss":"{issuer}","sub":"{subject}","aud":"{AUDIENCE}","exp":{exp}{more}}}"#)
+}
+
+fn active(subject: &str, more: &str) -> String {
+    format!(r#"{{"active":true,"sub":"{subject}","aud":"{AUDIENCE}"{more}}}"#)
+}
+
+fn wrong(result: Result<Arc<Accepted>, Denied>) -> WrongToken {
+    match result {
+        Err(Denied::Token(wrong)) => wrong,
+        other => panic!("{other:?}"),
+    }
+}
+
+fn is_unavailable(result: &Result<Arc<Accepted>, Denied>) -> bool {
+    matches!(result, Err(Denied::Unavailable { .. }))
+}
+
+/// A rig with one issuer that has one key `k`, and one rule for everybody.
+fn simple() -> (Rig, TestKey) {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    (Rig::new(scripted, &config(vec![issuer(ISSUER)], vec![rule(None)])), key)
+}
+
+#[test]
+fn an_accepted_token_is_remembered() {
+    let (rig, key) = simple();
+    let token = key.token("k", &claims(ISSUER, "alice", r#","email":"a@x""#));
+    let accepted = rig.verify(&token).unwrap();
+    let principal = &accepted.principal;
+    assert_eq!(principal.name.as_deref(), Some("alice@idp.example"));
+    assert_eq!(principal.label().map(|it| &**it), Some("idp.example"));
+    let user = principal.user.as_ref().unwrap();
+    assert_eq!(user.claim("email").as_deref(), Some("a@x"));
+    let again = rig.verify(&token).unwrap();
+    assert!(Arc::ptr_eq(&accepted, &again));
+    // Another token of the same user has the same bucket.
+    let other = rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    let bucket = |it: &Accepted| it.principal.user.as_ref().unwrap().quota.clone().unwrap();
+    assert!(Arc::ptr_eq(&bucket(&accepted), &bucket(&other)));
+    assert_eq!((rig.verifier.n_remembered(), rig.scripted.n_asked("/jwks")), (2, 1));
+    let end = Now { unix: accepted.expires_at + 30, ..Now::read() };
+    assert_eq!(wrong(rig.verify_at(&token, end)), WrongToken::Expired);
+    assert_eq!(rig.verifier.standing(&accepted, end), Standing::Ended);
+    assert_eq!(accepted.time_left(end), Duration::ZERO);
+    let before = Now { unix: accepted.expires_at + 29, ..Now::read() };
+    assert_eq!(rig.verifier.standing(&accepted, before), Standing::Good);
+    assert!(!format!("{accepted:?}").contains(&token));
+}
+
+#[test]
+fn issuers_do_not_speak_for_each_other() {
+    let (scripted, ours, theirs) = (Scripted::default(), TestKey::p256(), TestKey::p256());
+    scripted.issuer(ISSUER, &[&ours.jwk("k")]);
+    scripted.issuer(OTHER, &[&theirs.jwk("k")]);
+    let issuers = vec![issuer(ISSUER), issuer(OTHER)];
+    let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
+    let one = rig.verify(&ours.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    let two = rig.verify(&theirs.token("k", &claims(OTHER, "alice", ""))).unwrap();
+    assert_ne!(one.principal.id, two.principal.id);
+    let user = |it: &Accepted| it.principal.user.as_ref().unwrap().issuer.clone();
+    assert_eq!((&*user(&one), &*user(&two)), (ISSUER, OTHER));
+    let forged = theirs.token("k", &claims(ISSUER, "alice", ""));
+    assert_eq!(wrong(rig.verify(&forged)), WrongToken::Signature);
+    let nobody = ours.token("k", &claims("https://evil.example", "alice", ""));
+    assert!(matches!(wrong(rig.verify(&nobody)), WrongToken::Issuer(_)));
+    // A client without a user is nobody else's user.
+    let client = claims(ISSUER, "alice", "").replace("\"sub\"", "\"client_id\"");
+    let client = rig.verify(&ours.token("k", &client)).unwrap();
+    assert_ne!(client.principal.id, one.principal.id);
+}
+
+#[test]
+fn a_token_without_a_rule_is_denied_with_the_scopes_that_would_help() {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    let rules = vec![rule(Some(("groups", "ops"))), rule(Some(("scope", "mcp:call")))];
+    let rig = Rig::new(scripted, &config(vec![issuer(ISSUER)], rules));
+    let denied = rig.verify(&key.token("k", &claims(ISSUER, "a", ""))).unwrap_err();
+    assert_eq!(denied.error().as_str(), "insufficient_scope");
+    assert!(matches!(denied, Denied::NoRule { scopes, .. } if *scopes == ["mcp:call".into()]));
+    assert_eq!(rig.verifier.scopes(), ["mcp:call".into()]);
+    assert!(
+        rig.verify(&key.token("k", &claims(ISSUER, "a", r#","scp":"x mcp:call""#))).is_ok()
+    );
+    assert_eq!(rig.verifier.issuers().collect::<Vec<_>>(), [ISSUER]);
+}
+
+#[test]
+fn a_new_key_is_found_and_made_up_ones_cost_the_issuer_nothing() {
+    let (rig, key) = simple();
+    let good = key.token("k", &claims(ISSUER, "alice", ""));
+    rig.verify(&good).unwrap();
+    let began = Instant::now();
+    let new = TestKey::p256();
+    rig.scripted.set(&format!("{ISSUER}/jwks"), jwks(&[&key.jwk("k"), &new.jwk("n")]));
+    let made_up: Vec<_> =
+        (0..200).map(|n| new.token(&format!("x{n}"), &claims(ISSUER, "mallory", ""))).collect();
+    std::thread::scope(|scope| {
+        for token in &made_up {
+            scope.spawn(|| assert!(rig.verify(token).is_err()));
+        }
+        // While they wait, a known key costs nothing, and others find room to wait.
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(300));
+            let other = key.token("k", &claims(ISSUER, "bob", ""));
+            let began = Instant::now();
+            rig.verify(&other).unwrap();
+            assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+            let elsewhere = Some("192.0.2.7".parse().unwrap());
+            let fresh = new.token("n", &claims(ISSUER, "carol", ""));
+            let fresh = Presented { peer: elsewhere, ..presented(&fresh) };
+            rig.verifier.verify(&fresh, Now::read()).unwrap();
+        });
+    });
+    assert!(began.elapsed() + Duration::from_millis(500) >= KEYS_FETCH_INTERVAL_MIN / 2);
+    assert_eq!(rig.scripted.n_asked("/jwks"), 2);
+    // An id that was looked for is refused at once.
+    let waited = made_up.iter().filter(|token| {
+        let began = Instant::now();
+        let wrong = wrong_or_busy(rig.verify(token));
+        assert!(began.elapsed() < KEYS_FETCH_INTERVAL_MIN * 2);
+        matches!(wrong, Some(WrongToken::UnknownKey(_)))
+    });
+    assert!(waited.take(3).count() == 3);
+}
+
+fn wrong_or_busy(result: Result<Arc<Accepted>, Denied>) -> Option<WrongToken> {
+    match result {
+        Err(Denied::Token(wrong)) => Some(wrong),
+        Err(Denied::Unavailable { .. }) => None,
+        other => panic!("{other:?}"),
+    }
+}
+
+#[test]
+fn keys_hold_while_their_issuer_is_down_but_not_for_ever() {
+    let (rig, key) = simple();
+    rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    *rig.scripted.is_down.lock() = true;
+    let bob = key.token("k", &claims(ISSUER, "bob", ""));
+    let accepted = rig.verify_at(&bob, later(DAY - Duration::from_secs(60))).unwrap();
+    assert_eq!(rig.server.status()[0].keys, 1);
+    // Past their age, what was accepted is over too.
+    let end = later(DAY + Duration::from_secs(60));
+    assert_eq!(rig.verifier.standing(&accepted, end), Standing::Ended);
+    let keys = &accepted.issuer;
+    assert!(keys.usable_keys(end.instant).is_none());
+}
+
+#[test]
+fn keys_outlive_a_restart_while_their_issuer_is_down() {
+    let path = std::env::temp_dir().join(format!("trunkline-keys-{}", std::process::id()));
+    let directory = Arc::new(crate::state::StateDir::open(&path).unwrap());
+    let (writer, writing) = crate::state::start(directory.clone()).unwrap();
+    let start = |scripted: &Arc<Scripted>, config: &OAuthConfig| {
+        let server = ResourceServer::new(scripted.clone());
+        let server = server.with_kept_keys(directory.clone(), writer.clone());
+        let verifier = server.verifier(config, &owners()).unwrap();
+        (server, verifier)
+    };
+    let (scripted, key) = (Arc::new(Scripted::default()), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    let everybody = config(vec![issuer(ISSUER)], vec![rule(None)]);
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    let (server, verifier) = start(&scripted, &everybody);
+    verifier.verify(&presented(&token), Now::read()).unwrap();
+    drop(server);
+    let files = || {
+        let names = directory.names().into_iter();
+        names.filter(|name| name.starts_with("issuer-keys.") && !name.ends_with(".tmp")).count()
+    };
+    wait_until(|| files() == 1);
+    *scripted.is_down.lock() = true;
+    let (_server, verifier) = start(&scripted, &everybody);
+    verifier.verify(&presented(&token), Now::read()).unwrap();
+    // Too old, or found elsewhere by now.
+    let short = OAuthConfig { jwks_max_age: Duration::ZERO, ..everybody.clone() };
+    let (_server, verifier) = start(&scripted, &short);
+    assert!(is_unavailable(&verifier.verify(&presented(&token), Now::read())));
+    let moved =
+        IssuerConfig { jwks_uri: Some("https://x.example".to_owned()), ..issuer(ISSUER) };
+    let (_server, verifier) = start(&scripted, &config(vec![moved], vec![rule(None)]));
+    assert!(is_unavailable(&verifier.verify(&presented(&token), Now::read())));
+    // Those of an issuer that is not configured any more are removed.
+    let (_server, _) = start(&scripted, &config(vec![issuer(OTHER)], vec![rule(None)]));
+    wait_until(|| files() == 0);
+    drop((_server, writer));
+    writing.detach();
+    std::fs::remove_dir_all(&path).unwrap();
+}
+
+#[test]
+fn an_issuer_that_is_down_or_lies_has_no_keys() {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    let evil = r#"{"issuer":"https://evil.example","jwks_uri":"https://evil.example/jwks"}"#;
+    scripted.set(&metadata_url(ISSUER), evil);
+    let rig = Rig::new(scripted, &config(vec![issuer(ISSUER)], vec![rule(None)]));
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    let denied = rig.verify(&token);
+    assert!(is_unavailable(&denied), "{denied:?}");
+    assert_eq!(denied.unwrap_err().error(), ErrorCode::TemporarilyUnavailable);
+    assert_eq!(rig.scripted.n_asked("/jwks"), 0);
+    assert!(rig.server.status()[0].fault.as_deref().unwrap().contains("evil"));
+    // As long as it is so, nobody waits.
+    let began = Instant::now();
+    assert!(is_unavailable(&rig.verify(&token)));
+    assert!(began.elapsed() < Duration::from_secs(2));
+}
+
+#[test]
+fn metadata_lead_to_the_issuers_own_host_or_to_public_ones() {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    let metadata = format!(r#"{{"issuer":"{ISSUER}","jwks_uri":"https://keys.example/jwks"}}"#);
+    scripted.set(&metadata_url(ISSUER), metadata);
+    scripted.set("https://keys.example/jwks", jwks(&[&key.jwk("k")]));
+    let rig = Rig::new(scripted, &config(vec![issuer(ISSUER)], vec![rule(None)]));
+    rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    let asked = rig.scripted.asked.lock();
+    let reach = |end: &str| asked.iter().find(|(url, _)| url.ends_with(end)).unwrap().1;
+    assert_eq!(reach("/openid-configuration"), Reach::Loopback);
+    assert_eq!(reach("/jwks"), Reach::PublicOnly);
+}
+
+#[test]
+fn a_withdrawn_key_ends_what_it_has_signed() {
+    let (rig, key) = simple();
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    let accepted = rig.verify(&token).unwrap();
+    let new = TestKey::p256();
+    rig.scripted.set(&format!("{ISSUER}/jwks"), jwks(&[&new.jwk("n"), &key.jwk("k2")]));
+    let read = |after: Duration| accepted.issuer.refresh(later(after).instant);
+    read(Duration::from_secs(400));
+    // The same key under another id is the same key.
+    assert_eq!(rig.verifier.standing(&accepted, Now::read()), Standing::Good);
+    rig.scripted.set(&format!("{ISSUER}/jwks"), jwks(&[&new.jwk("n")]));
+    read(Duration::from_secs(800));
+    assert_eq!(rig.verifier.standing(&accepted, Now::read()), Standing::Ended);
+    assert!(rig.verify(&token).is_err());
+    assert!(rig.verify(&new.token("n", &claims(ISSUER, "alice", ""))).is_ok());
+}
+
+#[test]
+fn a_reload_gives_other_rights_and_keeps_the_keys() {
+    let (rig, key) = simple();
+    let token = key.token("k", &claims(ISSUER, "alice", r#","groups":["ops"]"#));
+    let accepted = rig.verify(&token).unwrap();
+    let mut ops = rule(Some(("groups", "ops")));
+    ops.admin = true;
+    let again =
+        rig.server.verifier(&config(vec![issuer(ISSUER)], vec![ops]), &owners()).unwrap();
+    assert_eq!(again.n_remembered(), 0);
+    let reconsidered = again.reconsider(&accepted, Now::read()).unwrap();
+    assert!(reconsidered.principal.is_admin && !accepted.principal.is_admin);
+    assert_eq!(reconsidered.principal.id, accepted.principal.id);
+    assert_eq!(again.standing(&reconsidered, Now::read()), Standing::Good);
+    let none = config(vec![issuer(ISSUER)], vec![rule(Some(("groups", "dev")))]);
+    let none = rig.server.verifier(&none, &owners()).unwrap();
+    let denied = none.reconsider(&accepted, Now::read()).unwrap_err();
+    assert!(matches!(denied, Denied::NoRule { .. }));
+    assert_eq!(rig.scripted.n_asked("/jwks"), 1);
+    // What a configuration wants introspected is not believed without.
+    let more = config(vec![introspecting(IntrospectedTokens::All)], vec![rule(None)]);
+    let more = rig.server.verifier(&more, &owners()).unwrap();
+    assert_eq!(wrong(more.reconsider(&accepted, Now::read())), WrongToken::Inactive);
+    // Another audience, or no such issuer any more.
+    let audience = IssuerConfig { audience: "https://b.example".to_owned(), ..issuer(ISSUER) };
+    let audience = rig.server.verifier(&config(vec![audience], vec![rule(None)]), &owners());
+    assert_eq!(
+        wrong(audience.unwrap().reconsider(&accepted, Now::read())),
+        WrongToken::Audience
+    );
+    let other = rig.server.verifier(&config(vec![issuer(OTHER)], vec![rule(None)]), &owners());
+    let other = wrong(other.unwrap().reconsider(&accepted, Now::read()));
+    assert!(matches!(other, WrongToken::Issuer(_)));
+}
+
+fn opaque() -> Rig {
+    let scripted = Scripted::default();
+    scripted.issuer(ISSUER, &[]);
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    Rig::new(scripted, &config(issuers, vec![rule(None)]))
+}
+
+#[test]
+fn opaque_tokens_are_introspected_once_and_asked_about_again() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    *rig.scripted.delay.lock() = Duration::from_millis(100);
+    std::thread::scope(|scope| {
+        for _ in 0..10 {
+            scope.spawn(|| rig.verify("t1").unwrap());
+        }
+    });
+    assert_eq!(rig.scripted.n_asked("/introspect"), 1);
+    let accepted = rig.verify("t1").unwrap();
+    assert_eq!((accepted.expires_at, rig.verifier.n_remembered()), (u64::MAX, 1));
+    // What has grown old is served, and asked about by the thread.
+    let asks = || rig.scripted.n_asked("/introspect");
+    rig.verify_at("t1", later(INTROSPECTION_FRESH)).unwrap();
+    wait_until(|| asks() == 2);
+    // Past the answer's life, the request asks itself.
+    rig.verify_at("t1", later(INTROSPECTION_LIFE + Duration::from_secs(1))).unwrap();
+    assert_eq!(asks(), 3);
+}
+
+#[test]
+fn a_revoked_token_ends_what_is_open() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let accepted = rig.verify("t1").unwrap();
+    let standing = |after| rig.verifier.standing(&accepted, later(after));
+    assert_eq!(standing(Duration::ZERO), Standing::Good);
+    rig.scripted.say("t1", r#"{"active":false}"#);
+    assert_eq!(standing(INTROSPECTION_FRESH), Standing::Good);
+    wait_until(|| standing(Duration::ZERO) == Standing::Ended);
+    assert_eq!(wrong(rig.verify("t1")), WrongToken::Inactive);
+}
+
+#[test]
+fn an_answer_that_cannot_be_had_holds_no_longer_than_a_minute() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let accepted = rig.verify("t1").unwrap();
+    *rig.scripted.is_down.lock() = true;
+    assert_eq!(rig.verifier.standing(&accepted, later(INTROSPECTION_FRESH)), Standing::Good);
+    let old = later(INTROSPECTION_LIFE);
+    wait_until(|| rig.verifier.standing(&accepted, old) == Standing::Ended);
+    assert!(is_unavailable(&rig.verify_at("t1", old)));
+    assert!(is_unavailable(&rig.verify("t2")));
+}
+
+#[test]
+fn refused_tokens_are_remembered_for_a_while() {
+    let rig = opaque();
+    assert_eq!(wrong(rig.verify("bad")), WrongToken::Inactive);
+    assert_eq!(wrong(rig.verify("bad")), WrongToken::Inactive);
+    assert_eq!(rig.scripted.n_asked("/introspect"), 1);
+    rig.scripted.say("bad", active("alice", ""));
+    rig.verify_at("bad", later(REFUSAL_LIFE)).unwrap();
+    for no_token in ["", "a b", "a\"b", "é"] {
+        assert!(matches!(wrong(rig.verify(no_token)), WrongToken::Form(_)), "{no_token}");
+    }
+    assert_eq!(rig.scripted.n_asked("/introspect"), 2);
+    let long = "a".repeat(crate::limits::ACCESS_TOKEN_BYTES_MAX + 1);
+    assert!(matches!(wrong(rig.verify(&long)), WrongToken::Form(_)));
+}
+
+#[test]
+fn a_flood_of_made_up_tokens_keeps_nobody_out() {
+    let rig = opaque();
+    rig.scripted.say("known", active("alice", ""));
+    rig.scripted.say("new", active("bob", ""));
+    rig.verify("known").unwrap();
+    *rig.scripted.delay.lock() = Duration::from_millis(200);
+    let flood: Vec<String> = (0..200).map(|n| format!("made-up-{n}")).collect();
+    std::thread::scope(|scope| {
+        for token in &flood {
+            scope.spawn(|| assert!(rig.verify(token).is_err()));
+        }
+        scope.spawn(|| {
+            std::thread::sleep(Duration::from_millis(100));
+            let began = Instant::now();
+            rig.verify("known").unwrap();
+            assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+            let elsewhere =
+                Presented { peer: Some("192.0.2.7".parse().unwrap()), ..presented("new") };
+            rig.verifier.verify(&elsewhere, Now::read()).unwrap();
+        });
+    });
+    let most = rig.scripted.most_at_once.load(Ordering::SeqCst);
+    assert!(most <= crate::limits::INTROSPECTIONS_AT_ONCE_MAX, "{most}");
+    // Those that found no room cost the issuer nothing.
+    assert!(rig.scripted.n_asked("/introspect") < 60);
+}
+
+#[test]
+fn a_jwt_may_be_introspected_besides() {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    let issuers = vec![introspecting(IntrospectedTokens::All)];
+    let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    assert_eq!(wrong(rig.verify(&token)), WrongToken::Inactive);
+    let other = key.token("k", &claims(ISSUER, "alice", r#","jti":"2""#));
+    rig.scripted.say(&other, active("alice", ""));
+    rig.verify(&other).unwrap();
+    // One with a wrong signature is not asked about.
+    let asks = rig.scripted.n_asked("/introspect");
+    let forged = TestKey::p256().token("k", &claims(ISSUER, "alice", ""));
+    assert_eq!(wrong(rig.verify(&forged)), WrongToken::Signature);
+    assert_eq!(rig.scripted.n_asked("/introspect"), asks);
+}
+
+#[test]
+fn a_bound_token_needs_a_new_proof_each_time() {
+    let (rig, key) = simple();
+    let client = TestKey::ed25519(3);
+    let jkt = crate::oauth::jwk::Jwk::parse(&client.jwk("c")).unwrap().thumbprint().encode();
+    let bound = format!(r#","cnf":{{"jkt":"{jkt}"}}"#);
+    let token = key.token("k", &claims(ISSUER, "alice", &bound));
+    let proof = |token: &str, jti: &str| {
+        let ath = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
+        use base64::Engine;
+        let ath = base64::engine::general_purpose::URL_SAFE_NO_PAD.encode(ath);
+        let iat = Now::read().unix;
+        let header =
+            format!(r#"{{"typ":"dpop+jwt","alg":"EdDSA","jwk":{{{}}}}}"#, client.members());
+        let claims = format!(
+            r#"{{"jti":"{jti}","htm":"POST","htu":"{AUDIENCE}","iat":{iat},"ath":"{ath}"}}"#
+        );
+        client.sign(&header, &claims)
+    };
+    let with = |token: &str, scheme, proofs: &[&str]| {
+        let presented = Presented { scheme, proofs, ..presented(token) };
+        rig.verifier.verify(&presented, Now::read()).map(|_| ())
+    };
+    let (one, two) = (proof(&token, "1"), proof(&token, "2"));
+    let wrong = |why| Err(Denied::Proof(why));
+    assert_eq!(with(&token, Scheme::Bearer, &[&one]), wrong(WrongProof::Scheme));
+    assert_eq!(with(&token, Scheme::Dpop, &[]), wrong(WrongProof::Missing));
+    assert_eq!(with(&token, Scheme::Dpop, &[&one, &two]), wrong(WrongProof::Several));
+    assert_eq!(with(&token, Scheme::Dpop, &[&one]), Ok(()));
+    assert_eq!(with(&token, Scheme::Dpop, &[&one]), wrong(WrongProof::Replayed));
+    assert_eq!(with(&token, Scheme::Dpop, &[&two]), Ok(()));
+    // A reload forgets no proof.
+    let again = config(vec![issuer(ISSUER)], vec![rule(None)]);
+    let again = rig.server.verifier(&again, &owners()).unwrap();
+    let replay = Presented { scheme: Scheme::Dpop, proofs: &[&one], ..presented(&token) };
+    let replay = again.verify(&replay, Now::read()).map(|_| ());
+    assert_eq!(replay, wrong(WrongProof::Replayed));
+    let plain = key.token("k", &claims(ISSUER, "alice", ""));
+    let unbound = proof(&plain, "3");
+    assert_eq!(with(&plain, Scheme::Dpop, &[&unbound]), wrong(WrongProof::NotBound));
+    assert_eq!(with(&plain, Scheme::Bearer, &[]), Ok(()));
+}
+
+#[test]
+fn one_user_pushes_out_own_tokens_alone() {
+    let (rig, key) = simple();
+    let bob = key.token("k", &claims(ISSUER, "bob", ""));
+    let of_bob = rig.verify(&bob).unwrap();
+    let first = key.token("k", &claims(ISSUER, "alice", ""));
+    let of_alice = rig.verify(&first).unwrap();
+    for n in 0..DECISIONS_PER_USER_MAX {
+        rig.verify(&key.token("k", &claims(ISSUER, "alice", &format!(r#","n":{n}"#)))).unwrap();
+    }
+    assert_eq!(rig.verifier.n_remembered(), DECISIONS_PER_USER_MAX + 1);
+    assert!(Arc::ptr_eq(&rig.verify(&bob).unwrap(), &of_bob));
+    assert!(!Arc::ptr_eq(&rig.verify(&first).unwrap(), &of_alice));
+}
+
+#[test]
+fn issuers_of_one_host_are_told_apart_by_their_paths() {
+    let all = ["https://a.example/one", "https://a.example/two/", "https://b.example/x"];
+    let names = issuer::names(&all.map(issuer));
+    let names: Vec<_> = names.iter().map(|it| &**it).collect();
+    assert_eq!(names, ["a.example/one", "a.example/two", "b.example"]);
+}
+
+#[test]
+fn a_stop_ends_the_thread_and_all_waits() {
+    let (rig, key) = simple();
+    rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    let unknown = key.token("unknown", &claims(ISSUER, "alice", ""));
+    std::thread::scope(|scope| {
+        let waiting = scope.spawn(|| rig.verify(&unknown));
+        std::thread::sleep(Duration::from_millis(200));
+        let began = Instant::now();
+        rig.server.stop();
+        assert!(is_unavailable(&waiting.join().unwrap()));
+        assert!(began.elapsed() < Duration::from_secs(2));
+    });
+}
+
+fn wait_until(is_so: impl Fn() -> bool) {
+    let deadline = Instant::now() + Duration::from_secs(10);
+    while !is_so() {
+        assert!(Instant::now() < deadline, "it does not come about");
+        std::thread::sleep(Duration::from_millis(10));
+    }
+}
+
+/// `cargo test --release --lib -- --ignored --nocapture a_remembered_token_costs`
+#[test]
+#[ignore = "measures"]
+#[expect(clippy::print_stdout, reason = "a measurement is for whoever starts it")]
+fn a_remembered_token_costs_a_few_microseconds() {
+    let (rig, key) = simple();
+    let pad = format!(r#","groups":["a","b"],"pad":"{}""#, "p".repeat(500));
+    let tokens: Vec<_> = (0..1000)
+        .map(|n| key.token("k", &claims(ISSUER, &format!("user-{n}"), &pad)))
+        .collect();
+    tokens.iter().for_each(|token| drop(rig.verify(token).unwrap()));
+    let rounds = 200;
+    let began = Instant::now();
+    for _ in 0..rounds {
+        for token in &tokens {
+            std::hint::black_box(rig.verify(token).unwrap());
+        }
+    }
+    let each = began.elapsed() / (rounds * 1000);
+    println!("{each:?} for a token of {} bytes", tokens[0].len());
+}

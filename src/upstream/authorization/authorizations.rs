@@ -1,0 +1,159 @@
+//! The authorizations of all servers, and what they share.
+
+use std::collections::HashMap;
+use std::fmt;
+use std::sync::{Arc, Weak};
+
+use crate::config::{HttpKind, HttpTarget, Target, UpstreamConfig};
+use crate::limits::KEYS_FETCH_TIMEOUT;
+use crate::oauth::authorization::AuthorizationAnswer;
+use crate::oauth::fetch::Fetch;
+use crate::protocol::server_name::ServerName;
+use crate::sync::Mutex;
+use crate::upstream::http_client::AgentFactory;
+use crate::upstream::http_client::dns::DnsCache;
+use crate::upstream::http_client::fetcher::Fetcher;
+use crate::upstream::http_client::tls::Tls;
+use crate::wait::Wait;
+
+use super::shared::Shared;
+use super::sign_ins::begun_by;
+use super::{FinishedSignIn, Owner, ServerAuthorization, Setup, SignInError};
+
+/// The authorizations of all servers: the sign-ins under way, the threads that ask authorization
+/// servers, and the files in which credentials are kept.
+pub struct Authorizations {
+    shared: Arc<Shared>,
+    names: Arc<DnsCache>,
+    tls: Tls,
+    known: Mutex<HashMap<(ServerName, Owner), Weak<ServerAuthorization>>>,
+}
+
+impl fmt::Debug for Authorizations {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.debug_struct("Authorizations")
+            .field("setup", &self.shared.setup)
+            .finish_non_exhaustive()
+    }
+}
+
+impl Authorizations {
+    /// Starts no thread but one that resolves names. A gateway has one, which its
+    /// [`Upstreams`](crate::upstream::Upstreams) end; a command that signs in by itself starts its
+    /// own.
+    ///
+    /// # Errors
+    /// The process has no thread or descriptor left.
+    pub fn start(setup: Setup) -> std::io::Result<Arc<Authorizations>> {
+        Ok(Arc::new(Authorizations {
+            shared: Arc::new(Shared::new(setup)),
+            names: DnsCache::start()?,
+            tls: Tls::Public(Arc::default()),
+            known: Mutex::default(),
+        }))
+    }
+
+    /// The facts that all sign-ins share.
+    pub fn setup(&self) -> &Setup {
+        &self.shared.setup
+    }
+
+    /// The credentials of `owner` at a server that has `oauth` in its configuration: the same value
+    /// each time as long as somebody holds it and the configuration is the same. Nothing is asked
+    /// or read by that. None if the server has no `oauth`.
+    ///
+    /// # Errors
+    /// The configuration is not usable after all; the text says why.
+    pub fn of(
+        self: &Arc<Authorizations>,
+        config: &Arc<UpstreamConfig>,
+        owner: Owner,
+    ) -> Result<Option<Arc<ServerAuthorization>>, String> {
+        let Target::Http(target) = &config.target else { return Ok(None) };
+        if target.oauth.is_none() {
+            return Ok(None);
+        }
+        let key = (config.name.clone(), owner);
+        let mut known = self.known.lock();
+        if let Some(same) = known.get(&key).and_then(Weak::upgrade)
+            && same.is_for(target)
+        {
+            return Ok(Some(same));
+        }
+        let factory =
+            AgentFactory::new(target, self.names.clone(), &self.tls, config.connect_timeout)?;
+        let fetcher = Fetcher::new(factory, self.shared.running.clone());
+        let made = ServerAuthorization::new(
+            self.shared.clone(),
+            &config.name,
+            owner,
+            target,
+            fetcher,
+        )?;
+        known.retain(|_, it| it.strong_count() > 0);
+        known.insert(key, Arc::downgrade(&made));
+        Ok(Some(made))
+    }
+
+    /// What asks the issuers of clients' access tokens: no server's settings count for it.
+    ///
+    /// # Errors
+    /// No connection could be made at all; the text says why.
+    pub fn fetch_from_issuers(&self) -> Result<Arc<dyn Fetch>, String> {
+        let target = HttpTarget {
+            kind: HttpKind::Auto,
+            url: String::new(),
+            headers: Vec::new(),
+            forward_headers: Vec::new(),
+            proxy: None,
+            ca_file: None,
+            oauth: None,
+        };
+        let (names, timeout) = (self.names.clone(), KEYS_FETCH_TIMEOUT);
+        let factory = AgentFactory::new(&target, names, &self.tls, timeout)?;
+        Ok(Arc::new(Fetcher::new(factory, self.shared.running.clone())))
+    }
+
+    /// Finishes a sign-in with the query of the request to the callback (without its `?`): checks
+    /// `state` and `iss`, and exchanges the code for tokens, which are kept before this returns.
+    /// Each state is good once. Calls that wait go on.
+    ///
+    /// # Errors
+    /// It is no answer to a sign-in under way, is a refusal, or the exchange failed.
+    pub fn finish_sign_in(
+        self: &Arc<Authorizations>,
+        query: &str,
+        wait: &Arc<Wait>,
+    ) -> Result<FinishedSignIn, SignInError> {
+        let answer = AuthorizationAnswer::read(query)
+            .map_err(|error| SignInError::Refused(error.to_string()))?;
+        let begun = self.shared.sign_ins.take(answer.state().expose());
+        let begun = begun.ok_or(SignInError::UnknownState)?;
+        let finished =
+            FinishedSignIn { server: begun.whose.server.clone(), owner: begun.whose.owner };
+        let whose = begun.whose.clone();
+        whose.finish(begun, &answer, wait).map(|()| finished)
+    }
+
+    /// The server and the owner whose sign-in has this state, while it is under way; for a page
+    /// that shows what is being signed in to. It does not use the state up.
+    pub fn sign_in_of(&self, state: &str) -> Option<FinishedSignIn> {
+        self.shared.sign_ins.look(state, begun_by)
+    }
+
+    /// Opens a page by the program of `$BROWSER`. None where that is not set.
+    pub fn open_page(&self, url: &str) -> Option<Result<(), String>> {
+        Some(self.shared.browsers.open(self.shared.setup.browser.as_deref()?, url))
+    }
+
+    /// Ends the threads and every sign-in that is under way, in bounded time.
+    pub fn stop(&self) {
+        self.shared.stop();
+    }
+}
+
+impl Drop for Authorizations {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,178 @@
+//! Finds the authorization server of a server: the metadata of the protected resource by the
+//! challenge, then at the well-known places; its authorization servers' metadata; and where there
+//! is neither, what the first revision with authorization had.
+
+use crate::limits::OAUTH_REQUEST_TIMEOUT;
+use crate::oauth::challenge::TokenChallenge;
+use crate::oauth::fetch::{Fetch, FetchAnswer, FetchContent, FetchRequest, Reach};
+use crate::oauth::json_document::JsonDocument;
+use crate::oauth::resource_metadata::{self, ResourceMetadata, canonical_resource};
+use crate::oauth::server_metadata::{self, ServerMetadata};
+use crate::oauth::web_url::WebUrl;
+use crate::protocol::revision::Revision;
+use crate::secret::Secret;
+
+use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::refusal;
+
+/// What is known of a server and its authorization server.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Discovered {
+    /// The `resource` parameter of requests.
+    pub(super) resource: String,
+    /// The resource's own metadata, if it has some.
+    pub(super) metadata: Option<ResourceMetadata>,
+    pub(super) server: ServerMetadata,
+}
+
+impl Discovered {
+    /// The authorization server's issuer, or the origin of its token endpoint where it has none.
+    pub(super) fn with(&self) -> String {
+        match (&self.server.issuer, &self.server.token_endpoint) {
+            (issuer, _) if !issuer.is_empty() => issuer.clone(),
+            (_, Some(endpoint)) => endpoint.origin(),
+            (_, None) => String::new(),
+        }
+    }
+}
+
+/// Who looks for whose metadata.
+pub(super) struct Discovery<'a> {
+    pub(super) fetch: &'a dyn Fetch,
+    pub(super) reach: Reach,
+    pub(super) server: &'a WebUrl,
+    /// Of several authorization servers, this one is asked first: it has issued tokens before.
+    pub(super) known_issuer: Option<&'a str>,
+}
+
+impl Discovery<'_> {
+    /// Finds it.
+    ///
+    /// # Errors
+    /// There is none, one of the two does not answer, or what they say must not be used.
+    pub(super) fn run(
+        &self,
+        challenge: Option<&TokenChallenge>,
+    ) -> Result<Discovered, FlowError> {
+        let Some(metadata) = self.resource_metadata(challenge)? else {
+            return self.without_resource_metadata();
+        };
+        let mut issuers = metadata.authorization_servers.clone();
+        if let Some(known) = self.known_issuer {
+            issuers.sort_by_key(|issuer| issuer != known);
+        }
+        let mut failed = None;
+        for issuer in &issuers {
+            match self.authorization_server(issuer) {
+                Ok(server) => {
+                    let resource = metadata.resource.clone();
+                    return Ok(Discovered { resource, metadata: Some(metadata), server });
+                }
+                Err(error) => failed = failed.or(Some(error)),
+            }
+        }
+        Err(failed.unwrap_or_else(|| {
+            self.refused("its metadata name no authorization server".to_owned())
+        }))
+    }
+
+    fn refused(&self, what: String) -> FlowError {
+        FlowError::new(FlowStep::Discovery, self.server.origin(), what, Remedy::Nothing)
+    }
+
+    /// The metadata of the protected resource; none where nothing is at any place.
+    fn resource_metadata(
+        &self,
+        challenge: Option<&TokenChallenge>,
+    ) -> Result<Option<ResourceMetadata>, FlowError> {
+        let named = challenge.and_then(|it| it.resource_metadata.as_deref());
+        let named = named.map(|text| {
+            WebUrl::parse(text)
+                .map_err(|error| self.refused(format!("resource_metadata: {error}")))
+        });
+        let named = named.transpose()?;
+        let usual = resource_metadata::locations(self.server);
+        let usual = usual.into_iter().filter(|it| Some(it) != named.as_ref());
+        let places: Vec<WebUrl> = named.iter().cloned().chain(usual).collect();
+        for place in places {
+            let Some(document) = self.document(&place, &[])? else { continue };
+            let read = ResourceMetadata::read(&document, self.server);
+            let metadata = read.map_err(|error| {
+                FlowError::unusable(FlowStep::Discovery, place.as_str(), error)
+            })?;
+            return Ok(Some(metadata));
+        }
+        Ok(None)
+    }
+
+    fn authorization_server(&self, issuer: &str) -> Result<ServerMetadata, FlowError> {
+        let unusable = |error| FlowError::unusable(FlowStep::Discovery, issuer, error);
+        let url = WebUrl::parse(issuer).map_err(unusable)?;
+        for place in server_metadata::locations(&url) {
+            let Some(document) = self.document(&place, &[])? else { continue };
+            return ServerMetadata::read(&document, issuer).map_err(unusable);
+        }
+        let what = "the authorization server has no metadata at any of the well-known places";
+        Err(FlowError::new(FlowStep::Discovery, issuer, what, Remedy::Nothing))
+    }
+
+    /// As in 2025-03-26, where the server itself is the authorization server (basic/authorization,
+    /// Authorization Base URL and Fallbacks for Servers without Metadata Discovery).
+    fn without_resource_metadata(&self) -> Result<Discovered, FlowError> {
+        let (metadata, resource) = (None, canonical_resource(self.server));
+        let issuer = self.server.origin();
+        let unusable = |error| FlowError::unusable(FlowStep::Discovery, &issuer, error);
+        let base = WebUrl::parse(&issuer).map_err(unusable)?;
+        // A server of that revision may answer by it (Server Metadata Discovery Headers).
+        let revision = Secret::new(Revision::V2025_03_26.as_str().to_owned());
+        let headers = [("mcp-protocol-version", revision)];
+        for place in server_metadata::locations(&base) {
+            let Some(document) = self.document(&place, &headers)? else { continue };
+            let server = ServerMetadata::read(&document, &issuer).map_err(unusable)?;
+            return Ok(Discovered { resource, metadata, server });
+        }
+        let server = ServerMetadata::fallback(self.server).map_err(unusable)?;
+        Ok(Discovered { resource, metadata, server })
+    }
+
+    /// The document at a place; none where there is none.
+    fn document(
+        &self,
+        place: &WebUrl,
+        headers: &[(&'static str, Secret)],
+    ) -> Result<Option<JsonDocument>, FlowError> {
+        let with = place.origin();
+        let request = FetchRequest {
+            url: place,
+            content: FetchContent::Get,
+            headers,
+            reach: self.reach,
+            timeout: OAUTH_REQUEST_TIMEOUT,
+        };
+        let answer = self.fetch.fetch(&request);
+        let answer =
+            answer.map_err(|error| FlowError::unanswered(FlowStep::Discovery, &with, error))?;
+        read(&answer).map_err(|(what, remedy)| {
+            let what = format!("{}: {what}", place.path());
+            FlowError::new(FlowStep::Discovery, with, what, remedy)
+        })
+    }
+}
+
+/// What an answer to the request for a document means: none is there where it is refused.
+fn read(answer: &FetchAnswer) -> Result<Option<JsonDocument>, (String, Remedy)> {
+    if refusal::is_unwell(answer.status) {
+        return Err((format!("status {}", answer.status), Remedy::TryLater));
+    }
+    if !answer.is_success() {
+        return Ok(None);
+    }
+    match answer.document() {
+        Ok(document) => Ok(Some(document)),
+        // Many a server answers every path with a page.
+        Err(_) if answer.content_type.as_deref().is_some_and(|it| !it.contains("json")) => {
+            Ok(None)
+        }
+        Err(error) => Err((error.to_string(), Remedy::Nothing)),
+    }
+}

@@ -1,0 +1,376 @@
+//! Pure: what is kept of a sign-in, and of registrations, as JSON texts.
+
+use std::time::Duration;
+
+use base64::Engine as _;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Serialize};
+
+use crate::config::Secret;
+use crate::limits::{REGISTRATIONS_MAX, TOKEN_RENEWAL_DIVISOR, TOKEN_RENEWAL_MARGIN};
+use crate::oauth::client_authentication::AuthenticationMethod;
+use crate::oauth::scope::Scopes;
+use crate::oauth::token::{TokenAnswer, TokenType};
+use crate::oauth::web_url::WebUrl;
+
+/// An OAuth client as one authorization server knows it.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Client {
+    pub(super) id: String,
+    pub(super) secret: Option<Secret>,
+    pub(super) method: AuthenticationMethod,
+}
+
+/// The authorization server that has issued tokens, and what requests for further ones say.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Grantor {
+    /// The URL of the server that the tokens are for: they are sent to no other.
+    pub(super) server: String,
+    /// Empty for one without metadata.
+    pub(super) issuer: String,
+    pub(super) token_endpoint: WebUrl,
+    pub(super) revocation_endpoint: Option<WebUrl>,
+    /// The algorithms that it takes in assertions and in proofs, where it says so.
+    pub(super) algorithms: Algorithms,
+    /// The `resource` parameter.
+    pub(super) resource: String,
+    pub(super) client: Client,
+    /// The private key to which tokens are bound, as PKCS#8.
+    pub(super) dpop_key: Option<DpopKey>,
+}
+
+/// Algorithms of signatures, by their registered names.
+#[derive(Debug, Clone, Default, PartialEq, Eq, Serialize, Deserialize)]
+pub(super) struct Algorithms {
+    pub(super) assertions: Option<Vec<String>>,
+    pub(super) proofs: Option<Vec<String>>,
+}
+
+/// A private key that is never printed.
+#[derive(Clone, PartialEq, Eq)]
+pub(super) struct DpopKey(pub(super) Vec<u8>);
+
+impl std::fmt::Debug for DpopKey {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.write_str("[private key]")
+    }
+}
+
+/// An access token, what it was had with, and what the next one is had with.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub(super) struct Kept {
+    pub(super) grantor: Grantor,
+    pub(super) access_token: Secret,
+    pub(super) token_type: TokenType,
+    pub(super) refresh_token: Option<Secret>,
+    /// Seconds since 1970.
+    pub(super) obtained_at: u64,
+    /// Seconds since 1970; none if the authorization server has not said when it ends.
+    pub(super) expires_at: Option<u64>,
+    /// The scopes that were asked for, or granted besides.
+    pub(super) scopes: Scopes,
+}
+
+impl Kept {
+    /// The tokens of an answer. `before`: those that were renewed, whose refresh token stays where
+    /// the answer has none.
+    pub(super) fn of(
+        answer: TokenAnswer,
+        grantor: Grantor,
+        requested: &Scopes,
+        before: Option<&Kept>,
+        now: u64,
+    ) -> Kept {
+        let kept = before.and_then(|kept| kept.refresh_token.clone());
+        let granted = answer.scopes.unwrap_or_default();
+        Kept {
+            grantor,
+            access_token: answer.access_token,
+            token_type: answer.token_type,
+            refresh_token: answer.refresh_token.or(kept),
+            obtained_at: now,
+            expires_at: answer.expires_in.map(|life| now.saturating_add(life.as_secs())),
+            scopes: requested.union(&granted),
+        }
+    }
+
+    /// True once the access token has ended.
+    pub(super) fn is_over(&self, now: u64) -> bool {
+        self.expires_at.is_some_and(|at| now >= at)
+    }
+
+    /// When it should be renewed, in seconds since 1970; none if it does not end.
+    pub(super) fn renew_at(&self) -> Option<u64> {
+        let end = self.expires_at?;
+        let life = Duration::from_secs(end.saturating_sub(self.obtained_at));
+        let margin = TOKEN_RENEWAL_MARGIN.min(life / TOKEN_RENEWAL_DIVISOR);
+        Some(end.saturating_sub(margin.as_secs()))
+    }
+
+    /// The text for a file.
+    pub(super) fn to_json(&self) -> String {
+        let Grantor {
+            server,
+            issuer,
+            token_endpoint,
+            revocation_endpoint,
+            algorithms,
+            resource,
+            client,
+            dpop_key,
+        } = &self.grantor;
+        let written = KeptJson {
+            server: server.clone(),
+            issuer: issuer.clone(),
+            token_endpoint: token_endpoint.as_str().to_owned(),
+            revocation_endpoint: revocation_endpoint.as_ref().map(|it| it.as_str().to_owned()),
+            algorithms: algorithms.clone(),
+            resource: resource.clone(),
+            client: ClientJson::of(client),
+            dpop_key: dpop_key.as_ref().map(|key| STANDARD.encode(&key.0)),
+            access_token: self.access_token.expose().to_owned(),
+            token_type: self.token_type.as_str().to_owned(),
+            refresh_token: self.refresh_token.as_ref().map(|it| it.expose().to_owned()),
+            obtained_at: self.obtained_at,
+            expires_at: self.expires_at,
+            scopes: self.scopes.to_string(),
+        };
+        serde_json::to_string(&written).unwrap_or_default()
+    }
+
+    /// Reads such a text; none if it is none.
+    pub(super) fn from_json(text: &str) -> Option<Kept> {
+        let read: KeptJson = serde_json::from_str(text).ok()?;
+        let url = |text: &str| WebUrl::parse(text).ok();
+        let key = read.dpop_key.map(|key| STANDARD.decode(key).map(DpopKey));
+        Some(Kept {
+            grantor: Grantor {
+                server: read.server,
+                issuer: read.issuer,
+                token_endpoint: url(&read.token_endpoint)?,
+                revocation_endpoint: read.revocation_endpoint.as_deref().and_then(url),
+                algorithms: read.algorithms,
+                resource: read.resource,
+                client: read.client.read()?,
+                dpop_key: key.transpose().ok()?,
+            },
+            access_token: Secret::new(read.access_token),
+            token_type: TokenType::parse(&read.token_type)?,
+            refresh_token: read.refresh_token.map(Secret::new),
+            obtained_at: read.obtained_at,
+            expires_at: read.expires_at,
+            scopes: Scopes::parse(&read.scopes),
+        })
+    }
+}
+
+#[derive(Serialize, Deserialize)]
+struct KeptJson {
+    server: String,
+    issuer: String,
+    token_endpoint: String,
+    revocation_endpoint: Option<String>,
+    #[serde(default)]
+    algorithms: Algorithms,
+    resource: String,
+    client: ClientJson,
+    dpop_key: Option<String>,
+    access_token: String,
+    token_type: String,
+    refresh_token: Option<String>,
+    obtained_at: u64,
+    expires_at: Option<u64>,
+    scopes: String,
+}
+
+#[derive(Serialize, Deserialize)]
+struct ClientJson {
+    id: String,
+    secret: Option<String>,
+    method: String,
+}
+
+impl ClientJson {
+    fn of(client: &Client) -> ClientJson {
+        ClientJson {
+            id: client.id.clone(),
+            secret: client.secret.as_ref().map(|it| it.expose().to_owned()),
+            method: client.method.as_str().to_owned(),
+        }
+    }
+
+    fn read(self) -> Option<Client> {
+        let method = AuthenticationMethod::parse(&self.method)?;
+        Some(Client { id: self.id, secret: self.secret.map(Secret::new), method })
+    }
+}
+
+/// The registrations of this OAuth client for one server: each belongs to one issuer, and is good
+/// for one address to come back to.
+#[derive(Default, Serialize, Deserialize)]
+pub(super) struct Registrations {
+    dynamic: Vec<RegistrationJson>,
+    /// The issuer with which each `client_id` of the configuration was used first.
+    configured: Vec<(String, String)>,
+}
+
+#[derive(Serialize, Deserialize)]
+struct RegistrationJson {
+    issuer: String,
+    redirect_uri: String,
+    client: ClientJson,
+    /// Seconds since 1970.
+    secret_expires_at: Option<u64>,
+}
+
+impl Registrations {
+    /// The text for a file.
+    pub(super) fn to_json(&self) -> String {
+        serde_json::to_string(self).unwrap_or_default()
+    }
+
+    /// Reads such a text; none if it is none.
+    pub(super) fn from_json(text: &str) -> Option<Registrations> {
+        serde_json::from_str(text).ok()
+    }
+
+    /// The client that is registered there, if its secret has not ended.
+    pub(super) fn client(&self, issuer: &str, redirect_uri: &str, now: u64) -> Option<Client> {
+        let is_it = |it: &&RegistrationJson| {
+            let is_over = it.secret_expires_at.is_some_and(|at| now >= at);
+            it.issuer == issuer && it.redirect_uri == redirect_uri && !is_over
+        };
+        let ClientJson { id, secret, method } = &self.dynamic.iter().find(is_it)?.client;
+        ClientJson { id: id.clone(), secret: secret.clone(), method: method.clone() }.read()
+    }
+
+    /// Adds a registration in place of an older one. The oldest of too many are forgotten.
+    pub(super) fn add(
+        &mut self,
+        issuer: &str,
+        redirect_uri: &str,
+        client: &Client,
+        secret_expires_at: Option<u64>,
+    ) {
+        self.dynamic.retain(|it| it.issuer != issuer || it.redirect_uri != redirect_uri);
+        let n_over = (self.dynamic.len() + 1).saturating_sub(REGISTRATIONS_MAX);
+        self.dynamic.drain(..n_over);
+        self.dynamic.push(RegistrationJson {
+            issuer: issuer.to_owned(),
+            redirect_uri: redirect_uri.to_owned(),
+            client: ClientJson::of(client),
+            secret_expires_at,
+        });
+    }
+
+    /// Forgets the registration of a client that its authorization server does not know any more.
+    pub(super) fn forget(&mut self, issuer: &str, client_id: &str) {
+        self.dynamic.retain(|it| it.issuer != issuer || it.client.id != client_id);
+    }
+
+    /// The issuer that a `client_id` of the configuration belongs to: the one with which it is
+    /// used first.
+    pub(super) fn issuer_of_configured(&mut self, client_id: &str, issuer: &str) -> String {
+        if let Some((_, first)) = self.configured.iter().find(|(id, _)| id == client_id) {
+            return first.clone();
+        }
+        let n_over = (self.configured.len() + 1).saturating_sub(REGISTRATIONS_MAX);
+        self.configured.drain(..n_over);
+        self.configured.push((client_id.to_owned(), issuer.to_owned()));
+        issuer.to_owned()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    pub(crate) fn client(id: &str) -> Client {
+        let method = AuthenticationMethod::ClientSecretBasic;
+        Client { id: id.to_owned(), secret: Some(Secret::new("hush".to_owned())), method }
+    }
+
+    fn kept(expires_in: Option<u64>) -> Kept {
+        let url = |text: &str| WebUrl::parse(text).unwrap();
+        let answer = TokenAnswer {
+            access_token: Secret::new("access-token".to_owned()),
+            token_type: TokenType::DPoP,
+            expires_in: expires_in.map(Duration::from_secs),
+            scopes: Some(Scopes::parse("b c")),
+            refresh_token: Some(Secret::new("refresh-token".to_owned())),
+            id_token: None,
+        };
+        let grantor = Grantor {
+            server: "https://mcp.example/mcp".to_owned(),
+            issuer: "https://as.example".to_owned(),
+            token_endpoint: url("https://as.example/token"),
+            revocation_endpoint: Some(url("https://as.example/revoke")),
+            algorithms: Algorithms::default(),
+            resource: "https://mcp.example/mcp".to_owned(),
+            client: client("me"),
+            dpop_key: Some(DpopKey(vec![1, 2, 3])),
+        };
+        Kept::of(answer, grantor, &Scopes::parse("a b"), None, 1000)
+    }
+
+    #[test]
+    fn what_is_kept_is_read_as_it_was_written_and_never_printed() {
+        let kept = kept(Some(3600));
+        assert_eq!(Kept::from_json(&kept.to_json()).unwrap(), kept);
+        assert_eq!(kept.scopes.to_string(), "a b c");
+        let printed = format!("{kept:?}");
+        for secret in ["access-token", "refresh-token", "hush", "[1, 2, 3]"] {
+            assert!(!printed.contains(secret), "{printed}");
+        }
+        assert!(Kept::from_json("{}").is_none());
+    }
+
+    #[test]
+    fn a_token_is_renewed_a_minute_before_its_end_and_a_short_one_in_its_last_quarter() {
+        for (life, due) in [(Some(3600), Some(4540)), (Some(40), Some(1030)), (None, None)] {
+            let kept = kept(life);
+            assert_eq!(kept.renew_at(), due, "{life:?}");
+            assert!(!kept.is_over(1000) && kept.is_over(5000) == life.is_some());
+        }
+    }
+
+    #[test]
+    fn a_refresh_token_stays_where_an_answer_has_none() {
+        let before = kept(Some(1));
+        let answer = TokenAnswer {
+            access_token: Secret::new("next".to_owned()),
+            token_type: TokenType::Bearer,
+            expires_in: None,
+            scopes: None,
+            refresh_token: None,
+            id_token: None,
+        };
+        let grantor = before.grantor.clone();
+        let after = Kept::of(answer, grantor, &before.scopes, Some(&before), 2000);
+        assert_eq!(after.refresh_token, before.refresh_token);
+    }
+
+    #[test]
+    fn registrations_belong_to_an_issuer_and_an_address_and_are_bounded() {
+        let mut all = Registrations::default();
+        all.add("https://one", "http://here/cb", &client("one"), None);
+        all.add("https://two", "http://here/cb", &client("two"), Some(50));
+        let all = Registrations::from_json(&all.to_json());
+        let mut all = all.unwrap();
+        let id = |all: &Registrations, issuer: &str, uri: &str, now| {
+            all.client(issuer, uri, now).map(|it| it.id)
+        };
+        assert_eq!(id(&all, "https://one", "http://here/cb", 99), Some("one".to_owned()));
+        assert_eq!(id(&all, "https://one", "http://there/cb", 99), None);
+        assert_eq!(id(&all, "https://two", "http://here/cb", 49), Some("two".to_owned()));
+        assert_eq!(id(&all, "https://two", "http://here/cb", 50), None, "its secret has ended");
+        all.forget("https://one", "one");
+        assert_eq!(id(&all, "https://one", "http://here/cb", 0), None);
+        for n in 0..100 {
+            all.add(&format!("https://{n}"), "http://here/cb", &client("x"), None);
+        }
+        assert_eq!(all.dynamic.len(), REGISTRATIONS_MAX);
+        assert_eq!(all.issuer_of_configured("me", "https://a"), "https://a");
+        assert_eq!(all.issuer_of_configured("me", "https://b"), "https://a");
+    }
+}

@@ -1,0 +1,61 @@
+//! What the authorizations of all servers share: threads, files, sign-ins under way, and the facts of
+//! this gateway.
+
+use std::sync::Arc;
+use std::time::{SystemTime, UNIX_EPOCH};
+
+use ring::rand::SystemRandom;
+
+use crate::upstream::http_client::fetcher::RunningFetches;
+
+use super::Setup;
+use super::browser::Browsers;
+use super::sign_ins::SignIns;
+use super::store::Store;
+use super::workers::Workers;
+
+/// See above. When it is dropped, all of it ends.
+pub(super) struct Shared {
+    pub(super) setup: Setup,
+    pub(super) store: Store,
+    pub(super) workers: Workers,
+    pub(super) running: Arc<RunningFetches>,
+    pub(super) sign_ins: SignIns,
+    pub(super) browsers: Browsers,
+    pub(super) random: SystemRandom,
+}
+
+impl Shared {
+    pub(super) fn new(setup: Setup) -> Shared {
+        let running = Arc::<RunningFetches>::default();
+        Shared {
+            store: Store::new(setup.state_dir.clone(), running.clone()),
+            setup,
+            workers: Workers::new(),
+            running,
+            sign_ins: SignIns::default(),
+            browsers: Browsers::default(),
+            random: SystemRandom::new(),
+        }
+    }
+
+    /// Seconds since 1970.
+    #[expect(clippy::unused_self, reason = "the clock belongs to all of them")]
+    pub(super) fn now(&self) -> u64 {
+        SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs()
+    }
+
+    /// Ends the threads and every sign-in that is under way, in bounded time.
+    pub(super) fn stop(&self) {
+        self.running.stop();
+        self.browsers.stop();
+        self.sign_ins.clear();
+        self.workers.stop();
+    }
+}
+
+impl Drop for Shared {
+    fn drop(&mut self) {
+        self.stop();
+    }
+}

@@ -1,0 +1,263 @@
+//! The HTTP of the OAuth client and of the resource server: one request, with a time for all of it,
+//! a bound on its answer, no redirects, and only to addresses that it may reach. The address that
+//! was checked is the one that is connected to.
+
+use std::net::IpAddr;
+use std::sync::Arc;
+use std::time::Duration;
+
+use ureq::config::Config;
+use ureq::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
+use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
+use ureq::unversioned::transport::NextTimeout;
+use ureq::{Agent, Body};
+
+use crate::error::Stage;
+use crate::limits::{OAUTH_DOCUMENT_BYTES_MAX, OAUTH_REQUEST_TIMEOUT};
+use crate::oauth::fetch::{Fetch, FetchAnswer, FetchContent, FetchError, FetchRequest, Reach};
+use crate::oauth::web_url::WebUrl;
+use crate::sync::Mutex;
+use crate::upstream::failure::Failure;
+use crate::wait::{Interrupted, Wait};
+
+use super::connector::SocketConnector;
+use super::dns::AgentResolver;
+use super::in_flight::InFlight;
+use super::{AgentFactory, HttpResponse, failure};
+
+/// Sends such requests, as requests to one server are sent: through its proxy, trusting its
+/// certificates.
+pub(crate) struct Fetcher {
+    factory: AgentFactory,
+    running: Arc<RunningFetches>,
+}
+
+/// What is waited for at present, so that a stop ends it.
+#[derive(Default)]
+pub(crate) struct RunningFetches(Mutex<Running>);
+
+#[derive(Default)]
+struct Running {
+    waits: Vec<Arc<Wait>>,
+    is_stopped: bool,
+}
+
+impl RunningFetches {
+    /// Ends all of them; none is begun any more.
+    pub(crate) fn stop(&self) {
+        let mut running = self.0.lock();
+        running.is_stopped = true;
+        running.waits.iter().for_each(|wait| wait.interrupt(Interrupted::Stopping));
+    }
+
+    /// True once [`RunningFetches::stop`] was called.
+    pub(crate) fn is_stopped(&self) -> bool {
+        self.0.lock().is_stopped
+    }
+
+    /// Runs `body` on a wait that a stop ends.
+    ///
+    /// # Errors
+    /// The process has no descriptor left.
+    pub(crate) fn run<T>(
+        &self,
+        timeout: Duration,
+        body: impl FnOnce(&Arc<Wait>) -> T,
+    ) -> std::io::Result<T> {
+        let wait = Wait::plain(timeout)?;
+        {
+            let mut running = self.0.lock();
+            if running.is_stopped {
+                wait.interrupt(Interrupted::Stopping);
+            }
+            running.waits.push(wait.clone());
+        }
+        let done = body(&wait);
+        self.0.lock().waits.retain(|other| !Arc::ptr_eq(other, &wait));
+        Ok(done)
+    }
+}
+
+impl Fetcher {
+    pub(crate) fn new(factory: AgentFactory, running: Arc<RunningFetches>) -> Fetcher {
+        Fetcher { factory: factory.with_credentials(None), running }
+    }
+
+    /// How far away what a server names may be: as near as the server itself is.
+    pub(crate) fn reach_of(&self, server: &WebUrl) -> Reach {
+        if let Some(address) = server.address() {
+            return Reach::of_server([address]);
+        }
+        if server.is_loopback() {
+            return Reach::Loopback;
+        }
+        if self.factory.config.proxy().is_some() {
+            // The proxy knows its addresses; this machine may not.
+            return Reach::PublicOnly;
+        }
+        let found = self.running.run(OAUTH_REQUEST_TIMEOUT, |wait| {
+            let watch = InFlight::default();
+            watch.begin(wait);
+            self.factory.names.find(server.host(), &watch).unwrap_or_default()
+        });
+        Reach::of_server(found.unwrap_or_default())
+    }
+
+    fn send(
+        &self,
+        request: &FetchRequest<'_>,
+        wait: &Arc<Wait>,
+    ) -> Result<FetchAnswer, FetchError> {
+        let watch = Arc::new(InFlight::default());
+        watch.begin(wait);
+        let dial = SocketConnector {
+            watch: watch.clone(),
+            tls: self.factory.tls.clone(),
+            connect_timeout: self.factory.connect_timeout,
+            proxied: self.factory.config.proxy().is_some(),
+        };
+        let refused = Arc::new(Mutex::new(None));
+        let resolver = GuardedResolver {
+            inner: AgentResolver { names: self.factory.names.clone(), watch: watch.clone() },
+            reach: request.reach,
+            guarded: request.url.host().to_owned(),
+            refused: refused.clone(),
+        };
+        let agent = Agent::with_parts(self.factory.config.clone(), dial, resolver);
+        let answered = match request.content {
+            FetchContent::Get => agent.run(made(request, Method::GET, None, ())?),
+            FetchContent::Form(body) => {
+                let kind = "application/x-www-form-urlencoded";
+                agent.run(made(request, Method::POST, Some(kind), body.expose())?)
+            }
+            FetchContent::Json(body) => {
+                let kind = "application/json";
+                agent.run(made(request, Method::POST, Some(kind), body.expose())?)
+            }
+        };
+        let response = answered.map_err(|error| match refused.lock().take() {
+            Some(why) => FetchError::Refused(why),
+            None => failed(request.url, &failure(&watch, &error)),
+        })?;
+        watch.set_stage(Stage::Read);
+        read(request.url, response, watch)
+    }
+}
+
+impl Fetch for Fetcher {
+    fn fetch(&self, request: &FetchRequest<'_>) -> Result<FetchAnswer, FetchError> {
+        let is_refused = match request.url.address() {
+            Some(address) => !request.reach.allows(address),
+            None => request.url.is_loopback() && request.reach != Reach::Loopback,
+        };
+        if is_refused {
+            return Err(FetchError::Refused(out_of_reach(request.url.host())));
+        }
+        let sent = self.running.run(request.timeout, |wait| self.send(request, wait));
+        sent.unwrap_or_else(|error| Err(FetchError::Failed(error.to_string())))
+    }
+}
+
+fn out_of_reach(host: &str) -> String {
+    format!(
+        "{host} is on this machine or in a private network, where a server that is not there \
+         itself must not lead"
+    )
+}
+
+fn failed(url: &WebUrl, failure: &Failure) -> FetchError {
+    FetchError::Failed(format!("{}: {} ({})", url.origin(), failure.message, failure.stage))
+}
+
+/// The request as ureq wants it.
+fn made<B>(
+    request: &FetchRequest<'_>,
+    method: Method,
+    content_type: Option<&'static str>,
+    body: B,
+) -> Result<Request<B>, FetchError> {
+    let refused = |what: &str| FetchError::Refused(format!("{what} cannot be sent"));
+    let uri: Uri = request.url.as_str().parse().map_err(|_| refused("the URL"))?;
+    let mut made = Request::new(body);
+    *made.method_mut() = method;
+    *made.uri_mut() = uri;
+    let headers = made.headers_mut();
+    headers.insert(ACCEPT, HeaderValue::from_static("application/json"));
+    if let Some(kind) = content_type {
+        headers.insert(CONTENT_TYPE, HeaderValue::from_static(kind));
+    }
+    for (name, value) in request.headers {
+        let name = HeaderName::from_bytes(name.as_bytes()).map_err(|_| refused("a header"))?;
+        let mut value =
+            HeaderValue::from_str(value.expose()).map_err(|_| refused(name.as_str()))?;
+        value.set_sensitive(true);
+        headers.insert(name, value);
+    }
+    Ok(made)
+}
+
+fn read(
+    url: &WebUrl,
+    response: Response<Body>,
+    watch: Arc<InFlight>,
+) -> Result<FetchAnswer, FetchError> {
+    let (parts, body) = response.into_parts();
+    let mut response = HttpResponse {
+        status: parts.status.as_u16(),
+        uri: Uri::default(),
+        length: body.content_length(),
+        reader: body.into_reader(),
+        headers: parts.headers,
+        watch,
+        on_bell: None,
+    };
+    let body = response
+        .read_to_end(OAUTH_DOCUMENT_BYTES_MAX, "what such a document may have")
+        .map_err(|failure| failed(url, &failure))?;
+    let text = |name: HeaderName| {
+        let value = response.headers.get(name)?.to_str().ok()?;
+        Some(value.to_owned())
+    };
+    let challenges = response.headers.get_all(WWW_AUTHENTICATE).into_iter();
+    let challenges = challenges.filter_map(|it| it.to_str().ok()).map(str::to_owned);
+    Ok(FetchAnswer {
+        status: response.status,
+        content_type: text(CONTENT_TYPE),
+        www_authenticate: challenges.collect(),
+        dpop_nonce: text(HeaderName::from_static("dpop-nonce")),
+        location: text(LOCATION),
+        cache_control: text(CACHE_CONTROL),
+        body,
+    })
+}
+
+/// Resolves names as for every request, and refuses addresses out of reach.
+#[derive(Debug)]
+struct GuardedResolver {
+    inner: AgentResolver,
+    reach: Reach,
+    /// The host of the request; a proxy's address is the operator's own choice.
+    guarded: String,
+    /// Why the request was refused, which ureq's errors cannot say.
+    refused: Arc<Mutex<Option<String>>>,
+}
+
+impl Resolver for GuardedResolver {
+    fn resolve(
+        &self,
+        uri: &Uri,
+        config: &Config,
+        timeout: NextTimeout,
+    ) -> Result<ResolvedSocketAddrs, ureq::Error> {
+        let found = self.inner.resolve(uri, config, timeout)?;
+        let is_guarded =
+            uri.host().is_some_and(|host| host.eq_ignore_ascii_case(&self.guarded));
+        let is_out = |ip: IpAddr| !self.reach.allows(ip.to_canonical());
+        if is_guarded && found.iter().any(|address| is_out(address.ip())) {
+            *self.refused.lock() = Some(out_of_reach(&self.guarded));
+            return Err(ureq::Error::HostNotFound);
+        }
+        Ok(found)
+    }
+}

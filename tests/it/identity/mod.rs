@@ -1,0 +1,7 @@
+//! Who asks, and with whose credentials: users who sign in at the gateway, and sign-in at servers.
+
+mod login_command;
+pub(crate) mod resource_server;
+mod sign_in_pages;
+mod upstream_grants;
+mod upstream_sign_in;

@@ -1,0 +1,145 @@
+//! A user is an issuer and a subject: what belongs to one is no other's.
+
+use serde_json::{Value, json};
+
+use super::{KEY, client, config, echo, gateway, rules, with};
+use crate::support::gateway::{Directory, Gateway};
+use crate::support::http::Request;
+use crate::support::issuer::Issuer;
+use crate::support::mcp::request_message;
+use crate::support::upstream_http::HttpUpstream;
+use crate::support::{in_background, wait_for};
+
+/// The status of a list in that session with that token.
+fn listing(gateway: &Gateway, session: &str, token: &str) -> u16 {
+    let message = request_message(&json!(1), "tools/list", &json!({}));
+    let client = client(gateway, token).in_session(session);
+    client.post(&message.to_string()).status()
+}
+
+#[test]
+fn sessions_are_their_user_s_whichever_token_they_come_with() {
+    let (upstream, one, two) = (HttpUpstream::start(), Issuer::start(), Issuer::start());
+    let gateway = gateway(&upstream, &[&one, &two]);
+    let first = client(&gateway, &one.token("alice", &["staff"])).opened();
+    let session = first.session().to_owned();
+    let is = |token: &str, status: u16| assert_eq!(listing(&gateway, &session, token), status);
+    // Another token, also with other rights.
+    is(&one.token("alice", &["ops"]), 200);
+    // Another user, the same subject at another issuer, a key.
+    is(&one.token("bob", &["staff"]), 404);
+    is(&two.token("alice", &["staff"]), 404);
+    is(KEY, 404);
+    let other = client(&gateway, &two.token("alice", &["staff"])).in_session(&session);
+    other.end().expect(404);
+    is(&one.token("alice", &["staff"]), 200);
+    let of_key = client(&gateway, KEY).opened();
+    assert_eq!(listing(&gateway, of_key.session(), &one.token("operator", &["staff"])), 404);
+}
+
+#[test]
+fn sessions_outlive_a_restart_for_their_user_alone() {
+    let (upstream, one, two, state) =
+        (HttpUpstream::start(), Issuer::start(), Issuer::start(), Directory::new());
+    let mut config = config(&upstream, &[one.config(), two.config()], &rules());
+    config["state_dir"] = json!(state.path());
+    let gateway = Gateway::started(config.clone());
+    let session = client(&gateway, &one.token("alice", &["staff"])).opened();
+    let session = session.session().to_owned();
+    gateway.stop();
+    let gateway = Gateway::started(config);
+    for stranger in [two.token("alice", &["staff"]), one.token("bob", &["staff"]), KEY.into()] {
+        assert_eq!(listing(&gateway, &session, &stranger), 404);
+    }
+    assert_eq!(listing(&gateway, &session, &one.token("alice", &["staff"])), 200);
+}
+
+#[test]
+fn each_user_has_calls_of_their_own() {
+    let (upstream, one, two) = (HttpUpstream::start(), Issuer::start(), Issuer::start());
+    let gateway = gateway(&upstream, &[&one, &two]);
+    let call = |token: &str| gateway.send(&with(echo(), token)).status();
+    for issuer in [&one, &two] {
+        for user in ["alice", "bob"] {
+            // Each with another token.
+            assert_eq!(call(&issuer.token_for(user, &["few"], 3000)), 200);
+            assert_eq!(call(&issuer.token_for(user, &["few"], 3001)), 200);
+            let spent = gateway.send(&with(echo(), &issuer.token_for(user, &["few"], 3002)));
+            let retry = spent.header("Retry-After").unwrap().parse::<u64>().unwrap();
+            assert!(spent.status() == 429 && (1..=30).contains(&retry), "{spent}");
+        }
+    }
+}
+
+#[test]
+fn twenty_users_at_once_see_only_what_is_theirs() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    let gateway = gateway(&upstream, &[&issuer]);
+    let address = gateway.address().to_owned();
+    let users: Vec<_> = (0..20)
+        .map(|n| {
+            let (token, address) =
+                (issuer.token(&format!("user-{n}"), &["staff"]), address.clone());
+            in_background(move || {
+                let client =
+                    crate::support::mcp::McpClient::new(&address).with_key(&token).opened();
+                for round in 0..5 {
+                    let text = format!("{n}-{round}");
+                    let result = client.call("s-echo", &json!({ "message": text }));
+                    assert_eq!(result["content"][0]["text"], text);
+                }
+                (token, client.session().to_owned())
+            })
+        })
+        .collect();
+    let users: Vec<(String, String)> =
+        users.into_iter().map(|user| user.join().unwrap()).collect();
+    for (n, (token, session)) in users.iter().enumerate() {
+        assert_eq!(listing(&gateway, session, token), 200);
+        let (_, of_other) = &users[(n + 1) % users.len()];
+        assert_eq!(listing(&gateway, of_other, token), 404);
+    }
+}
+
+#[test]
+fn lines_name_the_user_and_metrics_the_issuer() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    let mut config = config(&upstream, &[issuer.config()], &rules());
+    config["log"] = json!({ "access": true, "format": "json" });
+    let gateway = Gateway::started(config);
+    let odd = "mallory\n{\"key\":\"operator\"}";
+    for subject in ["alice", odd] {
+        gateway.send(&with(echo(), &issuer.token(subject, &["staff"]))).expect(200);
+    }
+    let lines: Vec<Value> = wait_for("both lines", || {
+        let log = gateway.stderr();
+        let lines = log.lines().filter_map(|line| serde_json::from_str::<Value>(line).ok());
+        let calls: Vec<Value> = lines.filter(|it| it["tool"] == "s-echo").collect();
+        (calls.len() == 2).then_some(calls)
+    });
+    let name = |line: &Value| line["key"].as_str().unwrap().to_owned();
+    let is_there = |start: &str| lines.iter().any(|line| name(line).starts_with(start));
+    assert!(is_there("alice@127.0.0.1") && is_there("mallory%0A"), "{lines:?}");
+    let metrics = gateway.get("/metrics").expect(200).text().to_owned();
+    let calls =
+        metrics.lines().find(|it| it.starts_with("trunkline_tool_calls_total{")).unwrap();
+    assert!(calls.ends_with(" 2") && !metrics.contains("alice"), "{calls}");
+}
+
+#[test]
+fn a_watcher_hears_of_its_own_user_alone() {
+    let (upstream, one, two) = (HttpUpstream::start(), Issuer::start(), Issuer::start());
+    let gateway = gateway(&upstream, &[&one, &two]);
+    let [mine, other] = [&one, &two].map(|issuer| issuer.token("alice", &["staff"]));
+    let mut connection = gateway.connect();
+    let watch = Request::get("/status/events").header("Accept", "text/event-stream");
+    connection.send(&with(watch, &mine));
+    let mut events = connection.into_events().expect_open();
+    assert_eq!(events.next().json(), json!({ "everything": false }));
+    for token in [&other, &mine] {
+        gateway.send(&with(echo(), token)).expect(200);
+    }
+    let heard = events.next().json();
+    assert!(heard["key"].as_str().unwrap().starts_with("alice@"), "{heard}");
+    assert!(events.is_silent_for(std::time::Duration::from_millis(300)));
+}

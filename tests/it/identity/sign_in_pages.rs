@@ -1,0 +1,318 @@
+//! The pages of a sign-in at a server: who may begin, who may come back, and what is told of it.
+
+use serde_json::{Value, json};
+
+use crate::support::authorization_server::{AuthorizationServer, Consent};
+use crate::support::gateway::{Directory, Gateway};
+use crate::support::http::{Request, Response, exchange};
+use crate::support::upstream_http::HttpUpstream;
+
+const ADMIN: &str = "key-of-the-admin-0";
+const USER: &str = "key-of-the-user-00";
+
+/// A gateway before a protected server, and what stands around it.
+struct Scene {
+    auth: AuthorizationServer,
+    _upstream: HttpUpstream,
+    _state: Directory,
+    gateway: Gateway,
+}
+
+impl Scene {
+    fn with(further: Value) -> Scene {
+        let (auth, upstream, state) =
+            (AuthorizationServer::start(), HttpUpstream::start(), Directory::new());
+        auth.protect(&upstream);
+        let server = json!({ "url": upstream.url(), "transport": "http", "oauth": true });
+        let mut config = json!({
+            "mcp_servers": { "s": server },
+            "state_dir": state.path(),
+            "first_list_ms": 100,
+            "log": { "access": true, "level": "debug", "format": "json" },
+        });
+        for (key, value) in further.as_object().unwrap() {
+            config[key.as_str()] = value.clone();
+        }
+        let gateway = Gateway::with(config).start();
+        Scene { auth, _upstream: upstream, _state: state, gateway }
+    }
+
+    fn with_keys() -> Scene {
+        Scene::with(json!({ "api_keys": [
+            { "name": "boss", "key": ADMIN, "admin": true },
+            { "name": "mate", "key": USER },
+        ] }))
+    }
+
+    fn send(&self, request: &Request) -> Response {
+        exchange(self.gateway.address(), request)
+    }
+
+    /// Invites as the console does: the path of the page, and the cookie that came with it.
+    fn invite(&self, key: Option<&str>) -> (String, String) {
+        let mut request = Request::post("/status/sign-in", &json!({ "server": "s" }));
+        if let Some(key) = key {
+            request = request.header("x-api-key", key);
+        }
+        let answer = self.send(&request).expect(200);
+        let url = answer.json()["url"].as_str().unwrap().to_owned();
+        let base = format!("http://{}", self.gateway.address());
+        let path = url.strip_prefix(&base).unwrap_or_else(|| panic!("{url}")).to_owned();
+        (path, cookie_of(&answer))
+    }
+}
+
+/// The name and the value of the cookie that an answer sets.
+fn cookie_of(answer: &Response) -> String {
+    let whole = answer.header("Set-Cookie").expect("a cookie");
+    assert!(whole.contains("; HttpOnly; SameSite=Lax"), "{whole}");
+    whole.split(';').next().unwrap().to_owned()
+}
+
+fn form(path: &str, body: &str) -> Request {
+    let kind = "application/x-www-form-urlencoded";
+    Request::new("POST", path).header("Content-Type", kind).body(body)
+}
+
+/// Where a page leads.
+fn target_of(answer: &Response) -> String {
+    let (_, rest) =
+        answer.text().split_once("content=\"0; url=").expect("a page that leads on");
+    rest.split('"').next().unwrap().replace("&amp;", "&")
+}
+
+/// Where the authorization server sends the browser.
+fn way_back(page: &str) -> String {
+    let rest = page.strip_prefix("http://").unwrap();
+    let (address, target) = rest.split_once('/').unwrap();
+    let answer = exchange(address, &Request::get(&format!("/{target}"))).expect(302);
+    let location = answer.header("Location").unwrap().to_owned();
+    let (_, path) = location.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    format!("/{path}")
+}
+
+/// What every page says to its browser.
+fn check_page(answer: &Response) {
+    let header = |name: &str| answer.header(name).unwrap_or_default().to_owned();
+    assert!(header("Content-Type").starts_with("text/html"), "{}", answer.text());
+    assert_eq!(header("Cache-Control"), "no-store");
+    assert_eq!(header("X-Frame-Options"), "DENY");
+    let policy = header("Content-Security-Policy");
+    assert!(policy.contains("default-src 'none'") && !policy.contains("unsafe"), "{policy}");
+    assert!(["no-referrer", "same-origin"].contains(&header("Referrer-Policy").as_str()));
+    assert!(!answer.text().contains("<script"));
+}
+
+#[test]
+fn an_admin_signs_in_from_the_console_and_the_server_is_used_at_once() {
+    let scene = Scene::with_keys();
+    let (path, cookie) = scene.invite(Some(ADMIN));
+    let page = scene.send(&Request::get(&path).header("Cookie", &cookie)).expect(200);
+    check_page(&page);
+    for part in ["Sign in to s", "boss", "all who use this gateway", "Continue"] {
+        assert!(page.text().contains(part), "{part}: {}", page.text());
+    }
+    assert!(!page.text().contains("name=\"key\""), "the browser is known: {}", page.text());
+    let on = scene.send(&form(&path, "").header("Cookie", &cookie)).expect(200);
+    check_page(&on);
+    let target = target_of(&on);
+    assert!(target.starts_with(&format!("{}/authorize?", scene.auth.issuer())), "{target}");
+    let back = way_back(&target);
+    let done = scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(200);
+    check_page(&done);
+    assert!(done.text().contains("Signed in to s"), "{}", done.text());
+    scene.gateway.wait_until_well(&["s"]);
+    // A state is good once, and so is the page.
+    let again = scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(400);
+    check_page(&again);
+    scene.send(&Request::get(&path).header("Cookie", &cookie)).expect(404);
+    let code = back.split("code=").nth(1).unwrap().split('&').next().unwrap().to_owned();
+    let id = path.rsplit('/').next().unwrap().to_owned();
+    let told = scene.gateway.stop().stderr;
+    assert!(told.contains("signed in at"), "{told}");
+    assert!(!told.contains(&code) && !told.contains(&id) && !told.contains("state="), "{told}");
+}
+
+/// Alice begins, and has Bob open the link: neither her page nor the page behind it lets him
+/// attach his account to what is hers.
+#[test]
+fn nobody_signs_in_for_somebody_else() {
+    let scene = Scene::with_keys();
+    let (path, cookie) = scene.invite(Some(ADMIN));
+    // Another browser has no mark: it must show the key of the one who began.
+    let page = scene.send(&Request::get(&path)).expect(200);
+    assert!(page.text().contains("name=\"key\"") && page.text().contains("close this page"));
+    for body in ["", "key=", "key=wrong-key-0000000", &format!("key={USER}")] {
+        let refused = scene.send(&form(&path, body)).expect(403);
+        check_page(&refused);
+        assert!(refused.header("Set-Cookie").is_none());
+    }
+    assert!(scene.auth.seen_of("GET /authorize").is_empty());
+    // The page behind it is good in the beginner's browser alone.
+    let target = target_of(&scene.send(&form(&path, "").header("Cookie", &cookie)).expect(200));
+    let back = way_back(&target);
+    let other = format!("trunkline-browser={}", "A".repeat(43));
+    for cookie in [None, Some(other.as_str())] {
+        let mut request = Request::get(&back);
+        if let Some(cookie) = cookie {
+            request = request.header("Cookie", cookie);
+        }
+        let refused = scene.send(&request).expect(403);
+        check_page(&refused);
+        assert!(refused.text().contains("another browser"), "{}", refused.text());
+    }
+    assert!(scene.auth.seen_of("POST /token").is_empty());
+    // The beginner can still come back.
+    scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(200);
+    assert_eq!(scene.auth.seen_of("POST /token").len(), 1);
+}
+
+#[test]
+fn the_beginners_key_makes_another_browser_theirs() {
+    let scene = Scene::with_keys();
+    let (path, first) = scene.invite(Some(ADMIN));
+    let early = target_of(&scene.send(&form(&path, "").header("Cookie", &first)).expect(200));
+    let body = format!("key={}", ADMIN.replace('-', "%2D"));
+    let on = scene.send(&form(&path, &body)).expect(200);
+    let cookie = cookie_of(&on);
+    assert_ne!(cookie, first);
+    let back = way_back(&target_of(&on));
+    scene.send(&Request::get(&back).header("Cookie", &first)).expect(403);
+    // What one browser was sent away with is not the other's.
+    scene.send(&Request::get(&way_back(&early)).header("Cookie", &cookie)).expect(403);
+    scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(200);
+}
+
+#[test]
+fn only_an_admin_invites_and_only_for_a_server_that_wants_it() {
+    let scene = Scene::with_keys();
+    let body = json!({ "server": "s" });
+    let post = |key: &str, body: &Value| {
+        let request = Request::post("/status/sign-in", body);
+        scene.send(&if key.is_empty() { request } else { request.header("x-api-key", key) })
+    };
+    post("", &body).expect_error(401);
+    post(USER, &body).expect_error(403);
+    post(ADMIN, &json!({ "server": "nobody" })).expect_error(404);
+    post(ADMIN, &json!({})).expect_error(400);
+    let foreign = Request::post("/status/sign-in", &body).header("x-api-key", ADMIN);
+    scene.send(&foreign.header("Origin", "https://evil.example")).expect_error(403);
+    let get = Request::get("/status/sign-in").header("x-api-key", ADMIN);
+    scene.send(&get).expect_error(405);
+}
+
+#[test]
+fn without_keys_whoever_is_on_this_machine_begins() {
+    let scene = Scene::with(json!({}));
+    let (path, cookie) = scene.invite(None);
+    // A proxy's client is somewhere else.
+    let elsewhere = Request::get(&path).header("X-Forwarded-For", "203.0.113.9");
+    let page = scene.send(&elsewhere).expect(200);
+    assert!(!page.text().contains("<form"), "{}", page.text());
+    let refused = form(&path, "").header("X-Forwarded-For", "203.0.113.9");
+    scene.send(&refused).expect(403);
+    let on = scene.send(&form(&path, "").header("Cookie", &cookie)).expect(200);
+    let back = way_back(&target_of(&on));
+    scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(200);
+    scene.gateway.wait_until_well(&["s"]);
+}
+
+#[test]
+fn what_the_authorization_server_says_is_shown_and_is_no_markup() {
+    let scene = Scene::with(json!({}));
+    let begin = || {
+        let (path, cookie) = scene.invite(None);
+        let on = scene.send(&form(&path, "").header("Cookie", &cookie)).expect(200);
+        (target_of(&on), cookie)
+    };
+    scene.auth.consent(Consent::Denies);
+    let (target, cookie) = begin();
+    let back = format!("{}&error_description=%3Cb%3Eno%3C/b%3E", way_back(&target));
+    let denied = scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(400);
+    check_page(&denied);
+    assert!(denied.text().contains("access_denied"), "{}", denied.text());
+    assert!(!denied.text().contains("<b>"), "{}", denied.text());
+    scene.auth.consent(Consent::AsIssuer("https://other.example".to_owned()));
+    let (target, cookie) = begin();
+    let back = way_back(&target);
+    let mixed = scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(400);
+    check_page(&mixed);
+    assert!(scene.auth.seen_of("POST /token").is_empty());
+    // The gateway still has its page when the authorization server gives no token.
+    scene.auth.consent(Consent::Grants);
+    scene.auth.fail_with(Some((500, json!({}))));
+    let (target, cookie) = begin();
+    let back = way_back(&target);
+    check_page(&scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(502));
+}
+
+#[test]
+fn a_callback_that_belongs_to_nothing_changes_nothing_and_leads_nowhere() {
+    let scene = Scene::with(json!({}));
+    for query in [
+        "",
+        "?",
+        "?code=x",
+        "?code=x&state=y",
+        "?state=y&state=z&code=x",
+        "?error=access_denied&state=y&error_uri=https://evil.example/",
+        "?code=x&state=%3Cscript%3E&redirect_uri=https://evil.example/",
+    ] {
+        let answer = scene.send(&Request::get(&format!("/oauth/callback{query}"))).expect(400);
+        check_page(&answer);
+        assert!(answer.header("Location").is_none());
+        assert!(!answer.text().contains("evil.example"), "{}", answer.text());
+    }
+    scene.send(&Request::new("HEAD", "/oauth/callback?code=x&state=y")).expect(405);
+    check_page(&scene.send(&Request::get("/oauth/sign-in/nothing")).expect(404));
+    check_page(&scene.send(&form("/oauth/sign-in/nothing", "key=x")).expect(404));
+    let foreign = Request::get("/oauth/callback?code=x&state=y").host("evil.example");
+    scene.send(&foreign).expect_error(403);
+}
+
+#[test]
+fn the_client_document_is_its_own_url_and_needs_https() {
+    let scene = Scene::with(json!({ "public_url": "https://mcp.example.org/trunk" }));
+    for path in ["/oauth/client.json", "/trunk/oauth/client.json/"] {
+        let request = Request::get(path).host("mcp.example.org");
+        let document = scene.send(&request).expect(200).json();
+        let url = "https://mcp.example.org/trunk/oauth/client.json";
+        assert_eq!(document["client_id"], url);
+        let back = "https://mcp.example.org/trunk/oauth/callback";
+        assert_eq!(document["redirect_uris"], json!([back]));
+        assert_eq!(document["token_endpoint_auth_method"], "none");
+    }
+    let plain = Scene::with(json!({}));
+    let error = plain.send(&Request::get("/oauth/client.json")).expect_error(404);
+    assert!(error["message"].as_str().unwrap().contains("public_url"), "{error}");
+}
+
+#[test]
+fn over_tls_the_mark_is_the_hosts_alone() {
+    let scene = Scene::with(json!({ "public_url": "https://mcp.example.org/trunk" }));
+    let request = Request::post("/status/sign-in", &json!({ "server": "s" }));
+    let answer = scene.send(&request).expect(200);
+    let url = answer.json()["url"].as_str().unwrap().to_owned();
+    assert!(url.starts_with("https://mcp.example.org/trunk/oauth/sign-in/"), "{url}");
+    let cookie = answer.header("Set-Cookie").unwrap();
+    assert!(cookie.starts_with("__Host-trunkline-browser=") && cookie.ends_with("; Secure"));
+}
+
+#[test]
+fn status_events_tell_of_no_codes() {
+    let scene = Scene::with(json!({}));
+    let watching = Request::get("/status/events").header("Accept", "text/event-stream");
+    let mut connection = scene.gateway.connect();
+    connection.send(&watching);
+    let mut events = connection.into_events();
+    assert_eq!(events.next().name, "open");
+    scene.send(&Request::get("/oauth/callback?code=SECRETCODE&state=SECRETSTATE")).expect(400);
+    scene.send(&Request::get("/nothing?code=SECRETCODE")).expect(404);
+    let refused = events.next();
+    assert_eq!(refused.name, "refused");
+    assert!(!refused.data.contains("SECRET"), "{}", refused.data);
+    let status = scene.gateway.get("/status").expect(200).text().to_owned();
+    assert!(!status.contains("SECRET"), "{status}");
+    let told = scene.gateway.stop().stderr;
+    assert!(told.contains("/nothing") && !told.contains("SECRET"), "{told}");
+}

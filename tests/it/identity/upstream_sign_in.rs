@@ -1,0 +1,209 @@
+//! The gateway as OAuth client of a server: the person at its machine signs in, and tokens are
+//! renewed.
+
+use std::time::Duration;
+
+use serde_json::{Value, json};
+
+use crate::support::authorization_server::{AuthorizationServer, Browser, Consent};
+use crate::support::gateway::{Builder, Directory, Gateway};
+use crate::support::upstream_http::HttpUpstream;
+use crate::support::{wait_for, wait_until};
+
+/// A gateway before a server with this `oauth`; its credentials are kept in the folder.
+pub(super) fn configured(url: &str, oauth: Value, state: &Directory) -> Builder {
+    let server = json!({ "url": url, "transport": "http", "oauth": oauth });
+    let config = json!({
+        "mcp_servers": { "s": server },
+        "state_dir": state.path(),
+        "first_list_ms": 100,
+        "log": { "level": "debug" },
+    });
+    Gateway::with(config)
+}
+
+/// The same, with a person who agrees to everything.
+pub(super) fn signing_in(
+    url: &str,
+    oauth: Value,
+    state: &Directory,
+    browser: &Browser,
+) -> Gateway {
+    configured(url, oauth, state).env("BROWSER", &browser.command()).start()
+}
+
+/// Calls a tool, which must go well.
+#[track_caller]
+pub(super) fn call(gateway: &Gateway) {
+    gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+}
+
+#[test]
+fn the_page_is_opened_once_calls_wait_and_the_sign_in_outlives_the_gateway() {
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    let protection = auth.protect(&upstream);
+    protection.need("basic");
+    let (state, browser) = (Directory::new(), Browser::start());
+    let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
+    gateway.wait_until_well(&["s"]);
+    call(&gateway);
+    let page = &auth.seen_of("GET /authorize")[0];
+    assert_eq!(page.field("resource"), upstream.url());
+    assert_eq!(page.field("scope"), "basic");
+    assert_eq!(page.field("code_challenge_method"), "S256");
+    let redirect = format!("http://{}/oauth/callback", gateway.address());
+    assert_eq!(page.field("redirect_uri"), redirect);
+    let token = &auth.seen_of("POST /token")[0];
+    assert_eq!(token.field("resource"), upstream.url());
+    assert_eq!(browser.pages().len(), 1);
+    assert_eq!(gateway.status_of("s")["state"], "ready");
+    gateway.stop();
+    // Another process finds what is kept.
+    let gateway = configured(&upstream.url(), json!(true), &state).start();
+    gateway.wait_until_well(&["s"]);
+    call(&gateway);
+    assert_eq!(auth.seen_of("GET /authorize").len(), 1);
+}
+
+#[test]
+fn without_a_browser_the_state_says_which_command_and_the_others_serve_on() {
+    let (auth, upstream, other) =
+        (AuthorizationServer::start(), HttpUpstream::start(), HttpUpstream::labelled("o"));
+    auth.protect(&upstream);
+    let state = Directory::new();
+    let gateway = Gateway::with(json!({
+        "mcp_servers": {
+            "s": { "url": upstream.url(), "transport": "http", "oauth": true },
+            "o": { "url": other.url(), "transport": "http" },
+        },
+        "state_dir": state.path(),
+        "first_list_ms": 100,
+    }))
+    .start();
+    gateway.wait_until_well(&["o"]);
+    let told = wait_for("it needs a sign-in", || {
+        let told = gateway.status_of("s");
+        (told["state"] == "needs_sign_in").then_some(told)
+    });
+    assert!(told.to_string().contains("trunkline login s"), "{told}");
+    gateway.call("o-echo", &json!({ "text": "hi" })).expect(200);
+    assert!(auth.seen_of("GET /authorize").is_empty());
+}
+
+#[test]
+fn a_token_is_renewed_in_advance_and_after_a_refusal_without_the_person() {
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    auth.protect(&upstream);
+    auth.set_lifetime(Some(Duration::from_secs(8)));
+    let (state, browser) = (Directory::new(), Browser::start());
+    let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
+    gateway.wait_until_well(&["s"]);
+    let refreshes = || {
+        let of = auth.seen_of("POST /token");
+        of.iter().filter(|it| it.field("grant_type") == "refresh_token").count()
+    };
+    // Nobody calls meanwhile.
+    wait_until("it is renewed in advance", || refreshes() > 0);
+    auth.set_lifetime(None);
+    let before = refreshes();
+    auth.end_access_tokens();
+    call(&gateway);
+    assert_eq!(refreshes(), before + 1);
+    assert_eq!((auth.n_reused(), browser.pages().len()), (0, 1));
+}
+
+#[test]
+fn calls_at_once_are_one_refresh() {
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    auth.protect(&upstream);
+    let (state, browser) = (Directory::new(), Browser::start());
+    let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
+    gateway.wait_until_well(&["s"]);
+    auth.end_access_tokens();
+    auth.be_slow(Duration::from_millis(200));
+    std::thread::scope(|scope| {
+        for _ in 0..8 {
+            scope.spawn(|| call(&gateway));
+        }
+    });
+    let of = auth.seen_of("POST /token");
+    assert_eq!(of.iter().filter(|it| it.field("grant_type") == "refresh_token").count(), 1);
+    assert_eq!(auth.n_reused(), 0);
+}
+
+#[test]
+fn a_refresh_token_that_has_ended_leads_to_another_sign_in() {
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    auth.protect(&upstream);
+    let (state, browser) = (Directory::new(), Browser::start());
+    let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
+    gateway.wait_until_well(&["s"]);
+    auth.end_access_tokens();
+    auth.end_refresh_tokens();
+    call(&gateway);
+    assert_eq!(browser.pages().len(), 2);
+    assert_eq!(auth.seen_of("POST /register").len(), 1, "the registration is kept");
+}
+
+#[test]
+fn a_call_that_needs_more_rights_asks_for_both_once() {
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    let protection = auth.protect(&upstream);
+    protection.need("basic");
+    protection.need_for_calls("write");
+    let (state, browser) = (Directory::new(), Browser::start());
+    let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
+    gateway.wait_until_well(&["s"]);
+    call(&gateway);
+    let pages = auth.seen_of("GET /authorize");
+    assert_eq!(pages.len(), 2);
+    assert_eq!(pages[1].field("scope"), "basic write");
+    // What was asked for and is not enough is not asked for again.
+    protection.need_for_calls("never");
+    let pages = |n: usize| assert_eq!(auth.seen_of("GET /authorize").len(), n);
+    gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+    pages(3);
+}
+
+#[test]
+fn a_sign_in_that_is_refused_ends_the_calls_that_wait() {
+    for (consent, said) in [
+        (Consent::Denies, "access_denied"),
+        (Consent::AsIssuer("https://evil.example".to_owned()), "refused"),
+        (Consent::WithoutIssuer, "refused"),
+    ] {
+        let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+        auth.protect(&upstream);
+        auth.consent(consent.clone());
+        let (state, browser) = (Directory::new(), Browser::start());
+        let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
+        let told = wait_for("it was refused", || {
+            let told = gateway.status_of("s");
+            (told["state"] == "needs_sign_in" && told.to_string().contains(said))
+                .then_some(told)
+        });
+        assert!(!told.to_string().contains("evil"), "{told}");
+        assert!(auth.seen_of("POST /token").is_empty(), "{consent:?}");
+        assert_eq!(browser.pages().len(), 1, "{consent:?}");
+    }
+}
+
+#[test]
+fn a_client_credentials_token_is_had_without_a_person() {
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    auth.protect(&upstream).need("batch");
+    auth.set_metadata("token_endpoint_auth_methods_supported", json!(["client_secret_basic"]));
+    let state = Directory::new();
+    let oauth = json!({ "grant": "client_credentials", "client_id": "me", "client_secret": "hush hush" });
+    let gateway = configured(&upstream.url(), oauth, &state).start();
+    gateway.wait_until_well(&["s"]);
+    call(&gateway);
+    auth.end_access_tokens();
+    call(&gateway);
+    let asked = auth.seen_of("POST /token");
+    assert_eq!(asked.len(), 2);
+    assert_eq!(asked[0].field("scope"), "batch");
+    assert!(asked[0].authorization.as_ref().unwrap().starts_with("Basic "));
+    assert!(auth.seen_of("POST /register").is_empty());
+    assert!(!gateway.stderr().contains("hush"));
+}
