@@ -121,7 +121,11 @@ pub(super) fn settle(draft: &mut Draft, at: &str, server: &mut Fields) {
 fn words(value: &Value) -> Vec<String> {
     match value {
         Value::Array(words) => words.iter().filter_map(plain_text).collect(),
-        _ => plain_text(value).into_iter().collect(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Object(_) => plain_text(value).into_iter().collect(),
     }
 }
 
