@@ -118,7 +118,7 @@ impl Gateway {
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
-        let resource_server = Arc::new(resource_server(fetch, keys_kept));
+        let resource_server = Arc::new(resource_server(&limits, fetch, keys_kept));
         let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
             resource_server: resource_server.clone(),
@@ -318,8 +318,12 @@ fn keys_kept(state: Option<&State>, clients: Clients) -> KeysKept {
     state.map(|it| (it.directory.clone(), it.writer.clone()))
 }
 
-fn resource_server(fetch: Arc<dyn Fetch>, keys_kept: KeysKept) -> ResourceServer {
-    let resource_server = ResourceServer::new(fetch);
+fn resource_server(
+    limits: &Limits,
+    fetch: Arc<dyn Fetch>,
+    keys_kept: KeysKept,
+) -> ResourceServer {
+    let resource_server = ResourceServer::new(fetch).with_connections(limits.connections);
     match keys_kept {
         Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
         None => resource_server,

@@ -1,5 +1,6 @@
 //! The rights of a principal, and their narrowing by one request.
 
+use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -66,15 +67,18 @@ impl Principal {
 }
 
 impl Principal {
-    /// The principal as a user, for servers whose credentials are each user's own.
+    /// The principal as a user, for servers whose credentials are each user's own; without claims.
     pub fn user(&self) -> UserCredentials {
-        let user = self.user.as_ref();
         UserCredentials {
             principal: self.id.clone().map(PrincipalId::Key),
             name: self.name.clone(),
-            claims: user.map(|user| Arc::new(user.lasting_claims())),
             ..UserCredentials::default()
         }
+    }
+
+    /// What the user's access token says, as far as the user's next token says it too.
+    pub fn claims(&self) -> Option<BTreeMap<String, String>> {
+        self.user.as_ref().map(User::lasting_claims)
     }
 }
 

@@ -114,6 +114,46 @@ fn the_secrets_of_a_configuration_are_known_and_never_printed() {
 }
 
 #[test]
+fn a_server_that_nobody_can_call_is_told_of() {
+    let server = |key: &str| {
+        format!(
+            r#""mcp_servers":{{"a":{{"url":"http://a/","headers":{{"X":"${{user.name}}"}}}},
+            "b":{{"command":"x","env":{{"Y":"t=${{user.claims.tenant}}"}}}},
+            "c":{{"url":"http://c/","forward_headers":["x-k"]}}}}{key}"#
+        )
+    };
+    let warnings = |text: &str| -> Vec<String> {
+        let warnings = parse(&format!("{{{text}}}")).unwrap().warnings;
+        warnings.iter().map(ToString::to_string).collect()
+    };
+    let none = warnings(&server(""));
+    assert_eq!(none.len(), 2, "{none:?}");
+    assert!(none[0].starts_with("/mcp_servers/a/headers/X: names the user"), "{none:?}");
+    assert!(none[1].starts_with("/mcp_servers/b/env/Y: names a claim"), "{none:?}");
+    let keyed =
+        warnings(&server(r#","api_keys":[{"name":"k","key":"0123456789abcdef01234"}]"#));
+    assert_eq!(keyed.len(), 1, "{keyed:?}");
+    let anonymous = warnings(&server(r#","allow_anonymous":true"#));
+    assert!(anonymous[2].starts_with("/mcp_servers/c/forward_headers: "), "{anonymous:?}");
+}
+
+#[test]
+fn users_are_named_in_headers_and_environments_alone() {
+    for (server, at) in [
+        (r#"{"url":"http://a/${user.name}"}"#, "/mcp_servers/a/url"),
+        (r#"{"command":"x","args":["${user.name}"]}"#, "/mcp_servers/a/args/0"),
+        (r#"{"url":"http://a/","headers":{"X":"${user.nam}"}}"#, "/mcp_servers/a/headers/X"),
+        (
+            r#"{"url":"http://a/","headers":{"X":"${user.claims.}"}}"#,
+            "/mcp_servers/a/headers/X",
+        ),
+    ] {
+        let problems = parse(&format!(r#"{{"mcp_servers":{{"a":{server}}}}}"#)).unwrap_err();
+        assert!(problems.iter().any(|it| it.to_string().starts_with(at)), "{at}: {problems:?}");
+    }
+}
+
+#[test]
 fn what_keys_do_not_get_is_told_at_the_start() {
     let text = r#"{"allow_anonymous":true,
         "limits":{"body_bytes":800,"buffered_bytes":1024,"upstream_result_bytes":1000},

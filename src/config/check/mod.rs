@@ -8,6 +8,7 @@ pub(super) mod proxies;
 pub(super) mod public_url;
 pub(super) mod rights;
 pub(super) mod server;
+mod users;
 
 use std::collections::HashMap;
 use std::path::PathBuf;
@@ -66,6 +67,7 @@ pub(super) fn check(
     let n_principals = api_keys.len() + if oauth.is_some() { 2 } else { 0 };
     bounds::warn(reader, &raw.limits, n_principals);
     warn_of_anonymous(reader, &raw);
+    users::warn(reader, &raw, api_keys.len());
     let around = oauth::Around {
         has_state_dir: raw.state_dir.is_some(),
         browsers_come_back: raw.public_url.is_some() || listen.as_ref().is_none_or(is_loopback),

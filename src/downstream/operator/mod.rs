@@ -21,9 +21,9 @@ use crate::access::policy::Scope;
 use crate::config::Reloaded;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT};
+use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT, USER_FAILURES_TOLD_MAX};
 use crate::pipeline::sign_in::SignInStatus;
-use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread};
+use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread, Users};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::server_name::ServerName;
@@ -197,7 +197,7 @@ fn admitted_by_key(scope: &Scope) -> bool {
 /// The members of a server's status for clients that may use it: its description and present
 /// state. Its child's output, items that are not offered, and effects of other clients are not
 /// among them.
-const TOLD_TO_ALL: [&str; 18] = [
+const TOLD_TO_ALL: [&str; 19] = [
     "server",
     "description",
     "required",
@@ -206,6 +206,7 @@ const TOLD_TO_ALL: [&str; 18] = [
     "starting_ms",
     "down_since",
     "sign_in",
+    "signed_in_until",
     "transport",
     "era",
     "revision",
@@ -353,6 +354,25 @@ fn server(status: &ServerStatus) -> Value {
         "dropped_messages": upstream.dropped_messages,
         "unattributed_messages": status.n_unattributed,
         "stderr": upstream.stderr,
+        "users": status.users.as_ref().map(users),
+    })
+}
+
+/// The users of a server whose credentials are each user's own.
+fn users(users: &Users) -> Value {
+    let failing: Vec<Value> = users
+        .failing
+        .iter()
+        .take(USER_FAILURES_TOLD_MAX)
+        .map(|(name, it)| json!({ "key": name.as_deref(), "last_failure": failure(it) }))
+        .collect();
+    json!({
+        "count": users.count,
+        "ready": users.ready,
+        "starting": users.starting,
+        "needs_sign_in": users.needing_sign_in,
+        "failing": users.failing.len(),
+        "failures": failing,
     })
 }
 

@@ -1,7 +1,10 @@
 //! Who asks, and with whose credentials: users who sign in at the gateway, and sign-in at servers.
 
 mod login_command;
+mod per_user;
 pub(crate) mod resource_server;
+mod several_processes;
 mod sign_in_pages;
 mod upstream_grants;
 mod upstream_sign_in;
+mod waiting_for_sign_in;
