@@ -114,18 +114,6 @@ fn the_secrets_of_a_configuration_are_known_and_never_printed() {
 }
 
 #[test]
-fn keys_without_a_function_are_said_to_be_so() {
-    let text = r#"{"watch":true,"mcp_servers":{
-        "a":{"url":"http://a/","forward_headers":["X-Token"]},
-        "b":{"url":"http://b/","forward_headers":[]}}}"#;
-    let warnings = parse(text).unwrap().warnings;
-    assert_eq!(
-        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["/mcp_servers/a/forward_headers: has no effect in this version"]
-    );
-}
-
-#[test]
 fn what_keys_do_not_get_is_told_at_the_start() {
     let text = r#"{"allow_anonymous":true,
         "limits":{"body_bytes":800,"buffered_bytes":1024,"upstream_result_bytes":1000},
