@@ -133,6 +133,15 @@ fn an_admin_signs_in_from_the_console_and_the_server_is_used_at_once() {
     assert!(!told.contains(&code) && !told.contains(&id) && !told.contains("state="), "{told}");
 }
 
+#[test]
+fn a_call_before_anybody_has_signed_in_says_what_to_do() {
+    let scene = Scene::with_keys();
+    let call = Request::post("/mcp/tools/call", &json!({ "name": "echo" }));
+    let error = scene.send(&call.header("x-api-key", USER)).expect_error(502);
+    assert_eq!((&error["code"], &error["server"]), (&json!("needs_sign_in"), &json!("s")));
+    assert!(error["message"].as_str().unwrap().contains("trunkline login s"), "{error}");
+}
+
 /// Alice begins, and has Bob open the link: neither her page nor the page behind it lets him
 /// attach his account to what is hers.
 #[test]
