@@ -121,7 +121,8 @@ pub(super) fn settle(draft: &mut Draft, at: &str, server: &mut Fields) {
 fn words(value: &Value) -> Vec<String> {
     match value {
         Value::Array(words) => words.iter().filter_map(plain_text).collect(),
-        _ => plain_text(value).into_iter().collect(),
+        Value::String(text) => vec![text.clone()],
+        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
     }
 }
 
