@@ -101,10 +101,10 @@ impl Shared {
         shown.is_old(&(server.clone(), id))
     }
 
-    /// The views of a server, for `/status`.
-    pub fn views_of(&self, server: &ServerName) -> ViewsTold {
+    /// The views of a server for which `is_told` is true, for `/status`.
+    pub fn views_of(&self, server: &ServerName, is_told: &dyn Fn(ViewId) -> bool) -> ViewsTold {
         let shown = self.read().shown.clone();
-        shown.map(|shown| shown.told_of(server)).unwrap_or_default()
+        shown.map(|shown| shown.told_of(server, is_told)).unwrap_or_default()
     }
 
     /// The views of the snapshot.

@@ -14,7 +14,7 @@ pub mod secrets;
 mod syntax;
 #[cfg(test)]
 mod tests;
-mod user;
+pub mod user;
 
 use std::fmt;
 use std::net::SocketAddr;

@@ -114,15 +114,43 @@ fn the_secrets_of_a_configuration_are_known_and_never_printed() {
 }
 
 #[test]
-fn keys_without_a_function_are_said_to_be_so() {
-    let text = r#"{"watch":true,"mcp_servers":{
-        "a":{"url":"http://a/","forward_headers":["X-Token"]},
-        "b":{"url":"http://b/","forward_headers":[]}}}"#;
-    let warnings = parse(text).unwrap().warnings;
-    assert_eq!(
-        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        ["/mcp_servers/a/forward_headers: has no effect in this version"]
-    );
+fn a_server_that_nobody_can_call_is_told_of() {
+    let server = |key: &str| {
+        format!(
+            r#""mcp_servers":{{"a":{{"url":"http://a/","headers":{{"X":"${{user.name}}"}}}},
+            "b":{{"command":"x","env":{{"Y":"t=${{user.claims.tenant}}"}}}},
+            "c":{{"url":"http://c/","forward_headers":["x-k"]}}}}{key}"#
+        )
+    };
+    let warnings = |text: &str| -> Vec<String> {
+        let warnings = parse(&format!("{{{text}}}")).unwrap().warnings;
+        warnings.iter().map(ToString::to_string).collect()
+    };
+    let none = warnings(&server(""));
+    assert_eq!(none.len(), 2, "{none:?}");
+    assert!(none[0].starts_with("/mcp_servers/a/headers/X: names the user"), "{none:?}");
+    assert!(none[1].starts_with("/mcp_servers/b/env/Y: names a claim"), "{none:?}");
+    let keyed =
+        warnings(&server(r#","api_keys":[{"name":"k","key":"0123456789abcdef01234"}]"#));
+    assert_eq!(keyed.len(), 1, "{keyed:?}");
+    let anonymous = warnings(&server(r#","allow_anonymous":true"#));
+    assert!(anonymous[2].starts_with("/mcp_servers/c/forward_headers: "), "{anonymous:?}");
+}
+
+#[test]
+fn users_are_named_in_headers_and_environments_alone() {
+    for (server, at) in [
+        (r#"{"url":"http://a/${user.name}"}"#, "/mcp_servers/a/url"),
+        (r#"{"command":"x","args":["${user.name}"]}"#, "/mcp_servers/a/args/0"),
+        (r#"{"url":"http://a/","headers":{"X":"${user.nam}"}}"#, "/mcp_servers/a/headers/X"),
+        (
+            r#"{"url":"http://a/","headers":{"X":"${user.claims.}"}}"#,
+            "/mcp_servers/a/headers/X",
+        ),
+    ] {
+        let problems = parse(&format!(r#"{{"mcp_servers":{{"a":{server}}}}}"#)).unwrap_err();
+        assert!(problems.iter().any(|it| it.to_string().starts_with(at)), "{at}: {problems:?}");
+    }
 }
 
 #[test]
@@ -218,4 +246,31 @@ fn a_session_key_is_read_and_hosts_have_no_case() {
 #[test]
 fn a_byte_order_mark_is_no_problem() {
     assert!(parse("\u{feff}{\"mcp_servers\":{}}").is_ok());
+}
+
+#[test]
+fn users_without_rules_and_rules_behind_one_for_all_are_told() {
+    let of = |rules: &str| {
+        let text = format!(
+            r#"{{"oauth":{{"issuers":[{{"issuer":"https://i"}}],"rules":[{rules}]}},
+                "public_url":"https://g/t/","listen":"0.0.0.0:1",
+                "mcp_servers":{{"a":{{"command":"x"}},"b":{{"command":"x","disabled":true}}}}}}"#
+        );
+        let config = parse(&text).unwrap();
+        let told = config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (config.oauth.unwrap(), told)
+    };
+    let (oauth, told) = of("");
+    assert_eq!(told, ["/oauth: has no rule, so that nobody who signs in may do anything"]);
+    assert_eq!(oauth.issuers[0].audience, "https://g/t/mcp");
+    assert_eq!(oauth.issuers[0].base.as_deref(), Some("https://g/t"));
+    let (oauth, told) = of(r#"{"servers":["*"]},{"claim":"c","any":["v"],"tools":[]}"#);
+    assert_eq!(oauth.rules[0].servers.as_ref().unwrap().len(), 2);
+    assert_eq!(
+        told,
+        [
+            "/oauth/rules/0: is about every token, so that no rule behind it ever counts",
+            "/oauth/rules/1/tools: this rule may use no tool; without \"tools\" it may use all",
+        ]
+    );
 }

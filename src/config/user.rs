@@ -1,17 +1,39 @@
 //! Pure: a server's configuration for one user, where its credentials are each user's own.
 
+use std::sync::Arc;
+
 use super::{Credentials, Secret, Target, UpstreamConfig, syntax};
-use crate::protocol::credentials::{UserCredentials, UserText, names_user};
+use crate::protocol::credentials::{Named, PerUser, UserCredentials, UserText, names_user};
+
+/// The servers of a configuration that may be reached with users' own credentials.
+pub fn per_user(configs: &[Arc<UpstreamConfig>]) -> PerUser {
+    let mut per_user = PerUser::default();
+    for config in configs {
+        per_user.forwarding.push((config.name.clone(), config.forward_headers().to_vec()));
+        let mut named = Named::default();
+        for (_, value) in config.values_of_user() {
+            UserText::parse(value.expose()).add_to(&mut named);
+        }
+        if config.is_per_user() {
+            per_user.naming.push((config.name.clone(), Arc::new(named)));
+        }
+    }
+    per_user
+}
 
 impl UpstreamConfig {
     /// True if the server can be reached only for a user: nobody connects to it before one calls.
     pub fn is_per_user(&self) -> bool {
+        self.credentials == Credentials::PerUser || self.values_of_user().next().is_some()
+    }
+
+    /// The headers and variables whose values name the user.
+    fn values_of_user(&self) -> impl Iterator<Item = &(String, Secret)> {
         let values = match &self.target {
             Target::Http(target) => &target.headers,
             Target::Stdio(target) => &target.env,
         };
-        self.credentials == Credentials::PerUser
-            || values.iter().any(|(_, value)| names_user(value.expose()))
+        values.iter().filter(|(_, value)| names_user(value.expose()))
     }
 
     /// The names of the headers that clients may give for the server.
@@ -39,6 +61,10 @@ impl UpstreamConfig {
     /// What is not known of the user, or cannot be sent; the text holds no secret.
     pub fn for_user(&self, user: &UserCredentials) -> Result<UpstreamConfig, String> {
         let mut config = self.clone();
+        // Nothing but such a header makes the credentials the user's own.
+        let is_only_forwarded = self.credentials == Credentials::PerUser
+            && self.oauth().is_none()
+            && self.values_of_user().next().is_none();
         let text_of = |name: &str, value: &Secret| -> Result<Secret, String> {
             if !names_user(value.expose()) {
                 return Ok(value.clone());
@@ -49,6 +75,15 @@ impl UpstreamConfig {
         match &mut config.target {
             Target::Http(target) => {
                 let given: Vec<_> = user.headers_for(&self.name).collect();
+                if given.is_empty() && is_only_forwarded {
+                    let header = target.forward_headers.first().map(|it| it.to_lowercase());
+                    let header = header.unwrap_or_default();
+                    return Err(format!(
+                        "each user brings its own credentials, and the caller gives no header \
+                         x-mcp-{}-{header}",
+                        self.name.as_str().to_lowercase()
+                    ));
+                }
                 let is_given =
                     |name: &str| given.iter().any(|it| it.name.eq_ignore_ascii_case(name));
                 target.headers.retain(|(name, _)| !is_given(name));

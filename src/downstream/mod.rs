@@ -20,6 +20,7 @@ pub mod rest;
 pub mod stateless;
 pub mod status_codes;
 pub mod stdio;
+mod token_problems;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -27,8 +28,8 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use crate::access::lease::OptionalLease;
 use crate::access::origin::Foreign;
+use crate::access::policy::OptionalLease;
 use crate::access::policy::{Principal, Scope};
 use crate::config::Reloaded;
 use crate::error::CallError;
@@ -36,11 +37,12 @@ use crate::http::{Answer, Budget, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Review};
 use crate::protocol::call::PrincipalId;
-use crate::protocol::credentials::{ForwardedHeader, UserCredentials};
+use crate::protocol::credentials::UserCredentials;
 use crate::protocol::headers;
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
+use crate::resource_server::ResourceServer;
 use crate::session::{
     Bearer, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
     Transport,
@@ -73,6 +75,8 @@ pub struct Readmitted {
 /// The values that the clients' transports share.
 #[derive(Debug)]
 pub struct Front {
+    /// The keys of issuers, for `/status`.
+    pub resource_server: Arc<ResourceServer>,
     /// The present verifier of access tokens, for whatever outlives a request.
     pub tokens: Arc<Tokens>,
     /// The present admission, swapped whole.
@@ -120,16 +124,6 @@ const SHARE_HELD: &str = "your bodies and results fill your share of limits.buff
 /// The headers that a page of an admitted origin may read besides the usual ones: the session that
 /// it opened, and where its user signs in.
 const EXPOSED_HEADERS: &str = "Mcp-Session-Id, WWW-Authenticate";
-/// Headers by which a proxy shows that it passes another client's request on.
-const FORWARDED: [&str; 7] = [
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-real-ip",
-];
 
 /// A request that is admitted.
 #[derive(Debug)]
@@ -178,6 +172,8 @@ impl Front {
         let old = std::mem::replace(&mut *current, admission.clone());
         self.tokens.set(admission.verifier.clone());
         drop(current);
+        // A request that was admitted before may have made another one.
+        ended.iter().for_each(|name| self.pipeline.end_users_of(name));
         ParkedCalls::cancel(parked);
         self.watchers.end_before(admission.generation);
         let differ = admission.differing_from(&old);
@@ -342,16 +338,11 @@ impl Front {
         Ok(scope)
     }
 
-    /// The credentials of a request's user, where some server wants each user's own.
+    /// The credentials of a request's user, where some server is reached with them.
     fn user(&self, head: &Head, principal: &Principal) -> Option<Arc<UserCredentials>> {
-        if !self.pipeline.has_users() {
-            return None;
-        }
-        let given = head.headers.iter().filter_map(|(field, value)| {
-            let (server, name) = self.pipeline.forwarded(field)?;
-            Some(ForwardedHeader { server, name, value: value.trim().to_owned() })
-        });
-        Some(Arc::new(UserCredentials { headers: given.collect(), ..principal.user() }))
+        let per_user = self.pipeline.per_user()?;
+        let claims = || principal.claims();
+        per_user.credentials(principal.user(), claims, head.headers.iter()).map(Arc::new)
     }
 
     /// The owner of a session that opens now.
@@ -380,7 +371,13 @@ impl Front {
         let whole = Scope { only: None, narrowed: None, ..scope.clone() };
         let may_hear = || self.pipeline.servers(&whole);
         let session = self.sessions.find(id, bearer, door, may_hear)?;
-        (session.owner.only == scope.only).then_some(session)
+        if session.owner.only != scope.only {
+            return None;
+        }
+        if let Some(before) = session.renew_user(scope.user.as_ref()) {
+            self.pipeline.renewed_user(scope, &session, &before);
+        }
+        Some(session)
     }
 
     /// The scope of a request in an open session: the session's, narrowed further if the request

@@ -246,6 +246,9 @@ pub const RETIRING_UPSTREAMS_MAX: usize = 1024;
 /// has sessions and a supervisor of its own.
 pub const USER_UPSTREAMS_MAX: usize = 512;
 
+/// Failures of users' own upstreams at one server that `/status` tells.
+pub const USER_FAILURES_TOLD_MAX: usize = 20;
+
 /// The time between two looks for users' own credentials that are no longer used.
 pub const USER_UPSTREAMS_SWEEP: Duration = Duration::from_secs(5);
 /// The time before a configuration that could be applied in part only is applied again.
@@ -470,7 +473,7 @@ pub const VIEWS_BYTES_MAX: usize = 32 * 1024 * 1024;
 /// others. One principal may have all but one of them.
 pub const VIEW_READINGS_MAX: usize = 4;
 /// Catalogues that are kept merged for clients with different capabilities. More are merged anew.
-pub const VIEW_CATALOGUES_MAX: usize = 64;
+pub const VIEW_CATALOGUES_MAX: usize = 128;
 /// Items with links that are kept for clients that see only some servers. More are made anew.
 pub const SEEN_ITEMS_MAX: usize = 4096;
 /// Control messages (cancellations, answers to a server's requests) that wait to be sent to one

@@ -6,6 +6,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use super::route::{Claim, Route, Wanted, still_starting};
+use super::users::own_id;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::{Catalogue, Health, Server};
@@ -248,6 +249,10 @@ impl Pipeline {
         let mut pending = Pending::default();
         for (name, server) in search.candidates(catalogue) {
             let Some(upstream) = self.upstreams.get(name) else { continue };
+            // Its user's lists were waited for, and its own supervisor does not read them.
+            if own_id(search.scope, name).is_some() || upstream.config().is_per_user() {
+                continue;
+            }
             let until = match server.health {
                 Health::Connecting => search.patience(&upstream),
                 Health::Well if search.is_reading(&upstream, server) => {

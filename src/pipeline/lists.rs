@@ -1,28 +1,26 @@
 //! Lists, capabilities, instructions and status, as far as a scope sees them.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use super::route::{Route, sees};
+use super::users::own_id;
 use super::{CallOptions, Clashes, Health, Item, Pipeline};
 use crate::access::policy::Scope;
 use crate::budget::{BUFFERED_BYTES_FULL, Exhausted};
 use crate::catalogue::name::split_server;
 use crate::catalogue::pages::Names;
 use crate::catalogue::pins::Subject;
-use crate::catalogue::{Pinned, Server, Sight, Steps, ViewsTold};
+use crate::catalogue::{Server, Sight, Steps};
 use crate::error::CallError;
 use crate::limits::{PAGE_BYTES_MAX, RESULT_LINKS_STEPS_MAX};
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::capabilities;
 use crate::protocol::for_revision::Output;
-use crate::protocol::listed_item::Malformed;
+use crate::protocol::legacy::Initialized;
 use crate::protocol::modern::Freshness;
 use crate::protocol::raw::Raw;
 use crate::protocol::revision::Revision;
 use crate::protocol::server_name::ServerName;
-use crate::upstream::authorization::SignInStatus;
-use crate::upstream::{State, Status, advice};
 use crate::wait::Wait;
 
 /// The items that a scope sees.
@@ -173,7 +171,9 @@ impl Pipeline {
             .map(|(name, server)| Listing {
                 server: name.clone(),
                 alias: self.upstreams.get(name).and_then(|it| it.config().alias.clone()),
-                health: server.health.clone(),
+                health: self
+                    .health_of_user(scope, name)
+                    .unwrap_or_else(|| server.health.clone()),
                 is_stale: server.is_stale(),
             })
             .collect();
@@ -229,9 +229,10 @@ impl Pipeline {
         let catalogue = self.catalogue.current();
         let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
         let each: Vec<String> = seen
-            .map(|(_, server)| {
-                let own = server.initialized.as_ref().map_or(revision, |said| said.revision);
-                capabilities::of_server_for(server.capabilities(), own, revision)
+            .map(|(name, server)| {
+                let said = self.introduction(scope, name, server);
+                let own = said.as_ref().map_or(revision, |said| said.revision);
+                capabilities::of_server_for(declared(said.as_deref()), own, revision)
             })
             .collect();
         capabilities::merged(each.iter().map(String::as_str))
@@ -253,7 +254,8 @@ impl Pipeline {
         let mut all = seen.map(|(_, server)| server.freshness(kind));
         let first = all.next().unwrap_or(Freshness::UNKNOWN);
         let mut freshness = all.fold(first, Freshness::and);
-        freshness.is_private |= scope.principal.id.is_some();
+        // So is one with what only a user sees.
+        freshness.is_private |= scope.principal.id.is_some() || scope.user.is_some();
         freshness
     }
 
@@ -294,7 +296,7 @@ impl Pipeline {
         options: CallOptions<'_>,
         call: &Call<'_>,
     ) -> Option<(ServerName, bool)> {
-        Some(self.owned(self.route_for_good(scope, options, call)?))
+        Some(self.owned(scope, self.route_for_good(scope, options, call)?))
     }
 
     /// [`Pipeline::owner`], but waits where a list may bring the item soon.
@@ -314,14 +316,14 @@ impl Pipeline {
                 let upstream = self.awaits_sign_in(scope, options, call).ok_or(error)?;
                 Ok((upstream.name().clone(), true))
             }
-            found => Ok(self.owned(found?)),
+            found => Ok(self.owned(scope, found?)),
         }
     }
 
     /// Notes the server in the request's log record: the call may be made on another thread.
-    fn owned(&self, Route { server, told, .. }: Route) -> (ServerName, bool) {
+    fn owned(&self, scope: &Scope, Route { server, told, .. }: Route) -> (ServerName, bool) {
         crate::telemetry::request::leads_to(server.as_str(), &told);
-        let asks = self.asks_during_calls(&server);
+        let asks = self.asks_during_calls(scope, &server);
         (server, asks)
     }
 
@@ -334,9 +336,10 @@ impl Pipeline {
     }
 
     /// True if a server may ask questions while a call runs, as far as is known.
-    pub(super) fn asks_during_calls(&self, server: &ServerName) -> bool {
+    pub(super) fn asks_during_calls(&self, scope: &Scope, server: &ServerName) -> bool {
         let catalogue = self.catalogue.current();
-        let said = catalogue.servers.get(server).and_then(|it| it.initialized.as_ref());
+        let known = catalogue.servers.get(server);
+        let said = known.and_then(|known| self.introduction(scope, server, known));
         said.is_none_or(|said| said.revision.asks_during_calls())
     }
 
@@ -344,7 +347,10 @@ impl Pipeline {
     pub fn has_tasks_extension(&self, scope: &Scope) -> bool {
         let catalogue = self.catalogue.current();
         let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
-        seen.any(|(_, server)| capabilities::have_tasks_extension(server.capabilities()))
+        seen.any(|(name, server)| {
+            let said = self.introduction(scope, name, server);
+            capabilities::have_tasks_extension(declared(said.as_deref()))
+        })
     }
 
     /// The instructions of the servers in scope: unchanged for one server, by name for several.
@@ -352,16 +358,18 @@ impl Pipeline {
     pub fn instructions(&self, scope: &Scope) -> Option<String> {
         let catalogue = self.catalogue.current();
         let seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
-        let mut said: Vec<(&ServerName, &str)> = Vec::new();
+        let mut said: Vec<(&ServerName, String)> = Vec::new();
         let mut reasons = Vec::new();
         let mut n_seen = 0;
         for (name, server) in seen {
             n_seen += 1;
-            said.extend(server.instructions().map(|text| (name, text)));
+            let introduction = self.introduction(scope, name, server);
+            let text = introduction.and_then(|it| it.instructions.clone());
+            said.extend(text.filter(|_| !server.withholds_instructions()).map(|it| (name, it)));
             reasons.extend(reason(name, server));
         }
         let mut parts: Vec<String> = match said.as_slice() {
-            [(_, text)] if n_seen == 1 => vec![(*text).to_owned()],
+            [(_, text)] if n_seen == 1 => vec![text.clone()],
             several => {
                 several.iter().map(|(name, text)| format!("# {name}\n\n{text}")).collect()
             }
@@ -376,8 +384,8 @@ impl Pipeline {
     pub fn only_server_info(&self, scope: &Scope) -> Option<Raw> {
         let catalogue = self.catalogue.current();
         let mut seen = catalogue.servers.iter().filter(|(name, _)| scope.sees_server(name));
-        let (_, server) = seen.next()?;
-        let said = server.initialized.as_ref()?.server_info.clone();
+        let (name, server) = seen.next()?;
+        let said = self.introduction(scope, name, server)?.server_info.clone();
         if seen.next().is_some() { None } else { said }
     }
 
@@ -387,85 +395,27 @@ impl Pipeline {
         catalogue
             .servers
             .iter()
-            .filter(|(name, server)| scope.sees_server(name) && server.has(capability))
+            .filter(|(name, server)| {
+                let said = || self.introduction(scope, name, server);
+                scope.sees_server(name)
+                    && capabilities::have(declared(said().as_deref()), capability)
+            })
             .map(|(name, _)| name.clone())
             .collect()
     }
 
-    /// The status of each server that the scope sees, for `/status`.
-    pub fn status(&self, scope: &Scope) -> Vec<ServerStatus> {
-        let catalogue = self.catalogue.current();
-        let mut offered: HashMap<&ServerName, [usize; 4]> = HashMap::new();
-        for (at, kind) in Kind::ALL.into_iter().enumerate() {
-            for item in catalogue.items(kind).iter().filter(|item| sees(scope, item)) {
-                if let Some(n) = offered.entry(&item.server).or_default().get_mut(at) {
-                    *n += 1;
-                }
-            }
+    /// The last introduction of a server, to the user of the scope where that user reaches it with
+    /// credentials of its own. None where it is not known.
+    fn introduction(
+        &self,
+        scope: &Scope,
+        name: &ServerName,
+        server: &Server,
+    ) -> Option<Arc<Initialized>> {
+        match own_id(scope, name) {
+            Some(_) => self.known_of_user(scope, name)?.initialized(),
+            None => server.initialized.clone(),
         }
-        self.upstreams
-            .all()
-            .values()
-            .filter(|upstream| scope.sees_server(upstream.name()))
-            .map(|upstream| {
-                let known = catalogue.servers.get(upstream.name());
-                let mut left_out_items: Vec<(Kind, Malformed)> = known
-                    .into_iter()
-                    .flat_map(|known| known.left_out.named())
-                    .map(|(kind, item)| (kind, item.clone()))
-                    .collect();
-                let ViewsTold { n_views, items: of_views, n_over } =
-                    self.catalogue.views_of(upstream.name());
-                let n_of_all = left_out_items.len();
-                for item in of_views {
-                    if !left_out_items.contains(&item) {
-                        left_out_items.push(item);
-                    }
-                }
-                let n_of_views = left_out_items.len() - n_of_all;
-                // It is unknown if a key would see a tool that is not offered.
-                left_out_items
-                    .retain(|(kind, _)| *kind != Kind::Tool || scope.sees_all_tools());
-                let status = upstream.status();
-                let target = &upstream.config().target;
-                // A failure of a server that is well belongs to some client's call.
-                let failure =
-                    status.last_failure.as_ref().filter(|_| status.state != State::Ready);
-                let advised =
-                    failure.and_then(|it| advice::of(target, it, &status.stderr).to_do);
-                ServerStatus {
-                    server: upstream.name().clone(),
-                    advice: advised,
-                    description: upstream.config().description.clone(),
-                    required: upstream.config().required,
-                    offered: offered.get(upstream.name()).copied().unwrap_or_default(),
-                    left_out: known.map_or(0, |known| known.left_out.count())
-                        + n_of_views
-                        + n_over,
-                    left_out_items,
-                    n_views,
-                    is_stale: known.is_some_and(Server::is_stale),
-                    pinned: known.and_then(|server| server.pinned.clone()).map(|mut pinned| {
-                        let server = upstream.name();
-                        let seen = |kind: Kind, own: &str| {
-                            let mut items = catalogue.called(kind, own).iter();
-                            items.any(|item| item.server == *server && sees(scope, item))
-                        };
-                        pinned.changed.retain(|own, _| seen(Kind::Tool, own));
-                        for (subject, changed) in &mut pinned.others {
-                            let kind = subject.kind();
-                            changed.retain(|own, _| kind.is_none_or(|kind| seen(kind, own)));
-                        }
-                        pinned
-                    }),
-                    n_unattributed: self.callers.n_unattributed(upstream.name()),
-                    wants_person: upstream.authorization().is_some()
-                        && upstream.config().oauth().is_some_and(|it| it.grant.wants_person()),
-                    sign_in: upstream.authorization().map(|it| it.status()),
-                    upstream: status,
-                }
-            })
-            .collect()
     }
 
     /// Names that were refused to servers.
@@ -504,61 +454,21 @@ fn reason(name: &ServerName, server: &Server) -> Option<String> {
     }
 }
 
+fn declared(said: Option<&Initialized>) -> &str {
+    said.map_or(capabilities::NOT_YET_KNOWN, |said| said.capabilities.get())
+}
+
 impl Server {
     fn capabilities(&self) -> &str {
-        let said = self.initialized.as_ref().map(|said| said.capabilities.get());
-        said.unwrap_or(capabilities::NOT_YET_KNOWN)
+        declared(self.initialized.as_deref())
     }
 
-    fn instructions(&self) -> Option<&str> {
+    fn withholds_instructions(&self) -> bool {
         let pinned = self.pinned.as_ref();
-        let is_withheld = pinned.is_some_and(|it| it.withholds(Subject::Instructions, ""));
-        self.initialized.as_ref()?.instructions.as_deref().filter(|_| !is_withheld)
+        pinned.is_some_and(|it| it.withholds(Subject::Instructions, ""))
     }
 
     pub(super) fn has(&self, capability: &str) -> bool {
         capabilities::have(self.capabilities(), capability)
-    }
-}
-
-/// The status of a server, for `/status`.
-#[derive(Debug)]
-pub struct ServerStatus {
-    /// The server's NAME.
-    pub server: ServerName,
-    /// The description, for people.
-    pub description: Option<String>,
-    /// True if `/readyz` waits for the server.
-    pub required: bool,
-    /// The numbers of offered items, in the order of [`Kind::ALL`].
-    offered: [usize; 4],
-    /// The number of listed items that are not offered.
-    pub left_out: usize,
-    /// Items that are not offered, as far as they can be named and the scope could see them.
-    pub left_out_items: Vec<(Kind, Malformed)>,
-    /// The number of views of its lists.
-    pub n_views: usize,
-    /// True if its listed items are those that an earlier process knew.
-    pub is_stale: bool,
-    /// The pins, where the server has any: with the changed tools that the scope sees.
-    pub pinned: Option<Pinned>,
-    /// The number of messages that named no call and reached no client, because they may have
-    /// been about any client.
-    pub n_unattributed: u64,
-    /// Advice for the operator on its last failure, if the server is not well.
-    pub advice: Option<String>,
-    /// True if a person signs in there for the gateway.
-    pub wants_person: bool,
-    /// How the gateway's own sign-in there is, where it has one.
-    pub sign_in: Option<SignInStatus>,
-    /// The upstream's state.
-    pub upstream: Status,
-}
-
-impl ServerStatus {
-    /// The number of items of a kind that the scope sees of the server.
-    pub fn offered(&self, kind: Kind) -> usize {
-        let mut offered = Kind::ALL.into_iter().zip(self.offered);
-        offered.find(|(of, _)| *of == kind).map_or(0, |(_, n)| n)
     }
 }

@@ -16,6 +16,7 @@ mod server_events;
 mod session_events;
 pub mod session_route;
 pub mod sign_in;
+mod status;
 mod subscriptions;
 mod task_owners;
 mod tasks;
@@ -60,9 +61,10 @@ pub use crate::catalogue::{Clash, Clashes, Health, Item, Pinned};
 /// The options of one subscription for clients.
 pub use crate::upstream::Subscribing;
 pub use crate::upstream::{FailureReport, State, Unread};
-pub use lists::{ItemList, Listing, ServerStatus};
+pub use lists::{ItemList, Listing};
 pub use server_events::ToSessions;
 pub use session_events::ToServers;
+pub use status::{ServerStatus, Users};
 
 /// The path of every call: quotas, catalogue, upstreams.
 #[derive(Debug)]
@@ -310,7 +312,7 @@ impl Pipeline {
         if let Ok(Outcome::Complete(result)) = &answer
             && let is_task = (method == Method::ToolsCall
                 && tasks::is_task(result)
-                && !self.asks_during_calls(&route.server))
+                && !self.asks_during_calls(scope, &route.server))
             && (has_task || is_task)
         {
             if begins_task || is_task {

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use super::users::own_id;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
@@ -151,19 +152,20 @@ impl Pipeline {
         call: &Call<'_>,
         wait: Option<&Arc<Wait>>,
     ) -> Result<Route, CallError> {
-        match self.route_as_known(scope, options, call) {
-            Err(CallError::Unknown { .. })
-                if self.await_views(
-                    scope,
-                    options,
-                    self.only(scope, options, call).as_ref(),
-                    wait,
-                ) =>
-            {
-                self.route_as_known(scope, options, call)
-            }
-            found => found,
+        let found = self.route_as_known(scope, options, call);
+        let Err(CallError::Unknown { .. }) = found else { return found };
+        let only = self.only(scope, options, call);
+        if !self.await_views(scope, options, only.as_ref(), wait) {
+            return found;
         }
+        let found = self.route_as_known(scope, options, call);
+        let starting = match &found {
+            Err(CallError::Unknown { .. }) => {
+                only.and_then(|only| self.starting_for_user(scope, &only))
+            }
+            Ok(_) | Err(_) => None,
+        };
+        starting.map_or(found, Err)
     }
 
     /// The only server that may have the item: that of the endpoint, the one that the request
@@ -254,7 +256,7 @@ impl Pipeline {
             found => found?,
         };
         if let Err(what) = &item.mirrors
-            && !self.asks_during_calls(&item.server)
+            && !self.asks_during_calls(scope, &item.server)
         {
             // Clients must refuse such a definition (2026-07-28,
             // basic/transports/streamable-http, Custom Headers from Tool Parameters).
@@ -320,7 +322,13 @@ impl Pipeline {
             Resolution::Unknown(near) => {
                 let server = server.or(scope.only.as_ref());
                 tell_whether_hidden(&catalogue, kind, server, asked);
-                let unreached = unreached(&catalogue, scope, server, asked);
+                let owner = possible_owner(&catalogue, scope, server, asked);
+                if let Some(error) = owner.and_then(|it| self.unreached_by_user(scope, it)) {
+                    return Err(error);
+                }
+                // Whoever has credentials of its own waits for its own lists.
+                let owner = owner.filter(|it| own_id(scope, it).is_none());
+                let unreached = owner.and_then(|owner| unreached(&catalogue, owner));
                 Err(unreached.map_or(CallError::Unknown { kind, name, near }, |error| {
                     // The server is tried soon, because a client needs it.
                     let owner = error.server().and_then(|server| self.upstreams.get(server));
@@ -508,19 +516,7 @@ fn not_as_pinned(
 
 /// The failure of a server that has never answered, if the item would belong to it: then it is
 /// not known that there is no such item.
-fn unreached(
-    catalogue: &Catalogue,
-    scope: &Scope,
-    server: Option<&ServerName>,
-    asked: &str,
-) -> Option<CallError> {
-    let is_seen = |name: &&ServerName| scope.sees_server(name);
-    let owner = || catalogue.owners.of(asked).filter(is_seen);
-    let only = || {
-        let mut seen = catalogue.servers.keys().filter(is_seen);
-        seen.next().filter(|_| seen.next().is_none())
-    };
-    let name = server.filter(is_seen).or_else(owner).or_else(only)?;
+fn unreached(catalogue: &Catalogue, name: &ServerName) -> Option<CallError> {
     let server = catalogue.servers.get(name)?;
     if server.has_answered {
         return None;
@@ -546,6 +542,23 @@ fn wants_sign_in(error: CallError, upstream: &Upstream) -> CallError {
         return CallError::NeedsSignIn { server, message, is_under_way: false };
     }
     error
+}
+
+/// The server that has the unknown item, if any has: the one that is named, the one to which the
+/// name belongs, or the only one.
+fn possible_owner<'a>(
+    catalogue: &'a Catalogue,
+    scope: &Scope,
+    server: Option<&'a ServerName>,
+    asked: &str,
+) -> Option<&'a ServerName> {
+    let is_seen = |name: &&ServerName| scope.sees_server(name);
+    let owner = || catalogue.owners.of(asked).filter(is_seen);
+    let only = || {
+        let mut seen = catalogue.servers.keys().filter(is_seen);
+        seen.next().filter(|_| seen.next().is_none())
+    };
+    server.filter(is_seen).or_else(owner).or_else(only)
 }
 
 /// The parameters that a tool wants mirrored into headers, where they are given.

@@ -51,14 +51,6 @@ impl ToSessions {
         self.upstreams.get().and_then(Weak::upgrade)?.get(server)
     }
 
-    /// The principal of a session, by which its tasks at that server are known.
-    fn principal_at(&self, session: &str, server: &ServerName) -> Option<PrincipalId> {
-        let has_own = self.upstream(server).is_some_and(|it| it.config().may_be_per_user());
-        let user = || self.sessions.user_at(session, server).map(PrincipalId::Credentials);
-        let user = if has_own { user() } else { None };
-        user.or_else(|| self.sessions.principal_id(session))
-    }
-
     /// The sessions that are told of a notification, on the session of `client` or on the shared
     /// one; none, if it is about another principal's task. A client's own session may be told of
     /// a task before the call that begins it is answered; on the shared one the task could be any
@@ -75,7 +67,7 @@ impl ToSessions {
         let key = task.map(|id| TaskKey { server: server.clone(), id });
         if let Some(client) = client {
             if let Some(key) = key {
-                let principal = self.principal_at(client, server)?;
+                let principal = self.sessions.principal_id(client)?;
                 if self.tasks.is_of_others(now, &principal, &key) {
                     return None;
                 }
@@ -152,7 +144,14 @@ impl ServerEvents for ToSessions {
         }
     }
 
-    fn notice_of_user(&self, server: &ServerName, user: CredentialsId, notice: Notice) {
+    fn notice_of_user(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        user: CredentialsId,
+        notice: Notice,
+    ) {
+        let sessions = &self.sessions;
         if let Some(id) = tasks::told_of(&notice) {
             let key = TaskKey { server: server.clone(), id };
             let principal = PrincipalId::Credentials(user);
@@ -163,21 +162,39 @@ impl ServerEvents for ToSessions {
         let (level, message) = match tasks::owned_notice(server, notice) {
             Notice::Log(params) => {
                 let level = LogLevel::of_message(params.get());
+                if client.is_some_and(|client| !sessions.wants_log(client, level)) {
+                    return;
+                }
                 (level, notification(names::MESSAGE, Some(params.get())))
             }
             Notice::ResourceUpdated(params) => {
-                let over = HeardOver::User(user);
-                let updated = self.sessions.updated(server.clone(), over, params);
+                let over = client.cloned().map_or(HeardOver::User(user), HeardOver::Own);
+                let updated = sessions.updated(server.clone(), over, params);
                 return told(&self.untold, server, updated.is_ok());
+            }
+            Notice::Withdrawn { server, id } => {
+                if let Some(client) = client {
+                    sessions.withdraw_unasked(client, server, id);
+                }
+                return;
             }
             Notice::Other { method, params } => {
                 (None, notification(&method, params.as_ref().map(Raw::get)))
             }
-            Notice::Progress(_) | Notice::Withdrawn { .. } => return,
+            Notice::Progress(_) => return,
         };
-        let log = LogWish { level, unsaid: None };
-        let to = Audience::User(server.clone(), user, log);
-        told(&self.untold, server, self.sessions.notify(to, message).is_ok());
+        let to = match client {
+            Some(client) => Audience::One(client.clone(), server.clone()),
+            None => {
+                let log = LogWish { level, unsaid: None };
+                Audience::User(server.clone(), user, log)
+            }
+        };
+        told(&self.untold, server, sessions.notify(to, message).is_ok());
+    }
+
+    fn is_awaited(&self, server: &ServerName, user: CredentialsId) -> bool {
+        self.sessions.is_user_there(server, user)
     }
 
     fn unattributed(&self, server: &ServerName) {

@@ -4,6 +4,7 @@
 use std::sync::Arc;
 
 use super::send::route_to;
+use super::users::own_id;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::Health;
@@ -34,7 +35,9 @@ impl Pipeline {
         let Some(client) = options.client else { return has_waited };
         let viewer = Viewer::new(client, options.about, options.views);
         let is_meant = |name: &ServerName| {
-            scope.sees_server(name) && server.is_none_or(|server| server == name)
+            scope.sees_server(name)
+                && server.is_none_or(|server| server == name)
+                && own_id(scope, name).is_none()
         };
         let seen: Vec<Arc<Upstream>> = self
             .upstreams

@@ -1,8 +1,8 @@
 //! What a client brings along for servers whose credentials are each user's own: who the user is,
 //! and the headers that go on to a server.
 
-use std::collections::BTreeMap;
-use std::sync::Arc;
+use std::collections::{BTreeMap, BTreeSet};
+use std::sync::{Arc, OnceLock};
 
 use ring::digest;
 
@@ -33,6 +33,27 @@ pub struct UserCredentials {
     pub claims: Option<Arc<BTreeMap<String, String>>>,
     /// The headers for servers, in order.
     pub headers: Vec<ForwardedHeader>,
+    /// The servers that are reached with these credentials, as far as is known.
+    pub own: Vec<OwnServer>,
+}
+
+/// A server that is reached with a user's own credentials.
+#[derive(Clone, PartialEq, Eq)]
+pub struct OwnServer {
+    server: ServerName,
+    named: Arc<Named>,
+    /// The digest of the credentials there, once it was needed.
+    id: OnceLock<CredentialsId>,
+}
+
+/// The parts of a user that the configuration of one server names. Other parts do not count there:
+/// a token that is renewed would begin everything anew.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct Named {
+    /// True if the user's name is one of them.
+    pub name: bool,
+    /// The claims.
+    pub claims: BTreeSet<String>,
 }
 
 impl std::fmt::Debug for UserCredentials {
@@ -47,9 +68,32 @@ impl UserCredentials {
         self.headers.iter().filter(move |header| header.server == *server)
     }
 
+    /// True if these are the credentials of the same user with the same headers.
+    pub fn is_same(&self, other: &UserCredentials) -> bool {
+        self.principal == other.principal
+            && self.name == other.name
+            && self.claims == other.claims
+            && self.headers == other.headers
+    }
+
+    /// The servers that are reached with these credentials.
+    pub fn own_servers(&self) -> impl Iterator<Item = &ServerName> {
+        self.own.iter().map(|own| &own.server)
+    }
+
+    /// The digest of these credentials at a server that is reached with them; none at another one.
+    pub fn own_id(&self, server: &ServerName) -> Option<CredentialsId> {
+        let own = self.own.iter().find(|own| own.server == *server)?;
+        Some(*own.id.get_or_init(|| self.digest(server, &own.named)))
+    }
+
     /// The digest under which everything is kept that is made with these credentials at that
     /// server.
     pub fn id(&self, server: &ServerName) -> CredentialsId {
+        self.own_id(server).unwrap_or_else(|| self.digest(server, &Named::default()))
+    }
+
+    fn digest(&self, server: &ServerName, named: &Named) -> CredentialsId {
         let mut context = digest::Context::new(&digest::SHA256);
         let mut add = |text: &str| {
             // With its length, so that no text can stand for two others.
@@ -76,10 +120,12 @@ impl UserCredentials {
                 add(&u128::from_be_bytes(*id.as_bytes()).to_string());
             }
         }
-        add(self.name.as_deref().unwrap_or_default());
+        add(self.name.as_deref().filter(|_| named.name).unwrap_or_default());
         for (name, value) in self.claims.iter().flat_map(|claims| claims.iter()) {
-            add(name);
-            add(value);
+            if named.claims.contains(name) {
+                add(name);
+                add(value);
+            }
         }
         for header in self.headers_for(server) {
             add(&header.name);
@@ -89,6 +135,67 @@ impl UserCredentials {
         // Half of the digest distinguishes credentials as surely.
         id.iter_mut().zip(context.finish().as_ref()).for_each(|(to, from)| *to = *from);
         CredentialsId::new(id)
+    }
+}
+
+/// The servers that may be reached with users' own credentials, and the parts of these that count.
+#[derive(Debug, Clone, Default, PartialEq, Eq)]
+pub struct PerUser {
+    /// All servers, each with the names of the headers that clients may give for it. Those
+    /// without any are here too, since the longest NAME owns a header.
+    pub forwarding: Vec<(ServerName, Vec<String>)>,
+    /// The servers that can be reached only for a user, each with the parts of the user that its
+    /// configuration names.
+    pub naming: Vec<(ServerName, Arc<Named>)>,
+}
+
+impl PerUser {
+    /// True if no server may be reached with users' own credentials.
+    pub fn is_none(&self) -> bool {
+        self.naming.is_empty() && self.forwarding.iter().all(|(_, headers)| headers.is_empty())
+    }
+
+    /// The credentials of the request of a user that has these header fields; none where no
+    /// server would be reached with them. `claims` gives the user's, where any is named.
+    pub fn credentials<'a>(
+        &self,
+        user: UserCredentials,
+        claims: impl FnOnce() -> Option<BTreeMap<String, String>>,
+        fields: impl IntoIterator<Item = (&'a str, &'a str)>,
+    ) -> Option<UserCredentials> {
+        let configured =
+            || self.forwarding.iter().map(|(it, headers)| (it, headers.as_slice()));
+        let mut headers = Vec::new();
+        for (field, value) in fields {
+            if let Some((server, name)) = forwarded(field, configured()) {
+                let (server, value) = (server.clone(), value.trim().to_owned());
+                headers.push(ForwardedHeader { server, name, value });
+            }
+        }
+        let of = |server: &ServerName, named: &Arc<Named>| OwnServer {
+            server: server.clone(),
+            named: named.clone(),
+            id: OnceLock::new(),
+        };
+        let mut own: Vec<OwnServer> =
+            self.naming.iter().map(|(server, named)| of(server, named)).collect();
+        for header in &headers {
+            if !own.iter().any(|own| own.server == header.server) {
+                own.push(of(&header.server, &Arc::default()));
+            }
+        }
+        if own.is_empty() {
+            return None;
+        }
+        let names_any = self.naming.iter().any(|(_, named)| !named.claims.is_empty());
+        let is_named =
+            |name: &String| self.naming.iter().any(|(_, it)| it.claims.contains(name));
+        let claims = if names_any { claims() } else { None };
+        let claims = claims.map(|mut claims| {
+            claims.retain(|name, _| is_named(name));
+            Arc::new(claims)
+        });
+        Some(UserCredentials { claims, headers, own, ..user })
     }
 }
 
@@ -152,6 +259,17 @@ impl UserText {
         UserText(parts.collect())
     }
 
+    /// Adds the parts of a user that the text names.
+    pub fn add_to(&self, named: &mut Named) {
+        for part in &self.0 {
+            match part {
+                Part::Text(_) => (),
+                Part::Name => named.name = true,
+                Part::Claim(claim) => drop(named.claims.insert(claim.clone())),
+            }
+        }
+    }
+
     /// The text for one user.
     ///
     /// # Errors
@@ -163,7 +281,9 @@ impl UserText {
                 Part::Text(it) => text.push_str(it),
                 Part::Name => {
                     let name = user.name.as_deref();
-                    text.push_str(name.ok_or("the caller has no name: it uses no key")?);
+                    text.push_str(name.ok_or(
+                        "the caller has no name, which a key of the gateway would give it",
+                    )?);
                 }
                 Part::Claim(claim) => {
                     let value = user.claims.as_ref().and_then(|claims| claims.get(claim));
@@ -274,6 +394,47 @@ mod tests {
         );
         let moved = vec![header("a", "x1", "")];
         assert_ne!(id, UserCredentials { headers: moved, ..one }.id(&name("a")));
+    }
+
+    #[test]
+    fn only_what_servers_use_of_a_user_counts() {
+        let claims = |exp: &str, tenant: &str| {
+            let all = [("exp", exp), ("tenant", tenant)];
+            let all = all.map(|(name, value)| (name.to_owned(), value.to_owned()));
+            BTreeMap::from(all)
+        };
+        let (a, b, c) = (name("a"), name("b"), name("c"));
+        let per_user = PerUser {
+            forwarding: vec![(a.clone(), vec!["x-key".into()]), (b.clone(), Vec::new())],
+            naming: vec![(
+                c.clone(),
+                Arc::new(Named { name: false, claims: ["tenant".to_owned()].into() }),
+            )],
+        };
+        let of = |exp: &str, tenant: &str, fields: &[(&'static str, &'static str)]| {
+            let claims = || Some(claims(exp, tenant));
+            let user = UserCredentials::default();
+            per_user.credentials(user, claims, fields.iter().copied()).unwrap()
+        };
+        let one = of("1", "t", &[]);
+        assert_eq!(one.own_servers().collect::<Vec<_>>(), [&c]);
+        assert_eq!(one.id(&c), of("2", "t", &[]).id(&c), "a claim that no server names");
+        assert_ne!(one.id(&c), of("1", "u", &[]).id(&c));
+        assert_eq!(one.own_id(&a), None);
+        let given = of("1", "t", &[("x-mcp-a-x-key", " k "), ("x-mcp-b-x-key", "no")]);
+        assert_eq!(given.own_servers().collect::<Vec<_>>(), [&c, &a]);
+        assert_eq!(given.headers.len(), 1);
+        assert_eq!(given.headers[0].value, "k");
+        assert_eq!(given.own_id(&c), one.own_id(&c));
+        let renamed = UserCredentials { name: Some("n".into()), ..Default::default() };
+        let renamed = per_user.credentials(renamed, || None, []).unwrap();
+        let nameless = per_user.credentials(UserCredentials::default(), || None, []).unwrap();
+        assert_eq!(renamed.id(&c), nameless.id(&c), "a name that no server names");
+        // Where no server names the user, a request without such headers has nothing of a user.
+        let forwards = PerUser { naming: Vec::new(), ..per_user };
+        assert!(!forwards.is_none());
+        assert!(forwards.credentials(one, || None, [("x-mcp-b-x-key", "no")]).is_none());
+        assert!(PerUser { forwarding: vec![(b, Vec::new())], ..PerUser::default() }.is_none());
     }
 
     #[test]

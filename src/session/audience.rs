@@ -135,7 +135,7 @@ impl Table {
                 for entry in self.entries.values_mut() {
                     if may_see(&entry.session, server)
                         && entry.session.wants(*log)
-                        && entry.session.owner.user_at(server) == Some(*user)
+                        && entry.session.user_at(server) == Some(*user)
                     {
                         entry.tell(message, &event);
                     }
@@ -185,7 +185,7 @@ impl Table {
         let is_meant = |id: &SessionId, session: &Session| match heard {
             // Whoever reaches the server with credentials of its own has not subscribed there.
             HeardOver::Shared => true,
-            HeardOver::User(user) => session.owner.user_at(server) == Some(*user),
+            HeardOver::User(user) => session.user_at(server) == Some(*user),
             HeardOver::Own(own) => own == id,
         };
         // An event that is the same for many is encoded once, and shared.

@@ -20,6 +20,7 @@ mod subscriptions;
 mod table;
 pub(crate) mod token;
 mod transport;
+mod user;
 
 use std::collections::HashMap;
 use std::sync::atomic::{AtomicBool, AtomicU8, AtomicU64, Ordering};
@@ -34,7 +35,7 @@ use crate::limits::{
 };
 use crate::protocol::call::{Caller, PrincipalId};
 use crate::protocol::capabilities::{can_be_asked, of_client_for_legacy, of_client_for_modern};
-use crate::protocol::credentials_id::CredentialsId;
+use crate::protocol::credentials::UserCredentials;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::log_level::LogLevel;
 use crate::protocol::question::Question;
@@ -82,6 +83,9 @@ pub struct Session {
     /// The servers whose changes the client is told of.
     visible_servers: RwLock<Arc<[ServerName]>>,
     charged: RwLock<Option<PrincipalId>>,
+    /// The credentials of the last request that had any, for servers whose credentials are each
+    /// user's own.
+    user: RwLock<Option<Arc<UserCredentials>>>,
     caller: OnceLock<Arc<Caller>>,
     /// The filter of a stateless client's `subscriptions/listen` stream.
     listening: OnceLock<Listening>,
@@ -142,7 +146,7 @@ impl Session {
     /// capabilities, or on its credentials.
     fn sees(&self, server: &ServerName, view: ViewId) -> bool {
         if view.is_of_user() {
-            return self.owner.user_at(server).map(ViewId::of_user) == Some(view);
+            return self.user_at(server).map(ViewId::of_user) == Some(view);
         }
         let caller = self.caller.get();
         caller.is_some_and(|it| self.door.is_for_any_request(it.capabilities.get()))
@@ -480,12 +484,6 @@ impl Sessions {
     pub fn wants_log(&self, id: &str, level: Option<LogLevel>) -> bool {
         let view = self.view.read();
         view.get(id).is_some_and(|session| session.wants_log(level))
-    }
-
-    /// The credentials of an open session for a server whose credentials are each user's own.
-    pub fn user_at(&self, id: &str, server: &ServerName) -> Option<CredentialsId> {
-        let view = self.view.read();
-        view.get(id).and_then(|session| session.owner.user_at(server))
     }
 
     /// The principal of an open session.

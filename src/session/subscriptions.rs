@@ -74,6 +74,15 @@ impl Subscriptions {
         shared.map(|(resource, _)| resource).collect()
     }
 
+    /// The URIs of a server's resources to which the session is subscribed over a shared session.
+    pub(super) fn shared_at(&self, server: &ServerName) -> Vec<String> {
+        let resources = self.lock();
+        let all = resources.iter().flatten();
+        let here =
+            all.filter(|((of, _), (_, over))| of == server && *over == SessionKind::Shared);
+        here.map(|((_, uri), _)| uri.clone()).collect()
+    }
+
     /// Removes all subscriptions; none can be added from here on. Returns those that it had on
     /// shared sessions.
     pub(super) fn end(&self) -> Vec<Resource> {

@@ -3,11 +3,10 @@
 use std::sync::Arc;
 
 use super::EncodedEvent;
-use crate::access::lease::OptionalLease;
+use crate::access::policy::OptionalLease;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::capabilities::declare_nothing;
 use crate::protocol::credentials::UserCredentials;
-use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::listening::Filter;
 use crate::protocol::server_name::ServerName;
@@ -80,16 +79,9 @@ pub struct Owner {
     /// The access token that opened the session. Its end ends no session: the user's next token
     /// is as good.
     pub lease: OptionalLease,
-    /// The credentials for servers whose credentials are each user's own, if there is such a
-    /// server.
+    /// The credentials with which servers are reached whose credentials are each user's own; those
+    /// of the request that opens the session.
     pub user: Option<Arc<UserCredentials>>,
-}
-
-impl Owner {
-    /// The credentials with which the session's client reaches that server, if it has any.
-    pub fn user_at(&self, server: &ServerName) -> Option<CredentialsId> {
-        self.user.as_ref().map(|user| user.id(server))
-    }
 }
 
 /// The sender of a request that names a session by its id.

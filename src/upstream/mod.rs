@@ -142,9 +142,17 @@ pub trait ServerEvents: Send + Sync {
         notice: Notice,
         wire: Wire,
     );
-    /// A notification on the session that one user's clients share with a server, where its
-    /// credentials are each user's own.
-    fn notice_of_user(&self, server: &ServerName, user: CredentialsId, notice: Notice);
+    /// A notification on one user's session with a server, where its credentials are each user's
+    /// own: on the session of `client`, or on the one that the user's clients share.
+    fn notice_of_user(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        user: CredentialsId,
+        notice: Notice,
+    );
+    /// True if a client is there that reaches the server with these credentials.
+    fn is_awaited(&self, server: &ServerName, user: CredentialsId) -> bool;
     /// A message named no call on a session that several share, and is for nobody.
     fn unattributed(&self, server: &ServerName);
     /// A request on the session of `client`.
@@ -206,6 +214,11 @@ impl Upstream {
     /// Which era it speaks, once it has answered.
     fn era(&self) -> Option<Era> {
         self.health.lock().initialized.as_ref().map(|initialized| initialized.revision.era())
+    }
+
+    /// True if users may reach the server with credentials of their own, and it is nobody's own.
+    pub fn may_be_per_user(&self) -> bool {
+        self.may_be_per_user
     }
 
     /// The user whose own it is, where the server's credentials are each user's own.

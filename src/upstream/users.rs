@@ -9,18 +9,19 @@ use std::time::Instant;
 
 use crate::config::UpstreamConfig;
 use crate::error::CallError;
-use crate::fair_shares::Shares;
+use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::USER_UPSTREAMS_MAX;
-use crate::protocol::call::{Notice, PrincipalId};
-use crate::protocol::credentials::UserCredentials;
+use crate::protocol::call::{Kind, Notice, PrincipalId};
 use crate::protocol::credentials_id::CredentialsId;
+use crate::protocol::legacy::Initialized;
 use crate::protocol::question::Question;
 use crate::protocol::server_name::ServerName;
+use crate::protocol::subscriber::Subscriber;
 use crate::sync::Mutex;
 use crate::thread::Joined;
 
 use super::session::user::User;
-use super::{ServerEvents, Upstream, Wire};
+use super::{FailureReport, ServerEvents, State, Upstream, Wire};
 
 /// One user's upstream, and its supervisor.
 pub(super) struct UserUpstream {
@@ -40,109 +41,165 @@ impl UserUpstream {
         self.upstream.context.user.as_deref()
     }
 
-    fn charged(&self) -> Option<&PrincipalId> {
+    pub(super) fn charged(&self) -> Option<&PrincipalId> {
         self.user()?.charged.as_ref()
     }
 }
 
 /// The upstreams of all users at all servers.
-pub(super) struct UserUpstreams(Mutex<State>);
+pub(super) struct UserUpstreams(Mutex<All>);
 
-struct State {
-    entries: HashMap<(ServerName, CredentialsId), UserUpstream>,
+struct All {
+    entries: HashMap<Key, UserUpstream>,
     shares: Shares<PrincipalId>,
+    /// True once everything ends: none is made any more.
+    is_over: bool,
 }
+
+type Key = (ServerName, CredentialsId);
 
 impl Default for UserUpstreams {
     fn default() -> UserUpstreams {
         let shares = Shares::new(USER_UPSTREAMS_MAX);
-        UserUpstreams(Mutex::new(State { entries: HashMap::new(), shares }))
+        UserUpstreams(Mutex::new(All { entries: HashMap::new(), shares, is_over: false }))
     }
 }
 
-impl State {
-    fn remove(&mut self, key: &(ServerName, CredentialsId)) -> Option<UserUpstream> {
+impl All {
+    /// The upstream under that key, if it was made for this configuration of its server. That
+    /// counts as a use.
+    fn find(&mut self, key: &Key, registered: &Arc<UpstreamConfig>) -> Option<Arc<Upstream>> {
+        let entry = self.entries.get_mut(key)?;
+        let user = entry.user().filter(|it| Arc::ptr_eq(&it.registered, registered))?;
+        let now = Instant::now();
+        user.note_use(now);
+        entry.used = now;
+        Some(entry.upstream.clone())
+    }
+
+    fn remove(&mut self, key: &Key) -> Option<UserUpstream> {
         let removed = self.entries.remove(key)?;
         self.shares.give_back_of(removed.charged(), 1);
         Some(removed)
     }
 
-    fn remove_where(&mut self, wanted: impl Fn(&UserUpstream) -> bool) -> Vec<UserUpstream> {
-        let keys: Vec<_> = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| wanted(entry))
-            .map(|(key, _)| key.clone())
-            .collect();
+    fn remove_where(
+        &mut self,
+        wanted: impl Fn(&Key, &UserUpstream) -> bool,
+    ) -> Vec<UserUpstream> {
+        let wanted = self.entries.iter().filter(|(key, entry)| wanted(key, entry));
+        let keys: Vec<_> = wanted.map(|(key, _)| key.clone()).collect();
         keys.iter().filter_map(|key| self.remove(key)).collect()
     }
 
-    /// At the bound, the upstream that was idle for longest makes room: of the same principal
-    /// where its share is full.
+    /// Takes a place in the share of `charged`. At the bound, one that is idle makes room.
+    ///
+    /// # Errors
+    /// None that is idle may make room.
     fn make_room(
         &mut self,
         charged: Option<&PrincipalId>,
-    ) -> Result<Option<UserUpstream>, CallError> {
-        if self.shares.take_of(charged, 1).is_ok() {
-            return Ok(None);
-        }
-        let of_it = |entry: &UserUpstream| entry.charged() == charged;
-        let has_own = self.entries.values().any(|it| of_it(it) && it.is_idle());
-        let idle = self
-            .entries
-            .iter()
-            .filter(|(_, entry)| entry.is_idle() && (!has_own || of_it(entry)))
-            .min_by_key(|(_, entry)| entry.used)
-            .map(|(key, _)| key.clone());
-        let removed = idle.and_then(|key| self.remove(&key));
-        if removed.is_some() && self.shares.take_of(charged, 1).is_ok() {
-            return Ok(removed);
-        }
-        let what = format!(
-            "{USER_UPSTREAMS_MAX} sets of users' own credentials are in use at once, or your share \
-             of them is"
-        );
-        Err(CallError::Overloaded { what })
+        removed: &mut Vec<UserUpstream>,
+    ) -> Result<(), CallError> {
+        let Err(why) = self.shares.take_of(charged, 1) else { return Ok(()) };
+        let idle = self.entries.iter().filter(|(_, entry)| entry.is_idle());
+        let idle =
+            idle.map(|(key, entry)| Idle { key, charged: entry.charged(), used: entry.used });
+        let victim = victim(idle, charged, why).cloned();
+        removed.extend(victim.and_then(|key| self.remove(&key)));
+        self.shares.take_of(charged, 1).map_err(|_| CallError::Overloaded {
+            what: format!(
+                "{USER_UPSTREAMS_MAX} sets of users' own credentials are in use at once, or your \
+                 share of them is"
+            ),
+        })
     }
 }
 
+/// An upstream that nobody uses at present.
+struct Idle<'a, K> {
+    key: K,
+    charged: Option<&'a PrincipalId>,
+    used: Instant,
+}
+
+/// The one that makes room for another one of the principal `charged`: of those of that principal
+/// the one that was idle for longest. Where it has none, and its share is not what is full, of all.
+fn victim<'a, K: Copy>(
+    idle: impl Iterator<Item = Idle<'a, K>>,
+    charged: Option<&PrincipalId>,
+    why: NotTaken,
+) -> Option<K> {
+    let (own, others): (Vec<_>, Vec<_>) = idle.partition(|it| it.charged == charged);
+    let oldest = |of: Vec<Idle<'a, K>>| of.into_iter().min_by_key(|it| it.used);
+    let victim = oldest(own).or_else(|| match why {
+        NotTaken::Full => oldest(others),
+        NotTaken::ShareHeld => None,
+    });
+    victim.map(|it| it.key)
+}
+
+/// What came of a wish for a user's upstream.
+pub(super) struct Found {
+    pub(super) upstream: Result<Arc<Upstream>, CallError>,
+    /// Those that had to make room, or whose server is another one since: they are to end.
+    pub(super) removed: Vec<UserUpstream>,
+}
+
 impl UserUpstreams {
-    /// The upstream of that user at a server, made by `start` if there is none. The other value
-    /// had to make room, and ends.
-    pub(super) fn of(
+    /// The upstream of that user at a server, if there is one. That counts as a use.
+    pub(super) fn find(
         &self,
         registered: &Arc<UpstreamConfig>,
-        user: &UserCredentials,
-        charged: Option<&PrincipalId>,
-        start: impl FnOnce(User) -> Result<(Arc<Upstream>, Joined), CallError>,
-    ) -> Result<(Arc<Upstream>, Option<UserUpstream>), CallError> {
-        let (now, id) = (Instant::now(), user.id(&registered.name));
-        let key = (registered.name.clone(), id);
+        user: CredentialsId,
+    ) -> Option<Arc<Upstream>> {
+        self.0.lock().find(&(registered.name.clone(), user), registered)
+    }
+
+    /// The upstream of that user at a server, if there is one. That counts as no use.
+    pub(super) fn known(
+        &self,
+        server: &ServerName,
+        user: CredentialsId,
+    ) -> Option<Arc<Upstream>> {
+        let key = (server.clone(), user);
+        self.0.lock().entries.get(&key).map(|entry| entry.upstream.clone())
+    }
+
+    /// Makes the upstream of a user, unless there is one by now. `start` is given the one whose
+    /// place it takes, which was made for the server as it was configured before.
+    pub(super) fn make(
+        &self,
+        user: User,
+        start: impl FnOnce(
+            User,
+            Option<&Arc<Upstream>>,
+        ) -> Result<(Arc<Upstream>, Joined), CallError>,
+    ) -> Found {
+        let key = (user.registered.name.clone(), user.id);
+        let mut removed = Vec::new();
         let mut state = self.0.lock();
-        let mut removed = None;
-        match state.entries.get_mut(&key) {
-            Some(entry)
-                if entry.user().is_some_and(|it| Arc::ptr_eq(&it.registered, registered)) =>
-            {
-                entry.used = now;
-                if let Some(user) = entry.user() {
-                    user.note_use(now);
-                }
-                return Ok((entry.upstream.clone(), None));
-            }
-            // The server is another one since.
-            Some(_) => removed = state.remove(&key),
-            None => (),
+        if let Some(upstream) = state.find(&key, &user.registered) {
+            return Found { upstream: Ok(upstream), removed };
         }
-        let made_room = state.make_room(charged)?;
-        let user = User::new(id, user.principal.clone(), charged.cloned(), registered.clone());
-        let (upstream, supervisor) = start(user).inspect_err(|_| {
-            state.shares.give_back_of(charged, 1);
-        })?;
-        state
-            .entries
-            .insert(key, UserUpstream { upstream: upstream.clone(), supervisor, used: now });
-        Ok((upstream, removed.or(made_room)))
+        if state.is_over {
+            return Found { upstream: Err(CallError::ShuttingDown), removed };
+        }
+        let old = state.remove(&key);
+        let charged = user.charged.clone();
+        let upstream = state.make_room(charged.as_ref(), &mut removed).and_then(|()| {
+            let started = start(user, old.as_ref().map(|it| &it.upstream));
+            if started.is_err() {
+                state.shares.give_back_of(charged.as_ref(), 1);
+            }
+            let (upstream, supervisor) = started?;
+            let used = Instant::now();
+            let entry = UserUpstream { upstream: upstream.clone(), supervisor, used };
+            state.entries.insert(key, entry);
+            Ok(upstream)
+        });
+        removed.extend(old);
+        Found { upstream, removed }
     }
 
     /// All of them.
@@ -157,26 +214,63 @@ impl UserUpstreams {
         at.map(|(_, entry)| entry.upstream.clone()).collect()
     }
 
-    /// Takes out those that were idle since `before`.
-    pub(super) fn take_idle(&self, before: Instant) -> Vec<UserUpstream> {
-        self.0.lock().remove_where(|entry| entry.used < before && entry.is_idle())
+    /// Takes out those that were idle since `before`, and for which `is_awaited` is not true,
+    /// which is asked while nothing is locked.
+    pub(super) fn take_idle(
+        &self,
+        before: Instant,
+        is_awaited: impl Fn(&ServerName, CredentialsId) -> bool,
+    ) -> Vec<UserUpstream> {
+        let is_idle = |entry: &UserUpstream| entry.used < before && entry.is_idle();
+        let mut idle: Vec<Key> = {
+            let state = self.0.lock();
+            let idle = state.entries.iter().filter(|(_, entry)| is_idle(entry));
+            idle.map(|(key, _)| key.clone()).collect()
+        };
+        idle.retain(|(server, user)| !is_awaited(server, *user));
+        self.0.lock().remove_where(|key, entry| is_idle(entry) && idle.contains(key))
     }
 
-    /// Takes out those of servers of which this is not the configuration.
+    /// Takes out those that were made for configurations for which `stays` is not true.
     pub(super) fn take_unless(
         &self,
         stays: impl Fn(&Arc<UpstreamConfig>) -> bool,
     ) -> Vec<UserUpstream> {
         let ends = |entry: &UserUpstream| entry.user().is_none_or(|it| !stays(&it.registered));
-        self.0.lock().remove_where(ends)
+        self.0.lock().remove_where(|_, entry| ends(entry))
     }
 
     /// Takes out those of principals for which `ends` is true.
     pub(super) fn take_of(&self, ends: impl Fn(&PrincipalId) -> bool) -> Vec<UserUpstream> {
         let is_its = |entry: &UserUpstream| {
-            entry.user().and_then(|user| user.principal.as_ref()).is_some_and(&ends)
+            let principal = entry.user().and_then(|user| user.credentials.principal.as_ref());
+            principal.is_some_and(&ends)
         };
-        self.0.lock().remove_where(is_its)
+        self.0.lock().remove_where(|_, entry| is_its(entry))
+    }
+
+    /// Those that were made for configurations for which `stays` is not true.
+    pub(super) fn stale(
+        &self,
+        stays: impl Fn(&Arc<UpstreamConfig>) -> bool,
+    ) -> Vec<Arc<Upstream>> {
+        let state = self.0.lock();
+        let is_stale =
+            |entry: &&UserUpstream| entry.user().is_none_or(|it| !stays(&it.registered));
+        let stale = state.entries.values().filter(is_stale);
+        stale.map(|entry| entry.upstream.clone()).collect()
+    }
+
+    /// Takes all of them out. From here on none is made.
+    pub(super) fn end(&self) -> Vec<UserUpstream> {
+        let mut state = self.0.lock();
+        state.is_over = true;
+        state.remove_where(|_, _| true)
+    }
+
+    /// The number of upstreams, and the most that there may be.
+    pub(super) fn counts(&self) -> (usize, usize) {
+        (self.0.lock().entries.len(), USER_UPSTREAMS_MAX)
     }
 }
 
@@ -187,21 +281,18 @@ pub(super) struct EventsOfUser {
 }
 
 impl ServerEvents for EventsOfUser {
-    fn notice(
+    fn notice(&self, server: &ServerName, client: Option<&Arc<str>>, notice: Notice, _: Wire) {
+        self.inner.notice_of_user(server, client, self.user, notice);
+    }
+
+    fn notice_of_user(
         &self,
         server: &ServerName,
         client: Option<&Arc<str>>,
+        user: CredentialsId,
         notice: Notice,
-        wire: Wire,
     ) {
-        match client {
-            Some(_) => self.inner.notice(server, client, notice, wire),
-            None => self.inner.notice_of_user(server, self.user, notice),
-        }
-    }
-
-    fn notice_of_user(&self, server: &ServerName, user: CredentialsId, notice: Notice) {
-        self.inner.notice_of_user(server, user, notice);
+        self.inner.notice_of_user(server, client, user, notice);
     }
 
     fn unattributed(&self, server: &ServerName) {
@@ -211,16 +302,107 @@ impl ServerEvents for EventsOfUser {
     fn ask(&self, server: &ServerName, client: &Arc<str>, question: Question) {
         self.inner.ask(server, client, question);
     }
+
+    fn is_awaited(&self, server: &ServerName, user: CredentialsId) -> bool {
+        self.inner.is_awaited(server, user)
+    }
 }
 
 impl Upstream {
-    /// Has the lists of a user read again that are no longer known. Returns true if they may come
-    /// soon.
-    pub fn list_again(&self) -> bool {
-        let Some(user) = &self.context.user else { return false };
-        if user.forgets_lists() {
-            self.context.mailbox.stale();
+    /// Has the lists of a user read again that are no longer known, or are old, unless they are
+    /// being read.
+    pub fn list_again(&self) {
+        let Some(user) = &self.context.user else { return };
+        if user.wants_lists_again() {
+            // As if it had said so: then it is not asked again and again.
+            Kind::ALL.into_iter().for_each(|kind| self.context.mailbox.list_changed(kind));
         }
-        true
+    }
+
+    /// The failure that keeps a user from the server at present, where it is that user's own.
+    pub fn failure_of_user(&self) -> Option<FailureReport> {
+        self.context.user.as_ref()?.failure()
+    }
+
+    /// The name of the user whose own it is, if it has one.
+    pub fn name_of_user(&self) -> Option<Arc<str>> {
+        self.context.user.as_ref()?.credentials.name.clone()
+    }
+
+    /// The number of calls that hold a slot, of those that wait for one, and of open sessions.
+    pub fn in_use(&self) -> (usize, usize, usize) {
+        let (in_flight, waiting) = self.concurrency.counts();
+        let sessions = self.pool.count_open() + usize::from(self.session.is_open());
+        (in_flight, waiting, sessions)
+    }
+
+    /// Its last introduction.
+    pub fn initialized(&self) -> Option<Arc<Initialized>> {
+        self.health.lock().initialized.clone()
+    }
+
+    /// At present.
+    pub fn state(&self) -> State {
+        self.health.lock().breaker.state(Instant::now())
+    }
+
+    /// Subscribes to a resource for one who was subscribed to it with other credentials. The
+    /// supervisor tells the server some time soon.
+    pub fn take_over_subscription(
+        &self,
+        uri: &str,
+        subscriber: Subscriber,
+        charged: Option<PrincipalId>,
+    ) {
+        self.desired.take_over(uri, subscriber, charged);
+    }
+
+    /// True if clients were served without the lists of a user, which have not come since.
+    pub fn has_missed_lists(&self) -> bool {
+        self.context.user.as_ref().is_some_and(|it| it.is_missed())
+    }
+
+    /// Notes that clients were served without the lists of a user: they are notified of them
+    /// once these are known.
+    pub fn missed_lists(&self) {
+        if let Some(user) = &self.context.user {
+            user.missed();
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Duration;
+
+    use super::*;
+
+    #[test]
+    fn one_that_is_idle_makes_room_and_never_because_of_another_s_full_share() {
+        let (alice, bob) = (PrincipalId::Key("alice".into()), PrincipalId::Key("bob".into()));
+        let now = Instant::now();
+        let victim_of = |all: Vec<(&'static str, Option<&'static str>, u64)>, who, why| {
+            let all = all.into_iter().map(|(key, charged, used)| Idle {
+                key,
+                charged: match charged {
+                    Some("alice") => Some(&alice),
+                    Some(_) => Some(&bob),
+                    None => None,
+                },
+                used: now + Duration::from_secs(used),
+            });
+            victim(all, who, why)
+        };
+        let all =
+            vec![("b", Some("bob"), 1), ("a2", Some("alice"), 3), ("a1", Some("alice"), 2)];
+        for why in [NotTaken::Full, NotTaken::ShareHeld] {
+            assert_eq!(victim_of(all.clone(), Some(&alice), why), Some("a1"));
+            assert_eq!(victim_of(all.clone(), Some(&bob), why), Some("b"));
+        }
+        let others = vec![("a2", Some("alice"), 3), ("a1", Some("alice"), 2)];
+        assert_eq!(victim_of(others.clone(), Some(&bob), NotTaken::Full), Some("a1"));
+        assert_eq!(victim_of(others.clone(), None, NotTaken::Full), Some("a1"));
+        assert_eq!(victim_of(others, Some(&bob), NotTaken::ShareHeld), None);
+        assert_eq!(victim_of(Vec::new(), Some(&bob), NotTaken::Full), None);
     }
 }

@@ -179,6 +179,15 @@ impl Duplex {
         }));
     }
 
+    /// The id of its session, over Streamable HTTP.
+    #[track_caller]
+    pub fn session(&self) -> String {
+        match &self.ears.line {
+            Line::Streamable(client) => client.session().to_owned(),
+            Line::Sse { .. } => panic!("HTTP+SSE has no such id"),
+        }
+    }
+
     /// The result of `initialize`.
     pub fn initialized(&self) -> &Value {
         &self.initialized

@@ -36,6 +36,8 @@ struct Shell {
     failing: Mutex<Option<u16>>,
     /// Further headers of what fails.
     failing_head: Mutex<Vec<(String, String)>>,
+    /// What fails for whoever sends this header says its value.
+    echoing: Mutex<Option<String>>,
     redirect: Mutex<Option<(u16, String)>>,
     /// What stands before its path.
     prefix: Mutex<String>,
@@ -97,6 +99,7 @@ impl HttpUpstream {
             required_header: Mutex::new(None),
             failing: Mutex::new(None),
             failing_head: Mutex::default(),
+            echoing: Mutex::default(),
             redirect: Mutex::new(None),
             prefix: Mutex::default(),
             last_headers: Mutex::default(),
@@ -164,6 +167,11 @@ impl HttpUpstream {
     pub fn fail_with_head(&self, head: &[(&str, &str)]) {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         *self.shell.failing_head.lock().unwrap() = head.iter().map(owned).collect();
+    }
+
+    /// What fails says what stands in this header of its request, as careless servers do.
+    pub fn fail_with_echo_of(&self, header: &str) {
+        *self.shell.echoing.lock().unwrap() = Some(header.to_owned());
     }
 
     /// Serves below this path from here on. Gives its URL there.
@@ -307,7 +315,7 @@ impl Shell {
         let session = request.head.header("Mcp-Session-Id").unwrap_or_default().to_owned();
         match request.method.as_str() {
             "POST" => self.post(request, &session, out),
-            "GET" => self.get(&session, out),
+            "GET" => self.get(request, &session, out),
             "DELETE" => {
                 if !self.sessions.lock().unwrap().remove(&session) {
                     return respond(out, "404 Not Found", &[], "");
@@ -336,7 +344,10 @@ impl Shell {
             let head = self.failing_head.lock().unwrap();
             let head: Vec<(&str, &str)> =
                 head.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            return respond(out, &format!("{status} Failing"), &head, "as the test wants it");
+            let echoed = self.echoing.lock().unwrap().clone();
+            let echoed = echoed.and_then(|it| request.head.header(&it).map(str::to_owned));
+            let text = format!("as the test wants it {}", echoed.unwrap_or_default());
+            return respond(out, &format!("{status} Failing"), &head, text.trim_end());
         }
         let accept = request.head.header("Accept").unwrap_or_default();
         if !(accept.contains("application/json") && accept.contains("text/event-stream")) {
@@ -358,6 +369,7 @@ impl Shell {
         let headers: Vec<(&str, &str)> =
             fresh.iter().map(|id| ("Mcp-Session-Id", id.as_str())).collect();
         let peer = fresh.as_deref().unwrap_or(session);
+        self.script.reached_by(peer, &request.head);
         let answers = *self.answers.lock().unwrap();
         answer(
             out,
@@ -368,10 +380,11 @@ impl Shell {
         )
     }
 
-    fn get(&self, session: &str, out: &mut TcpStream) -> io::Result<Next> {
+    fn get(&self, request: &Incoming, session: &str, out: &mut TcpStream) -> io::Result<Next> {
         if let Some(status) = self.knows(session) {
             return respond(out, status, &[], "");
         }
+        self.script.reached_by(session, &request.head);
         let messages = self.script.open_stream(session);
         begin_stream(out, &[])?;
         while let Ok(message) = messages.recv() {

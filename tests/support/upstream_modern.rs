@@ -162,6 +162,7 @@ impl Shell {
             let body = json!({ "jsonrpc": "2.0", "id": id, "error": error }).to_string();
             return respond(out, "400 Bad Request", &[JSON], &body);
         }
+        self.script.reached_by(&peer, &request.head);
         let _watch = Watch::begin(self, &peer, out)?;
         if let Some(messages) = self.script.open_listen(&peer, &request.body) {
             begin_stream(out, &[])?;

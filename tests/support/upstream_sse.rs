@@ -98,16 +98,17 @@ impl Drop for SseUpstream {
 impl Shell {
     fn serve(self: &Arc<Shell>, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
         match (request.method.as_str(), request.path()) {
-            ("GET", "/sse") => self.stream(out),
+            ("GET", "/sse") => self.stream(request, out),
             ("POST", "/messages") => self.post(request, out),
             (_, "/sse") => respond(out, "405 Method Not Allowed", &[("Allow", "GET")], ""),
             _ => respond(out, "404 Not Found", &[], ""),
         }
     }
 
-    fn stream(self: &Arc<Shell>, out: &mut TcpStream) -> io::Result<Next> {
+    fn stream(self: &Arc<Shell>, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
         *self.n_streams.lock().unwrap() += 1;
         let id = unique("sse");
+        self.script.reached_by(&id, &request.head);
         let (sender, messages) = channel();
         self.sessions.lock().unwrap().insert(id.clone(), sender.clone());
         begin_stream(out, &[])?;
@@ -148,6 +149,7 @@ impl Shell {
         let Some(stream) = self.sessions.lock().unwrap().get(&id).cloned() else {
             return respond(out, "404 Not Found", &[], "Could not find session");
         };
+        self.script.reached_by(&id, &request.head);
         let script = self.script.clone();
         let body = request.body.clone();
         drop(in_background(move || {

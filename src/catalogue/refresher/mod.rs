@@ -17,7 +17,7 @@ use super::differing::News;
 use super::merge::{self, Listed, Profile, ServerLabel};
 use super::pins::{Pins, Said, Subject};
 use super::store::{Reading, Store};
-use super::views::{Shown, Views};
+use super::views::{Shown, Stays, Views};
 use super::{Catalogue, Health, Item, Pinned, Server, Shared};
 use crate::access::glob::Globs;
 use crate::config::{Naming, Pin, UpstreamConfig};
@@ -69,12 +69,7 @@ impl Known {
             }
             Some(_) | None => Listed::default(),
         };
-        let mut listed = listed;
-        if config.is_per_user() {
-            // Nobody connects to it but for a user, whose lists are a view.
-            listed.server.health = Health::Well;
-            listed.server.has_answered = true;
-        }
+        let listed = if config.is_per_user() { Listed::of_users() } else { listed };
         let profile = Profile {
             name: config.name.clone(),
             label: Arc::new(ServerLabel {
@@ -85,6 +80,17 @@ impl Known {
             pin: config.pin,
         };
         Known { config: config.clone(), profile, listed }
+    }
+}
+
+impl Listed {
+    /// A server to which nobody connects but for a user, whose lists are a view. Lists from before
+    /// it was configured so are nobody's.
+    fn of_users() -> Listed {
+        let mut listed = Listed::default();
+        listed.server.health = Health::Well;
+        listed.server.has_answered = true;
+        listed
     }
 }
 
@@ -225,16 +231,29 @@ impl Refresher {
                 .as_ref()
                 .is_some_and(|old| old.config.target.is_same_server(&config.target));
             let mut known = Known::new(config, old);
-            if let Some(store) = self.store.as_mut().filter(|_| !is_known) {
+            let is_stored = !is_known && !config.is_per_user();
+            if let Some(store) = self.store.as_mut().filter(|_| is_stored) {
                 store.load(config, &mut known.listed);
             }
             judge(&mut self.pins, &known.profile, &mut known.listed);
             self.servers.insert(config.name.clone(), known);
         }
-        // The list of a server with another configuration may differ for clients.
-        let stays = |name: &ServerName| {
-            let (old, new) = (before.get(name), self.servers.get(name));
-            old.zip(new).is_some_and(|(old, new)| Arc::ptr_eq(old, &new.config))
+        // The list of a server with another configuration may differ for clients. A user goes on
+        // with its lists until new ones are read, as all do with the shared ones.
+        let stays = |(name, id): &(ServerName, ViewId)| {
+            let Some((old, new)) = before.get(name).zip(self.servers.get(name)) else {
+                return Stays::No;
+            };
+            if Arc::ptr_eq(old, &new.config) {
+                Stays::AsItIs
+            } else if id.is_of_user()
+                && new.config.may_be_per_user()
+                && old.target.is_same_server(&new.config.target)
+            {
+                Stays::UntilReadAgain
+            } else {
+                Stays::No
+            }
         };
         self.views.retain(stays);
         if let Some(store) = &mut self.store {
@@ -275,7 +294,10 @@ impl Refresher {
                 if before.is_some_and(|before| before != era) {
                     // Those views are of sessions that the server keeps no more, or the other way
                     // round.
-                    self.views.retain(|of| *of != server);
+                    self.views.retain(|(of, id)| match *of == server && !id.is_of_user() {
+                        true => Stays::No,
+                        false => Stays::AsItIs,
+                    });
                 }
                 self.views.may_have_changed(&server);
                 tell_of_cut(&server, listed.server.initialized.as_deref(), &initialized);

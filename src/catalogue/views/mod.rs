@@ -12,8 +12,8 @@ use super::merge::{self, Listed, Named, Profile};
 use super::{Catalogue, Pinned};
 use crate::config::Naming;
 use crate::limits::{
-    LIST_TTL_MIN, REFRESH_INTERVAL, VIEW_BYTES_MAX, VIEW_CATALOGUES_MAX, VIEW_IDLE,
-    VIEW_ITEM_BYTES, VIEWS_BYTES_MAX,
+    LIST_TTL_MIN, REFRESH_INTERVAL, USER_UPSTREAMS_MAX, VIEW_BYTES_MAX, VIEW_CATALOGUES_MAX,
+    VIEW_IDLE, VIEW_ITEM_BYTES, VIEWS_BYTES_MAX,
 };
 use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::listed_item::Malformed;
@@ -134,6 +134,17 @@ fn held_bytes(lists: &HashMap<Kind, Named>) -> usize {
     beside + Usage::of(items().map(|(_, object)| object)).held_bytes()
 }
 
+/// What becomes of a view.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Stays {
+    /// It stays.
+    AsItIs,
+    /// It stays, and is read again when it is needed.
+    UntilReadAgain,
+    /// It is dropped.
+    No,
+}
+
 /// All views, used by the catalogue's thread.
 #[derive(Debug)]
 pub(super) struct Views {
@@ -201,7 +212,7 @@ impl Views {
             is_too_large,
             left_out: read.left_out,
         };
-        self.make_room(&view);
+        self.make_room(key.1, &view);
         self.views.insert(key, Arc::new(view));
         told
     }
@@ -209,12 +220,16 @@ impl Views {
     /// Makes room: of the principal that holds most, the views that were not used for longest are
     /// dropped. Views that equal the shared lists have a bound of their own: they hold no items,
     /// and crowd out none that does.
-    fn make_room(&mut self, new: &View) {
+    fn make_room(&mut self, id: ViewId, new: &View) {
+        let is_of_user = id.is_of_user();
         loop {
             let of_kind =
                 || self.views.iter().filter(|(_, view)| view.differs() == new.differs());
             let used: usize = of_kind().map(|(_, view)| view.n_bytes).sum();
-            if of_kind().count() < self.max && used + new.n_bytes <= VIEWS_BYTES_MAX {
+            let alike = of_kind().filter(|((_, id), _)| id.is_of_user() == is_of_user).count();
+            // Users' views have their own number, since each has an upstream that reads it.
+            let max = if is_of_user { USER_UPSTREAMS_MAX } else { self.max };
+            if alike < max && used + new.n_bytes <= VIEWS_BYTES_MAX {
                 return;
             }
             let mut held: HashMap<Option<&PrincipalId>, usize> = HashMap::new();
@@ -224,6 +239,7 @@ impl Views {
             let of_holder =
                 |view: &View| held.get(&view.by.as_ref()).copied().unwrap_or_default();
             let oldest = of_kind()
+                .filter(|((_, id), _)| alike < max || id.is_of_user() == is_of_user)
                 .min_by_key(|(_, view)| (Reverse(of_holder(view)), view.used.at()))
                 .map(|(key, _)| key.clone());
             let Some(oldest) = oldest else { return };
@@ -240,11 +256,16 @@ impl Views {
         }
     }
 
-    /// Drops the views of servers for which `stays` is false. True if there were any.
-    pub(super) fn retain(&mut self, stays: impl Fn(&ServerName) -> bool) -> bool {
-        let before = self.views.len();
-        self.views.retain(|(server, _), _| stays(server));
-        self.views.len() != before
+    /// Drops views, or notes that they may have changed, as `stays` says.
+    pub(super) fn retain(&mut self, stays: impl Fn(&Key) -> Stays) {
+        self.views.retain(|key, view| match stays(key) {
+            Stays::AsItIs => true,
+            Stays::UntilReadAgain => {
+                view.is_stale.store(true, Ordering::Relaxed);
+                true
+            }
+            Stays::No => false,
+        });
     }
 
     /// Drops a view that the server no longer has. True if there was one.
@@ -344,11 +365,16 @@ impl Shown {
         self.views.values().map(|view| view.n_bytes).sum()
     }
 
-    /// The views of a server: their number, the items that are left out of them and can be named,
+    /// The views of a server for which `is_told` is true: their number, the items that are left out of them and can be named,
     /// and the largest number of items that bounds leave out of one.
-    pub(super) fn told_of(&self, server: &ServerName) -> ViewsTold {
+    pub(super) fn told_of(
+        &self,
+        server: &ServerName,
+        is_told: &dyn Fn(ViewId) -> bool,
+    ) -> ViewsTold {
         let mut items: Vec<(Kind, Malformed)> = Vec::new();
-        let of_server = || self.views.iter().filter(|((of, _), _)| of == server);
+        let of_server =
+            || self.views.iter().filter(|((of, id), _)| of == server && is_told(*id));
         for (kind, item) in of_server().flat_map(|(_, view)| view.left_out.named()) {
             if !items.iter().any(|(of, it)| *of == kind && it == item) {
                 items.push((kind, item.clone()));
@@ -417,9 +443,15 @@ impl Shown {
             keys.iter().filter_map(|key| self.views.get(key)).map(|view| view.n_bytes).sum()
         };
         let held: usize = merged.keys().chain([&keys]).map(of_views).sum();
-        let is_full = merged.len() >= VIEW_CATALOGUES_MAX || held > VIEWS_BYTES_MAX;
-        if is_full && !merged.contains_key(&keys) {
+        let held_too_much = held > VIEWS_BYTES_MAX;
+        if held_too_much && !merged.contains_key(&keys) {
             merged.clear();
+        }
+        if merged.len() >= VIEW_CATALOGUES_MAX
+            && !merged.contains_key(&keys)
+            && let Some(any) = merged.keys().next().cloned()
+        {
+            merged.remove(&any);
         }
         Some(merged.entry(keys).or_insert_with(|| Arc::new(catalogue)).clone())
     }

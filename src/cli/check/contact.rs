@@ -59,6 +59,9 @@ pub(super) struct Finding {
     pub(super) sign_in: Option<SignInStatus>,
     /// The last lines of a child's standard error.
     pub(super) stderr: Vec<String>,
+    /// True if nobody was contacted, because only users reach the server, with credentials of
+    /// their own.
+    pub(super) is_for_users: bool,
 }
 
 impl Finding {
@@ -86,7 +89,18 @@ impl Finding {
 struct Nobody;
 
 impl ServerEvents for Nobody {
-    fn notice_of_user(&self, _: &ServerName, _: CredentialsId, _: Notice) {}
+    fn notice_of_user(
+        &self,
+        _: &ServerName,
+        _: Option<&Arc<str>>,
+        _: CredentialsId,
+        _: Notice,
+    ) {
+    }
+
+    fn is_awaited(&self, _: &ServerName, _: CredentialsId) -> bool {
+        false
+    }
 
     fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice, _: Wire) {}
 
@@ -122,6 +136,12 @@ pub(super) fn all(
     )?;
     let mut waiting = Waiting::new(config, began);
     let mut findings = Vec::new();
+    for config in config.upstreams.iter().filter(|it| it.is_per_user()) {
+        let Some(upstream) = upstreams.get(&config.name) else { continue };
+        let finding = finding(config.clone(), &upstream, 0);
+        found(&finding);
+        findings.push(finding);
+    }
     while !waiting.names.is_empty() {
         select! {
             recv(news) -> report => {
@@ -164,9 +184,10 @@ impl Waiting {
     fn new(config: &Config, began: Instant) -> Waiting {
         let is_child = |it: &&Arc<UpstreamConfig>| matches!(it.target, Target::Stdio(_));
         let children = config.upstreams.iter().filter(is_child);
+        let contacted = config.upstreams.iter().filter(|it| !it.is_per_user());
         Waiting {
             began,
-            names: config.upstreams.iter().map(|it| it.name.clone()).collect(),
+            names: contacted.map(|it| it.name.clone()).collect(),
             contact: BTreeMap::new(),
             is_terminal: io::stderr().is_terminal(),
             picture: 0,
@@ -283,5 +304,6 @@ fn finding(config: Arc<UpstreamConfig>, upstream: &Upstream, n_left_out: usize) 
         failure: None,
         sign_in: upstream.authorization().map(|it| it.status()),
         stderr: status.stderr,
+        is_for_users: upstream.config().is_per_user(),
     }
 }

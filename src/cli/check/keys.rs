@@ -5,7 +5,7 @@ use crate::access::glob::ToolGlobs;
 use crate::config::{ApiKey, Config, Problem};
 
 /// Keys' globs that match none of the tools found. A glob that may be about a server that is not
-/// well is not reported.
+/// well, or that only users reach, is not reported.
 pub(super) fn idle_globs(config: &Config, findings: &[Finding]) -> Vec<Problem> {
     let keys = config.api_keys.iter().enumerate();
     keys.flat_map(|(index, key)| of_key(config, findings, index, key)).collect()
@@ -27,7 +27,7 @@ fn of_key(config: &Config, findings: &[Finding], index: usize, key: &ApiKey) -> 
             let name = &finding.config.name;
             let is_it =
                 |own: &String| globs.admits(name, own, &format!("{name}{separator}{own}"));
-            !finding.is_well() || finding.tools.iter().any(is_it)
+            !finding.is_well() || finding.is_for_users || finding.tools.iter().any(is_it)
         };
         // A glob that is about no server here is reported without any contact.
         if !about.is_empty() && !about.iter().any(matches) {

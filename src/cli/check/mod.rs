@@ -84,8 +84,15 @@ fn summary(path: &Path, config: &Config, contact: Contact, findings: &[Finding])
             )
         }
         Contact::All => {
-            let n_well = findings.iter().filter(|finding| finding.is_well()).count();
-            format!("{file}: {n_well} of {n_servers} servers well\n")
+            let n_of_users = findings.iter().filter(|finding| finding.is_for_users).count();
+            let n_well =
+                findings.iter().filter(|finding| finding.is_well()).count() - n_of_users;
+            let n_contacted = n_servers - n_of_users;
+            let besides = match n_of_users {
+                0 => String::new(),
+                n => format!(" ({n} more are for users alone)"),
+            };
+            format!("{file}: {n_well} of {n_contacted} servers well{besides}\n")
         }
     }
 }

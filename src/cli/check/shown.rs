@@ -37,6 +37,12 @@ pub(super) fn line(finding: &Finding, style: Style) -> String {
     let name = finding.config.name.as_str();
     let below = " ".repeat(NAME_CHARS + 1);
     let mut text = format!("{name:NAME_CHARS$} ");
+    if finding.is_for_users {
+        let what =
+            "only users reach it, with credentials of their own: it is not contacted here";
+        text.push_str(&format!("{}  {what}\n", style.mark("-", 33)));
+        return text;
+    }
     let Some(failure) = &finding.failure else {
         text.push_str(&format!("{}  {}\n", style.mark("ok", 32), facts(finding).join(", ")));
         for note in notes(finding) {
@@ -125,6 +131,7 @@ pub(super) fn in_json(finding: &Finding) -> Value {
         "idle_globs": finding.idle_globs,
         "malformed": finding.n_malformed,
         "left_out": finding.n_left_out,
+        "for_users": finding.is_for_users,
     });
     let Some(fields) = value.as_object_mut() else { return value };
     for (kind, count) in &finding.counts {

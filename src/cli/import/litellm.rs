@@ -173,8 +173,8 @@ fn target(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) -> boo
         forwarded.extend(more.iter().filter_map(plain_text));
     }
     if !forwarded.is_empty() {
-        let what = "is written as \"forward_headers\": clients send them as x-mcp-NAME-HEADER, with \
-                    the server's name";
+        let what = "is written as \"forward_headers\": clients give such a header as \
+                    x-mcp-{server}-{header}, and not under its own name";
         draft.note(&format!("{}.extra_headers", source.at), what);
         server.insert("forward_headers".to_owned(), forwarded.into());
     }
@@ -214,7 +214,7 @@ fn credential(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
         draft.note(
             &at,
             &format!(
-                "there is none: each client sends its own, as x-mcp-{{server}}-{}",
+                "there is none: clients give their own as x-mcp-{{server}}-{}",
                 name.to_lowercase()
             ),
         );

@@ -121,8 +121,11 @@ pub(super) fn settle(draft: &mut Draft, at: &str, server: &mut Fields) {
 fn words(value: &Value) -> Vec<String> {
     match value {
         Value::Array(words) => words.iter().filter_map(plain_text).collect(),
-        Value::String(text) => vec![text.clone()],
-        Value::Null | Value::Bool(_) | Value::Number(_) | Value::Object(_) => Vec::new(),
+        Value::Null
+        | Value::Bool(_)
+        | Value::Number(_)
+        | Value::String(_)
+        | Value::Object(_) => plain_text(value).into_iter().collect(),
     }
 }
 

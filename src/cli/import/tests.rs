@@ -183,10 +183,10 @@ fn litellm() {
     assert_eq!(made.keys, keys);
     made.says(&[
         "mcp_servers.github.client_id: left out: it is used with",
-        "mcp_servers.github.extra_headers: is written as \"forward_headers\": clients send",
+        "mcp_servers.github.extra_headers: is written as \"forward_headers\": clients give",
         "mcp_servers.openapi: left out: tools are not made",
         "mcp_servers.basic.auth_value: is written out",
-        "mcp_servers.own.auth_value: there is none: each client sends its own",
+        "mcp_servers.own.auth_value: there is none: clients give their own as x-mcp-",
         "general_settings: left out: database_url, store_model_in_db",
         "model_list: left out",
         "litellm_settings: left out: drop_params",

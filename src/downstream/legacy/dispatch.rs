@@ -47,6 +47,7 @@ impl Front {
         client: Option<ClientWatch>,
     ) -> Raw {
         self.pipeline.await_first_lists(scope, None, client);
+        self.pipeline.await_introductions(scope);
         let mut capabilities = self.pipeline.capabilities(scope, revision);
         if !revision.has_tasks() {
             capabilities = without_tasks(&capabilities);

@@ -21,12 +21,13 @@ use crate::access::policy::Scope;
 use crate::config::Reloaded;
 use crate::error::CallError;
 use crate::http::{Head, Responder};
-use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT};
+use crate::limits::{OWN_NAME_CHARS_MAX, RELOAD_ANSWER_TIMEOUT, USER_FAILURES_TOLD_MAX};
 use crate::pipeline::sign_in::SignInStatus;
-use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread};
+use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread, Users};
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::server_name::ServerName;
+use crate::resource_server::IssuerStatus;
 use crate::telemetry::access;
 use crate::telemetry::record::{Refused, ToldRequest};
 use crate::telemetry::rejected::Reason;
@@ -156,6 +157,7 @@ fn whole_status(front: &Front, scope: &Scope) -> Value {
         )),
         "calls": calls_in_work(),
         "refusals": refusals(),
+        "issuers": front.resource_server.status().iter().map(issuer).collect::<Vec<Value>>(),
         "spans": otlp::counts().into_iter().collect::<HashMap<_, _>>(),
     });
     if let (Some(status), Value::Object(further)) = (status.as_object_mut(), further) {
@@ -352,6 +354,25 @@ fn server(status: &ServerStatus) -> Value {
         "dropped_messages": upstream.dropped_messages,
         "unattributed_messages": status.n_unattributed,
         "stderr": upstream.stderr,
+        "users": status.users.as_ref().map(users),
+    })
+}
+
+/// The users of a server whose credentials are each user's own.
+fn users(users: &Users) -> Value {
+    let failing: Vec<Value> = users
+        .failing
+        .iter()
+        .take(USER_FAILURES_TOLD_MAX)
+        .map(|(name, it)| json!({ "key": name.as_deref(), "last_failure": failure(it) }))
+        .collect();
+    json!({
+        "count": users.count,
+        "ready": users.ready,
+        "starting": users.starting,
+        "needs_sign_in": users.needing_sign_in,
+        "failing": users.failing.len(),
+        "failures": failing,
     })
 }
 
@@ -364,6 +385,15 @@ fn left_out_items(status: &ServerStatus) -> Value {
 }
 
 /// A refused name, cut, because URIs may have any length.
+fn issuer(status: &IssuerStatus) -> Value {
+    json!({
+        "issuer": status.issuer,
+        "keys": status.keys,
+        "keys_age_ms": status.keys_age.map(ms),
+        "fault": status.fault.as_deref(),
+    })
+}
+
 fn clash(clash: &Clash) -> Value {
     let cut = |text: &str| text.chars().take(OWN_NAME_CHARS_MAX).collect::<String>();
     json!({

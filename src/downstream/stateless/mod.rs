@@ -184,6 +184,7 @@ impl Front {
     }
 
     fn discover(&self, scope: &Scope, options: CallOptions<'_>, revision: Revision) -> Answer {
+        self.pipeline.await_introductions(scope);
         let capabilities = self.pipeline.capabilities(scope, revision);
         let instructions = self.pipeline.instructions(scope);
         let capabilities = with_list_changes(&capabilities);

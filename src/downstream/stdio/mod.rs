@@ -136,8 +136,9 @@ impl LineClient {
     fn scope(&self) -> Scope {
         let (principal, admission) =
             (self.front.operator.clone(), self.front.admission().generation);
-        let has_users = self.front.pipeline.has_users();
-        let user = has_users.then(|| Arc::new(principal.user()));
+        let per_user = self.front.pipeline.per_user();
+        let user = per_user.and_then(|it| it.credentials(principal.user(), || None, []));
+        let user = user.map(Arc::new);
         let (only, narrowed, charged, lease) = (None, None, None, None);
         Scope { principal, only, narrowed, admission, charged, lease, user }
     }

@@ -332,7 +332,7 @@ impl Mailbox {
         self.state.lock().unwrap_or_else(PoisonError::into_inner)
     }
 
-    fn list_changed(&self, kind: Kind) {
+    pub(crate) fn list_changed(&self, kind: Kind) {
         self.readings.announced(kind);
         {
             let mut state = self.lock();

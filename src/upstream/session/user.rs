@@ -2,41 +2,47 @@
 //! its supervisor finds is told as that user's.
 
 use std::sync::Arc;
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::config::UpstreamConfig;
-use crate::limits::RELIST_INTERVAL;
 use crate::protocol::call::PrincipalId;
+use crate::protocol::credentials::UserCredentials;
 use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::sync::Mutex;
 
 use crate::upstream::supervisor::view_readings::ViewReading;
-use crate::upstream::{Event, Report};
+use crate::upstream::{Event, FailureReport, Report};
 
 /// The user for whom an upstream was made.
 pub(crate) struct User {
     pub(crate) id: CredentialsId,
-    /// The principal, if there is one.
-    pub(crate) principal: Option<PrincipalId>,
+    pub(crate) credentials: Arc<UserCredentials>,
     /// The principal in whose share the upstream counts.
     pub(crate) charged: Option<PrincipalId>,
     /// The configuration under which the catalogue knows the server.
     pub(crate) registered: Arc<UpstreamConfig>,
     used: Arc<LastUse>,
-    /// The time at which lists were reported last.
-    listed: Mutex<Option<Instant>>,
+    /// True if lists were reported since they were wanted last.
+    is_listed: AtomicBool,
+    /// True if clients were served before the lists were known, and are to be notified of them.
+    is_missed: AtomicBool,
+    /// The last failure, while the server cannot be used.
+    failure: Mutex<Option<FailureReport>>,
 }
 
 impl User {
     pub(crate) fn new(
-        id: CredentialsId,
-        principal: Option<PrincipalId>,
+        credentials: Arc<UserCredentials>,
         charged: Option<PrincipalId>,
         registered: Arc<UpstreamConfig>,
     ) -> User {
+        let id = credentials.id(&registered.name);
         let used = Arc::new(LastUse::new(Instant::now()));
-        User { id, principal, charged, registered, used, listed: Mutex::new(None) }
+        let (is_listed, is_missed) = (AtomicBool::new(false), AtomicBool::new(false));
+        let failure = Mutex::new(None);
+        User { id, credentials, charged, registered, used, is_listed, is_missed, failure }
     }
 
     /// Notes that the user has called.
@@ -44,15 +50,25 @@ impl User {
         self.used.note(now);
     }
 
-    /// Returns true if its lists were told so long ago that they are known no more; they are then
-    /// told again, once.
-    pub(crate) fn forgets_lists(&self) -> bool {
-        let mut listed = self.listed.lock();
-        let is_old = listed.is_some_and(|at| at.elapsed() > RELIST_INTERVAL);
-        if is_old {
-            *listed = None;
-        }
-        is_old
+    /// Returns true if lists were told that are to be read again, and have not been wanted again
+    /// since.
+    pub(crate) fn wants_lists_again(&self) -> bool {
+        self.is_listed.swap(false, Ordering::Relaxed)
+    }
+
+    /// True if clients were served without the lists, which have not come since.
+    pub(crate) fn is_missed(&self) -> bool {
+        self.is_missed.load(Ordering::Relaxed)
+    }
+
+    /// Notes that clients were served without the lists.
+    pub(crate) fn missed(&self) {
+        self.is_missed.store(true, Ordering::Relaxed);
+    }
+
+    /// The failure that keeps the user from the server at present.
+    pub(crate) fn failure(&self) -> Option<FailureReport> {
+        self.failure.lock().clone()
     }
 
     /// What the user's supervisor has found, as the catalogue takes it: lists are a view of the
@@ -64,8 +80,10 @@ impl User {
     ) -> Option<Report> {
         let event = match event {
             Event::Lists { lists, freshness, read_at, left_out, .. } => {
-                *self.listed.lock() = Some(read_at);
+                self.is_listed.store(true, Ordering::Relaxed);
+                *self.failure.lock() = None;
                 let reading = begin(self.charged.as_ref())?;
+                let is_missed = self.is_missed.swap(false, Ordering::Relaxed);
                 Event::View {
                     id: ViewId::of_user(self.id),
                     used: self.used.clone(),
@@ -73,16 +91,20 @@ impl User {
                     freshness,
                     read_at,
                     left_out,
-                    untold: Untold { is_missed: true, announced: Vec::new() },
+                    untold: Untold { is_missed, announced: Vec::new() },
                     reading,
                 }
             }
             // Requests that wait for the lists look again.
-            Event::Failed { .. } => Event::ViewFailed,
-            Event::Ready { .. }
-            | Event::View { .. }
-            | Event::ViewFailed
-            | Event::NoView { .. } => return None,
+            Event::Failed { failure, .. } => {
+                *self.failure.lock() = Some(failure);
+                Event::ViewFailed
+            }
+            Event::Ready { .. } => {
+                *self.failure.lock() = None;
+                return None;
+            }
+            Event::View { .. } | Event::ViewFailed | Event::NoView { .. } => return None,
         };
         Some(Report { config: self.registered.clone(), event })
     }

@@ -1,6 +1,7 @@
 //! Who asks, and with whose credentials: users who sign in at the gateway, and sign-in at servers.
 
 mod login_command;
+mod per_user;
 pub(crate) mod resource_server;
 mod several_processes;
 mod sign_in_pages;

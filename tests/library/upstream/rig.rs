@@ -473,7 +473,18 @@ pub(crate) struct Heard {
 }
 
 impl ServerEvents for Heard {
-    fn notice_of_user(&self, _: &ServerName, _: CredentialsId, _: Notice) {}
+    fn notice_of_user(
+        &self,
+        _: &ServerName,
+        _: Option<&Arc<str>>,
+        _: CredentialsId,
+        _: Notice,
+    ) {
+    }
+
+    fn is_awaited(&self, _: &ServerName, _: CredentialsId) -> bool {
+        false
+    }
 
     fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice, _: Wire) {
         self.notices.lock().unwrap().push((client.cloned(), notice));

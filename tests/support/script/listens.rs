@@ -110,6 +110,14 @@ impl Script {
         });
     }
 
+    /// Tells the subscription of that request, if it wants to hear of it; says how many it told.
+    pub(super) fn tell_listen_of(&self, peer: &str, method: &str, params: &Value) -> usize {
+        let state = self.lock();
+        let of_peer = state.listens.iter().filter(|listen| listen.peer == peer);
+        let wants = of_peer.filter(|listen| listen.wants(method, params["uri"].as_str()));
+        wants.filter(|listen| listen.tell(method, params)).count()
+    }
+
     /// Tells the subscriptions to that resource; says how many those are.
     pub(super) fn tell_listens_of(&self, uri: &str) -> usize {
         let method = "notifications/resources/updated";

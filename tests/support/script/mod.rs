@@ -15,6 +15,7 @@ use offers::{Offers, usual, usual_capabilities};
 use peers::{Peer, Stream};
 use tasks::Task;
 use tools::Slow;
+use users::Users;
 
 pub use asking::FORM;
 pub use modern::{MODERN, meta};
@@ -29,6 +30,7 @@ mod offers;
 mod peers;
 mod tasks;
 mod tools;
+mod users;
 
 /// The fields of an object whose values are still text.
 type Fields = BTreeMap<String, Box<RawValue>>;
@@ -133,6 +135,7 @@ struct State {
     instructions: Option<String>,
     page_items: usize,
     refused: Option<String>,
+    refusal: Option<String>,
     hanging: Option<String>,
     held: Option<String>,
     revisions: Vec<String>,
@@ -145,6 +148,7 @@ struct State {
     streams: Vec<Stream>,
     listens: Vec<Listen>,
     modern: Modern,
+    users: Users,
     received: Vec<Received>,
     seen: Seen,
 }
@@ -179,6 +183,8 @@ impl Script {
                 streams: Vec::new(),
                 listens: Vec::new(),
                 modern: Modern::default(),
+                users: Users::default(),
+                refusal: None,
                 received: Vec::new(),
                 seen: Seen::default(),
             }),
@@ -220,6 +226,11 @@ impl Script {
     /// Requests of this method are refused; `None` ends it.
     pub fn refuse(&self, method: Option<&str>) {
         self.lock().refused = method.map(str::to_owned);
+    }
+
+    /// What refusals say from now on.
+    pub fn refuse_with(&self, what: &str) {
+        self.lock().refusal = Some(what.to_owned());
     }
 
     /// Requests of this method are not answered; `None` lets go of them.
@@ -363,7 +374,9 @@ impl Script {
         raw_params: &str,
     ) -> Result<String, Refusal> {
         if self.lock().refused.as_deref() == Some(method) {
-            return Err(Refusal::new(-32603, "Refused, as the test wants it"));
+            let state = self.lock();
+            let what = state.refusal.as_deref().unwrap_or("Refused, as the test wants it");
+            return Err(Refusal::new(-32603, what));
         }
         Ok(match method {
             "initialize" => self.initialize(params),
@@ -375,8 +388,8 @@ impl Script {
             "prompts/list" => self.list(peer, "prompts", params),
             "resources/list" => self.list(peer, "resources", params),
             "resources/templates/list" => self.list(peer, "resourceTemplates", params),
-            "prompts/get" => return self.get_prompt(params),
-            "resources/read" => return self.read_resource(params),
+            "prompts/get" => return self.get_prompt(peer, params),
+            "resources/read" => return self.read_resource(peer, params),
             "completion/complete" => return self.complete(params),
             "resources/subscribe" => self.subscribe(peer, params, true),
             "resources/unsubscribe" => self.subscribe(peer, params, false),

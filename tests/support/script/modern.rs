@@ -152,23 +152,34 @@ impl Script {
             }
             return reply;
         }
-        match self.modern_request(method, params) {
+        match self.modern_request(peer, method, params) {
             Ok(result) => Reply::Answer(answer(id, &result)),
             Err(refusal) => refuse(id, &refusal),
         }
     }
 
-    fn modern_request(&self, method: &str, params: &Value) -> Result<String, Refusal> {
+    fn modern_request(
+        &self,
+        peer: &str,
+        method: &str,
+        params: &Value,
+    ) -> Result<String, Refusal> {
+        let state = self.lock();
+        if state.refused.as_deref() == Some(method) {
+            let what = state.refusal.as_deref().unwrap_or("Refused, as the test wants it");
+            return Err(Refusal::new(-32603, what));
+        }
+        drop(state);
         let freshness = self.lock().modern.freshness.clone();
         let cached = |result: String| dressed(&result, Some(&freshness));
         Ok(match method {
             "server/discover" => cached(self.discover()),
-            "tools/list" => cached(self.list("", "tools", params)),
-            "prompts/list" => cached(self.list("", "prompts", params)),
-            "resources/list" => cached(self.list("", "resources", params)),
-            "resources/templates/list" => cached(self.list("", "resourceTemplates", params)),
-            "resources/read" => cached(self.read_resource(params).map_err(as_modern)?),
-            "prompts/get" => dressed(&self.get_prompt(params)?, None),
+            "tools/list" => cached(self.list(peer, "tools", params)),
+            "prompts/list" => cached(self.list(peer, "prompts", params)),
+            "resources/list" => cached(self.list(peer, "resources", params)),
+            "resources/templates/list" => cached(self.list(peer, "resourceTemplates", params)),
+            "resources/read" => cached(self.read_resource(peer, params).map_err(as_modern)?),
+            "prompts/get" => dressed(&self.get_prompt(peer, params)?, None),
             "completion/complete" => dressed(&self.complete(params)?, None),
             other => return Err(Refusal::new(-32601, &format!("Method not found: {other}"))),
         })

@@ -95,7 +95,7 @@ fn template(uri_template: &str) -> Offer {
     Offer { name: uri_template.to_owned(), text: item.to_string() }
 }
 
-fn offer(key: &str, name: &str) -> Offer {
+pub(super) fn offer(key: &str, name: &str) -> Offer {
     match key {
         "tools" => tool(name, &json!({})),
         "prompts" => prompt(name),
@@ -179,7 +179,7 @@ impl Offers {
         }
     }
 
-    fn list_mut(&mut self, key: &str) -> &mut Vec<Offer> {
+    pub(super) fn list_mut(&mut self, key: &str) -> &mut Vec<Offer> {
         match key {
             "tools" => &mut self.tools,
             "prompts" => &mut self.prompts,
@@ -209,6 +209,9 @@ pub(super) fn page(key: &str, items: &[&str], page_items: usize, params: &Value)
 impl super::State {
     /// Whether an item is there for that session, or for what the request declares.
     pub(super) fn shows(&self, peer: &str, name: &str, params: &Value) -> bool {
+        if !self.shows_to_user(peer, name) {
+            return false;
+        }
         let Some((_, needed)) = name.split_once("needs_") else { return true };
         let known = &self.peers.get(peer).map_or(&Value::Null, |peer| &peer.initialize);
         let in_request = &params["_meta"][super::meta("clientCapabilities")];
@@ -304,10 +307,10 @@ impl Script {
         page(key, &texts, state.page_items, params)
     }
 
-    pub(super) fn get_prompt(&self, params: &Value) -> Result<String, Refusal> {
+    pub(super) fn get_prompt(&self, peer: &str, params: &Value) -> Result<String, Refusal> {
         let state = self.lock();
         let name = params["name"].as_str().unwrap_or_default();
-        if !state.offers.has("prompts", name) {
+        if !state.offers.has("prompts", name) || !state.shows(peer, name, params) {
             return Err(Refusal::new(-32602, &format!("Unknown prompt: {name}")));
         }
         if name == "rich" {
@@ -320,12 +323,12 @@ impl Script {
             return Err(Refusal::new(-32602, "Missing argument: name"));
         };
         let style = params["arguments"]["style"].as_str().unwrap_or("plain");
-        let text = format!("{}: {style} greetings, {who}!", state.label);
+        let text = format!("{}: {style} greetings, {who}!", state.label_for(peer));
         let message = json!({ "role": "user", "content": { "type": "text", "text": text } });
         Ok(json!({ "description": "Greets", "messages": [message] }).to_string())
     }
 
-    pub(super) fn read_resource(&self, params: &Value) -> Result<String, Refusal> {
+    pub(super) fn read_resource(&self, peer: &str, params: &Value) -> Result<String, Refusal> {
         let state = self.lock();
         let uri = params["uri"].as_str().unwrap_or_default();
         if uri == ODD_URI && state.offers.has("resources", uri) {
@@ -333,8 +336,10 @@ impl Script {
         }
         let contents = if uri == BLOB_URI && state.offers.has("resources", uri) {
             json!({ "uri": uri, "mimeType": "image/png", "blob": BLOB })
-        } else if state.offers.has("resources", uri) || state.covers(uri) {
-            let text = format!("{} has {uri}", state.label);
+        } else if state.shows(peer, uri, params)
+            && (state.offers.has("resources", uri) || state.covers(uri))
+        {
+            let text = format!("{} has {uri}", state.label_for(peer));
             json!({ "uri": uri, "mimeType": "text/plain", "text": text })
         } else {
             let data = json!({ "uri": uri });

@@ -90,6 +90,13 @@ impl Script {
         self.lock().streams.retain(|stream| stream.sender.send(message.to_owned()).is_ok());
     }
 
+    /// Sends a message to the open streams of that session; says how many those are.
+    pub(super) fn tell_streams_of(&self, peer: &str, message: &str) -> usize {
+        let state = self.lock();
+        let of_peer = state.streams.iter().filter(|stream| stream.peer == peer);
+        of_peer.filter(|stream| stream.sender.send(message.to_owned()).is_ok()).count()
+    }
+
     /// Sends a message as it stands to every open stream.
     pub fn emit_text(&self, message: &str) {
         self.tell_streams(message);

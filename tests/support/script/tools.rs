@@ -204,7 +204,8 @@ impl Script {
         let initialize =
             state.peers.get(peer).map(|peer| peer.initialize.clone()).unwrap_or_default();
         let mut result = content(peer);
-        result["structuredContent"] = json!({ "peer": peer, "initialize": initialize });
+        result["structuredContent"] =
+            json!({ "peer": peer, "initialize": initialize, "user": state.users.of(peer) });
         result.to_string()
     }
 

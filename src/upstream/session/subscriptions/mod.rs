@@ -117,6 +117,23 @@ impl DesiredSubscriptions {
         self.change(|set| set.unwant(uri, subscriber));
     }
 
+    /// Subscribes one who was subscribed to the resource elsewhere, without waiting; the supervisor
+    /// tells the server. Nothing changes where that one's share is full.
+    pub(crate) fn take_over(
+        &self,
+        uri: &str,
+        subscriber: Subscriber,
+        charged: Option<PrincipalId>,
+    ) {
+        self.change(|set| {
+            let Ok(is_alone) = set.enter(uri, charged.as_ref()) else { return };
+            set.want(uri, subscriber, charged);
+            if is_alone {
+                set.leave(uri);
+            }
+        });
+    }
+
     fn change(&self, change: impl FnOnce(&mut Subscriptions)) {
         let supervisor = {
             let mut state = self.lock();

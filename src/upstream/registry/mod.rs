@@ -1,19 +1,20 @@
 //! All upstreams: started together, replaced one by one while the others go on, ended together.
 
+mod users;
+
 use std::collections::BTreeMap;
 use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
-use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock, Weak};
+use std::sync::{Arc, Mutex, MutexGuard, PoisonError, RwLock};
 use std::time::{Duration, Instant};
 use std::{fmt, io};
 
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, TrySendError, bounded};
 
 use crate::budget::Budget;
+use crate::config::user::per_user;
 use crate::config::{Credentials, UpstreamConfig};
-use crate::error::CallError;
-use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX, USER_UPSTREAMS_SWEEP};
-use crate::protocol::call::PrincipalId;
-use crate::protocol::credentials::UserCredentials;
+use crate::limits::{Limits, RETIRING_UPSTREAMS_MAX};
+use crate::protocol::credentials::PerUser;
 use crate::protocol::revision::Era;
 use crate::protocol::server_name::ServerName;
 use crate::telemetry::counters;
@@ -57,6 +58,8 @@ pub struct Upstreams {
     users: UserUpstreams,
     /// True if some server may be reached with users' own credentials.
     has_users: AtomicBool,
+    /// Those servers.
+    per_user: RwLock<Arc<PerUser>>,
     /// How many were started.
     started: AtomicUsize,
     /// What ends with [`Upstreams::stop`].
@@ -133,6 +136,7 @@ impl Upstreams {
             shared,
             users: UserUpstreams::default(),
             has_users: AtomicBool::new(false),
+            per_user: RwLock::default(),
             started: AtomicUsize::new(0),
             running: Mutex::new(running),
         };
@@ -201,11 +205,12 @@ impl Upstreams {
             running.retire(old.clone(), supervisor, self.shared.limits.drain);
         }
         running.supervisors.extend(supervisors);
-        let has_users = configs.iter().any(|config| config.may_be_per_user());
+        let per_user = per_user(configs);
+        let has_users = !per_user.is_none();
+        *self.per_user.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(per_user);
         self.has_users.store(has_users, Ordering::Relaxed);
-        let stays =
-            |config: &Arc<UpstreamConfig>| configs.iter().any(|it| Arc::ptr_eq(it, config));
-        running.retire_users(self.users.take_unless(stays), self.shared.limits.drain);
+        drop(running);
+        self.configure_users(configs);
         Ok(())
     }
 
@@ -217,100 +222,6 @@ impl Upstreams {
     /// The upstream of that name.
     pub fn get(&self, name: &ServerName) -> Option<Arc<Upstream>> {
         self.by_name.read().unwrap_or_else(PoisonError::into_inner).get(name).cloned()
-    }
-
-    /// True if some server may be reached with users' own credentials.
-    pub fn has_users(&self) -> bool {
-        self.has_users.load(Ordering::Relaxed)
-    }
-
-    /// The upstream of a user at a server whose credentials are each user's own, made if there is
-    /// none; for another server, that server's. `charged`: in whose share it counts.
-    ///
-    /// # Errors
-    /// Something of the user is not known that the server's configuration names, or too many
-    /// users' credentials are in use.
-    pub fn of_user(
-        self: &Arc<Self>,
-        base: Arc<Upstream>,
-        user: Option<&UserCredentials>,
-        charged: Option<&PrincipalId>,
-    ) -> Result<Arc<Upstream>, CallError> {
-        if !base.may_be_per_user {
-            return Ok(base);
-        }
-        let nobody = UserCredentials::default();
-        let user = user.unwrap_or(&nobody);
-        let registered = &base.context.config;
-        if !registered.is_own_of(user) {
-            return Ok(base);
-        }
-        let (found, removed) = self.users.of(registered, user, charged, |of| {
-            let name = base.name();
-            let config = registered.for_user(user);
-            let config =
-                config.map_err(|what| CallError::Invalid(format!("{name}: {what}.")))?;
-            self.start_user(&base, Arc::new(config), of)
-        })?;
-        if let Some(removed) = removed {
-            self.running().retire_users(vec![removed], self.shared.limits.drain);
-        }
-        Ok(found)
-    }
-
-    fn start_user(
-        self: &Arc<Self>,
-        base: &Arc<Upstream>,
-        config: Arc<UpstreamConfig>,
-        user: User,
-    ) -> Result<(Arc<Upstream>, Joined), CallError> {
-        let failed = |error: io::Error| {
-            log::error!(target: "upstream", "{}: a user's sessions cannot be opened: {error}", base.name());
-            CallError::Internal
-        };
-        let mut running = self.running();
-        let Some(reports) = running.reports.clone() else {
-            return Err(CallError::ShuttingDown);
-        };
-        if running.sweeping.is_none() {
-            let (stop, stopped) = bounded(0);
-            let upstreams = Arc::downgrade(self);
-            let thread =
-                spawn("up-users", move || sweep(&upstreams, &stopped)).map_err(failed)?;
-            running.sweeping = Some((stop, thread));
-        }
-        drop(running);
-        let made = Made { index: base.context.index, old: None, user: Some(Arc::new(user)) };
-        let upstream = self.shared.upstream(config, made, reports.clone()).map_err(failed)?;
-        let upstream = Arc::new(upstream);
-        let supervisor = supervisor(&upstream, reports);
-        let name = upstream.context.thread_name("sup");
-        let thread = spawn(&name, move || supervisor.run()).map_err(failed)?;
-        Ok((upstream, thread))
-    }
-
-    /// The upstream of that name, and those of its users.
-    pub fn with_users(&self, name: &ServerName) -> Vec<Arc<Upstream>> {
-        let mut all: Vec<_> = self.get(name).into_iter().collect();
-        if self.has_users() {
-            all.extend(self.users.at(name));
-        }
-        all
-    }
-
-    /// All upstreams, and those of users.
-    pub fn all_with_users(&self) -> Vec<Arc<Upstream>> {
-        let mut all: Vec<_> = self.all().values().cloned().collect();
-        if self.has_users() {
-            all.extend(self.users.all());
-        }
-        all
-    }
-
-    /// Ends the upstreams of principals for which `ends` is true, once their calls have ended.
-    pub fn end_users(&self, ends: impl Fn(&PrincipalId) -> bool) {
-        let ended = self.users.take_of(ends);
-        self.running().retire_users(ended, self.shared.limits.drain);
     }
 
     /// All of them, sorted by name.
@@ -345,7 +256,7 @@ impl Upstreams {
             drop(stop);
             drop(thread);
         }
-        let of_users = self.users.take_unless(|_| false);
+        let of_users = self.users.end();
         let all = self.all();
         let of_users_too = of_users.iter().map(|it| &it.upstream);
         all.values().chain(of_users_too).for_each(|upstream| upstream.end());
@@ -398,19 +309,6 @@ impl Running {
     fn retire_users(&self, users: Vec<UserUpstream>, drain: Duration) {
         for UserUpstream { upstream, supervisor, .. } in users {
             self.retire(upstream, Some(supervisor), drain);
-        }
-    }
-}
-
-/// The thread that ends users' upstreams which nobody has used for `limits.session_idle`, until it
-/// is told to stop.
-fn sweep(upstreams: &Weak<Upstreams>, stopped: &Receiver<()>) {
-    while stopped.recv_timeout(USER_UPSTREAMS_SWEEP) == Err(RecvTimeoutError::Timeout) {
-        let Some(upstreams) = upstreams.upgrade() else { return };
-        let limits = &upstreams.shared.limits;
-        if let Some(before) = Instant::now().checked_sub(limits.session_idle) {
-            let idle = upstreams.users.take_idle(before);
-            upstreams.running().retire_users(idle, limits.drain);
         }
     }
 }
