@@ -14,25 +14,6 @@ use crate::protocol::view::ViewId;
 use crate::upstream::authorization::SignInStatus;
 use crate::upstream::{FailureReport, State, Status, Upstream, advice};
 
-/// The pins of a server without the changed items that the scope does not see.
-fn pins_seen(
-    catalogue: &Catalogue,
-    scope: &Scope,
-    server: &ServerName,
-    mut pinned: Pinned,
-) -> Pinned {
-    let seen = |kind: Kind, own: &str| {
-        let mut items = catalogue.called(kind, own).iter();
-        items.any(|item| item.server == *server && sees(scope, item))
-    };
-    pinned.changed.retain(|own, _| seen(Kind::Tool, own));
-    for (subject, changed) in &mut pinned.others {
-        let kind = subject.kind();
-        changed.retain(|own, _| kind.is_none_or(|kind| seen(kind, own)));
-    }
-    pinned
-}
-
 impl Pipeline {
     /// The status of each server that the scope sees, for `/status`.
     pub fn status(&self, scope: &Scope) -> Vec<ServerStatus> {
