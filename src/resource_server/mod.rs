@@ -157,7 +157,7 @@ impl ResourceServer {
         self.shared.keeper.stop();
         let thread = self.thread.lock().take();
         drop(thread);
-        if let Some(kept) = &self.kept {
+        if let Some(kept) = &self.means.kept {
             kept.stop();
         }
     }
