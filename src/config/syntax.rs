@@ -95,6 +95,29 @@ pub(crate) fn is_own_header(name: &str) -> bool {
     OWN.iter().any(|own| own.eq_ignore_ascii_case(name))
 }
 
+/// True for headers that a client may give for a server: none of [`is_own_header`], and none that
+/// says where a request goes, by which way it has come, or of which method it is. With these a
+/// client could choose which of several services answers, or who it seems to be.
+pub(crate) fn is_forwardable_header(name: &str) -> bool {
+    const OF_THE_WAY: [&str; 9] = [
+        "accept-encoding",
+        "content-encoding",
+        "expect",
+        "forwarded",
+        "host",
+        "mcp-method",
+        "mcp-name",
+        "via",
+        "x-real-ip",
+    ];
+    const GROUPS: [&str; 4] = ["mcp-param-", "proxy-", "x-forwarded-", "x-mcp-"];
+    let lower = name.to_ascii_lowercase();
+    is_header_name(name)
+        && !is_own_header(name)
+        && !OF_THE_WAY.contains(&lower.as_str())
+        && !GROUPS.iter().any(|prefix| lower.starts_with(prefix))
+}
+
 /// True for one scope (RFC 6749, section 3.3).
 pub(crate) fn is_scope(text: &str) -> bool {
     let ok = |b: u8| b.is_ascii_graphic() && b != b'"' && b != b'\\';
@@ -176,6 +199,30 @@ mod tests {
         assert!(is_header_name("X-Api-Key") && is_header_value("Bearer a b"));
         assert!(!is_header_name("X Y") && !is_header_name("") && !is_header_name("X:"));
         assert!(!is_header_value("a\r\nb") && !is_header_value(" a") && !is_header_value("é"));
+    }
+
+    #[test]
+    fn a_header_that_frames_or_routes_a_request_is_not_forwarded() {
+        for good in ["Authorization", "x-api-key", "Cookie", "X-Host", "traceparent"] {
+            assert!(is_forwardable_header(good), "{good}");
+        }
+        for bad in [
+            "Host",
+            "HOST",
+            "Content-Length",
+            "transfer-encoding",
+            "Expect",
+            "X-Forwarded-For",
+            "Forwarded",
+            "Proxy-Authorization",
+            "Mcp-Session-Id",
+            "Mcp-Method",
+            "Mcp-Param-Region",
+            "a b",
+            "",
+        ] {
+            assert!(!is_forwardable_header(bad), "{bad}");
+        }
     }
 
     #[test]

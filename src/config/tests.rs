@@ -174,6 +174,29 @@ fn what_keys_do_not_get_is_told_at_the_start() {
              neither a key nor a token is not admitted",
         ]
     );
+#[test]
+fn a_client_cannot_be_let_say_who_its_user_is_or_where_its_requests_go() {
+    let of = |headers: &str, forwarded: &str| {
+        parse(&format!(
+            r#"{{"api_keys":[{{"name":"k","key":"0123456789abcdef01234"}}],"mcp_servers":{{"a":{{
+            "url":"http://a/","headers":{{{headers}}},"forward_headers":["x-b","{forwarded}"]}}}}}}"#
+        ))
+    };
+    let at = "/mcp_servers/a/forward_headers/1: ";
+    for (headers, forwarded) in [
+        (r#""X-User":"${user.name}""#, "x-user"),
+        (r#""X-Tenant":"t=${user.claims.tenant}""#, "X-TENANT"),
+        ("", "host"),
+        ("", "X-Forwarded-For"),
+    ] {
+        let problems = of(headers, forwarded).unwrap_err();
+        let told: Vec<_> = problems.iter().map(ToString::to_string).collect();
+        assert!(told.len() == 1 && told[0].starts_with(at), "{forwarded}: {told:?}");
+    }
+    // A value that is the same for everybody may be replaced.
+    assert!(of(r#""X-User":"${user.name}","X-Tenant":"all""#, "x-tenant").is_ok());
+}
+
     for (limits, keys) in [(768, r#"{"name":"b","sha256":"HASH"}"#), (800, "")] {
         let key = r#"{"name":"a","key":"hunter2-hunter2-hunter2"}"#;
         let keys = keys.replace("HASH", &"0".repeat(64));

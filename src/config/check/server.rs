@@ -11,7 +11,7 @@ use crate::config::{
     HttpKind, HttpTarget, Pin, Role, Secret, StdioTarget, Target, UpstreamConfig, syntax,
 };
 use crate::limits::SERVER_NAME_BYTES_MAX;
-use crate::protocol::credentials::without_user;
+use crate::protocol::credentials::{names_user, without_user};
 use crate::protocol::server_name::ServerName;
 
 /// Keys that only servers reached over HTTP have.
@@ -137,8 +137,17 @@ fn http(
     let headers = headers(reader, &raw.headers);
     let mut forward_headers = Vec::with_capacity(raw.forward_headers.len());
     for (at, text) in &raw.forward_headers {
-        if !syntax::is_header_name(&text.value) || syntax::is_own_header(&text.value) {
+        if !syntax::is_forwardable_header(&text.value) {
             reader.problem(at, format!("not a header to forward: {:?}", text.written));
+        }
+        // Else each client could say that it is another user.
+        let is_of_user = |(_, name, value): &(String, String, String)| {
+            name.eq_ignore_ascii_case(&text.value) && names_user(value)
+        };
+        if raw.headers.iter().any(is_of_user) {
+            let what =
+                "cannot be a client's: in \"headers\" the gateway says with it who the user is";
+            reader.problem(at, what);
         }
         forward_headers.push(text.value.clone());
     }
