@@ -309,6 +309,7 @@ impl Front {
         let (lease, user) = (admitted.lease.clone(), self.user(head, &admitted.principal));
         let mut scope =
             Scope { principal, only: None, narrowed: None, admission, charged, lease, user };
+        users::check_forwarded(&scope)?;
         let found = |name: &str| {
             self.pipeline.server(&scope, name).map_err(|error| Problem::from_call(&error))
         };

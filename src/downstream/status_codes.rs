@@ -316,7 +316,7 @@ impl Problem {
     }
 
     /// A header stands twice that may stand once: another reader could use the other value.
-    pub fn repeated(field: &'static str) -> Problem {
+    pub fn repeated(field: &str) -> Problem {
         let code =
             if MIRRORED.contains(&field) { code::HEADER_MISMATCH } else { code::BAD_REQUEST };
         let message = format!("Bad Request: the {field} header stands more than once.");

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::Front;
-use crate::access::policy::Principal;
+use super::status_codes::Problem;
+use crate::access::policy::{Principal, Scope};
 use crate::http::Head;
 use crate::protocol::credentials::UserCredentials;
 
@@ -17,5 +18,18 @@ impl Front {
         let per_user = self.pipeline.per_user()?;
         let claims = || principal.claims();
         per_user.credentials(principal.user(), claims, head.headers.iter()).map(Arc::new)
+    }
+}
+
+/// Checks that a client gives each header for a server that it may see once. It is told nothing of
+/// other servers.
+pub(super) fn check_forwarded(scope: &Scope) -> Result<(), Problem> {
+    let Some(user) = &scope.user else { return Ok(()) };
+    match user.repeated(|server| scope.sees_server(server)) {
+        Some(again) => {
+            let server = again.server.as_str().to_lowercase();
+            Err(Problem::repeated(&format!("x-mcp-{server}-{}", again.name)))
+        }
+        None => Ok(()),
     }
 }

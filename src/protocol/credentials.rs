@@ -68,6 +68,19 @@ impl UserCredentials {
         self.headers.iter().filter(move |header| header.server == *server)
     }
 
+    /// The first header of those for servers that `counts` that the client gives more than once: a
+    /// server could read either value.
+    pub fn repeated(&self, counts: impl Fn(&ServerName) -> bool) -> Option<&ForwardedHeader> {
+        let is_same =
+            |a: &ForwardedHeader, b: &ForwardedHeader| a.server == b.server && a.name == b.name;
+        let mut each = self.headers.iter().enumerate();
+        let again = each.find(|(at, header)| {
+            counts(&header.server)
+                && self.headers.iter().take(*at).any(|before| is_same(before, header))
+        });
+        again.map(|(_, header)| header)
+    }
+
     /// True if these are the credentials of the same user with the same headers.
     pub fn is_same(&self, other: &UserCredentials) -> bool {
         self.principal == other.principal

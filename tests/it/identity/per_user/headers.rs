@@ -98,6 +98,40 @@ fn the_server_with_the_longest_name_gets_a_header() {
     }
 }
 
+/// A server could read either of two values.
+#[test]
+fn a_header_for_a_server_stands_once() {
+    let upstream = HttpUpstream::start();
+    let gateway = Gateway::started(json!({
+        "api_keys": [
+            { "name": "k", "key": key_of("k") },
+            { "name": "other", "key": key_of("other"), "servers": ["t"] },
+        ],
+        "mcp_servers": {
+            "Own": { "url": upstream.url(), "transport": "http", "forward_headers": ["Authorization"] },
+            "t": { "url": upstream.url(), "transport": "http" },
+        },
+    }));
+    let call = json!({ "name": "t-echo", "arguments": { "message": "m" } });
+    for path in ["/mcp/tools/call", "/mcp-rest/tools/call"] {
+        let once = |key: &str| {
+            Request::post(path, &call)
+                .header("Authorization", &bearer(key))
+                .header("x-mcp-own-authorization", "Bearer a")
+        };
+        gateway.send(&once("k")).expect(200);
+        let told =
+            gateway.send(&once("k").header("X-MCP-Own-Authorization", "Bearer b")).expect(400);
+        assert!(
+            told.text().contains("x-mcp-own-authorization header stands more than once"),
+            "{}",
+            told.text()
+        );
+        // That a server is there is told nobody who may not see it.
+        gateway.send(&once("other").header("X-MCP-Own-Authorization", "Bearer b")).expect(200);
+    }
+}
+
 #[test]
 fn a_server_is_told_who_calls_by_every_transport() {
     let kinds = OVER_HTTP
