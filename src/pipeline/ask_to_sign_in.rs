@@ -14,7 +14,8 @@ use super::sign_in::{Beginner, SignInStatus};
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::{CallError, Stage};
-use crate::protocol::call::{Call, CallSink, Notice, Outcome, Outgoing};
+use crate::protocol::call::{Call, CallSink, Caller, Notice, Outcome, Outgoing};
+use crate::protocol::capabilities::lacking;
 use crate::protocol::jsonrpc::{RequestId, RpcError};
 use crate::protocol::method::notification::ELICITATION_COMPLETE;
 use crate::protocol::question::{AnswerTo, Question};
@@ -74,7 +75,7 @@ impl Pipeline {
                 let Some(upstream) = self.awaits_sign_in(scope, options, call) else {
                     return Err(error);
                 };
-                self.ask_to_sign_in(scope, &upstream, wait, sink)?;
+                self.ask_to_sign_in(scope, &upstream, &call.caller, wait, sink)?;
                 self.find(scope, options, call, wait)
             }
             found => found,
@@ -89,13 +90,13 @@ impl Pipeline {
         &self,
         scope: &Scope,
         asker: &Asker<'_>,
-        outgoing: &Outgoing<'_>,
+        (caller, outgoing): (&Caller, &Outgoing<'_>),
         wait: &Arc<Wait>,
         sink: &dyn CallSink,
     ) -> Result<Outcome, CallError> {
         match (asker.send(outgoing, wait, sink), asker.of_user()) {
             (Err(CallError::NeedsSignIn { .. }), Some(upstream)) => {
-                self.ask_to_sign_in(scope, upstream, wait, sink)?;
+                self.ask_to_sign_in(scope, upstream, caller, wait, sink)?;
                 asker.send(outgoing, wait, sink)
             }
             (answer, _) => answer,
@@ -122,6 +123,7 @@ impl Pipeline {
         &self,
         scope: &Scope,
         upstream: &Upstream,
+        caller: &Caller,
         wait: &Arc<Wait>,
         sink: &dyn CallSink,
     ) -> Result<(), CallError> {
@@ -139,6 +141,9 @@ impl Pipeline {
         })?;
         let url = self.invite_user(server, beginner, authorization).map_err(needed)?;
         let told = format!("open {url} in a browser, sign in, and call again");
+        if !can_open_pages(caller) {
+            return Err(needed(told));
+        }
         // The time that people take does not run against the call's.
         let patience = self.upstreams.authorizations().setup().patience;
         let _held = wait.hold(patience);
@@ -157,6 +162,12 @@ impl Pipeline {
             }),
         }
     }
+}
+
+/// True if a caller can be asked to open a page. It needs no such capability to call: its user can
+/// open the page all the same, so that the error for a missing capability would say too little.
+fn can_open_pages(caller: &Caller) -> bool {
+    lacking(caller.capabilities.get(), ELICITATION, Some(r#"{"mode":"url"}"#)).is_none()
 }
 
 /// A caller that was asked.

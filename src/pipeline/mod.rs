@@ -290,6 +290,7 @@ impl Pipeline {
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
         let asked = call.params.get(route.key).map(str::to_owned);
         let own = route.value.clone();
+        let caller = call.caller;
         let mut params = call.params;
         params.set(route.key, route.value);
         let mut meta = call.meta;
@@ -304,7 +305,7 @@ impl Pipeline {
             charged: scope.charged.clone(),
             mirrored: route.mirrored,
         };
-        let mut answer = self.send_signed_in(scope, &asker, &outgoing, wait, sink);
+        let mut answer = self.send_signed_in(scope, &asker, (&caller, &outgoing), wait, sink);
         let outcome = telemetry::request::came_of(Some(method), &answer);
         let took =
             asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);

@@ -21,6 +21,7 @@ use crate::sync::Mutex;
 use crate::thread::Joined;
 
 use super::session::user::User;
+use super::authorization::SignInStatus;
 use super::{FailureReport, ServerEvents, State, Upstream, Wire};
 
 /// One user's upstream, and its supervisor.
@@ -343,7 +344,13 @@ impl Upstream {
 
     /// At present.
     pub fn state(&self) -> State {
-        self.health.lock().breaker.state(Instant::now())
+        let status = self.authorization().map(|it| it.status());
+        match status {
+            Some(SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. }) => {
+                State::NeedsSignIn
+            }
+            Some(_) | None => self.health.lock().breaker.state(Instant::now()),
+        }
     }
 
     /// Subscribes to a resource for one who was subscribed to it with other credentials. The

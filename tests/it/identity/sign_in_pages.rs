@@ -3,9 +3,11 @@
 use serde_json::{Value, json};
 
 use crate::support::authorization_server::{AuthorizationServer, Consent};
+use crate::support::duplex::{Door, Duplex};
 use crate::support::gateway::{Directory, Gateway};
 use crate::support::http::{Request, Response, exchange};
 use crate::support::issuer::Issuer;
+use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 
 const ADMIN: &str = "key-of-the-admin-0";
@@ -219,6 +221,43 @@ fn a_user_with_a_token_shows_one_of_theirs() {
     scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(200);
     let told = scene.gateway.stop().stderr;
     assert!(!told.contains(&alice) && !told.contains(&bob), "{told}");
+}
+
+/// Each user signs in there, and a client that cannot open pages is told where.
+#[test]
+fn a_client_that_cannot_be_asked_is_told_where_its_user_signs_in() {
+    let (auth, upstream, state) =
+        (AuthorizationServer::start(), HttpUpstream::start(), Directory::new());
+    auth.protect(&upstream);
+    let server = json!({
+        "url": upstream.url(), "transport": "http", "oauth": true, "credentials": "per_user",
+    });
+    let gateway = Gateway::with(json!({
+        "api_keys": [{ "name": "mate", "key": USER }],
+        "mcp_servers": { "s": server },
+        "state_dir": state.path(),
+    }))
+    .start();
+    let page = format!("http://{}/oauth/sign-in/", gateway.address());
+    for capabilities in
+        [json!({}), json!({ "elicitation": {} }), json!({ "elicitation": { "form": {} } })]
+    {
+        let client = ModernClient::to(&gateway).key(USER).declaring(capabilities.clone());
+        let answer = client.ask("s-echo", &json!({ "message": "m" })).message;
+        let error = &answer["error"];
+        assert!(error["message"].as_str().is_some_and(|it| it.contains(&page)), "{answer}");
+        assert_ne!(error["code"], -32021, "{capabilities}: {answer}");
+        let legacy = Duplex::to(&gateway, Door::Streamable).header("x-api-key", USER).open();
+        let answer =
+            legacy.request("tools/call", &json!({ "name": "s-echo", "arguments": {} }));
+        assert!(answer.to_string().contains(&page), "{answer}");
+    }
+    // One that can be asked is.
+    let able =
+        ModernClient::to(&gateway).key(USER).declaring(json!({ "elicitation": { "url": {} } }));
+    let asked = able.ask("s-echo", &json!({ "message": "m" }));
+    let requests = asked.requests();
+    assert!(requests.iter().any(|(_, it)| it.to_string().contains(&page)), "{requests:?}");
 }
 
 #[test]
