@@ -118,7 +118,7 @@ pub(super) enum Unidentified {
 
 thread_local! {
     /// The token and proof that [`Front::admit`] has verified last on this thread, as a digest,
-    /// until [`Front::handle`] sees the same request: a proof is good once.
+    /// until [`Front::handle`] sees the same request or that is aborted: a proof is good once.
     static ADMITTED: RefCell<Option<([u8; 32], Arc<Accepted>)>> = const { RefCell::new(None) };
 }
 
@@ -231,6 +231,12 @@ pub(super) fn bound(wait: &Wait, scope: &Scope) {
 /// Notes whose the request is.
 pub(super) fn note(principal: &Principal) {
     telemetry::request::principal(principal.name.as_deref(), principal.id.as_deref());
+}
+
+/// Forgets what [`Front::admit`] has verified last on this thread: its request does not come, and
+/// no other one may use the proof.
+pub(super) fn forget_admitted() {
+    ADMITTED.with(RefCell::take);
 }
 
 /// Verifies a token; one with a proof only at the first look at its request.

@@ -55,7 +55,7 @@ use crate::telemetry::request::{self, Incoming, Served};
 
 pub use admission::Admission;
 pub use authentication::Tokens;
-use authentication::{Identified, Look, note, refusal};
+use authentication::{Identified, Look, forget_admitted, note, refusal};
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 pub use operator::listener::AdminListener;
@@ -499,6 +499,10 @@ impl Handler for Front {
         }
     }
 
+    fn aborted(&self) {
+        forget_admitted();
+    }
+
     fn handle(&self, mut request: Request, responder: Responder) {
         let served = self.begin(&request.head, request.body.len());
         let responder = responder.named(served.name);
@@ -517,6 +521,7 @@ impl Handler for Front {
             share.charge(charged).map_err(|_| Problem::overloaded(SHARE_HELD))?;
             Ok(admitted)
         });
+        forget_admitted();
         match admitted {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, self.endpoint(&request.head), responder),

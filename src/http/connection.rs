@@ -193,7 +193,10 @@ impl Serving<'_> {
             // This request is still served, so its thread is not free, as the pool has assumed.
             replace_thread(self.shared);
         }
-        let (body, share) = self.read_body(&parsed).map_err(|end| end.of(&parsed.head))?;
+        let (body, share) = self.read_body(&parsed).map_err(|end| {
+            self.shared.handler.aborted();
+            end.of(&parsed.head)
+        })?;
         Ok((Request { head: parsed.head, body, share }, parsed.manner))
     }
 

@@ -237,6 +237,10 @@ pub trait Handler: Send + Sync + 'static {
     /// The answer to give instead of reading the body; the connection is closed after it.
     fn admit(&self, head: &Head) -> Result<Option<PrincipalId>, Answer>;
 
+    /// Hears that a request which was admitted ends without its body, on the thread on which it
+    /// was admitted. It is neither handled nor, where its client has gone, refused.
+    fn aborted(&self) {}
+
     /// Answers one request through `responder`, on the thread of its connection. A panic is
     /// answered with 500.
     fn handle(&self, request: Request, responder: Responder);

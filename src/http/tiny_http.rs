@@ -243,6 +243,7 @@ fn serve_one(shared: &Arc<Shared>, mut incoming: tiny_http::Request) {
             shared.handler.handle(Request { head, body, share }, responder);
         }
         Err((status, what, bound)) => {
+            shared.handler.aborted();
             shared.refused.fetch_add(u64::from(status == 503), Ordering::Relaxed);
             let told = match bound {
                 Some(bound) => bound.told(what, &shared.limits),

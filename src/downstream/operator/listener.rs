@@ -7,7 +7,7 @@ use super::metrics::metrics;
 use super::{healthz, readyz, status};
 use crate::access::origin::{Foreign, HostCheck, Origins};
 use crate::access::policy::{Principal, Scope};
-use crate::downstream::authentication::Look;
+use crate::downstream::authentication::{Look, forget_admitted};
 use crate::downstream::endpoint::Endpoint;
 use crate::downstream::status_codes::Problem;
 use crate::downstream::{Front, refuse};
@@ -106,10 +106,16 @@ impl Handler for AdminListener {
         }
     }
 
+    fn aborted(&self) {
+        self.front.aborted();
+    }
+
     fn handle(&self, request: Request, responder: Responder) {
         let served = self.front.begin(&request.head, request.body.len());
         let responder = responder.named(served.name);
-        let (page, principal) = match self.gate(&request.head, Look::Whole) {
+        let admitted = self.gate(&request.head, Look::Whole);
+        forget_admitted();
+        let (page, principal) = match admitted {
             Ok(admitted) => admitted,
             Err(problem) => return refuse(&problem, None, responder),
         };

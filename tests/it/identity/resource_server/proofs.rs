@@ -1,5 +1,9 @@
 //! Tokens that are bound to a key of their client (DPoP, RFC 9449).
 
+use std::io::{Read, Write};
+use std::net::TcpStream;
+use std::time::Duration;
+
 use serde_json::json;
 
 use super::{echo, gateway};
@@ -70,4 +74,27 @@ fn a_proof_is_used_once_by_a_large_request() {
     let request = || with_proof(Request::post("/mcp/tools/call", &large), &token, &proof);
     connection.exchange(&request()).expect(200);
     connection.exchange(&request()).expect(401);
+}
+
+/// The proof of a request that ends before its body is used up all the same.
+#[test]
+fn a_proof_of_a_request_that_was_aborted_is_good_for_no_other() {
+    let (upstream, issuer, key) = (HttpUpstream::start(), Issuer::start(), SigningKey::p256());
+    let gateway = gateway(&upstream, &[&issuer]);
+    let (token, url) = (bound(&issuer, &key), url(&gateway, "/mcp"));
+    for _ in 0..6 {
+        let proof = key.proof("POST", &url, &token);
+        let request = || with_proof(Request::new("POST", "/mcp"), &token, &proof);
+        let begun = request().header("Content-Length", "1000").header("Expect", "100-continue");
+        let mut connection = TcpStream::connect(gateway.address()).unwrap();
+        connection.write_all(&begun.to_bytes(gateway.address())).unwrap();
+        let mut told = [0; 12];
+        connection.read_exact(&mut told).unwrap();
+        assert_eq!(&told, b"HTTP/1.1 100", "{}", String::from_utf8_lossy(&told));
+        drop(connection);
+        std::thread::sleep(Duration::from_millis(20));
+        for _ in 0..3 {
+            gateway.send(&request().header("Content-Length", "0")).expect(401);
+        }
+    }
 }
