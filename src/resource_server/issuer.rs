@@ -2,7 +2,9 @@
 //!
 //! Keys are read by the thread `identity` before they are too old. A request reads them itself only
 //! where its token names a key that nobody has seen yet: one at a time, at most once in
-//! [`KEYS_FETCH_INTERVAL_MIN`], while the others wait for what comes of it.
+//! [`KEYS_FETCH_INTERVAL_MIN`], while the others wait for what comes of it. Until the next reading
+//! may begin, further tokens with unknown key ids are refused at once: made-up ones must not hold
+//! threads.
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
@@ -14,7 +16,7 @@ use super::denied::Denied;
 use super::introspection_turns::Introspecting;
 use super::issuer_metadata::IssuerMetadata;
 use super::kept_keys::KeptKeys;
-use super::key_schedule::Schedule;
+use super::key_schedule::{Cause, Schedule};
 use super::presented::Now;
 use super::reading::{Known, Read, Reading, read_keys, read_metadata};
 use super::waiters::{Place, Waiters};
@@ -248,6 +250,14 @@ impl Issuer {
             {
                 state.note_unknown(needed, present);
                 return Ok(keys);
+            if matches!(needed, Needed::Key(Some(_)))
+                && state.schedule.was_just_read_for_token(present)
+                && let Some(keys) = self.usable_keys(present)
+            {
+                // A key that has come this moment is found by the next reading.
+                state.schedule.want();
+                return Ok(keys);
+            }
             }
             if state.schedule.has_failed(present) || present >= deadline {
                 let fault = state.fault.clone();
@@ -255,7 +265,11 @@ impl Issuer {
             }
             match state.schedule.may_begin(present) {
                 Ok(()) => {
-                    state.schedule.begin(present);
+                    let cause = match needed {
+                        Needed::Key(Some(_)) => Cause::ForToken,
+                        Needed::Key(None) | Needed::Metadata => Cause::InTurn,
+                    };
+                    state.schedule.begin(cause, present);
                     drop(state);
                     self.read(present);
                 }
@@ -280,7 +294,7 @@ impl Issuer {
         if !wait.is_zero() || state.schedule.may_begin(now).is_err() {
             return wait.max(KEYS_FETCH_INTERVAL_MIN / 10);
         }
-        state.schedule.begin(now);
+        state.schedule.begin(Cause::InTurn, now);
         drop(state);
         self.read(now);
         self.state.lock().schedule.due_in(Instant::now())

@@ -20,6 +20,17 @@ pub(super) struct Schedule {
     /// The readings that have failed since one went well.
     failures: u32,
     is_wanted: bool,
+    /// Why the last reading began.
+    cause: Cause,
+}
+
+/// Why keys are read.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Cause {
+    /// It is time.
+    InTurn,
+    /// A token names a key that is not among them, or is not signed by the one that it names.
+    ForToken,
 }
 
 impl Schedule {
@@ -33,6 +44,7 @@ impl Schedule {
             failed: None,
             failures: 0,
             is_wanted: false,
+            cause: Cause::InTurn,
         }
     }
 
@@ -49,9 +61,19 @@ impl Schedule {
         if left.is_zero() { Ok(()) } else { Err(left) }
     }
 
-    /// Notes that a reading begins.
-    pub(super) fn begin(&mut self, now: Instant) {
+    /// Notes that a reading begins. One that was wanted is for a token.
+    pub(super) fn begin(&mut self, cause: Cause, now: Instant) {
+        self.cause = if self.is_wanted { Cause::ForToken } else { cause };
         (self.is_reading, self.is_wanted, self.begun) = (true, false, Some(now));
+    }
+
+    /// True if a reading for a token has gone well a moment ago: another token with an unknown key
+    /// id is no reason to wait for the next one.
+    pub(super) fn was_just_read_for_token(&self, now: Instant) -> bool {
+        self.cause == Cause::ForToken
+            && !self.is_reading
+            && self.failed.is_none()
+            && self.may_begin(now).is_err()
     }
 
     /// Notes the end of a reading; `read_at` is when keys were read last.
@@ -109,7 +131,7 @@ mod tests {
         let start = Instant::now();
         let mut schedule = Schedule::new(Duration::from_secs(86_400), None);
         assert_eq!(schedule.due_in(start), Duration::ZERO);
-        schedule.begin(start);
+        schedule.begin(Cause::InTurn, start);
         assert!(schedule.may_begin(start + SECOND).is_err());
         schedule.end(Some(start + SECOND), start + SECOND);
         assert_eq!(schedule.due_in(start), KEYS_REFRESH_INTERVAL);
@@ -120,7 +142,7 @@ mod tests {
         let mut pauses = Vec::new();
         for _ in 0..6 {
             assert_eq!(schedule.may_begin(now), Ok(()));
-            schedule.begin(now);
+            schedule.begin(Cause::InTurn, now);
             schedule.end(Some(start + SECOND), now);
             assert!(schedule.has_failed(now) && !schedule.has_succeeded_since(now));
             pauses.push(schedule.due_in(now).as_secs());
@@ -128,7 +150,7 @@ mod tests {
             assert!(!schedule.has_failed(now));
         }
         assert_eq!(pauses, [5, 10, 20, 40, 60, 60]);
-        schedule.begin(now);
+        schedule.begin(Cause::InTurn, now);
         schedule.end(Some(now), now);
         assert!(schedule.has_succeeded_since(now));
         assert_eq!(schedule.due_in(now), KEYS_REFRESH_INTERVAL);
@@ -141,5 +163,32 @@ mod tests {
         assert_eq!(schedule.due_in(now), Duration::from_secs(30));
         let schedule = Schedule::new(SECOND, Some(now));
         assert_eq!(schedule.due_in(now), KEYS_FETCH_INTERVAL_MIN);
+    }
+
+    #[test]
+    fn after_a_reading_for_a_token_others_need_not_wait_for_a_while() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(Duration::from_secs(86_400), Some(start));
+        assert!(!schedule.was_just_read_for_token(start + SECOND));
+        let mut now = start + KEYS_FETCH_INTERVAL_MIN;
+        schedule.begin(Cause::ForToken, now);
+        assert!(!schedule.was_just_read_for_token(now), "it is under way");
+        schedule.end(Some(now), now);
+        assert!(schedule.was_just_read_for_token(now + SECOND));
+        assert!(!schedule.was_just_read_for_token(now + KEYS_FETCH_INTERVAL_MIN));
+        // One that was wanted meanwhile is for a token, too; one that fails tells nothing.
+        schedule.want();
+        now += KEYS_FETCH_INTERVAL_MIN;
+        schedule.begin(Cause::InTurn, now);
+        schedule.end(Some(now), now);
+        assert!(schedule.was_just_read_for_token(now + SECOND));
+        now += KEYS_FETCH_INTERVAL_MIN;
+        schedule.begin(Cause::ForToken, now);
+        schedule.end(Some(start), now);
+        assert!(!schedule.was_just_read_for_token(now + SECOND));
+        now += KEYS_FETCH_INTERVAL_MIN;
+        schedule.begin(Cause::InTurn, now);
+        schedule.end(Some(now), now);
+        assert!(!schedule.was_just_read_for_token(now + SECOND));
     }
 }

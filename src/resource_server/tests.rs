@@ -719,11 +719,23 @@ fn one_user_pushes_out_own_tokens_alone() {
 }
 
 #[test]
-fn issuers_of_one_host_are_told_apart_by_their_paths() {
-    let all = ["https://a.example/one", "https://a.example/two/", "https://b.example/x"];
-    let names = issuer::names(&all.map(issuer));
-    let names: Vec<_> = names.iter().map(|it| &**it).collect();
-    assert_eq!(names, ["a.example/one", "a.example/two", "b.example"]);
+fn tokens_with_made_up_key_ids_are_refused_at_once() {
+    let (rig, key) = simple();
+    rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    let made_up = |n: usize| key.token(&format!("made-up-{n}"), &claims(ISSUER, "alice", ""));
+    // The first one waits until the keys may be read again, and reads them.
+    assert!(matches!(rig.verify(&made_up(0)), Err(Denied::Token(_))));
+    let began = Instant::now();
+    for n in 1..20 {
+        assert!(matches!(rig.verify(&made_up(n)), Err(Denied::Token(_))), "{n}");
+    }
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+    assert_eq!(rig.scripted.n_asked("/jwks"), 2);
+    // A key that comes meanwhile is found by the next reading.
+    let new = TestKey::p256();
+    rig.scripted.issuer(ISSUER, &[&key.jwk("k"), &new.jwk("new")]);
+    let token = new.token("new", &claims(ISSUER, "alice", ""));
+    wait_until(|| rig.verify(&token).is_ok());
 }
 
 #[test]
