@@ -10,6 +10,7 @@ pub mod dpop_proof_check;
 pub mod fetch;
 pub mod form;
 pub mod introspection;
+pub mod issuer_names;
 pub mod json_document;
 pub mod jwk;
 pub mod jws;

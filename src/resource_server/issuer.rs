@@ -27,7 +27,6 @@ use crate::limits::{
 };
 use crate::oauth::fetch::Fetch;
 use crate::oauth::jwk::{JwkSet, Thumbprint};
-use crate::oauth::web_url::WebUrl;
 use crate::sync::{Condvar, Mutex, RwLock};
 
 /// See above.
@@ -250,6 +249,7 @@ impl Issuer {
             {
                 state.note_unknown(needed, present);
                 return Ok(keys);
+            }
             if matches!(needed, Needed::Key(Some(_)))
                 && state.schedule.was_just_read_for_token(present)
                 && let Some(keys) = self.usable_keys(present)
@@ -257,7 +257,6 @@ impl Issuer {
                 // A key that has come this moment is found by the next reading.
                 state.schedule.want();
                 return Ok(keys);
-            }
             }
             if state.schedule.has_failed(present) || present >= deadline {
                 let fault = state.fault.clone();
@@ -469,22 +468,4 @@ impl Drop for EndOfReading<'_> {
         state.lock().schedule.end(read_at, Instant::now());
         ended.notify_all();
     }
-}
-
-/// The names of issuers: their hosts, with the path where two have one host.
-pub(super) fn names(issuers: &[IssuerConfig]) -> Vec<Arc<str>> {
-    let host = |issuer: &IssuerConfig| match WebUrl::parse(&issuer.issuer) {
-        Ok(url) => (url.host().to_owned(), url.path().trim_end_matches('/').to_owned()),
-        Err(_) => (issuer.issuer.clone(), String::new()),
-    };
-    let hosts: Vec<_> = issuers.iter().map(host).collect();
-    let is_one_of_several = |it: &str| hosts.iter().filter(|(host, _)| host == it).count() > 1;
-    let name = |(host, path): &(String, String)| {
-        if is_one_of_several(host) {
-            format!("{host}{path}").into()
-        } else {
-            host.as_str().into()
-        }
-    };
-    hosts.iter().map(name).collect()
 }
