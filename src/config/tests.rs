@@ -138,6 +138,27 @@ fn a_server_that_nobody_can_call_is_told_of() {
 }
 
 #[test]
+fn a_key_with_the_name_of_a_user_is_told_of() {
+    let key =
+        |name: &str, n: u8| format!(r#"{{"name":"{name}","key":"0123456789abcdef0123{n}"}}"#);
+    let keys = [key("alice@idp.example:8443", 1), key("alice@idp.example", 2), key("ci", 3)];
+    let text = format!(
+        r#"{{"api_keys":[{}],"oauth":{{"rules":[{{}}],"issuers":[
+        {{"issuer":"https://idp.example:8443","audience":"a"}},
+        {{"issuer":"https://idp.example:9443","audience":"a"}}]}},
+        "mcp_servers":{{"a":{{"url":"http://a/"}}}}}}"#,
+        keys.join(",")
+    );
+    let warnings = parse(&text).unwrap().warnings;
+    let told: Vec<_> = warnings.iter().map(ToString::to_string).collect();
+    let of_names: Vec<_> = told.iter().filter(|it| it.contains("/name: ")).collect();
+    assert!(
+        matches!(of_names[..], [one] if one.starts_with("/api_keys/0/name: is how a user")),
+        "{told:?}"
+    );
+}
+
+#[test]
 fn users_are_named_in_headers_and_environments_alone() {
     for (server, at) in [
         (r#"{"url":"http://a/${user.name}"}"#, "/mcp_servers/a/url"),
@@ -153,27 +174,6 @@ fn users_are_named_in_headers_and_environments_alone() {
     }
 }
 
-#[test]
-fn what_keys_do_not_get_is_told_at_the_start() {
-    let text = r#"{"allow_anonymous":true,
-        "limits":{"body_bytes":800,"buffered_bytes":1024,"upstream_result_bytes":1000},
-        "api_keys":[
-            {"name":"one","key":"hunter2-hunter2-hunter2","tools":["a-get_*","!*-x"]},
-            {"name":"two","key":"hunter3-hunter3-hunter3","servers":["a"],"tools":["a-*"]},
-            {"name":"all","key":"hunter4-hunter4-hunter4","tools":["!a-x"]}],
-        "mcp_servers":{"a":{"url":"http://a/"},"b":{"url":"http://b/"},"c":{"url":"http://c/"}}}"#;
-    let warnings = parse(text).unwrap().warnings;
-    assert_eq!(
-        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
-        [
-            "/api_keys/0/tools: without \"servers\", the key sees no prompts and resources \
-             either of servers of which it may use no tool: b, c; \"servers\" says which it sees",
-            "/limits/body_bytes: 800 is more than one of several keys may have of \
-             /limits/buffered_bytes (1024): a body of more than 768 bytes is always refused (503)",
-            "/allow_anonymous: has no effect where keys or issuers are configured: who has \
-             neither a key nor a token is not admitted",
-        ]
-    );
 #[test]
 fn a_client_cannot_be_let_say_who_its_user_is_or_where_its_requests_go() {
     let of = |headers: &str, forwarded: &str| {
@@ -197,6 +197,27 @@ fn a_client_cannot_be_let_say_who_its_user_is_or_where_its_requests_go() {
     assert!(of(r#""X-User":"${user.name}","X-Tenant":"all""#, "x-tenant").is_ok());
 }
 
+#[test]
+fn what_keys_do_not_get_is_told_at_the_start() {
+    let text = r#"{"allow_anonymous":true,
+        "limits":{"body_bytes":800,"buffered_bytes":1024,"upstream_result_bytes":1000},
+        "api_keys":[
+            {"name":"one","key":"hunter2-hunter2-hunter2","tools":["a-get_*","!*-x"]},
+            {"name":"two","key":"hunter3-hunter3-hunter3","servers":["a"],"tools":["a-*"]},
+            {"name":"all","key":"hunter4-hunter4-hunter4","tools":["!a-x"]}],
+        "mcp_servers":{"a":{"url":"http://a/"},"b":{"url":"http://b/"},"c":{"url":"http://c/"}}}"#;
+    let warnings = parse(text).unwrap().warnings;
+    assert_eq!(
+        warnings.iter().map(ToString::to_string).collect::<Vec<_>>(),
+        [
+            "/api_keys/0/tools: without \"servers\", the key sees no prompts and resources \
+             either of servers of which it may use no tool: b, c; \"servers\" says which it sees",
+            "/limits/body_bytes: 800 is more than one of several keys may have of \
+             /limits/buffered_bytes (1024): a body of more than 768 bytes is always refused (503)",
+            "/allow_anonymous: has no effect where keys or issuers are configured: who has \
+             neither a key nor a token is not admitted",
+        ]
+    );
     for (limits, keys) in [(768, r#"{"name":"b","sha256":"HASH"}"#), (800, "")] {
         let key = r#"{"name":"a","key":"hunter2-hunter2-hunter2"}"#;
         let keys = keys.replace("HASH", &"0".repeat(64));

@@ -68,6 +68,7 @@ pub(super) fn check(
     bounds::warn(reader, &raw.limits, n_principals);
     warn_of_anonymous(reader, &raw);
     users::warn(reader, &raw, api_keys.len());
+    users::warn_of_namesakes(reader, &raw);
     let around = oauth::Around {
         has_state_dir: raw.state_dir.is_some(),
         browsers_come_back: raw.public_url.is_some() || listen.as_ref().is_none_or(is_loopback),

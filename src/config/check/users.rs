@@ -1,7 +1,9 @@
-//! Warns of servers whose configuration names users, where nobody is known by what it names.
+//! Warns of servers whose configuration names users, where nobody is known by what it names, and of
+//! keys that have the name of a user.
 
 use super::super::file::RawConfig;
 use super::super::file::reader::Reader;
+use crate::oauth::issuer_names::issuer_names;
 use crate::protocol::credentials::{Named, UserText};
 
 /// `n_keys`: the number of keys.
@@ -26,6 +28,27 @@ pub(super) fn warn(reader: &Reader<'_>, raw: &RawConfig, n_keys: usize) {
             let what = "with \"allow_anonymous\", whoever reaches the gateway can try any \
                         credentials at this server";
             reader.warn(at, what);
+        }
+    }
+}
+
+/// Warns of keys whose name could be that of an issuer's user, `SUBJECT@ISSUER`: servers, lines and
+/// `/status` would take the one for the other.
+pub(super) fn warn_of_namesakes(reader: &Reader<'_>, raw: &RawConfig) {
+    let issuers = raw.oauth.iter().flat_map(|oauth| &oauth.issuers);
+    let issuers = issuers.filter_map(|it| it.issuer.as_ref());
+    let names = issuer_names(issuers.map(|text| text.value.as_str()));
+    for key in &raw.api_keys {
+        let Some(name) = &key.name else { continue };
+        let is_of = |issuer: &&std::sync::Arc<str>| {
+            name.value.strip_suffix(&***issuer).is_some_and(|it| it.ends_with('@'))
+        };
+        if let Some(issuer) = names.iter().find(is_of) {
+            let what = format!(
+                "is how a user of the issuer {issuer} is named: servers that are told \
+                 \"${{user.name}}\" could take one for the other"
+            );
+            reader.warn(format!("{}/name", key.at), what);
         }
     }
 }
