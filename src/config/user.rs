@@ -67,11 +67,15 @@ impl UpstreamConfig {
         let is_only_forwarded = self.credentials == Credentials::PerUser
             && self.oauth().is_none()
             && self.values_of_user().next().is_none();
+        let fits: fn(&str) -> bool = match &self.target {
+            Target::Http(_) => |text| syntax::is_header_value(text.trim()),
+            Target::Stdio(_) => |text| !text.contains('\0'),
+        };
         let text_of = |name: &str, value: &Secret| -> Result<Secret, String> {
             if !names_user(value.expose()) {
                 return Ok(value.clone());
             }
-            let text = UserText::parse(value.expose()).of(user);
+            let text = UserText::parse(value.expose()).of(user, fits);
             // A value that is nothing but the user's name or a claim is no secret.
             let is_told = without_user(value.expose()).trim().is_empty();
             let secret = if is_told { Secret::told } else { Secret::new };
@@ -109,9 +113,6 @@ impl UpstreamConfig {
             Target::Stdio(target) => {
                 for (name, value) in &mut target.env {
                     *value = text_of(name, value)?;
-                    if value.expose().contains('\0') {
-                        return Err(format!("the variable {name} would hold a null character"));
-                    }
                 }
             }
         }

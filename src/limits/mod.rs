@@ -251,6 +251,8 @@ pub const USER_FAILURES_TOLD_MAX: usize = 20;
 
 /// The time between two looks for users' own credentials that are no longer used.
 pub const USER_UPSTREAMS_SWEEP: Duration = Duration::from_secs(5);
+/// The time between two lines that say of one server that it cannot be reached for some user.
+pub const UNUSABLE_USER_TOLD_INTERVAL: Duration = Duration::from_secs(60);
 /// The time before a configuration that could be applied in part only is applied again.
 pub const RELOAD_RETRY_INTERVAL: Duration = Duration::from_secs(5);
 /// The time for which a running reload may delay a stop.

@@ -289,20 +289,31 @@ impl UserText {
         }
     }
 
-    /// The text for one user.
+    /// The text for one user, of whom every part `fits`.
     ///
     /// # Errors
-    /// What is not known of the user.
-    pub fn of(&self, user: &UserCredentials) -> Result<String, String> {
+    /// The part of the user that is not known, or does not fit.
+    pub fn of(
+        &self,
+        user: &UserCredentials,
+        fits: impl Fn(&str) -> bool,
+    ) -> Result<String, String> {
+        let check = |value: &str, whose: &dyn Fn() -> String| {
+            if fits(value) {
+                return Ok(());
+            }
+            Err(format!("{} has characters that cannot be sent there", whose()))
+        };
         let mut text = String::new();
         for part in &self.0 {
             match part {
                 Part::Text(it) => text.push_str(it),
                 Part::Name => {
-                    let name = user.name.as_deref();
-                    text.push_str(name.ok_or(
+                    let name = user.name.as_deref().ok_or(
                         "the caller has no name, which a key of the gateway would give it",
-                    )?);
+                    )?;
+                    check(name, &|| "the caller's name".to_owned())?;
+                    text.push_str(name);
                 }
                 Part::Claim(claim) => {
                     let value = user.claims.as_ref().and_then(|claims| claims.get(claim));
@@ -310,6 +321,9 @@ impl UserText {
                         format!(
                             "the caller's access token has no claim {claim:?} that is a text"
                         )
+                    })?;
+                    check(value, &|| {
+                        format!("the claim {claim:?} of the caller's access token")
                     })?;
                     text.push_str(value);
                 }
@@ -469,11 +483,15 @@ mod tests {
             claims: Some(Arc::new(claims)),
             ..UserCredentials::default()
         };
-        assert_eq!(text.of(&user).as_deref(), Ok("u=alice t=t1"));
+        let any = |_: &str| true;
+        assert_eq!(text.of(&user, any).as_deref(), Ok("u=alice t=t1"));
+        let unfit = |value: &'static str| text.of(&user, move |it| it != value).unwrap_err();
+        assert!(unfit("t1").starts_with("the claim \"tenant\" of the caller's"));
+        assert!(unfit("alice").starts_with("the caller's name has characters"));
         let nameless = UserCredentials::default();
-        assert!(text.of(&nameless).unwrap_err().contains("no name"));
+        assert!(text.of(&nameless, any).unwrap_err().contains("no name"));
         let unclaimed = UserCredentials { claims: None, ..user };
-        assert!(text.of(&unclaimed).unwrap_err().contains("\"tenant\""));
+        assert!(text.of(&unclaimed, any).unwrap_err().contains("\"tenant\""));
         assert!(user_reference("NAME").is_none());
         for wrong in ["user.", "user.nam", "user.claims.", "user.claims.a b"] {
             assert!(user_reference(wrong).unwrap().is_err(), "{wrong}");

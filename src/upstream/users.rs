@@ -10,8 +10,9 @@ use std::time::Instant;
 use crate::config::UpstreamConfig;
 use crate::error::CallError;
 use crate::fair_shares::{NotTaken, Shares};
-use crate::limits::USER_UPSTREAMS_MAX;
+use crate::limits::{UNUSABLE_USER_TOLD_INTERVAL, USER_UPSTREAMS_MAX};
 use crate::protocol::call::{Kind, Notice, PrincipalId};
+use crate::protocol::credentials::UserCredentials;
 use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::question::Question;
@@ -20,8 +21,8 @@ use crate::protocol::subscriber::Subscriber;
 use crate::sync::Mutex;
 use crate::thread::Joined;
 
-use super::session::user::User;
 use super::authorization::SignInStatus;
+use super::session::user::User;
 use super::{FailureReport, ServerEvents, State, Upstream, Wire};
 
 /// One user's upstream, and its supervisor.
@@ -53,6 +54,8 @@ pub(super) struct UserUpstreams(Mutex<All>);
 struct All {
     entries: HashMap<Key, UserUpstream>,
     shares: Shares<PrincipalId>,
+    /// When it was told last that a server cannot be reached for some user.
+    told: HashMap<ServerName, Instant>,
     /// True once everything ends: none is made any more.
     is_over: bool,
 }
@@ -62,7 +65,8 @@ type Key = (ServerName, CredentialsId);
 impl Default for UserUpstreams {
     fn default() -> UserUpstreams {
         let shares = Shares::new(USER_UPSTREAMS_MAX);
-        UserUpstreams(Mutex::new(All { entries: HashMap::new(), shares, is_over: false }))
+        let (entries, told) = (HashMap::new(), HashMap::new());
+        UserUpstreams(Mutex::new(All { entries, shares, told, is_over: false }))
     }
 }
 
@@ -201,6 +205,25 @@ impl UserUpstreams {
         });
         removed.extend(old);
         Found { upstream, removed }
+    }
+
+    /// Tells operators, now and then for each server, that it cannot be reached for a user.
+    pub(super) fn tell_unusable(
+        &self,
+        server: &ServerName,
+        user: &UserCredentials,
+        what: &str,
+    ) {
+        let now = Instant::now();
+        let mut state = self.0.lock();
+        let is_late = |at: &Instant| now.duration_since(*at) >= UNUSABLE_USER_TOLD_INTERVAL;
+        if !state.told.get(server).is_none_or(is_late) {
+            return;
+        }
+        state.told.insert(server.clone(), now);
+        drop(state);
+        let whom = user.name.as_deref().unwrap_or("a caller without a name");
+        log::warn!(target: "upstream", "{server}: it cannot be reached for {whom:?}: {what}");
     }
 
     /// All of them.

@@ -71,7 +71,10 @@ impl Upstreams {
         let reports = self.running().reports.clone().ok_or(CallError::ShuttingDown)?;
         let (name, registered) = (base.name(), &base.context.config);
         let config = registered.for_user(&user);
-        let config = config.map_err(|what| CallError::Invalid(format!("{name}: {what}.")))?;
+        let config = config.map_err(|what| {
+            self.users.tell_unusable(name, &user, &what);
+            CallError::Invalid(format!("{name}: {what}."))
+        })?;
         let user = User::new(user, charged, registered.clone());
         let index = base.context.index;
         let Found { upstream, removed } = self.users.make(user, |user, old| {

@@ -126,6 +126,49 @@ fn lines_name_the_user_and_metrics_the_issuer() {
     assert!(calls.ends_with(" 2") && !metrics.contains("alice"), "{calls}");
 }
 
+/// A server that is told something of its users cannot be reached for one of whom that is not
+/// known, or cannot be sent.
+#[test]
+fn a_claim_that_cannot_be_sent_is_named_with_its_server() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    let mut config = super::config(&upstream, &[issuer.config()], &super::rules());
+    config["mcp_servers"]["mail"] = json!({
+        "url": upstream.url(), "transport": "http",
+        "headers": { "X-Mail": "m=${user.claims.email}" },
+    });
+    let gateway = Gateway::with(config).start();
+    let of = |subject: &str, email: Value| {
+        let mut claims = issuer.claims(subject, 3600);
+        claims["groups"] = json!(["staff"]);
+        claims["email"] = email;
+        issuer.sign(&claims)
+    };
+    let call = |token: &str| {
+        let body = json!({ "name": "mail-echo", "arguments": { "message": "m" } });
+        gateway.send(&with(Request::post("/mcp/tools/call", &body), token))
+    };
+    call(&of("alice", json!("a@x"))).expect(200);
+    let unfit = "mail: X-Mail: the claim \"email\" of the caller's access token has characters";
+    let missing = "mail: X-Mail: the caller's access token has no claim \"email\"";
+    for (subject, email, told) in
+        [("bob", json!("x\r\nX-Evil: 1"), unfit), ("eve", json!(["e@x"]), missing)]
+    {
+        let token = of(subject, email);
+        let answer = call(&token);
+        let text = answer.json().to_string().replace("\\\"", "\"");
+        assert!(answer.status() == 400 && text.contains(told), "{}: {text}", answer.status());
+        let list = gateway.send(&with(Request::get("/mcp/tools/list"), &token)).expect(200);
+        let entry =
+            crate::support::gateway::entry_of(&list.json()["upstreams"], "mail").unwrap();
+        let (_, behind) = told.split_once(": ").unwrap();
+        assert!(entry.to_string().replace("\\\"", "\"").contains(behind), "{entry}");
+    }
+    let log = gateway.stderr();
+    // One line for both, since clients could write as many as they like.
+    assert_eq!(log.matches("mail: it cannot be reached for").count(), 1, "{log}");
+    assert!(!log.contains("X-Evil") && log.contains("claim \"email\""), "{log}");
+}
+
 #[test]
 fn a_watcher_hears_of_its_own_user_alone() {
     let (upstream, one, two) = (HttpUpstream::start(), Issuer::start(), Issuer::start());
