@@ -118,9 +118,10 @@ impl Gateway {
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
-        let resource_server = Arc::new(resource_server(fetch, keys_kept));
+        let resource_server = Arc::new(resource_server(&limits, fetch, keys_kept));
         let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
+            resource_server: resource_server.clone(),
             tokens: Arc::new(Tokens::default()),
             admission: RwLock::new(Arc::new(admitted)),
             anonymous: Arc::new(Principal::without_key(Nearness::Remote)),
@@ -316,8 +317,12 @@ fn keys_kept(state: Option<&State>, clients: Clients) -> KeysKept {
     state.map(|it| (it.directory.clone(), it.writer.clone()))
 }
 
-fn resource_server(fetch: Arc<dyn Fetch>, keys_kept: KeysKept) -> ResourceServer {
-    let resource_server = ResourceServer::new(fetch);
+fn resource_server(
+    limits: &Limits,
+    fetch: Arc<dyn Fetch>,
+    keys_kept: KeysKept,
+) -> ResourceServer {
+    let resource_server = ResourceServer::new(fetch).with_connections(limits.connections);
     match keys_kept {
         Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
         None => resource_server,

@@ -3,7 +3,6 @@
 
 pub mod authenticate;
 pub mod glob;
-pub mod lease;
 pub mod origin;
 pub mod policy;
 pub mod proxies;

@@ -102,22 +102,7 @@ impl Config {
     /// The configuration would admit everybody at the address that is listened on until the next
     /// start, or pin tools or sign in without a `state_dir`.
     pub fn follow(&mut self, running: &Config) -> Result<Changes, Problem> {
-        let open = !self.wants_credentials() && !self.allow_anonymous;
-        if open && !running.listen.is_local() {
-            let what = format!(
-                "without a key, everybody who reaches {} would be admitted until the next \
-                 start; \"allow_anonymous\": true admits them",
-                running.listen
-            );
-            return Err(Problem::new("/api_keys", what));
-        }
-        if !self.wants_credentials() && running.wants_credentials() {
-            let what = format!(
-                "there is neither a key nor an issuer any more: everybody who reaches {} is admitted now",
-                running.listen
-            );
-            self.warnings.push(Problem::new("/api_keys", what));
-        }
+        self.check_admission(running)?;
         if running.state_dir.is_none() {
             self.check_without_state_dir()?;
         }
@@ -166,6 +151,30 @@ impl Config {
         changes.removed = old.into_keys().cloned().collect();
         changes.removed.sort();
         Ok(changes)
+    }
+
+    /// Checks that nobody is let in unasked at the address that stays.
+    ///
+    /// # Errors
+    /// Everybody would be admitted there.
+    fn check_admission(&mut self, running: &Config) -> Result<(), Problem> {
+        let open = !self.wants_credentials() && !self.allow_anonymous;
+        if open && !running.listen.is_local() {
+            let what = format!(
+                "without a key, everybody who reaches {} would be admitted until the next \
+                 start; \"allow_anonymous\": true admits them",
+                running.listen
+            );
+            return Err(Problem::new("/api_keys", what));
+        }
+        if !self.wants_credentials() && running.wants_credentials() {
+            let what = format!(
+                "there is neither a key nor an issuer any more: everybody who reaches {} is admitted now",
+                running.listen
+            );
+            self.warnings.push(Problem::new("/api_keys", what));
+        }
+        Ok(())
     }
 
     /// Checks that no server needs a directory that there is not.

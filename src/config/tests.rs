@@ -247,3 +247,30 @@ fn a_session_key_is_read_and_hosts_have_no_case() {
 fn a_byte_order_mark_is_no_problem() {
     assert!(parse("\u{feff}{\"mcp_servers\":{}}").is_ok());
 }
+
+#[test]
+fn users_without_rules_and_rules_behind_one_for_all_are_told() {
+    let of = |rules: &str| {
+        let text = format!(
+            r#"{{"oauth":{{"issuers":[{{"issuer":"https://i"}}],"rules":[{rules}]}},
+                "public_url":"https://g/t/","listen":"0.0.0.0:1",
+                "mcp_servers":{{"a":{{"command":"x"}},"b":{{"command":"x","disabled":true}}}}}}"#
+        );
+        let config = parse(&text).unwrap();
+        let told = config.warnings.iter().map(ToString::to_string).collect::<Vec<_>>();
+        (config.oauth.unwrap(), told)
+    };
+    let (oauth, told) = of("");
+    assert_eq!(told, ["/oauth: has no rule, so that nobody who signs in may do anything"]);
+    assert_eq!(oauth.issuers[0].audience, "https://g/t/mcp");
+    assert_eq!(oauth.issuers[0].base.as_deref(), Some("https://g/t"));
+    let (oauth, told) = of(r#"{"servers":["*"]},{"claim":"c","any":["v"],"tools":[]}"#);
+    assert_eq!(oauth.rules[0].servers.as_ref().unwrap().len(), 2);
+    assert_eq!(
+        told,
+        [
+            "/oauth/rules/0: is about every token, so that no rule behind it ever counts",
+            "/oauth/rules/1/tools: this rule may use no tool; without \"tools\" it may use all",
+        ]
+    );
+}

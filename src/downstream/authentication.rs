@@ -6,13 +6,13 @@ use std::cell::RefCell;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
+use super::Front;
 use super::admission::Admission;
-use super::endpoint::Endpoint;
-use super::oauth::protected_resource::metadata_url;
-use super::status_codes::{BadKey, Problem};
-use super::{FORWARDED, Front};
+use super::oauth::protected_resource::{PROOF_ALGORITHMS, metadata_url};
+use super::status_codes::Problem;
+use super::token_problems::BadKey;
 use crate::access::authenticate;
-use crate::access::lease::{Lease, OptionalLease};
+use crate::access::policy::{Lease, OptionalLease};
 use crate::access::policy::{Principal, Scope};
 use crate::http::Head;
 use crate::oauth::challenge::TokenChallenge;
@@ -25,14 +25,16 @@ use crate::sync::RwLock;
 use crate::telemetry;
 use crate::wait::Wait;
 
-/// The algorithms of proofs that are accepted (RFC 9449, sections 5.1 and 7.1).
-const PROOF_ALGORITHMS: &str = "ES256 EdDSA RS256 PS256";
-
-/// The algorithms of DPoP proofs that are accepted.
-pub(super) fn proof_algorithms() -> impl Iterator<Item = &'static str> {
-    PROOF_ALGORITHMS.split(' ')
-}
-
+/// Headers by which a proxy shows that it passes another client's request on.
+const FORWARDED: [&str; 7] = [
+    "forwarded",
+    "via",
+    "x-forwarded-for",
+    "x-forwarded-host",
+    "x-forwarded-prefix",
+    "x-forwarded-proto",
+    "x-real-ip",
+];
 /// The end of a token without one.
 const FAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
@@ -260,7 +262,7 @@ pub(super) fn refusal(why: &Unidentified, admission: &Admission, head: &Head) ->
         TokenChallenge {
             resource_metadata: metadata_url(admission, head),
             scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
-            algorithms: (scheme == Scheme::Dpop).then(|| PROOF_ALGORITHMS.to_owned()),
+            algorithms: (scheme == Scheme::Dpop).then(|| PROOF_ALGORITHMS.join(" ")),
             ..TokenChallenge::new(token_type)
         }
     };
@@ -273,7 +275,7 @@ pub(super) fn refusal(why: &Unidentified, admission: &Admission, head: &Head) ->
         Unidentified::Nothing => Problem::no_token(&challenge(Scheme::Bearer).field()),
         Unidentified::WrongKey => {
             let what = "The key that came with this is none of the gateway's";
-            Problem::bad_token(&challenge(Scheme::Bearer).field(), "wrong_key", what, what)
+            Problem::bad_token(&challenge(Scheme::Bearer).field(), "unauthorized", what, what)
         }
         Unidentified::OtherResource => {
             let what = "the token is for another resource of the gateway";
@@ -308,9 +310,4 @@ pub(super) fn refusal(why: &Unidentified, admission: &Admission, head: &Head) ->
             }
         }
     }
-}
-
-/// The endpoints that are protected resources of their own.
-pub(super) fn is_resource(endpoint: Endpoint<'_>) -> bool {
-    !endpoint.is_open()
 }

@@ -20,6 +20,7 @@ pub mod rest;
 pub mod stateless;
 pub mod status_codes;
 pub mod stdio;
+mod token_problems;
 mod users;
 
 use std::sync::atomic::{AtomicBool, Ordering};
@@ -28,8 +29,8 @@ use std::time::Instant;
 
 use crossbeam_channel::Sender;
 
-use crate::access::lease::OptionalLease;
 use crate::access::origin::Foreign;
+use crate::access::policy::OptionalLease;
 use crate::access::policy::{Principal, Scope};
 use crate::config::Reloaded;
 use crate::error::CallError;
@@ -41,6 +42,7 @@ use crate::protocol::headers;
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
+use crate::resource_server::ResourceServer;
 use crate::session::{
     Bearer, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
     Transport,
@@ -73,6 +75,8 @@ pub struct Readmitted {
 /// The values that the clients' transports share.
 #[derive(Debug)]
 pub struct Front {
+    /// The keys of issuers, for `/status`.
+    pub resource_server: Arc<ResourceServer>,
     /// The present verifier of access tokens, for whatever outlives a request.
     pub tokens: Arc<Tokens>,
     /// The present admission, swapped whole.
@@ -120,16 +124,6 @@ const SHARE_HELD: &str = "your bodies and results fill your share of limits.buff
 /// The headers that a page of an admitted origin may read besides the usual ones: the session that
 /// it opened, and where its user signs in.
 const EXPOSED_HEADERS: &str = "Mcp-Session-Id, WWW-Authenticate";
-/// Headers by which a proxy shows that it passes another client's request on.
-const FORWARDED: [&str; 7] = [
-    "forwarded",
-    "via",
-    "x-forwarded-for",
-    "x-forwarded-host",
-    "x-forwarded-prefix",
-    "x-forwarded-proto",
-    "x-real-ip",
-];
 
 /// A request that is admitted.
 #[derive(Debug)]

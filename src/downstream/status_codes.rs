@@ -1,7 +1,6 @@
 //! Status, headers and body for outcomes and failures. All status codes for clients are here.
 
 use std::io;
-use std::time::Duration;
 
 use super::endpoint::{Dialect, Endpoint};
 use super::refusal_text::{foreign_message, refusal_members};
@@ -50,15 +49,6 @@ pub const STREAM_HEADERS: [(&str, &str); 3] = [
 const UNKNOWN_MEMBERS_TOLD_MAX: usize = 8;
 const MEMBER_CHARS_MAX: usize = 64;
 
-/// The reason why a request has no principal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadKey {
-    /// The request has no key.
-    Missing,
-    /// The request has an unknown key.
-    Wrong,
-}
-
 /// A refusal or failure, before it gets the form of a transport.
 #[derive(Debug, Clone, PartialEq)]
 pub struct Problem {
@@ -77,7 +67,12 @@ pub struct Problem {
 }
 
 impl Problem {
-    fn new(status: u16, code: &'static str, rpc_code: i64, message: impl Into<String>) -> Self {
+    pub(super) fn new(
+        status: u16,
+        code: &'static str,
+        rpc_code: i64,
+        message: impl Into<String>,
+    ) -> Self {
         Problem {
             status,
             code,
@@ -108,7 +103,7 @@ impl Problem {
         self
     }
 
-    fn header(mut self, name: &'static str, value: impl Into<String>) -> Problem {
+    pub(super) fn header(mut self, name: &'static str, value: impl Into<String>) -> Problem {
         self.headers.push((name, value.into()));
         self
     }
@@ -133,64 +128,6 @@ impl Problem {
     pub fn malformed(error: &RpcError) -> Problem {
         let message = error.message.clone();
         Problem::refusal(Reason::BadRequest, 400, "invalid_request", error.code, message)
-    }
-
-    /// There is no key, or a wrong one.
-    pub fn unauthorized(key: BadKey) -> Problem {
-        let (word, what) = match key {
-            BadKey::Missing => ("missing_key", "This needs a key"),
-            BadKey::Wrong => {
-                ("wrong_key", "The key that came with this is none of the gateway's")
-            }
-        };
-        let message = format!("{what}: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".");
-        telemetry::request::turned_away(Reason::Unauthorized, Some(word), "");
-        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
-            .header("WWW-Authenticate", "Bearer")
-    }
-
-    /// There is neither a key nor an access token. `challenge` says where to get one.
-    pub fn no_token(challenge: &str) -> Problem {
-        let message = "This needs an access token of one of the gateway's authorization servers, \
-                       or a key: \"Authorization: Bearer TOKEN\".";
-        telemetry::request::turned_away(Reason::Unauthorized, Some("missing_token"), "");
-        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
-            .header("WWW-Authenticate", challenge)
-    }
-
-    /// The access token, or its proof, is not good (RFC 6750, section 3.1). `told` is for
-    /// operators.
-    pub fn bad_token(
-        challenge: &str,
-        word: &'static str,
-        what: &'static str,
-        told: &str,
-    ) -> Problem {
-        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
-        Problem::new(401, word, code::BAD_REQUEST, format!("{what}."))
-            .header("WWW-Authenticate", challenge)
-    }
-
-    /// The access token is good, and gives no rights.
-    pub fn insufficient_scope(challenge: &str, what: &'static str, told: &str) -> Problem {
-        let word = "insufficient_scope";
-        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
-        Problem::new(403, word, code::BAD_REQUEST, format!("{what}."))
-            .header("WWW-Authenticate", challenge)
-    }
-
-    /// The issuer of the access token cannot be asked.
-    pub fn issuer_unavailable(
-        what: &'static str,
-        told: &str,
-        retry_after: Duration,
-    ) -> Problem {
-        let word = "issuer_unavailable";
-        telemetry::request::turned_away(Reason::Overloaded, Some(word), told);
-        let seconds = whole_seconds(retry_after);
-        Problem::new(503, word, code::INTERNAL_ERROR, format!("{what}."))
-            .with("retry_after_s", seconds)
-            .header("Retry-After", seconds.to_string())
     }
 
     /// A foreign `Host` or `Origin`, as it was sent, and the key that admits it.

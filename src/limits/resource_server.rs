@@ -63,6 +63,10 @@ pub const INTROSPECTIONS_AT_ONCE_MAX: usize = 8;
 pub const INTROSPECTIONS_WAITING_MAX: usize = 32;
 /// Tokens that wait to be introspected again; further ones are asked about when they come again.
 pub const RECHECKS_MAX: usize = 8192;
+/// Requests that wait for issuers, for keys and introspections together.
+pub const ISSUERS_WAITERS_MAX: usize = 128;
+/// The share of the connections, as 1/N, that may wait for issuers.
+pub const ISSUERS_WAITERS_DIVISOR: usize = 8;
 /// Requests that wait for the keys of one issuer.
 pub const KEY_WAITERS_MAX: usize = 32;
 /// The time for which such a request waits.

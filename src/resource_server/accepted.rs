@@ -32,20 +32,29 @@ pub struct Accepted {
     pub(super) resources: Box<[String]>,
     /// The client's key to which the token is bound.
     pub(super) bound_to: Option<Thumbprint>,
-    /// Why the token was believed.
-    pub(super) evidence: Evidence,
+    /// The issuer's key that has signed it, and how many times keys had been withdrawn when that
+    /// was looked at last.
+    pub(super) signed_by: Option<(Thumbprint, AtomicU64)>,
+    /// What is known of the token since; the same for whatever was accepted with it.
+    pub(super) news: Arc<News>,
+    /// The number of the verifier that has accepted it.
+    pub(super) by: u64,
+}
+
+/// What has become of a token since it was accepted.
+#[derive(Debug)]
+pub(super) struct News {
+    /// What an introspection needs, where the token is introspected.
+    pub(super) introspected: Option<Introspection>,
     /// True once it is known that the token has ended before its time.
     pub(super) is_revoked: AtomicBool,
 }
 
-/// Why a token was believed, and may be on.
-#[derive(Debug)]
-pub(super) struct Evidence {
-    /// The issuer's key that has signed it, and how many times keys had been withdrawn when that
-    /// was looked at last.
-    pub(super) signed_by: Option<(Thumbprint, AtomicU64)>,
-    /// What an introspection needs, where the token is introspected.
-    pub(super) introspected: Option<Introspection>,
+impl News {
+    /// Nothing yet.
+    pub(super) fn new(introspected: Option<Introspection>) -> Arc<News> {
+        Arc::new(News { introspected, is_revoked: AtomicBool::new(false) })
+    }
 }
 
 /// The introspection of a token.
@@ -95,15 +104,17 @@ pub(super) enum Freshness {
 }
 
 impl Accepted {
-    /// How the token stands. It costs no call of the system.
-    pub(super) fn freshness(&self, now: Now) -> Freshness {
+    /// How the token stands, by what is known of its issuer at present. It costs no call of the
+    /// system.
+    pub(super) fn freshness(&self, issuer: &Issuer, now: Now) -> Freshness {
         if now.unix >= self.expires_at.saturating_add(TOKEN_LEEWAY.as_secs()) {
             return Freshness::Expired;
         }
-        if self.is_revoked.load(Ordering::Relaxed) || !self.is_key_there(now.instant) {
+        let is_revoked = self.news.is_revoked.load(Ordering::Relaxed);
+        if is_revoked || !self.is_key_there(issuer, now.instant) {
             return Freshness::Revoked;
         }
-        let Some(introspection) = &self.evidence.introspected else { return Freshness::Good };
+        let Some(introspection) = &self.news.introspected else { return Freshness::Good };
         let last = *introspection.last.lock();
         let age = now.instant.saturating_duration_since(last.active_at);
         match age {
@@ -113,12 +124,17 @@ impl Accepted {
         }
     }
 
-    fn is_key_there(&self, now: Instant) -> bool {
-        let Some((key, withdrawals)) = &self.evidence.signed_by else { return true };
-        match self.issuer.still_has(key, withdrawals.load(Ordering::Relaxed), now) {
+    fn is_key_there(&self, issuer: &Issuer, now: Instant) -> bool {
+        let Some((key, withdrawals)) = &self.signed_by else { return true };
+        // The number is that of the issuer by which the token was accepted.
+        let is_same = std::ptr::eq(issuer, Arc::as_ptr(&self.issuer));
+        let known = if is_same { withdrawals.load(Ordering::Relaxed) } else { u64::MAX };
+        match issuer.still_has(key, known, now) {
             StillThere::Yes => true,
             StillThere::Since(n) => {
-                withdrawals.store(n, Ordering::Relaxed);
+                if is_same {
+                    withdrawals.store(n, Ordering::Relaxed);
+                }
                 true
             }
             StillThere::No => false,
@@ -140,7 +156,7 @@ impl Accepted {
     /// Bytes that are held for the token, but for what is the same for all.
     pub(super) fn n_bytes(&self) -> usize {
         let claims = self.principal.user.as_ref().map_or(0, |user| user.claims.len());
-        let token = self.evidence.introspected.as_ref().map_or(0, |it| it.token.expose().len());
+        let token = self.news.introspected.as_ref().map_or(0, |it| it.token.expose().len());
         let scopes: usize = self.scopes.iter().map(String::len).sum();
         claims + token + scopes
     }

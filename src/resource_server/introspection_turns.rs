@@ -4,40 +4,38 @@
 //! once.
 
 use std::collections::HashSet;
-use std::net::{IpAddr, Ipv4Addr};
+use std::net::IpAddr;
 use std::time::Instant;
 
 use super::token_digest::TokenDigest;
-use crate::fair_shares::Shares;
+use super::waiters::{Place, Waiters};
 use crate::limits::{
     INTROSPECTION_TIMEOUT, INTROSPECTIONS_AT_ONCE_MAX, INTROSPECTIONS_WAITING_MAX,
 };
-use crate::protocol::call::PrincipalId;
 use crate::sync::{Condvar, Mutex};
 
 /// The questions to one issuer that are under way.
-#[derive(Debug, Default)]
+#[derive(Debug)]
 pub(super) struct Introspecting {
+    waiting: Waiters,
     state: Mutex<State>,
     ended: Condvar,
 }
 
-#[derive(Debug)]
+#[derive(Debug, Default)]
 struct State {
-    waiting: Shares<PrincipalId>,
     asking: HashSet<TokenDigest>,
     /// The time of the last question that was not answered, if none was since.
     failed_at: Option<Instant>,
     is_stopping: bool,
 }
 
-impl Default for State {
-    fn default() -> State {
-        State {
-            waiting: Shares::new(INTROSPECTIONS_WAITING_MAX),
-            asking: HashSet::new(),
-            failed_at: None,
-            is_stopping: false,
+impl Default for Introspecting {
+    fn default() -> Introspecting {
+        Introspecting {
+            waiting: Waiters::new(INTROSPECTIONS_WAITING_MAX),
+            state: Mutex::default(),
+            ended: Condvar::new(),
         }
     }
 }
@@ -64,18 +62,6 @@ impl Drop for Asking<'_> {
     }
 }
 
-/// A place among those that wait or ask.
-struct Place<'a> {
-    of: &'a Introspecting,
-    who: PrincipalId,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.of.state.lock().waiting.give_back(&self.who, 1);
-    }
-}
-
 impl Introspecting {
     /// Waits for the turn of a token.
     ///
@@ -86,10 +72,8 @@ impl Introspecting {
         digest: TokenDigest,
         peer: Option<IpAddr>,
     ) -> Result<Turn<'_>, &'static str> {
-        let who = share_of(peer);
-        let taken = self.state.lock().waiting.take(&who, 1);
-        taken.map_err(|_| "too many requests wait for its introspections")?;
-        let place = Place { of: self, who };
+        let place = self.waiting.place(peer);
+        let place = place.ok_or("too many requests wait for its introspections")?;
         let deadline = Instant::now() + INTROSPECTION_TIMEOUT;
         let mut state = self.state.lock();
         if state.asking.contains(&digest) {
@@ -134,10 +118,4 @@ impl Introspecting {
         self.state.lock().is_stopping = true;
         self.ended.notify_all();
     }
-}
-
-/// The principal in whose share a request waits for an issuer: nothing but its address is known
-/// yet. Clients on this machine share one.
-pub(super) fn share_of(peer: Option<IpAddr>) -> PrincipalId {
-    PrincipalId::of_address(peer.unwrap_or(IpAddr::V4(Ipv4Addr::LOCALHOST)))
 }

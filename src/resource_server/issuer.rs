@@ -11,14 +11,14 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
 use super::denied::Denied;
-use super::introspection_turns::{Introspecting, share_of};
+use super::introspection_turns::Introspecting;
 use super::issuer_metadata::IssuerMetadata;
 use super::kept_keys::KeptKeys;
 use super::key_schedule::Schedule;
 use super::presented::Now;
-use super::reading::{Read, Reading, read_keys};
+use super::reading::{Known, Read, Reading, read_keys, read_metadata};
+use super::waiters::{Place, Waiters};
 use crate::config::IssuerConfig;
-use crate::fair_shares::Shares;
 use crate::limits::{
     KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_FETCH_INTERVAL_MIN, KEYS_KEPT_INTERVAL,
     UNKNOWN_KEY_ID_LIFE, UNKNOWN_KEY_IDS_MAX,
@@ -26,7 +26,6 @@ use crate::limits::{
 use crate::oauth::fetch::Fetch;
 use crate::oauth::jwk::{JwkSet, Thumbprint};
 use crate::oauth::web_url::WebUrl;
-use crate::protocol::call::PrincipalId;
 use crate::sync::{Condvar, Mutex, RwLock};
 
 /// See above.
@@ -36,6 +35,10 @@ pub(super) struct Issuer {
     pub(super) name: Arc<str>,
     pub(super) fetch: Arc<dyn Fetch>,
     kept: Option<KeptKeys>,
+    /// The requests that wait for any issuer.
+    pub(super) all_waiting: Arc<Waiters>,
+    /// The requests that wait for its keys.
+    waiting: Waiters,
     /// The questions about its tokens that are under way.
     pub(super) introspecting: Introspecting,
     /// The time for which keys hold after they were read.
@@ -45,6 +48,13 @@ pub(super) struct Issuer {
     /// Rung when a reading ends, and when the gateway stops.
     ended: Condvar,
     stopping: AtomicBool,
+}
+
+/// What issuers share.
+pub(super) struct Means {
+    pub(super) fetch: Arc<dyn Fetch>,
+    pub(super) kept: Option<KeptKeys>,
+    pub(super) waiting: Arc<Waiters>,
 }
 
 /// The keys of an issuer, as they were read at one time.
@@ -61,9 +71,7 @@ pub(super) struct Keys {
 #[derive(Debug)]
 struct State {
     schedule: Schedule,
-    /// The requests that wait, by the addresses of their clients.
-    waiting: Shares<PrincipalId>,
-    metadata: Option<(Arc<IssuerMetadata>, Instant)>,
+    metadata: Known,
     /// The time at which the keys were given to the disk.
     kept_at: Option<Instant>,
     /// Why the last reading failed.
@@ -98,22 +106,25 @@ impl Issuer {
         config: &IssuerConfig,
         name: Arc<str>,
         max_age: Duration,
-        (fetch, kept): (Arc<dyn Fetch>, Option<KeptKeys>),
+        means: &Means,
         before: Option<&Issuer>,
     ) -> Issuer {
         let same = before.filter(|it| it.config.jwks_uri == config.jwks_uri);
         let keys = same.map(|it| it.keys.read().clone());
-        let read_at = keys.as_ref().and_then(|keys| keys.read_at);
+        let metadata = same.and_then(|it| it.state.lock().metadata.clone());
+        let needs_metadata =
+            config.introspection.as_ref().is_some_and(|it| it.endpoint.is_none());
+        let is_whole = metadata.is_some() || !needs_metadata;
+        let read_at = keys.as_ref().and_then(|keys| keys.read_at).filter(|_| is_whole);
         let on_disk = || {
-            let (set, read_at) = kept.as_ref()?.load(config, max_age, Now::read())?;
+            let (set, read_at) = means.kept.as_ref()?.load(config, max_age, Now::read())?;
             Some(Arc::new(Keys { set, read_at: Some(read_at), withdrawals: 0 }))
         };
         let keys = keys.filter(|keys| keys.read_at.is_some()).or_else(on_disk);
         let state = State {
             // Keys that were on the disk are read anew at once.
             schedule: Schedule::new(max_age, read_at),
-            waiting: Shares::new(KEY_WAITERS_MAX),
-            metadata: None,
+            metadata,
             kept_at: None,
             fault: None,
             unknown: VecDeque::new(),
@@ -121,8 +132,10 @@ impl Issuer {
         Issuer {
             config: config.clone(),
             name,
-            fetch,
-            kept,
+            fetch: means.fetch.clone(),
+            kept: means.kept.clone(),
+            all_waiting: means.waiting.clone(),
+            waiting: Waiters::new(KEY_WAITERS_MAX),
             introspecting: Introspecting::default(),
             max_age,
             keys: RwLock::new(keys.unwrap_or_default()),
@@ -182,7 +195,34 @@ impl Issuer {
         {
             return Ok(keys);
         }
-        let _place = self.place(peer)?;
+        self.wait_for(Needed::Key(kid), peer, now)
+    }
+
+    /// Waits until the metadata were read, where the introspection endpoint stands in them. Whether
+    /// there are any then, [`Issuer::metadata`] tells.
+    ///
+    /// # Errors
+    /// They cannot be read in time.
+    pub(super) fn await_metadata(
+        &self,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<(), Denied> {
+        if self.metadata().is_some() {
+            return Ok(());
+        }
+        self.wait_for(Needed::Metadata, peer, now).map(|_| ())
+    }
+
+    fn wait_for(
+        &self,
+        needed: Needed<'_>,
+        peer: Option<IpAddr>,
+        now: Instant,
+    ) -> Result<Arc<Keys>, Denied> {
+        let _places = self
+            .places(peer)
+            .ok_or_else(|| self.unavailable("too many requests wait for its keys"))?;
         let deadline = now + KEY_WAIT_TIMEOUT;
         loop {
             let mut state = self.state.lock();
@@ -191,13 +231,22 @@ impl Issuer {
                 return Err(self.unavailable("the gateway is stopping"));
             }
             let keys = self.usable_keys(present);
-            if let Some(keys) = keys.clone().filter(|keys| has(keys)) {
+            let found = match needed {
+                Needed::Key(kid) => {
+                    keys.clone().filter(|keys| kid.is_none_or(|kid| keys.set.has(kid)))
+                }
+                // They are of use without keys, too.
+                Needed::Metadata => {
+                    state.metadata.as_ref().map(|_| keys.clone().unwrap_or_default())
+                }
+            };
+            if let Some(keys) = found {
                 return Ok(keys);
             }
             if state.schedule.has_succeeded_since(now)
                 && let Some(keys) = keys
             {
-                state.note_unknown(kid, present);
+                state.note_unknown(needed, present);
                 return Ok(keys);
             }
             if state.schedule.has_failed(present) || present >= deadline {
@@ -287,21 +336,31 @@ impl Issuer {
             known,
             deadline: now + KEY_WAIT_TIMEOUT,
         };
-        let result = read_keys(&*self.fetch, &reading, now);
+        let metadata = read_metadata(&*self.fetch, &reading, now);
+        let found = metadata.as_ref().ok().and_then(|known| known.as_ref());
+        let keys = match (&metadata, reading.jwks_uri) {
+            (Err(fault), None) => Err(fault.clone()),
+            (Ok(_) | Err(_), _) => {
+                read_keys(&*self.fetch, &reading, found.map(|(metadata, _)| &**metadata))
+            }
+        };
         let mut state = self.state.lock();
-        match result {
-            Ok(Read { keys, document, metadata }) => {
-                state.metadata = metadata;
+        let mut fault = None;
+        match metadata {
+            Ok(metadata) => state.metadata = metadata,
+            Err(why) => fault = Some(why),
+        }
+        match keys {
+            Ok(Read { keys, document }) => {
                 let is_new = self.publish(keys, &mut state);
                 self.keep(document, is_new, &mut state);
             }
-            Err(fault) => {
-                if state.fault.is_none() {
-                    log::warn!(target: "identity", "{}: the keys cannot be read: {fault}", self.name);
-                }
-                state.fault = Some(fault.as_str().into());
-            }
+            Err(why) => fault = Some(why),
         }
+        if let Some(fault) = fault.as_ref().filter(|_| state.fault.is_none()) {
+            log::warn!(target: "identity", "{}: it cannot be read: {fault}", self.name);
+        }
+        state.fault = fault.map(|fault| fault.as_str().into());
         drop(state);
         drop(ended);
     }
@@ -331,7 +390,6 @@ impl Issuer {
         }
         let withdrawals = keys.withdrawals + u64::from(is_withdrawn);
         *keys = Arc::new(Keys { set, read_at: Some(Instant::now()), withdrawals });
-        state.fault = None;
         is_new
     }
 
@@ -342,22 +400,31 @@ impl Issuer {
         state.unknown.iter().any(|(it, _)| **it == *kid)
     }
 
-    fn place(&self, peer: Option<IpAddr>) -> Result<Place<'_>, Denied> {
-        let who = share_of(peer);
-        let taken = self.state.lock().waiting.take(&who, 1);
-        taken.map_err(|_| self.unavailable("too many requests wait for its keys"))?;
-        Ok(Place { issuer: self, who })
+    fn places(&self, peer: Option<IpAddr>) -> Option<[Place<'_>; 2]> {
+        Some([self.all_waiting.place(peer)?, self.waiting.place(peer)?])
     }
 }
 
 impl State {
-    fn note_unknown(&mut self, kid: Option<&str>, now: Instant) {
-        let Some(kid) = kid else { return };
+    fn note_unknown(&mut self, needed: Needed<'_>, now: Instant) {
+        let Needed::Key(Some(kid)) = needed else { return };
+        if self.unknown.iter().any(|(it, _)| **it == *kid) {
+            return;
+        }
         if self.unknown.len() >= UNKNOWN_KEY_IDS_MAX {
             self.unknown.pop_front();
         }
         self.unknown.push_back((kid.into(), now));
     }
+}
+
+/// What a request waits for.
+#[derive(Debug, Clone, Copy)]
+enum Needed<'a> {
+    /// The key of that id, or any keys.
+    Key(Option<&'a str>),
+    /// The metadata.
+    Metadata,
 }
 
 /// Tells if a key is still one of an issuer's.
@@ -376,18 +443,6 @@ pub(super) enum StillThere {
 enum IsNew {
     Yes,
     No,
-}
-
-/// A place of a request that waits.
-struct Place<'a> {
-    issuer: &'a Issuer,
-    who: PrincipalId,
-}
-
-impl Drop for Place<'_> {
-    fn drop(&mut self) {
-        self.issuer.state.lock().waiting.give_back(&self.who, 1);
-    }
 }
 
 /// Ends a reading when it is dropped.

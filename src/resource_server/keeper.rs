@@ -68,7 +68,7 @@ impl Keeper {
 
     /// Asks about a token again. Past the bound it is asked about when it comes again.
     pub(super) fn recheck(&self, verifier: Weak<dyn Recheck>, accepted: &Arc<Accepted>) {
-        let Some(introspection) = &accepted.evidence.introspected else { return };
+        let Some(introspection) = &accepted.news.introspected else { return };
         let was_queued = std::mem::replace(&mut introspection.last.lock().is_queued, true);
         if was_queued {
             return;

@@ -33,9 +33,11 @@ mod tests;
 mod token_digest;
 mod users;
 mod verifier;
+mod waiters;
 
 use std::io;
 use std::sync::Arc;
+use std::sync::atomic::Ordering;
 use std::time::Instant;
 
 pub use accepted::{Accepted, Standing};
@@ -44,12 +46,14 @@ pub use issuer::IssuerStatus;
 pub use presented::{Now, Presented, Scheme, Token};
 pub use verifier::Verifier;
 
-use issuer::Issuer;
+use issuer::{Issuer, Means};
 use kept_keys::KeptKeys;
 use rules::Rules;
 use verifier::Shared;
+use waiters::Waiters;
 
 use crate::config::OAuthConfig;
+use crate::limits::{ISSUERS_WAITERS_DIVISOR, ISSUERS_WAITERS_MAX, SHARES_MIN};
 use crate::oauth::fetch::Fetch;
 use crate::protocol::owners::Owners;
 use crate::state::{StateDir, Writer};
@@ -58,8 +62,7 @@ use crate::thread::Joined;
 
 /// The keys of issuers, and the thread that keeps them.
 pub struct ResourceServer {
-    fetch: Arc<dyn Fetch>,
-    kept: Option<KeptKeys>,
+    means: Means,
     shared: Arc<Shared>,
     /// None before the first verifier.
     thread: Mutex<Option<Joined>>,
@@ -74,7 +77,19 @@ impl std::fmt::Debug for ResourceServer {
 impl ResourceServer {
     /// Nothing runs before the first verifier. `fetch` sends requests to issuers.
     pub fn new(fetch: Arc<dyn Fetch>) -> ResourceServer {
-        ResourceServer { fetch, kept: None, shared: Arc::default(), thread: Mutex::default() }
+        let waiting = Arc::new(Waiters::new(ISSUERS_WAITERS_MAX));
+        let means = Means { fetch, kept: None, waiting };
+        ResourceServer { means, shared: Arc::default(), thread: Mutex::default() }
+    }
+
+    /// Lets fewer requests wait for issuers at once where there are few connections, each of which
+    /// holds a thread.
+    #[must_use]
+    pub fn with_connections(mut self, connections: usize) -> ResourceServer {
+        let places = connections / ISSUERS_WAITERS_DIVISOR;
+        let places = places.clamp(SHARES_MIN, ISSUERS_WAITERS_MAX);
+        self.means.waiting = Arc::new(Waiters::new(places));
+        self
     }
 
     /// Keeps the keys of issuers in the state directory too, for the next start.
@@ -84,7 +99,7 @@ impl ResourceServer {
         directory: Arc<StateDir>,
         writer: Writer,
     ) -> ResourceServer {
-        self.kept = Some(KeptKeys::new(directory, writer));
+        self.means.kept = Some(KeptKeys::new(directory, writer));
         self
     }
 
@@ -107,11 +122,11 @@ impl ResourceServer {
             if let Some(same) = same.filter(|it| it.is_of(of, &name, config.jwks_max_age)) {
                 return same.clone();
             }
-            let means = (self.fetch.clone(), self.kept.clone());
-            Arc::new(Issuer::new(of, name, config.jwks_max_age, means, same.map(|it| &**it)))
+            let same = same.map(|it| &**it);
+            Arc::new(Issuer::new(of, name, config.jwks_max_age, &self.means, same))
         });
         let issuers: Vec<_> = issuers.collect();
-        if let Some(kept) = &self.kept {
+        if let Some(kept) = &self.means.kept {
             kept.forget_others(&config.issuers);
         }
         self.shared.keeper.keep(issuers.clone());
@@ -121,6 +136,7 @@ impl ResourceServer {
             shared: self.shared.clone(),
             decisions: Default::default(),
             refusals: Default::default(),
+            number: self.shared.n_verifiers.fetch_add(1, Ordering::Relaxed),
             this: this.clone(),
         }))
     }

@@ -28,52 +28,62 @@ pub(super) struct Reading<'a> {
     pub(super) deadline: Instant,
 }
 
-/// What was read.
+/// The keys that were read.
 pub(super) struct Read {
     pub(super) keys: JwkSet,
-    /// The document of the keys; none where the issuer has no keys.
+    /// Their document; none where the issuer has no keys.
     pub(super) document: Option<Vec<u8>>,
-    pub(super) metadata: Known,
 }
 
-/// Reads the keys, and the metadata where they are needed and too old.
+/// Reads the metadata, where they are needed and too old.
 ///
 /// # Errors
-/// There are no keys to be had; the fault as text.
-pub(super) fn read_keys(
+/// There are none to be had; the fault as text.
+pub(super) fn read_metadata(
     fetch: &dyn Fetch,
     reading: &Reading<'_>,
     now: Instant,
-) -> Result<Read, Unusable> {
-    let issuer = WebUrl::parse(reading.issuer)?;
+) -> Result<Known, Unusable> {
     let is_asked_for = reading.introspection.is_some_and(|it| it.endpoint.is_none());
     let is_needed = is_asked_for || reading.jwks_uri.is_none();
     let is_fresh =
         |(_, at): &(_, Instant)| now.saturating_duration_since(*at) < ISSUER_METADATA_LIFE;
-    let metadata = match reading.known.clone().filter(is_fresh) {
-        None if is_needed => Some((Arc::new(discover(fetch, reading, &issuer)?), now)),
-        known => known,
-    };
-    let (url, reach) = match (reading.jwks_uri, &metadata) {
+    match reading.known.clone().filter(is_fresh) {
+        None if is_needed => {
+            let issuer = WebUrl::parse(reading.issuer)?;
+            Ok(Some((Arc::new(discover(fetch, reading, &issuer)?), now)))
+        }
+        known => Ok(known),
+    }
+}
+
+/// Reads the keys, where the configuration or the metadata say that they are.
+///
+/// # Errors
+/// There are none to be had; the fault as text.
+pub(super) fn read_keys(
+    fetch: &dyn Fetch,
+    reading: &Reading<'_>,
+    metadata: Option<&IssuerMetadata>,
+) -> Result<Read, Unusable> {
+    let of_metadata = metadata.and_then(|metadata| metadata.jwks_uri.clone());
+    let (url, reach) = match (reading.jwks_uri, of_metadata) {
         // Whoever configures a URL decides where requests go.
         (Some(url), _) => (WebUrl::parse(url)?, Reach::Loopback),
-        (None, Some((metadata, at))) => {
-            match &metadata.jwks_uri {
-                Some(url) => (url.clone(), reach_of(url, &issuer)),
-                // It signs no tokens.
-                None if reading.introspection.is_some() => {
-                    let metadata = Some((metadata.clone(), *at));
-                    return Ok(Read { keys: JwkSet::default(), document: None, metadata });
-                }
-                None => return Err(Unusable::new("its metadata have no jwks_uri")),
-            }
+        (None, Some(url)) => {
+            let reach = reach_of(&url, &WebUrl::parse(reading.issuer)?);
+            (url, reach)
         }
-        (None, None) => return Err(Unusable::new("it has no metadata")),
+        // It signs no tokens.
+        (None, None) if reading.introspection.is_some() => {
+            return Ok(Read { keys: JwkSet::default(), document: None });
+        }
+        (None, None) => return Err(Unusable::new("its metadata have no jwks_uri")),
     };
     let answer = get(fetch, &url, reach, reading.deadline)?;
     let keys =
         JwkSet::parse(&answer.body).map_err(|what| Unusable::new(format!("{url}: {what}")))?;
-    Ok(Read { keys, document: Some(answer.body), metadata })
+    Ok(Read { keys, document: Some(answer.body) })
 }
 
 fn discover(

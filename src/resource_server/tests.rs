@@ -287,7 +287,7 @@ fn a_new_key_is_found_and_made_up_ones_cost_the_issuer_nothing() {
             let other = key.token("k", &claims(ISSUER, "bob", ""));
             let began = Instant::now();
             rig.verify(&other).unwrap();
-            assert!(began.elapsed() < Duration::from_millis(500), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_secs(3), "{:?}", began.elapsed());
             let elsewhere = Some("192.0.2.7".parse().unwrap());
             let fresh = new.token("n", &claims(ISSUER, "carol", ""));
             let fresh = Presented { peer: elsewhere, ..presented(&fresh) };
@@ -435,6 +435,11 @@ fn a_reload_gives_other_rights_and_keeps_the_keys() {
     assert!(reconsidered.principal.is_admin && !accepted.principal.is_admin);
     assert_eq!(reconsidered.principal.id, accepted.principal.id);
     assert_eq!(again.standing(&reconsidered, Now::read()), Standing::Good);
+    assert_eq!(again.standing(&accepted, Now::read()), Standing::Good);
+    let once_more = again.reconsider(&accepted, Now::read()).unwrap();
+    assert!(Arc::ptr_eq(&once_more, &reconsidered));
+    let itself = again.reconsider(&reconsidered, Now::read()).unwrap();
+    assert!(Arc::ptr_eq(&itself, &reconsidered));
     let none = config(vec![issuer(ISSUER)], vec![rule(Some(("groups", "dev")))]);
     let none = rig.server.verifier(&none, &owners()).unwrap();
     let denied = none.reconsider(&accepted, Now::read()).unwrap_err();
@@ -499,6 +504,21 @@ fn a_revoked_token_ends_what_is_open() {
 }
 
 #[test]
+fn what_was_accepted_before_a_reload_hears_of_a_revocation_after_it() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let before = rig.verify("t1").unwrap();
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let after = rig.server.verifier(&config(issuers, vec![rule(None)]), &owners()).unwrap();
+    let again = after.reconsider(&before, Now::read()).unwrap();
+    rig.scripted.say("t1", r#"{"active":false}"#);
+    assert_eq!(after.standing(&again, later(INTROSPECTION_FRESH)), Standing::Good);
+    wait_until(|| after.standing(&before, Now::read()) == Standing::Ended);
+    assert!(after.reconsider(&before, Now::read()).is_err());
+    assert_eq!(after.n_remembered(), 0);
+}
+
+#[test]
 fn an_answer_that_cannot_be_had_holds_no_longer_than_a_minute() {
     let rig = opaque();
     rig.scripted.say("t1", active("alice", ""));
@@ -533,7 +553,7 @@ fn a_flood_of_made_up_tokens_keeps_nobody_out() {
     rig.scripted.say("known", active("alice", ""));
     rig.scripted.say("new", active("bob", ""));
     rig.verify("known").unwrap();
-    *rig.scripted.delay.lock() = Duration::from_millis(200);
+    *rig.scripted.delay.lock() = Duration::from_secs(1);
     let flood: Vec<String> = (0..200).map(|n| format!("made-up-{n}")).collect();
     std::thread::scope(|scope| {
         for token in &flood {
@@ -543,7 +563,7 @@ fn a_flood_of_made_up_tokens_keeps_nobody_out() {
             std::thread::sleep(Duration::from_millis(100));
             let began = Instant::now();
             rig.verify("known").unwrap();
-            assert!(began.elapsed() < Duration::from_millis(150), "{:?}", began.elapsed());
+            assert!(began.elapsed() < Duration::from_millis(800), "{:?}", began.elapsed());
             let elsewhere =
                 Presented { peer: Some("192.0.2.7".parse().unwrap()), ..presented("new") };
             rig.verifier.verify(&elsewhere, Now::read()).unwrap();
@@ -553,6 +573,73 @@ fn a_flood_of_made_up_tokens_keeps_nobody_out() {
     assert!(most <= crate::limits::INTROSPECTIONS_AT_ONCE_MAX, "{most}");
     // Those that found no room cost the issuer nothing.
     assert!(rig.scripted.n_asked("/introspect") < 60);
+}
+
+#[test]
+fn few_connections_let_few_requests_wait() {
+    let scripted = Arc::new(Scripted::default());
+    scripted.issuer(ISSUER, &[]);
+    *scripted.delay.lock() = Duration::from_millis(500);
+    let server = ResourceServer::new(scripted.clone()).with_connections(64);
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let verifier = server.verifier(&config(issuers, vec![rule(None)]), &owners()).unwrap();
+    wait_until(|| server.status()[0].keys_age.is_some());
+    let tokens: Vec<_> = (0..64).map(|n| format!("t{n}")).collect();
+    let refused_at_once = AtomicUsize::new(0);
+    std::thread::scope(|scope| {
+        for token in &tokens {
+            scope.spawn(|| {
+                let began = Instant::now();
+                let denied = verifier.verify(&presented(token), Now::read());
+                if is_unavailable(&denied) && began.elapsed() < Duration::from_millis(400) {
+                    refused_at_once.fetch_add(1, Ordering::SeqCst);
+                }
+            });
+        }
+    });
+    // Of 64 connections an eighth may wait, and one address leaves a share of that to others.
+    assert!(scripted.most_at_once.load(Ordering::SeqCst) <= 6);
+    assert!(refused_at_once.load(Ordering::SeqCst) > 20);
+}
+
+#[test]
+fn introspection_that_a_reload_adds_works_at_once() {
+    let (rig, key) = simple();
+    rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    rig.scripted.say("t1", active("alice", ""));
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let after = rig.server.verifier(&config(issuers, vec![rule(None)]), &owners()).unwrap();
+    after.verify(&presented("t1"), Now::read()).unwrap();
+}
+
+#[test]
+fn keys_and_introspection_do_not_wait_for_each_other() {
+    // The metadata lead to keys that are not there.
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[]);
+    scripted.documents.lock().remove(&format!("{ISSUER}/jwks"));
+    scripted.say("t1", active("alice", ""));
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
+    rig.verify("t1").unwrap();
+    assert!(is_unavailable(&rig.verify(&key.token("k", &claims(ISSUER, "alice", "")))));
+    // There are no metadata, and the configuration says where the keys are.
+    let scripted = Scripted::default();
+    scripted.set("https://keys.example", jwks(&[&key.jwk("k")]));
+    let mut of = introspecting(IntrospectedTokens::Opaque);
+    of.jwks_uri = Some("https://keys.example".to_owned());
+    let rig = Rig::new(scripted, &config(vec![of], vec![rule(None)]));
+    rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    assert!(is_unavailable(&rig.verify("t1")));
+    // An issuer that signs nothing.
+    let scripted = Scripted::default();
+    let metadata =
+        format!(r#"{{"issuer":"{ISSUER}","introspection_endpoint":"{ISSUER}/introspect"}}"#);
+    scripted.set(&metadata_url(ISSUER), metadata);
+    scripted.say("t1", active("alice", ""));
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
+    rig.verify("t1").unwrap();
 }
 
 #[test]
@@ -650,7 +737,7 @@ fn a_stop_ends_the_thread_and_all_waits() {
         let began = Instant::now();
         rig.server.stop();
         assert!(is_unavailable(&waiting.join().unwrap()));
-        assert!(began.elapsed() < Duration::from_secs(2));
+        assert!(began.elapsed() < Duration::from_secs(4));
     });
 }
 

@@ -1,10 +1,10 @@
 //! The verification of tokens under one configuration, and what it remembers of them.
 
 use std::net::IpAddr;
-use std::sync::atomic::{AtomicBool, AtomicU64, Ordering};
+use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
 
-use super::accepted::{Accepted, Evidence, Freshness, Introspection, LastAnswer, Standing};
+use super::accepted::{Accepted, Freshness, Introspection, LastAnswer, News, Standing};
 use super::decisions::{Decisions, Refusals};
 use super::denied::Denied;
 use super::introspect;
@@ -31,9 +31,17 @@ use crate::sync::{Mutex, RwLock};
 #[derive(Debug, Default)]
 pub(super) struct Shared {
     pub(super) keeper: Arc<Keeper>,
+    /// The number of verifiers that were made.
+    pub(super) n_verifiers: AtomicU64,
     pub(super) users: Mutex<MeteredUsers>,
     /// A proof that was used before a reload is not good after it.
     pub(super) used_proofs: Mutex<UsedProofs>,
+}
+
+/// Why a token is believed.
+struct Evidence {
+    signed_by: Option<(Thumbprint, AtomicU64)>,
+    news: Arc<News>,
 }
 
 /// Verifies tokens under one configuration.
@@ -44,6 +52,8 @@ pub struct Verifier {
     pub(super) shared: Arc<Shared>,
     pub(super) decisions: RwLock<Decisions>,
     pub(super) refusals: Mutex<Refusals>,
+    /// The number of verifiers before this one.
+    pub(super) number: u64,
     pub(super) this: Weak<Verifier>,
 }
 
@@ -73,7 +83,10 @@ impl Verifier {
     /// grown old is asked about again by the thread `identity`, and what comes of it is told the
     /// next time.
     pub fn standing(&self, accepted: &Arc<Accepted>, now: Now) -> Standing {
-        match accepted.freshness(now) {
+        let Ok(issuer) = self.issuer(&accepted.issuer.config.issuer) else {
+            return Standing::Ended;
+        };
+        match accepted.freshness(issuer, now) {
             Freshness::Good => Standing::Good,
             Freshness::Expired | Freshness::Revoked => Standing::Ended,
             // Where nobody could be asked, the last answer holds no longer than that.
@@ -86,7 +99,7 @@ impl Verifier {
     }
 
     /// A token that an earlier verifier accepted, under this one's configuration: the same user,
-    /// maybe with other rights.
+    /// maybe with other rights. One that this verifier has accepted is returned as it is.
     ///
     /// # Errors
     /// It is over, its issuer or audience is not accepted any more, or no rule matches it.
@@ -95,22 +108,27 @@ impl Verifier {
         accepted: &Arc<Accepted>,
         now: Now,
     ) -> Result<Arc<Accepted>, Denied> {
-        match accepted.freshness(now) {
+        let old = &accepted.issuer.config;
+        let issuer = self.issuer(&old.issuer)?;
+        match accepted.freshness(issuer, now) {
             Freshness::Expired => return Err(Denied::Token(WrongToken::Expired)),
             Freshness::Revoked => return Err(Denied::Token(WrongToken::Inactive)),
             Freshness::Good | Freshness::GrowingOld | Freshness::Old { .. } => (),
         }
-        let old = &accepted.issuer.config;
-        let issuer = self.issuer(&old.issuer)?;
+        if accepted.by == self.number {
+            return Ok(accepted.clone());
+        }
+        if let Some(known) = self.decisions.read().get(&accepted.digest, now.unix) {
+            return Ok(known.clone());
+        }
         if (&issuer.config.audience, &issuer.config.base) != (&old.audience, &old.base) {
             return Err(Denied::Token(WrongToken::Audience));
         }
-        let Evidence { signed_by, introspected } = &accepted.evidence;
         let needed = issuer.config.introspection.as_ref().map(|it| it.tokens);
         let is_enough = match needed {
-            None => signed_by.is_some(),
+            None => accepted.signed_by.is_some(),
             Some(IntrospectedTokens::Opaque) => true,
-            Some(IntrospectedTokens::All) => introspected.is_some(),
+            Some(IntrospectedTokens::All) => accepted.news.introspected.is_some(),
         };
         if !is_enough {
             // The token itself is needed for that, which its client has.
@@ -125,14 +143,9 @@ impl Verifier {
             resources: accepted.resources.to_vec(),
             text: claims.as_deref().unwrap_or_default().to_owned(),
         };
-        let evidence = Evidence {
-            // The numbers of two issuers are not comparable: what differs is looked at.
-            signed_by: signed_by.as_ref().map(|(key, _)| (*key, AtomicU64::new(u64::MAX))),
-            introspected: introspected.as_ref().map(|it| Introspection {
-                token: it.token.clone(),
-                last: Mutex::new(LastAnswer { is_queued: false, ..*it.last.lock() }),
-            }),
-        };
+        // The numbers of two issuers are not comparable: what differs is looked at.
+        let key = accepted.signed_by.as_ref().map(|(key, _)| (*key, AtomicU64::new(u64::MAX)));
+        let evidence = Evidence { signed_by: key, news: accepted.news.clone() };
         self.accept(accepted.digest, issuer, claims, evidence, now)
     }
 
@@ -208,7 +221,7 @@ impl Verifier {
     fn known(&self, digest: &TokenDigest, now: Now) -> Result<Option<Arc<Accepted>>, Denied> {
         let decisions = self.decisions.read();
         let Some(accepted) = decisions.get(digest, now.unix) else { return Ok(None) };
-        let freshness = accepted.freshness(now);
+        let freshness = accepted.freshness(&accepted.issuer, now);
         match freshness {
             Freshness::Good => return Ok(Some(accepted.clone())),
             Freshness::GrowingOld => {
@@ -275,7 +288,7 @@ impl Verifier {
         match introspection.filter(|it| it.tokens == IntrospectedTokens::All) {
             Some(config) => self.ask(issuer, config, token, digest, signed_by, peer, now),
             None => {
-                let evidence = Evidence { signed_by, introspected: None };
+                let evidence = Evidence { signed_by, news: News::new(None) };
                 self.accept(digest, issuer, claims, evidence, now)
             }
         }
@@ -329,9 +342,13 @@ impl Verifier {
         now: Now,
     ) -> Result<Arc<Accepted>, Denied> {
         // With a first request, the metadata that name the endpoint may not be there yet.
-        if config.endpoint.is_none() && issuer.metadata().is_none() {
-            issuer.keys_for(None, peer, now.instant)?;
+        if config.endpoint.is_none() {
+            issuer.await_metadata(peer, now.instant)?;
         }
+        let _place = issuer
+            .all_waiting
+            .place(peer)
+            .ok_or_else(|| issuer.unavailable("too many requests wait for issuers"))?;
         let turn = issuer.introspecting.turn(digest, peer);
         let _asking = match turn.map_err(|why| issuer.unavailable(why))? {
             Turn::Ask(asking) => asking,
@@ -352,13 +369,9 @@ impl Verifier {
         let asked_at = Now::read();
         let denied = match introspect::introspect(issuer, config, &secret, asked_at.unix)? {
             Introspected::Active(claims) => {
-                let evidence = Evidence {
-                    signed_by,
-                    introspected: Some(Introspection {
-                        token: secret,
-                        last: Mutex::new(LastAnswer::active(asked_at.instant)),
-                    }),
-                };
+                let last = Mutex::new(LastAnswer::active(asked_at.instant));
+                let news = News::new(Some(Introspection { token: secret, last }));
+                let evidence = Evidence { signed_by, news };
                 match self.accept(digest, issuer, claims, evidence, now) {
                     Ok(accepted) => return Ok(accepted),
                     Err(denied) => denied,
@@ -394,8 +407,9 @@ impl Verifier {
             scopes: claims.scopes.into(),
             bound_to: claims.bound_to,
             resources: claims.resources.into(),
-            evidence,
-            is_revoked: AtomicBool::new(false),
+            signed_by: evidence.signed_by,
+            news: evidence.news,
+            by: self.number,
         });
         self.decisions.write().insert(accepted.clone(), now.unix);
         Ok(accepted)
@@ -443,10 +457,14 @@ impl Verifier {
 
 impl Recheck for Verifier {
     fn recheck(&self, accepted: &Arc<Accepted>, now: Now) {
-        let Some(introspection) = &accepted.evidence.introspected else { return };
-        let config = accepted.issuer.config.introspection.as_ref();
-        let Some(config) = config else { return };
-        let issuer = &accepted.issuer;
+        let Some(introspection) = &accepted.news.introspected else { return };
+        let issuer = self.issuer(&accepted.issuer.config.issuer).ok();
+        let asked = issuer.and_then(|it| Some((it, it.config.introspection.as_ref()?)));
+        let Some((issuer, config)) = asked else {
+            let mut last = introspection.last.lock();
+            (last.is_queued, last.has_failed) = (false, true);
+            return;
+        };
         // One that does not answer must not hold up the questions to the others.
         let answer = if issuer.introspecting.has_failed_lately(now.instant) {
             Err(issuer.unavailable("it did not answer"))
@@ -467,7 +485,7 @@ impl Recheck for Verifier {
             }
         }
         drop(last);
-        accepted.is_revoked.store(true, Ordering::Relaxed);
+        accepted.news.is_revoked.store(true, Ordering::Relaxed);
         self.decisions.write().remove(&accepted.digest);
     }
 }

@@ -3,7 +3,7 @@
 use std::sync::Arc;
 
 use super::EncodedEvent;
-use crate::access::lease::OptionalLease;
+use crate::access::policy::OptionalLease;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::capabilities::declare_nothing;
 use crate::protocol::credentials::UserCredentials;

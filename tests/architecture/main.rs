@@ -262,12 +262,13 @@ const MAY_USE: [(&str, &[&str]); 33] = [
 const PURE_FOLDERS: [&str; 3] = ["protocol", "access", "oauth"];
 
 /// Where HTTP status codes may stand, besides `http/`.
-const STATUS_FILES: [&str; 13] = [
+const STATUS_FILES: [&str; 14] = [
     // What a running gateway answers to a command.
     "cli/running.rs",
     // What a server's refusal means to whoever configured it.
     "upstream/advice.rs",
     "downstream/status_codes.rs",
+    "downstream/token_problems.rs",
     "downstream/rest/litellm.rs",
     "upstream/transport/streamable_http.rs",
     "upstream/authorization/refusal.rs",

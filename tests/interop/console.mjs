@@ -12,6 +12,7 @@ import { createServer } from "node:net";
 import { tmpdir } from "node:os";
 import { delimiter, dirname, join, resolve } from "node:path";
 import { fileURLToPath } from "node:url";
+import { signingIn } from "./fixture/signing_in.mjs";
 
 const [binary, modules, pictures] = process.argv.slice(2).map((it) => resolve(it));
 if (!modules) {
@@ -448,6 +449,65 @@ await check("a gateway without servers says how to add one", async () => {
   assert(other.complaints.length === 0, other.complaints.join("; "));
   await other.context().close();
   await empty.stop();
+});
+
+await check("an admin signs in at a server, and a browser that has not begun must show the key", async () => {
+  const wanting = await signingIn();
+  const keyed = await gateway("signing-in", port, {
+    state_dir: join(work, "signing-in-state"),
+    api_keys: [{ name: "admin", key: ADMIN, admin: true }, { name: "user", key: USER }],
+    mcp_servers: { account: { url: wanting.url, transport: "http", oauth: true, description: "Wants a sign-in." } },
+  });
+  const other = await open(`${keyed.base}/`);
+  await giveKey(other, ADMIN);
+  await see(other, "sign-in wanted", "[data-server=account] header");
+  await see(other, "Somebody must sign in (nobody has signed in yet)", "[data-server=account]");
+  await inspect(other, "a server that wants a sign-in");
+  await picture(other, "sign-in-wanted-light-1280");
+  const popup = other.waitForEvent("popup");
+  await other.getByRole("button", { name: "Sign in" }).click();
+  const tab = await popup;
+  // The authorization server has no picture of its own.
+  tab.on("console", (message) => ["error", "warning"].includes(message.type()) && !message.text().includes("status of 404") && other.complaints.push(message.text()));
+  await see(tab, "Sign in to account");
+  await see(tab, "all who use this gateway");
+  assert(!(await tab.locator("#key").isVisible()), "the browser that has begun is asked for a key");
+  await inspect(tab, "the page of a sign-in");
+  await picture(tab, "sign-in-page-light-1280");
+  const { href } = new URL(tab.url());
+  // Somebody else to whom the link is sent.
+  const victim = await open(href, { colorScheme: "dark", viewport: { width: 390, height: 900 } });
+  await see(victim, "close this page");
+  await inspect(victim, "the page of a sign-in, elsewhere");
+  await picture(victim, "sign-in-page-dark-390");
+  await victim.locator("#key").fill(USER);
+  await victim.getByRole("button", { name: "Continue" }).click();
+  await see(victim, "not the key of whoever began");
+  await picture(victim, "sign-in-refused-dark-390");
+  // The page of the authorization server, as the beginner could send it on.
+  await tab.getByRole("button", { name: "Continue" }).click();
+  await tab.locator("#agree").waitFor();
+  const back = await tab.locator("#agree").getAttribute("href");
+  await victim.goto(back);
+  await see(victim, "begun in another browser");
+  await inspect(victim, "a sign-in that is refused");
+  await tab.locator("#agree").click();
+  await see(tab, "Signed in to account");
+  await inspect(tab, "a sign-in that is done");
+  await picture(tab, "signed-in-light-1280");
+  await see(other, "ready", "[data-server=account] header");
+  await see(other, "the token ends at", "[data-server=account]");
+  await see(other, "Sign in with another account", "[data-server=account]");
+  await picture(other, "signed-in-console-light-1280");
+  // Without an admin's key there is no button.
+  const seen = await open(`${keyed.base}/`);
+  await giveKey(seen, USER);
+  await see(seen, "ready", "[data-server=account] header");
+  assert((await seen.getByRole("button", { name: /Sign in/ }).count()) === 0, "a key that is no admin's has the button");
+  assert(other.complaints.concat(victim.complaints, seen.complaints).length === 0, other.complaints.concat(victim.complaints, seen.complaints).join("; "));
+  for (const it of [other, victim, seen]) await it.context().close();
+  await keyed.stop();
+  wanting.close();
 });
 
 await check("under a path it is the same with and without the last slash", async () => {

@@ -7,14 +7,15 @@ import pathlib
 import stat
 import threading
 import time
-from contextlib import ExitStack
-from typing import Any
+from contextlib import ExitStack, contextmanager
+from typing import Any, Iterator
 
 from identity_servers import (
     AuthorizationServer,
     Protected,
     Row,
     Trunkline,
+    ask,
     browser_of,
     fail_rows,
     run_rows,
@@ -69,6 +70,21 @@ class World:
         return [it for it in self.issuer.exchanges() if it["path"] == "/token"]
 
 
+@contextmanager
+def signed_in(w: World, name: str, kind: str, **settings: Any) -> Iterator[Trunkline]:
+    """A gateway of its own whose serve signs in to a server with a browser, under these settings of the issuer."""
+    servers = {kind: {"url": w.servers[kind].url, "oauth": True}, "open": {"command": "trunkline", "args": ["demo"]}}
+    w.issuer.tell(**settings)
+    try:
+        folder = w.folder / name
+        with Trunkline(w.binary, {"mcp_servers": servers}, folder, browser_of("alice", folder)) as gateway:
+            gateway.waits_until_says(f"{kind}-whoami", "alice mcp:read")
+            w.tokens_asked()
+            yield gateway
+    finally:
+        w.issuer.tell(**dict.fromkeys(settings))
+
+
 def needs_sign_in(w: World) -> None:
     w.gateway.wait_state("python", "needs_sign_in")
     answer = w.gateway.call("python-whoami")
@@ -93,6 +109,12 @@ def login_known(w: World) -> None:
     w.gateway.waits_until_says("known-whoami", "bob mcp:read")
     log = w.issuer.exchanges()
     assert not [it for it in log if it["path"] == "/reg"], "it has registered although a client is configured"
+
+
+def login_other(w: World) -> None:
+    """Another account takes the place of the one before, in the gateway that runs."""
+    w.gateway.login("known", "alice")
+    w.gateway.waits_until_says("known-whoami", "alice mcp:read")
 
 
 def login_refused(w: World) -> None:
@@ -137,26 +159,23 @@ def discovered(w: World) -> None:
 
 def token_renewed(w: World) -> None:
     """Tokens that end within seconds are renewed before that, once each, while calls come from everywhere."""
-    w.issuer.tell(token_seconds=8)
-    w.gateway.login("typescript", "alice")
-    w.gateway.waits_until_says("typescript-whoami", "alice")
-    w.tokens_asked()
-    end, failed = time.monotonic() + 12, []
+    failed: list[str] = []
+    with signed_in(w, "renewed", "typescript", token_seconds=6) as gateway:
+        end = time.monotonic() + 12
 
-    def user() -> None:
-        while time.monotonic() < end:
-            answer = w.gateway.call("typescript-whoami")
-            if answer.status != 200 or "alice" not in answer.text:
-                failed.append(str(answer))
-            time.sleep(0.1)
+        def user() -> None:
+            while time.monotonic() < end:
+                answer = gateway.call("typescript-whoami")
+                if answer.status != 200 or "alice" not in answer.text:
+                    failed.append(str(answer))
+                time.sleep(0.1)
 
-    users = [threading.Thread(target=user) for _ in range(8)]
-    for it in users:
-        it.start()
-    for it in users:
-        it.join()
-    asked = w.tokens_asked()
-    w.issuer.tell(token_seconds=None)
+        users = [threading.Thread(target=user) for _ in range(8)]
+        for it in users:
+            it.start()
+        for it in users:
+            it.join()
+        asked = w.tokens_asked()
     assert not failed, f"{len(failed)} calls failed: {failed[0]}"
     grants = [it["body"].get("grant_type") for it in asked]
     assert grants and set(grants) == {"refresh_token"} and len(grants) <= 6, grants
@@ -165,16 +184,51 @@ def token_renewed(w: World) -> None:
     assert len(used) == len(set(used)), "a refresh token was used twice"
 
 
+def commands_beside(w: World) -> None:
+    """Commands that use the same credentials as the gateway that runs renew them too, and no refresh token is used twice."""
+    with signed_in(w, "beside", "typescript", token_seconds=6) as gateway:
+        end = time.monotonic() + 12
+        while time.monotonic() < end:
+            gateway.waits_until_says("typescript-whoami", "alice")
+            code, said = gateway.runs("tools", "typescript")
+            assert code == 0 and "whoami" in said, f"{code} {said}"
+        asked = [it for it in w.tokens_asked() if it["body"].get("grant_type") == "refresh_token"]
+        assert asked and all(it["status"] == 200 for it in asked), [(it["status"], it["answer"]) for it in asked]
+        used = [it["body"]["refresh_token"] for it in asked]
+        assert len(used) == len(set(used)), "a refresh token was used twice"
+
+
+def post_mcp(url: str, token: str) -> int:
+    """The status of a request to a protected server without the gateway."""
+    head = {"Authorization": f"Bearer {token}", "Accept": "application/json, text/event-stream"}
+    client = {"protocolVersion": "2025-11-25", "capabilities": {}, "clientInfo": {"name": "interop", "version": "1"}}
+    return ask(url, {"jsonrpc": "2.0", "id": 1, "method": "initialize", "params": client}, head).status
+
+
 def keys_rotated(w: World) -> None:
     """The server does not take what was signed with the old key: one renewal, and the call goes on."""
-    w.gateway.login("typescript", "alice")
-    w.gateway.waits_until_says("typescript-whoami", "alice")
-    w.tokens_asked()
+    with signed_in(w, "rotated", "typescript") as gateway:
+        rotate(w)
+        gateway.waits_until_says("typescript-whoami", "alice")
+        renewed = w.tokens_asked()
+        assert len(renewed) == 1 and renewed[0]["body"]["grant_type"] == "refresh_token", renewed
+
+
+def signed_in_twice(w: World) -> None:
+    """The same when a command has signed in again meanwhile, with tokens that the server does not take either."""
+    with signed_in(w, "twice", "typescript") as gateway:
+        gateway.login("typescript", "alice")
+        rotate(w)
+        gateway.waits_until_says("typescript-whoami", "alice")
+
+
+def rotate(w: World) -> None:
+    """New keys at the issuer. The server asks for them when it sees a token with an unknown one, and then has only these."""
     w.issuer.admin("rotate", {})
-    # The server asks for the keys anew when it sees a token with an unknown one, and then has only the new ones.
-    w.gateway.login("known", "bob")
-    w.gateway.waits_until_says("known-whoami", "bob")
-    w.gateway.waits_until_says("typescript-whoami", "alice")
+    url = w.servers["typescript"].url
+    status = post_mcp(url, w.issuer.token(url))
+    assert status == 200, status
+    w.tokens_asked()
 
 
 def token_revoked(w: World) -> None:
@@ -195,46 +249,43 @@ def token_revoked(w: World) -> None:
 
 def issuer_down(w: World) -> None:
     """What is signed in goes on while its token is good, and comes back by itself when the authorization server does."""
-    w.issuer.tell(token_seconds=6)
-    w.gateway.login("python", "alice")
-    w.gateway.waits_until_says("python-whoami", "alice")
-    w.issuer.tell(down=True)
-    try:
-        assert "alice" in w.gateway.says("python-whoami")
-        time.sleep(7)
-        began = time.monotonic()
-        answer = w.gateway.call("python-whoami", seconds=90)
-        took = time.monotonic() - began
-        assert answer.status >= 400, answer
-        assert took < REFUSED_SECONDS, f"it took {took:.0f} s"
-        assert "login" not in answer.text, f"nobody has to sign in: {answer}"
-        assert w.gateway.says("open-time")
-    finally:
-        w.issuer.tell(down=None, token_seconds=None)
-    w.gateway.waits_until_says("python-whoami", "alice")
+    with signed_in(w, "down", "python", token_seconds=6) as gateway:
+        w.issuer.tell(down=True)
+        try:
+            assert "alice" in gateway.says("python-whoami")
+            time.sleep(7)
+            began = time.monotonic()
+            answer = gateway.call("python-whoami", seconds=90)
+            took = time.monotonic() - began
+            assert answer.status >= 400, answer
+            assert took < REFUSED_SECONDS, f"it took {took:.0f} s"
+            assert "login" not in answer.text, f"nobody has to sign in: {answer}"
+            assert gateway.says("open-time")
+        finally:
+            w.issuer.tell(down=None)
+        gateway.waits_until_says("python-whoami", "alice")
 
 
 def issuer_slow(w: World) -> None:
     """A renewal that takes seconds holds back the calls of that server, which go on then, and no others."""
-    w.issuer.tell(token_seconds=4)
-    w.gateway.login("python", "alice")
-    w.gateway.waits_until_says("python-whoami", "alice")
-    w.issuer.tell(slow_ms=3000, token_seconds=None)
-    try:
-        time.sleep(4.5)
-        said: list[Any] = []
-        calls = [threading.Thread(target=lambda: said.append(w.gateway.call("python-whoami"))) for _ in range(4)]
-        for it in calls:
-            it.start()
-        began = time.monotonic()
-        assert w.gateway.says("open-time")
-        took = time.monotonic() - began
-        for it in calls:
-            it.join()
+    with signed_in(w, "slow", "python", token_seconds=4) as gateway:
+        w.issuer.tell(slow_ms=3000)
+        try:
+            time.sleep(4.5)
+            said: list[Any] = []
+            calls = [threading.Thread(target=lambda: said.append(gateway.call("python-whoami"))) for _ in range(4)]
+            for it in calls:
+                it.start()
+            began = time.monotonic()
+            assert gateway.says("open-time")
+            took = time.monotonic() - began
+            for it in calls:
+                it.join()
+        finally:
+            w.issuer.tell(slow_ms=None)
         assert took < 1.5, f"another server took {took:.1f} s"
         assert all(it.status == 200 and "alice" in it.text for it in said), said
-    finally:
-        w.issuer.tell(slow_ms=None)
+        assert w.tokens_asked(), "nothing was renewed"
 
 
 def step_up(w: World) -> None:
@@ -352,6 +403,7 @@ ROWS: list[Row] = [
     ("identity sign-in login paste", login_paste),
     ("identity sign-in login browser", login_browser),
     ("identity sign-in login configured-client", login_known),
+    ("identity sign-in login other-account", login_other),
     ("identity sign-in login refused", login_refused),
     ("identity sign-in console button", console),
     ("identity sign-in serve client-credentials", client_credentials),
@@ -361,7 +413,9 @@ ROWS: list[Row] = [
     ("identity sign-in serve client-document", client_document),
     ("identity sign-in serve step-up", step_up),
     ("identity sign-in token renewed", token_renewed),
+    ("identity sign-in token commands-beside", commands_beside),
     ("identity sign-in token keys-rotated", keys_rotated),
+    ("identity sign-in token signed-in-twice", signed_in_twice),
     ("identity sign-in token revoked", token_revoked),
     ("identity sign-in issuer down", issuer_down),
     ("identity sign-in issuer slow", issuer_slow),

@@ -133,3 +133,14 @@ impl Drop for Turn {
         self.0.freed.notify_one();
     }
 }
+
+/// Fails unless what began then ended at this time, which a second may be added to; tells how
+/// late it was.
+#[track_caller]
+#[expect(clippy::print_stdout, reason = "the figures are shown when they are asked for")]
+pub fn in_time(what: &str, began: Instant, limit: Duration) {
+    const SLACK: Duration = Duration::from_secs(1);
+    let took = began.elapsed();
+    println!("{what}: {took:?}, late by {:?}", took.saturating_sub(limit));
+    assert!(took < limit + SLACK, "{what}: {took:?}");
+}

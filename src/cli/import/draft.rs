@@ -10,6 +10,9 @@ use crate::protocol::server_name::ServerName;
 /// Fields of an object of the source, or of the result.
 pub(super) type Fields = Map<String, Value>;
 
+/// The folder in which the gateway keeps sign-ins, beside the configuration.
+const STATE_DIR: &str = "state";
+
 /// A configuration in the making.
 #[derive(Debug, Default)]
 pub(super) struct Draft {
@@ -146,6 +149,13 @@ impl Draft {
         let mut config = Fields::new();
         if !keys.is_empty() {
             config.insert("api_keys".to_owned(), keys.into());
+        }
+        if servers.values().any(|server| server.get("oauth").is_some()) {
+            config.insert("state_dir".to_owned(), STATE_DIR.into());
+            notes.push(format!(
+                "\"state_dir\": {STATE_DIR:?} is where sign-ins are kept; \"trunkline login\" with a \
+                 server's name signs in"
+            ));
         }
         config.insert("mcp_servers".to_owned(), servers.into());
         for (name, about) in variables {

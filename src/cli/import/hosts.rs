@@ -5,6 +5,7 @@ use serde_json::Value;
 
 use super::draft::{Draft, Fields, Writing, variable_name};
 use super::entry::{self, Entry};
+use super::oauth;
 
 /// Keys about the host's own treatment of a server, which do not concern the gateway.
 const HOSTS_OWN: [&str; 12] = [
@@ -23,10 +24,8 @@ const HOSTS_OWN: [&str; 12] = [
 ];
 
 /// Keys without a counterpart, and advice.
-const INSTEAD: [(&str, &str); 7] = [
+const INSTEAD: [(&str, &str); 5] = [
     ("envFile", "put its variables into \"env\", or into the gateway's environment as ${NAME}"),
-    ("auth", "signing in by OAuth is not carried over"),
-    ("oauth", "signing in by OAuth is not carried over"),
     ("headersHelper", "no program is run for headers: use \"headers\" with a ${VARIABLE}"),
     ("timeout", "hosts mean seconds or milliseconds by it: set \"timeout_ms\""),
     ("sandbox", "children are not confined by the gateway"),
@@ -81,6 +80,8 @@ fn add(draft: &mut Draft, at: &str, name: &str, fields: &Fields) {
         };
         server.insert("url".to_owned(), url.into());
         source.headers(draft, "headers", &mut server);
+        oauth::of_host(draft, &mut source, &mut server);
+        oauth::settle(draft, at, &mut server);
     }
     if let Some(text) = source.text(draft, "description") {
         server.insert("description".to_owned(), text.into());

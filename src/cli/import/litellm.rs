@@ -8,6 +8,7 @@ use serde_json::{Value, json};
 
 use super::draft::{Draft, Fields, Writing, variable_name};
 use super::entry::{Entry, add_header, plain_text};
+use super::oauth;
 use crate::config::hash_key;
 
 /// Keys of a server that have no meaning here.
@@ -19,7 +20,7 @@ const SILENT: [&str; 5] = [
     "available_on_public_internet",
 ];
 
-const OAUTH: &str = "signing in by OAuth is not carried over";
+const OAUTH: &str = "it is used with \"auth_type\": \"oauth2\" alone";
 const AWS: &str = "requests are not signed for AWS";
 
 /// Keys without a counterpart, and a note for each.
@@ -32,7 +33,7 @@ const INSTEAD: [(&str, &str); 17] = [
     ("token_url", OAUTH),
     ("registration_url", OAUTH),
     ("oauth2_flow", OAUTH),
-    ("token_exchange_endpoint", OAUTH),
+    ("token_exchange_endpoint", "tokens of clients are not exchanged"),
     ("aws_access_key_id", AWS),
     ("aws_secret_access_key", AWS),
     ("aws_region_name", AWS),
@@ -177,6 +178,7 @@ fn target(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) -> boo
         draft.note(&format!("{}.extra_headers", source.at), what);
         server.insert("forward_headers".to_owned(), forwarded.into());
     }
+    oauth::settle(draft, source.at, server);
     true
 }
 
@@ -184,6 +186,9 @@ fn target(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) -> boo
 /// own.
 fn credential(draft: &mut Draft, source: &mut Entry<'_>, server: &mut Fields) {
     let kind = source.words("auth_type").into_iter().next().unwrap_or_default();
+    if oauth::litellm(draft, source, &kind, server) {
+        return;
+    }
     let (value, other) = (source.take("auth_value"), source.take("authentication_token"));
     let value = other.or(value).as_ref().and_then(plain_text);
     let at = format!("{}.auth_value", source.at);

@@ -6,6 +6,7 @@ mod entry;
 mod hosts;
 mod jsonc;
 mod litellm;
+mod oauth;
 mod registry;
 mod yaml;
 

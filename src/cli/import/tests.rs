@@ -182,7 +182,7 @@ fn litellm() {
     ]);
     assert_eq!(made.keys, keys);
     made.says(&[
-        "mcp_servers.github.client_id: left out: signing in",
+        "mcp_servers.github.client_id: left out: it is used with",
         "mcp_servers.github.extra_headers: is written as \"forward_headers\": clients give",
         "mcp_servers.openapi: left out: tools are not made",
         "mcp_servers.basic.auth_value: is written out",
@@ -253,6 +253,46 @@ mcp_servers:
       PORT: 8080
     access_groups: [dev-group, ops]
 "#;
+
+#[test]
+fn sign_ins_of_litellm_and_of_hosts() {
+    let made = imported(
+        "mcp_servers:\n  users: {url: 'https://u/', auth_type: oauth2, scopes: [read, write], \
+         authorization_url: 'https://as/a', token_url: 'https://as/t'}\n  plain: {url: \
+         'https://p/', auth_type: oauth2}\n  machine: {url: 'https://m/', auth_type: oauth2, \
+         client_id: me, client_secret: os.environ/SECRET, token_url: 'https://as/t'}\n  flow: \
+         {url: 'https://f/', auth_type: oauth2, oauth2_flow: client_credentials, client_id: me, \
+         client_secret: written}\n",
+    );
+    let of = |name: &str| made.servers[name].clone();
+    assert_eq!(of("users")["oauth"], json!({ "scopes": ["read", "write"] }));
+    assert_eq!(of("users")["credentials"], "per_user");
+    assert_eq!(of("plain")["oauth"], true);
+    let machine = json!({
+        "grant": "client_credentials", "client_id": "me", "client_secret": "${SECRET}",
+    });
+    assert_eq!((&of("machine")["oauth"], of("machine").get("credentials")), (&machine, None));
+    assert_eq!(of("flow")["oauth"]["grant"], "client_credentials");
+    made.says(&[
+        "mcp_servers.users.token_url: left out: the server itself says",
+        "mcp_servers.users.auth_type: each user signs in",
+        "mcp_servers.flow.client_secret: is written out",
+        "\"state_dir\": \"state\" is where",
+    ]);
+    assert!(!made.notes.contains("written;") && !made.notes.contains("https://as"));
+    let made = imported(
+        r#"{ "mcpServers": {
+            "a": { "url": "https://a/", "oauth": { "clientId": "id", "scope": "x y", "callbackPort": 1 } },
+            "b": { "url": "https://b/", "auth": { "CLIENT_ID": "${env:ID}", "CLIENT_SECRET": "${env:S}" } },
+            "c": { "url": "https://c/", "oauth": false }, "d": { "url": "https://d/", "oauth": {} }
+        } }"#,
+    );
+    let of = |name: &str| made.servers[name]["oauth"].clone();
+    assert_eq!(of("a"), json!({ "client_id": "id", "scopes": ["x", "y"] }));
+    assert_eq!(of("b"), json!({ "client_id": "${ID}", "client_secret": "${S}" }));
+    assert_eq!((of("c"), of("d")), (json!(null), json!(true)));
+    made.says(&["mcpServers.a.oauth.callbackPort: left out", "trunkline login"]);
+}
 
 #[test]
 fn an_alias_takes_no_servers_name() {

@@ -3,7 +3,8 @@
 use std::collections::HashMap;
 use std::time::Duration;
 
-use super::rights::{self, Holder};
+use super::key_globs::Holder;
+use super::rights;
 use crate::config::file::RawServer;
 use crate::config::file::access_tokens::{
     RawAccessTokens, RawIntrospection, RawIssuer, RawRule,
@@ -26,9 +27,6 @@ pub(super) fn check(
     servers: &[RawServer],
     naming: &Naming,
 ) -> OAuthConfig {
-    if raw.issuers.is_empty() && !reader.has_unusual(&raw.at) {
-        reader.problem(&raw.at, "has no issuer: \"issuers\": [{\"issuer\": \"https://…\"}]");
-    }
     let mut first: HashMap<&str, &str> = HashMap::new();
     for issuer in &raw.issuers {
         if let Some(text) = &issuer.issuer
@@ -115,10 +113,6 @@ fn check_rule(
 ) -> RuleConfig {
     if raw.claim.as_ref().is_some_and(|claim| claim.value.is_empty()) {
         reader.problem(format!("{}/claim", raw.at), "must not be empty");
-    }
-    if raw.any.as_ref().is_some_and(Vec::is_empty) {
-        let what = "is empty, so that the rule is about no token";
-        reader.problem(format!("{}/any", raw.at), what);
     }
     let wanted = (raw.servers.as_deref(), raw.tools.as_deref());
     let rights = rights::check(reader, Holder::Rule, &raw.at, wanted, servers, naming);

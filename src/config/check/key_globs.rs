@@ -1,12 +1,30 @@
 //! Pure: warnings about keys' globs that may not mean what they seem to.
 
-use super::rights::Holder;
 use crate::config::Naming;
 use crate::config::file::foreign::nearest;
 use crate::protocol::server_name::ServerName;
 
 /// Servers that one warning names.
 const NAMED_MAX: usize = 3;
+
+/// The holder of rights, in texts.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(crate) enum Holder {
+    /// An element of `api_keys`.
+    Key,
+    /// An element of `oauth.rules`, in which `*` stands for all servers.
+    Rule,
+}
+
+impl Holder {
+    /// The holder's noun.
+    pub(crate) fn noun(self) -> &'static str {
+        match self {
+            Self::Key => "key",
+            Self::Rule => "rule",
+        }
+    }
+}
 
 /// The warning about a tool glob that could be about two servers, or is about none. A glob that
 /// begins with a wildcard is meant for all servers.

@@ -22,7 +22,8 @@ use super::{
 };
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::server_name::ServerName;
-use rights::{Holder, Rights};
+use key_globs::Holder;
+use rights::Rights;
 
 /// A key of fewer characters can be found by trying.
 const KEY_BYTES_MIN: usize = 16;
@@ -65,11 +66,7 @@ pub(super) fn check(
     // Users are many, like keys.
     let n_principals = api_keys.len() + if oauth.is_some() { 2 } else { 0 };
     bounds::warn(reader, &raw.limits, n_principals);
-    if raw.allow_anonymous && raw.wants_credentials() {
-        let what = "has no effect where keys or issuers are configured: who has neither a key nor a \
-                    token is not admitted";
-        reader.warn("/allow_anonymous", what);
-    }
+    warn_of_anonymous(reader, &raw);
     users::warn(reader, &raw, api_keys.len());
     let around = oauth::Around {
         has_state_dir: raw.state_dir.is_some(),
@@ -121,6 +118,14 @@ fn check_separator<'a>(reader: &Reader<'_>, raw: &'a RawConfig) -> &'a str {
         reader.problem("/prefix_separator", what);
     }
     separator
+}
+
+fn warn_of_anonymous(reader: &Reader<'_>, raw: &RawConfig) {
+    if raw.allow_anonymous && raw.wants_credentials() {
+        let what = "has no effect where keys or issuers are configured: who has neither a key \
+                    nor a token is not admitted";
+        reader.warn("/allow_anonymous", what);
+    }
 }
 
 fn check_listen(reader: &Reader<'_>, raw: &RawConfig, overrides: &Overrides) -> Option<Listen> {

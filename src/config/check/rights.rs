@@ -1,6 +1,7 @@
 //! Checks what a key or a rule allows: its servers, and its globs over tools.
 
-use super::{check_globs, key_globs};
+use super::check_globs;
+use super::key_globs::{self, Holder};
 use crate::config::Naming;
 use crate::config::file::foreign::nearest;
 use crate::config::file::reader::Reader;
@@ -9,25 +10,6 @@ use crate::protocol::server_name::ServerName;
 
 /// The glob of whoever may use no tool.
 const NO_TOOL: &str = "!*";
-
-/// The holder of rights, in texts.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(crate) enum Holder {
-    /// An element of `api_keys`.
-    Key,
-    /// An element of `oauth.rules`, in which `*` stands for all servers.
-    Rule,
-}
-
-impl Holder {
-    /// The holder's noun.
-    pub(crate) fn noun(self) -> &'static str {
-        match self {
-            Self::Key => "key",
-            Self::Rule => "rule",
-        }
-    }
-}
 
 /// The servers and globs of a holder, checked.
 pub(super) struct Rights {

@@ -1,5 +1,6 @@
 //! `oauth` as the file has it.
 
+use super::json::Json;
 use super::reader::{Fields, Text};
 use super::{DAY_MS, Placed};
 use crate::config::IntrospectedTokens;
@@ -58,6 +59,14 @@ pub(crate) struct RawRule {
 /// Reads `oauth`. None where the file has none.
 pub(crate) fn read(file: &Fields<'_>) -> Option<RawAccessTokens> {
     let oauth = file.object("oauth", ACCESS_TOKEN_KEYS)?;
+    match oauth.get("issuers") {
+        None => oauth.reader.problem(&oauth.at, "has no \"issuers\""),
+        Some(list) if is_empty(list) => {
+            let what = "is empty: nobody could sign in";
+            oauth.reader.problem(oauth.at("issuers"), what);
+        }
+        Some(_) => (),
+    }
     let issuers = elements(&oauth, "issuers", ISSUER_KEYS).map(|it| read_issuer(&it)).collect();
     let rules = elements(&oauth, "rules", RULE_KEYS).map(|it| read_rule(&it)).collect();
     let range = 1000..=JWKS_MAX_AGE_MS_MAX;
@@ -68,6 +77,10 @@ pub(crate) fn read(file: &Fields<'_>) -> Option<RawAccessTokens> {
         jwks_max_age_ms: jwks_max_age_ms.unwrap_or(JWKS_MAX_AGE_MS_DEFAULT),
         at: oauth.at,
     })
+}
+
+fn is_empty(json: &Json) -> bool {
+    *json == Json::Array(Vec::new())
 }
 
 fn elements<'r>(
@@ -120,6 +133,10 @@ fn read_rule(fields: &Fields<'_>) -> RawRule {
             fields.reader.problem(&fields.at, "has \"any\" and no \"claim\" that it is about");
         }
         (true, true) | (false, false) => (),
+    }
+    if fields.get("any").is_some_and(is_empty) {
+        let what = "is empty, so that the rule is about no token";
+        fields.reader.problem(fields.at("any"), what);
     }
     RawRule {
         at: fields.at.clone(),

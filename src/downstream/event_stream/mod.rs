@@ -15,7 +15,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::Sender;
 
-use crate::access::lease::OptionalLease;
+use crate::access::policy::OptionalLease;
 use crate::fair_shares::{NotTaken, Shares};
 use crate::http::Stream;
 use crate::limits::Limits;

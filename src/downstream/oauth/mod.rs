@@ -9,10 +9,11 @@ pub(super) mod protected_resource;
 use std::sync::Arc;
 
 use super::Front;
+use super::admission::Admission;
 use super::endpoint::OAuthEndpoint;
 use super::status_codes::{self, Problem};
 use crate::access::authenticate::{Presented, authenticate};
-use crate::access::policy::Scope;
+use crate::access::policy::{Principal, Scope};
 use crate::http::{Head, Request, Responder};
 use crate::limits::SIGN_IN_STEP_TIMEOUT;
 use crate::oauth::client_authentication::AuthenticationMethod;
@@ -24,6 +25,7 @@ use crate::pipeline::sign_in::{
     Beginner, FinishedSignIn, NotFinished, SignInError, SignInPage, Whose, random_text,
 };
 use crate::protocol::headers::JSON;
+use crate::resource_server::{Now, Presented as Presentation, Scheme, Token};
 use crate::telemetry;
 use crate::telemetry::rejected::Reason;
 use crate::wait::Wait;
@@ -220,8 +222,23 @@ fn not_begun(page: &SignInPage, why: &str, responder: Responder) {
 /// True if a key is that of the principal who began.
 fn is_key_of(front: &Front, key: &str, beginner: &Beginner) -> bool {
     let presented = Presented { api_key: Some(key), ..Presented::default() };
-    let principal = authenticate(&front.admission().keys, presented);
+    let admission = front.admission();
+    let known = authenticate(&admission.keys, presented);
+    let principal = known.or_else(|| user_of(&admission, key));
     principal.and_then(|it| Beginner::of(&it)).as_ref() == Some(beginner)
+}
+
+/// The user of an access token that is good for the whole gateway, and bound to no key.
+fn user_of(admission: &Admission, token: &str) -> Option<Arc<Principal>> {
+    let presented = token_of_form(token);
+    let accepted = admission.verifier.as_ref()?.verify(&presented, Now::read()).ok()?;
+    accepted.is_for(presented.url).then(|| accepted.principal.clone())
+}
+
+/// A token that a person gives on a page: it came to no resource.
+fn token_of_form(token: &str) -> Presentation<'_> {
+    let (scheme, token) = (Scheme::Bearer, Token(token));
+    Presentation { scheme, token, method: "POST", url: "", proofs: &[], peer: None }
 }
 
 /// A wait for one step with an authorization server, which ends when the browser goes.

@@ -2,7 +2,6 @@
 //! that takes access tokens.
 
 use crate::downstream::admission::Admission;
-use crate::downstream::authentication::{is_resource, proof_algorithms};
 use crate::downstream::endpoint::Endpoint;
 use crate::downstream::status_codes::{self, Problem};
 use crate::downstream::{Front, refuse};
@@ -10,6 +9,8 @@ use crate::http::{Head, Responder};
 use crate::oauth::resource_metadata::{ResourceMetadata, WELL_KNOWN};
 use crate::protocol::headers::JSON;
 
+/// The algorithms of DPoP proofs that are accepted (RFC 9449, sections 5.1 and 7.1).
+pub(crate) const PROOF_ALGORITHMS: [&str; 4] = ["ES256", "EdDSA", "RS256", "PS256"];
 /// The time for which clients may keep the document, in seconds: a reload changes it.
 const CACHE: &str = "max-age=60";
 
@@ -51,9 +52,7 @@ fn document(admission: &Admission, path: &str, head: &Head) -> Option<ResourceMe
         scopes_supported: (!scopes.is_empty())
             .then(|| scopes.iter().map(|scope| scope.as_ref().to_owned()).collect()),
         resource_name: Some("Trunkline".to_owned()),
-        dpop_signing_alg_values_supported: Some(
-            proof_algorithms().map(str::to_owned).collect(),
-        ),
+        dpop_signing_alg_values_supported: Some(PROOF_ALGORITHMS.map(str::to_owned).to_vec()),
         ..ResourceMetadata::default()
     })
 }
@@ -64,4 +63,9 @@ pub(crate) fn metadata_url(admission: &Admission, head: &Head) -> Option<String>
     let own = admission.own_path(&head.path);
     let path = Endpoint::find(own).filter(|it| is_resource(*it)).map_or("", |_| own);
     Some(format!("{}{WELL_KNOWN}{path}", admission.base_url(head)?))
+}
+
+/// The endpoints that are protected resources of their own.
+fn is_resource(endpoint: Endpoint<'_>) -> bool {
+    !endpoint.is_open()
 }

@@ -27,6 +27,7 @@ use crate::pipeline::{Clash, FailureReport, Pinned, ServerStatus, State, Unread,
 use crate::protocol::call::Kind;
 use crate::protocol::quirks::Quirk;
 use crate::protocol::server_name::ServerName;
+use crate::resource_server::IssuerStatus;
 use crate::telemetry::access;
 use crate::telemetry::record::{Refused, ToldRequest};
 use crate::telemetry::rejected::Reason;
@@ -156,6 +157,7 @@ fn whole_status(front: &Front, scope: &Scope) -> Value {
         )),
         "calls": calls_in_work(),
         "refusals": refusals(),
+        "issuers": front.resource_server.status().iter().map(issuer).collect::<Vec<Value>>(),
         "spans": otlp::counts().into_iter().collect::<HashMap<_, _>>(),
     });
     if let (Some(status), Value::Object(further)) = (status.as_object_mut(), further) {
@@ -195,7 +197,7 @@ fn admitted_by_key(scope: &Scope) -> bool {
 /// The members of a server's status for clients that may use it: its description and present
 /// state. Its child's output, items that are not offered, and effects of other clients are not
 /// among them.
-const TOLD_TO_ALL: [&str; 18] = [
+const TOLD_TO_ALL: [&str; 19] = [
     "server",
     "description",
     "required",
@@ -204,6 +206,7 @@ const TOLD_TO_ALL: [&str; 18] = [
     "starting_ms",
     "down_since",
     "sign_in",
+    "signed_in_until",
     "transport",
     "era",
     "revision",
@@ -382,6 +385,15 @@ fn left_out_items(status: &ServerStatus) -> Value {
 }
 
 /// A refused name, cut, because URIs may have any length.
+fn issuer(status: &IssuerStatus) -> Value {
+    json!({
+        "issuer": status.issuer,
+        "keys": status.keys,
+        "keys_age_ms": status.keys_age.map(ms),
+        "fault": status.fault.as_deref(),
+    })
+}
+
 fn clash(clash: &Clash) -> Value {
     let cut = |text: &str| text.chars().take(OWN_NAME_CHARS_MAX).collect::<String>();
     json!({

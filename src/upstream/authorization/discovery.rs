@@ -176,3 +176,127 @@ fn read(answer: &FetchAnswer) -> Result<Option<JsonDocument>, (String, Remedy)> 
         Err(error) => Err((error.to_string(), Remedy::Nothing)),
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::oauth::scripted_fetch::ScriptedFetch;
+    use crate::oauth::token::TokenType;
+
+    const SERVER: &str = "https://mcp.example/mcp";
+
+    fn run(fetch: &ScriptedFetch, named: Option<&str>) -> Result<Discovered, FlowError> {
+        let server = WebUrl::parse(SERVER).unwrap();
+        let challenge = named.map(|url| TokenChallenge {
+            resource_metadata: Some(url.to_owned()),
+            ..TokenChallenge::new(TokenType::Bearer)
+        });
+        let reach = Reach::PublicOnly;
+        let discovery = Discovery { fetch, reach, server: &server, known_issuer: None };
+        discovery.run(challenge.as_ref())
+    }
+
+    fn lines(fetch: &ScriptedFetch) -> Vec<String> {
+        fetch.asked().into_iter().map(|it| it.line).collect()
+    }
+
+    fn resource(servers: &str) -> String {
+        format!(r#"{{"resource":"{SERVER}","authorization_servers":[{servers}]}}"#)
+    }
+
+    fn metadata(issuer: &str) -> String {
+        format!(
+            r#"{{"issuer":"{issuer}","authorization_endpoint":"{issuer}/authorize",
+            "token_endpoint":"{issuer}/token","code_challenge_methods_supported":["S256"]}}"#
+        )
+    }
+
+    #[test]
+    fn the_challenge_says_where_the_metadata_are_and_nothing_else_is_asked() {
+        let fetch = ScriptedFetch::default();
+        fetch.answer(
+            "GET https://mcp.example/there",
+            200,
+            &resource(r#""https://as.example/t""#),
+        );
+        let place = "https://as.example/t/.well-known/openid-configuration";
+        fetch.answer(&format!("GET {place}"), 200, &metadata("https://as.example/t"));
+        let found = run(&fetch, Some("https://mcp.example/there")).unwrap();
+        assert_eq!(
+            (found.with(), &*found.resource),
+            ("https://as.example/t".to_owned(), SERVER)
+        );
+        assert_eq!(
+            lines(&fetch),
+            [
+                "GET https://mcp.example/there".to_owned(),
+                "GET https://as.example/.well-known/oauth-authorization-server/t".to_owned(),
+                "GET https://as.example/.well-known/openid-configuration/t".to_owned(),
+                format!("GET {place}"),
+            ]
+        );
+    }
+
+    #[test]
+    fn the_second_authorization_server_is_asked_where_the_first_is_of_no_use() {
+        let fetch = ScriptedFetch::default();
+        let well_known = "GET https://mcp.example/.well-known/oauth-protected-resource/mcp";
+        fetch.answer(
+            well_known,
+            200,
+            &resource(r#""https://one.example","https://two.example""#),
+        );
+        let place = |host: &str| {
+            format!("GET https://{host}.example/.well-known/oauth-authorization-server")
+        };
+        fetch.answer(&place("one"), 200, &metadata("https://evil.example"));
+        fetch.answer(&place("two"), 200, &metadata("https://two.example"));
+        assert_eq!(run(&fetch, None).unwrap().with(), "https://two.example");
+    }
+
+    #[test]
+    fn what_says_something_else_than_it_should_is_refused_and_nothing_is_guessed_then() {
+        let well_known = "GET https://mcp.example/.well-known/oauth-protected-resource/mcp";
+        let of_as = "GET https://as.example/.well-known/oauth-authorization-server";
+        for (document, of_server, said) in [
+            (r#"{"resource":"https://evil.example","authorization_servers":["https://a.b"]}"#.to_owned(), String::new(), "resource"),
+            (resource(""), String::new(), "authorization"),
+            (resource(r#""https://as.example""#), metadata("https://evil.example"), "issuer"),
+            ("[]".to_owned(), String::new(), "JSON"),
+        ] {
+            let fetch = ScriptedFetch::default();
+            fetch.answer(well_known, 200, &document);
+            fetch.answer(of_as, 200, &of_server);
+            let error = run(&fetch, None).unwrap_err();
+            assert!(error.to_string().contains(said), "{error}");
+            assert_eq!(error.remedy, Remedy::Nothing, "{error}");
+            let asked = lines(&fetch);
+            assert!(asked.iter().all(|it| !it.contains("/token")), "{asked:?}");
+        }
+    }
+
+    #[test]
+    fn one_that_is_not_well_is_asked_again_later_and_named() {
+        let fetch = ScriptedFetch::default();
+        let well_known = "GET https://mcp.example/.well-known/oauth-protected-resource/mcp";
+        fetch.answer(well_known, 200, &resource(r#""https://as.example""#));
+        let of_as = "GET https://as.example/.well-known/oauth-authorization-server";
+        fetch.answer(of_as, 503, "");
+        let error = run(&fetch, None).unwrap_err();
+        assert_eq!(error.remedy, Remedy::TryLater);
+        assert!(error.to_string().starts_with("discovery at https://as.example: "), "{error}");
+    }
+
+    #[test]
+    fn without_any_metadata_the_server_is_its_own_authorization_server() {
+        let fetch = ScriptedFetch::default();
+        let found = run(&fetch, None).unwrap();
+        assert_eq!(found.metadata, None);
+        let token_endpoint = found.server.token_endpoint.unwrap();
+        assert_eq!(token_endpoint.as_str(), "https://mcp.example/token");
+        let asked = fetch.asked();
+        assert_eq!(asked.len(), 4, "{asked:?}");
+        let has_revision = |it: &&crate::oauth::scripted_fetch::Asked| !it.headers.is_empty();
+        assert_eq!(asked.iter().filter(has_revision).count(), 2);
+    }
+}

@@ -3,9 +3,17 @@
 //!
 //! [`Authorizations`] is shared by all servers. For each server with `oauth`, and for each owner of
 //! credentials there, it has a [`ServerAuthorization`], from which requests take their access
-//! token and which they ask for another one when the server refuses it. Whatever asks an
-//! authorization server runs on the threads `oauth-N`; calls wait for that on their own
-//! [`Wait`](crate::wait::Wait).
+//! token where they are sent (`requests.rs`), and which they ask for another one when the server
+//! answers with 401 or 403. Sessions and transports know nothing of it, and a server without
+//! `oauth` costs a look at an empty field. Whatever asks an authorization server runs on the
+//! threads `oauth-N` (`asking.rs`): one question at a time for the credentials of one owner, while
+//! calls wait on their own [`Wait`](crate::wait::Wait). Where only a person can have a token, the
+//! request fails before it was done; while a page is open for the person at this machine, the call
+//! waits in `upstream/call/mod.rs`, where it holds no permit and no connection.
+//!
+//! Tokens are bound to the server's URL, to the issuer that gave them, and to the client that they
+//! were given to (`kept.rs`). They are kept in a sealed file each (`store.rs`), which is locked
+//! while it is renewed, so that two gateways never use one refresh token twice.
 
 mod asking;
 mod authorizations;

@@ -1,4 +1,4 @@
-//! What requests carry to a server, and how its refusals are read.
+//! What requests carry to a server, and how its refusals are read. Read this first.
 
 use std::sync::Arc;
 

@@ -261,3 +261,104 @@ impl Resolver for GuardedResolver {
         Ok(found)
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use std::io::{Read as _, Write as _};
+    use std::net::TcpListener;
+
+    use super::super::dns::DnsCache;
+    use super::super::tls::Tls;
+    use super::*;
+    use crate::config::{HttpKind, HttpTarget};
+
+    fn fetcher() -> Fetcher {
+        let target = HttpTarget {
+            kind: HttpKind::StreamableHttp,
+            url: "http://127.0.0.1:1/mcp".to_owned(),
+            headers: Vec::new(),
+            forward_headers: Vec::new(),
+            proxy: None,
+            ca_file: None,
+            oauth: None,
+        };
+        let (names, tls) = (DnsCache::start().unwrap(), Tls::Public(Arc::default()));
+        let factory = AgentFactory::new(&target, names, &tls, Duration::from_secs(1)).unwrap();
+        Fetcher::new(factory, Arc::default())
+    }
+
+    /// A server that answers each connection so. Gives its URL.
+    fn server(answer: Vec<u8>) -> (WebUrl, crate::thread::Joined) {
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/x", listener.local_addr().unwrap());
+        let serving = crate::thread::spawn("serves", move || {
+            let Ok((mut stream, _)) = listener.accept() else { return };
+            let n = stream.read(&mut [0; 4096]).unwrap_or_default();
+            assert!(n > 0, "a request");
+            stream.write_all(&answer).ok();
+        });
+        (WebUrl::parse(&url).unwrap(), serving.unwrap())
+    }
+
+    fn get(fetcher: &Fetcher, url: &WebUrl, reach: Reach) -> Result<FetchAnswer, FetchError> {
+        fetcher.fetch(&FetchRequest {
+            url,
+            content: FetchContent::Get,
+            headers: &[],
+            reach,
+            timeout: Duration::from_secs(3),
+        })
+    }
+
+    #[test]
+    fn an_address_out_of_reach_is_refused_by_number_and_by_name_before_anything_is_sent() {
+        let fetcher = fetcher();
+        for (url, reach) in [
+            ("http://127.0.0.1:1/", Reach::PublicOnly),
+            ("http://127.0.0.1:1/", Reach::PrivateNetworks),
+            ("http://localhost:1/", Reach::PublicOnly),
+            ("http://[::1]:1/", Reach::PublicOnly),
+            ("https://10.0.0.1/", Reach::PublicOnly),
+            ("http://169.254.169.254/", Reach::Loopback),
+        ] {
+            let answer = get(&fetcher, &WebUrl::parse(url).unwrap(), reach);
+            assert!(matches!(answer, Err(FetchError::Refused(_))), "{url}: {answer:?}");
+        }
+    }
+
+    #[test]
+    fn a_redirect_is_an_answer_and_what_is_too_large_is_none() {
+        let fetcher = fetcher();
+        let redirect = b"HTTP/1.1 302 Found\r\nLocation: http://127.0.0.1:1/\r\n\
+            Content-Length: 0\r\nConnection: close\r\n\r\n";
+        let (url, _serving) = server(redirect.to_vec());
+        let answer = get(&fetcher, &url, Reach::Loopback).unwrap();
+        assert_eq!(answer.status, 302);
+        assert_eq!(answer.location.as_deref(), Some("http://127.0.0.1:1/"));
+        let mut large = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
+        large.extend(vec![b' '; OAUTH_DOCUMENT_BYTES_MAX + 2]);
+        let (url, _serving) = server(large);
+        let answer = get(&fetcher, &url, Reach::Loopback);
+        assert!(
+            matches!(&answer, Err(FetchError::Failed(what)) if what.contains("larger")),
+            "{answer:?}"
+        );
+    }
+
+    #[test]
+    fn a_stop_ends_what_is_waited_for() {
+        let fetcher = Arc::new(fetcher());
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let url = WebUrl::parse(&url).unwrap();
+        let (asking, (tell, told)) = (fetcher.clone(), crossbeam_channel::bounded(1));
+        let thread = crate::thread::spawn("asks", move || {
+            tell.send(get(&asking, &url, Reach::Loopback)).unwrap();
+        });
+        let accepted = listener.accept().unwrap();
+        fetcher.running.stop();
+        let answer = told.recv_timeout(Duration::from_secs(2)).unwrap();
+        assert!(matches!(answer, Err(FetchError::Failed(_))), "{answer:?}");
+        drop((thread, accepted));
+    }
+}

@@ -112,6 +112,49 @@ fn a_browser_signs_in_on_loopback_and_serve_finds_it() {
 }
 
 #[test]
+fn check_says_who_must_sign_in_and_until_when_somebody_has() {
+    let place = Place::with(json!(true), json!({}));
+    let text = std::fs::read_to_string(place.file()).unwrap();
+    let mut config: Value = serde_json::from_str(&text).unwrap();
+    config["mcp_servers"].as_object_mut().unwrap().retain(|name, _| name != "own");
+    place.write(&config);
+    let (code, out, errors) = place.run(&["check"]);
+    assert_eq!(code, Some(69), "{out}{errors}");
+    for part in
+        ["credentials ✗", "trunkline login s", "run that command where the gateway runs"]
+    {
+        assert!(out.contains(part), "{part}: {out}");
+    }
+    // The other server is the same one without "oauth".
+    assert!(out.contains("\"oauth\": true"), "{out}");
+    let (_, out, _) = place.run(&["check", "--json"]);
+    let told: Value = serde_json::from_str(&out).unwrap();
+    let of = |told: &Value| {
+        let all = told["servers"].as_array().unwrap().clone();
+        all.into_iter().find(|it| it["server"] == "s").unwrap()
+    };
+    assert_eq!(
+        (&of(&told)["sign_in"], &of(&told)["signed_in_until"]),
+        (&json!("needed"), &Value::Null)
+    );
+    let browser = Browser::start();
+    let mut command = place.command(&["login", "s"]);
+    let code = ended(command.env("BROWSER", browser.command()).spawn().unwrap()).0;
+    assert_eq!(code, Some(0));
+    let (_, out, _) = place.run(&["check"]);
+    assert!(out.contains("signed in until 20"), "{out}");
+    let (_, out, _) = place.run(&["check", "--json"]);
+    let told = of(&serde_json::from_str(&out).unwrap());
+    assert!(told["sign_in"] == "signed_in" && told["signed_in_until"].is_u64(), "{told}");
+    assert!(!out.contains("token-"), "{out}");
+    let gateway = place.serve();
+    gateway.wait_until_well(&["s"]);
+    let told = gateway.status_of("s");
+    assert!(told["sign_in"] == "signed_in" && told["signed_in_until"].is_u64(), "{told}");
+    assert!(!gateway.get("/status").text().contains("token-"));
+}
+
+#[test]
 fn a_gateway_that_runs_takes_a_sign_in_up_and_forgets_it_at_logout() {
     let place = Place::with(json!(true), json!({}));
     let gateway = place.serve();

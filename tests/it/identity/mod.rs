@@ -3,6 +3,8 @@
 mod login_command;
 mod per_user;
 pub(crate) mod resource_server;
+mod several_processes;
 mod sign_in_pages;
 mod upstream_grants;
 mod upstream_sign_in;
+mod waiting_for_sign_in;

@@ -68,6 +68,17 @@ async function signIn(name) {
   at("server-list").querySelector(`article[data-server="${CSS.escape(name)}"] .sign-in`)?.replaceWith(signInPart(page.status.upstreams.find((it) => it.server === name)));
 }
 
+/** Why somebody must sign in, without the command that stands beside it. */
+function reason(server) {
+  const { stage, message } = server.last_failure ?? {};
+  return stage === "authorization" ? message.split("; run: ")[0] : "nobody is signed in";
+}
+
+/** Whether a failure says no more than the part about the sign-in does. */
+function isOfSignIn(server) {
+  return signsIn(server) && server.last_failure?.stage === "authorization" && ["needed", "signed_in"].includes(server.sign_in);
+}
+
 /** The button to sign in, and what came of it. */
 function signInPart(server) {
   const isWanted = server.state === "needs_sign_in" || server.sign_in === "needed";
@@ -77,7 +88,7 @@ function signInPart(server) {
   const button = make("button", { type: "button", class: isWanted ? null : "plain", onclick: () => signIn(server.server) },
     isDone ? "Sign in with another account" : "Sign in");
   return make("div", { class: "sign-in" },
-    isWanted ? make("p", {}, "Nobody is signed in here. Whoever signs in does so for all who use this gateway; ", make("code", {}, `trunkline login ${server.server}`), " does the same.") : null,
+    isWanted ? make("p", {}, `Somebody must sign in (${reason(server)}), and does so for all who use this gateway; `, make("code", {}, `trunkline login ${server.server}`), " does the same.") : null,
     make("div", { class: "buttons" }, button),
     told?.url ? make("p", { role: "status" }, "The page to sign in is in a new tab. If there is none, ", make("a", { href: told.url, target: "_blank", rel: "noopener noreferrer" }, "open it here"), ".") : null,
     told?.message ? make("p", { class: "trouble", role: "alert" }, told.message) : null);
@@ -113,7 +124,7 @@ function serverCard(server) {
     make("header", {}, make("h3", {}, server.server), make("span", { class: `state ${kind}` }, word)),
     server.description ? make("p", { class: "quiet description" }, server.description) : null,
     make("dl", {}, facts),
-    failure ? make("div", { class: "failure" },
+    failure && !isOfSignIn(server) ? make("div", { class: "failure" },
       make("p", {}, make("strong", {}, `${isOver ? "Last failure" : "Failure"} (${failure.stage}), ${duration((failure.seconds_ago ?? 0) * 1000)} ago: `), failure.message),
       hint ? make("p", {}, hint) : null) : null,
     signsIn(server) ? signInPart(server) : null,

@@ -123,7 +123,7 @@ fn a_state_is_good_for_its_own_request_alone() {
 fn a_state_that_has_expired_is_refused_and_its_call_cancelled() {
     for transport in TRANSPORTS {
         let (behind, gateway) =
-            behind(Era::Legacy, transport, &json!({ "limits": { "parked_ms": 300 } }));
+            behind(Era::Legacy, transport, &json!({ "limits": { "parked_ms": 1500 } }));
         let client = ModernClient::to(&gateway).named("alice");
         let (params, first) = asked(&client, "ask_roots", &json!({}));
         let call = of_method(&behind.received(), "tools/call").pop().unwrap();

@@ -1,0 +1,78 @@
+//! Refusals of requests without a key or an access token, or with one that does not help.
+
+use std::time::Duration;
+
+use super::status_codes::Problem;
+use crate::error::whole_seconds;
+use crate::protocol::jsonrpc::code;
+use crate::telemetry;
+use crate::telemetry::rejected::Reason;
+
+/// The reason why a request has no principal.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum BadKey {
+    /// The request has no key.
+    Missing,
+    /// The request has an unknown key.
+    Wrong,
+}
+
+impl Problem {
+    /// There is no key, or a wrong one.
+    pub fn unauthorized(key: BadKey) -> Problem {
+        let (word, what) = match key {
+            BadKey::Missing => ("missing_key", "This needs a key"),
+            BadKey::Wrong => {
+                ("wrong_key", "The key that came with this is none of the gateway's")
+            }
+        };
+        let message = format!("{what}: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".");
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), "");
+        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
+            .header("WWW-Authenticate", "Bearer")
+    }
+
+    /// There is neither a key nor an access token. `challenge` says where to get one.
+    pub fn no_token(challenge: &str) -> Problem {
+        let message = "This needs an access token of one of the gateway's authorization servers, \
+                       or a key: \"Authorization: Bearer TOKEN\".";
+        telemetry::request::turned_away(Reason::Unauthorized, Some("missing_token"), "");
+        Problem::new(401, "unauthorized", code::BAD_REQUEST, message)
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The access token, or its proof, is not good (RFC 6750, section 3.1). `told` is for
+    /// operators.
+    pub fn bad_token(
+        challenge: &str,
+        word: &'static str,
+        what: &'static str,
+        told: &str,
+    ) -> Problem {
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
+        Problem::new(401, word, code::BAD_REQUEST, format!("{what}."))
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The access token is good, and gives no rights.
+    pub fn insufficient_scope(challenge: &str, what: &'static str, told: &str) -> Problem {
+        let word = "insufficient_scope";
+        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
+        Problem::new(403, word, code::BAD_REQUEST, format!("{what}."))
+            .header("WWW-Authenticate", challenge)
+    }
+
+    /// The issuer of the access token cannot be asked.
+    pub fn issuer_unavailable(
+        what: &'static str,
+        told: &str,
+        retry_after: Duration,
+    ) -> Problem {
+        let word = "issuer_unavailable";
+        telemetry::request::turned_away(Reason::Overloaded, Some(word), told);
+        let seconds = whole_seconds(retry_after);
+        Problem::new(503, word, code::INTERNAL_ERROR, format!("{what}."))
+            .with("retry_after_s", seconds)
+            .header("Retry-After", seconds.to_string())
+    }
+}
