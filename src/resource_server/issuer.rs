@@ -232,6 +232,7 @@ impl Issuer {
                 return Err(self.unavailable("the gateway is stopping"));
             }
             let keys = self.usable_keys(present);
+            let has_keys = keys.is_some();
             let found = match needed {
                 Needed::Key(kid) => {
                     keys.clone().filter(|keys| kid.is_none_or(|kid| keys.set.has(kid)))
@@ -265,8 +266,8 @@ impl Issuer {
             match state.schedule.may_begin(present) {
                 Ok(()) => {
                     let cause = match needed {
-                        Needed::Key(Some(_)) => Cause::ForToken,
-                        Needed::Key(None) | Needed::Metadata => Cause::InTurn,
+                        Needed::Key(Some(_)) if has_keys => Cause::ForToken,
+                        Needed::Key(_) | Needed::Metadata => Cause::InTurn,
                     };
                     state.schedule.begin(cause, present);
                     drop(state);
