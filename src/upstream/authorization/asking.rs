@@ -262,6 +262,7 @@ impl ServerAuthorization {
             random: &self.shared.random,
             now: self.shared.now(),
             config: &self.config,
+            whose: self,
         }
     }
 
