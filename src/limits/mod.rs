@@ -532,10 +532,6 @@ pub const RESULT_BYTES_COUNTED_FROM: usize = 64 * 1024;
 pub const LEARNED_SECRETS_MAX: usize = 256;
 /// Bytes of all these ids.
 pub const LEARNED_SECRETS_BYTES_MAX: usize = 64 * 1024;
-/// Tokens and other secrets of sign-ins, of all servers and users, that are removed from the log.
-pub const LOG_SECRETS_MAX: usize = 2048;
-/// Bytes of all of them.
-pub const LOG_SECRETS_BYTES_MAX: usize = 2 * 1024 * 1024;
 /// Characters of a server's text in an error or a log line.
 pub const UPSTREAM_TEXT_CHARS_MAX: usize = 200;
 /// Bytes of the report of another gateway, that of `--url`, on servers behind it that are not

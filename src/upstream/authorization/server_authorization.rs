@@ -93,6 +93,8 @@ pub(super) struct State {
     pub(super) no_page_until: Option<Instant>,
     /// The scopes that a request needed and the token was not good for.
     pub(super) wanted_scopes: Option<String>,
+    /// When tokens with more scopes were asked for.
+    pub(super) step_ups: VecDeque<Instant>,
     /// The nonce that the server wants in proofs.
     nonce: Option<String>,
     /// How the server asked for credentials last.

@@ -242,7 +242,7 @@ fn secrets_that_an_authorization_server_repeats_are_in_no_log_status_or_page() {
     auth.fail_with(Some((400, failing)));
     auth.end_access_tokens();
     let answer = gateway.call("echo", &json!({ "text": "hi" }));
-    assert_ne!(answer.status, 200);
+    assert_ne!(answer.status(), 200);
     let answers = wait_for("the page tells of it", || {
         let answers = browser.answers().join("\n");
         answers.contains("BAD").then_some(answers)
