@@ -233,6 +233,12 @@ pub(crate) fn admission(config: &Config, tokens: &ResourceServer) -> io::Result<
         proxies: TrustedProxies::new(config.trusted_proxies.clone()),
         prefix: config.public_url.as_ref().map_or_else(String::new, |it| it.path().to_owned()),
         public_url: config.public_url.clone(),
+        address: match &config.listen {
+            Listen::Tcp(it) if it.port() != 0 && !it.ip().is_unspecified() => {
+                Some(it.to_string())
+            }
+            Listen::Tcp(_) | Listen::Unix(_) => None,
+        },
         keys: config.api_keys.iter().map(|key| known_key(key, &config.naming)).collect(),
         verifier,
         transports: config.transports,

@@ -318,3 +318,38 @@ fn users_without_rules_and_rules_behind_one_for_all_are_told() {
         ]
     );
 }
+
+#[test]
+fn an_audience_takes_the_place_of_the_bare_origin_but_not_of_the_endpoints_below() {
+    for (audience, path, base) in [
+        ("", "", "https://g"),
+        (r#","audience":"api""#, "", "https://g/"),
+        (r#","audience":"api""#, "/t", "https://g/t"),
+    ] {
+        let text = format!(
+            r#"{{"oauth":{{"issuers":[{{"issuer":"https://i"{audience}}}],"rules":[{{"servers":["*"]}}]}},
+                "public_url":"https://g{path}","mcp_servers":{{"a":{{"command":"x"}}}}}}"#
+        );
+        let config = parse(&text).unwrap();
+        assert_eq!(config.oauth.unwrap().issuers[0].base.as_deref(), Some(base), "{text}");
+    }
+}
+
+#[test]
+fn issuers_beyond_this_machine_without_an_address_to_know_the_gateway_by_are_warned_of() {
+    for (more, is_warned) in [
+        (r#""listen":"0.0.0.0:1""#, true),
+        (r#""listen":"192.0.2.1:1""#, true),
+        (r#""listen":"127.0.0.1:1""#, false),
+        (r#""listen":"0.0.0.0:1","allowed_hosts":["g"]"#, false),
+        (r#""listen":"0.0.0.0:1","public_url":"https://g""#, false),
+    ] {
+        let text = format!(
+            r#"{{"oauth":{{"issuers":[{{"issuer":"https://i","audience":"a"}}],
+                "rules":[{{"servers":["*"]}}]}},{more},"mcp_servers":{{"a":{{"command":"x"}}}}}}"#
+        );
+        let told = parse(&text).unwrap().warnings;
+        let is_told = told.iter().any(|it| it.to_string().contains("DPoP"));
+        assert_eq!(is_told, is_warned, "{more}: {told:?}");
+    }
+}

@@ -4,7 +4,7 @@
 use std::sync::{Arc, Once};
 
 use crate::access::authenticate::{self, KnownKey, Presented};
-use crate::access::origin::Origins;
+use crate::access::origin::{HostCheck, Origins};
 use crate::access::policy::Principal;
 use crate::access::proxies::TrustedProxies;
 use crate::config::{PublicUrl, Transports};
@@ -41,6 +41,8 @@ pub struct Admission {
     pub prefix: String,
     /// The address that clients use, where it is configured.
     pub public_url: Option<PublicUrl>,
+    /// The host and port at which the gateway listens, where a client can reach them as they stand.
+    pub address: Option<String>,
     /// The known keys; if there is neither one nor an issuer, none is required.
     pub keys: Vec<KnownKey>,
     /// The verifier of access tokens; none where no issuer is configured.
@@ -87,12 +89,17 @@ impl Admission {
     }
 
     /// The URL under which the client of a request has the gateway, without a slash at its end.
-    /// None where the request names no usable host.
+    /// Where it is not configured, it is made of the request's `Host`, if that is checked: else
+    /// whoever stands between could choose it, and pass a client's token and proof on (RFC 9449,
+    /// section 4.3). None where no URL is known.
     pub(super) fn base_url(&self, head: &Head) -> Option<String> {
         if let Some(url) = &self.public_url {
             return Some(url.as_str().to_owned());
         }
-        let host = head.headers.get("host")?.trim();
+        let host = match self.origins.check_host {
+            HostCheck::Off => self.address.as_deref()?,
+            HostCheck::Names | HostCheck::NamesOrAddresses => head.headers.get("host")?.trim(),
+        };
         let may_stand = |b: u8| b.is_ascii_alphanumeric() || b"-._[]:".contains(&b);
         if host.is_empty() || host.len() > HOST_BYTES_MAX || !host.bytes().all(may_stand) {
             return None;
@@ -103,7 +110,7 @@ impl Admission {
         Some(format!("{scheme}://{host}{}", self.prefix_for(head)))
     }
 
-    /// The URL of a request as its client has it; empty where the request names no usable host.
+    /// The URL of a request as its client has it; without a host where none is known.
     pub(super) fn client_url(&self, head: &Head) -> String {
         let base = self.base_url(head).unwrap_or_default();
         format!("{base}{}", self.own_path(&head.path))

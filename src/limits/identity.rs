@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+use super::{USER_UPSTREAMS_MAX, VIEWS_SHARE_DIVISOR};
+
 /// Bytes of a document of an authorization server, of a resource's metadata, and of an answer of
 /// a token endpoint.
 pub const OAUTH_DOCUMENT_BYTES_MAX: usize = 256 * 1024;
@@ -104,3 +106,17 @@ pub const LOOPBACK_HEAD_BYTES_MAX: u64 = 32 * 1024;
 pub const LOOPBACK_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time between two looks of `trunkline login` at a sign-in that a running gateway leads.
 pub const SIGN_IN_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+
+/// Tokens and other secrets of sign-ins, of all servers and users, that are removed from the log.
+pub const LOG_SECRETS_MAX: usize = 2048;
+/// Bytes of all of them.
+pub const LOG_SECRETS_BYTES_MAX: usize = 2 * 1024 * 1024;
+/// Tokens with more scopes for which one server has an authorization server asked, or a person, in
+/// [`STEP_UP_WINDOW`].
+pub const STEP_UPS_MAX: usize = 8;
+/// See [`STEP_UPS_MAX`].
+pub const STEP_UP_WINDOW: Duration = Duration::from_secs(600);
+/// Sets of users' own credentials that one principal has in use at once, where there are several
+/// principals: a program that makes credentials up takes no more threads and connections than these
+/// need.
+pub const USER_UPSTREAMS_OF_PRINCIPAL_MAX: usize = USER_UPSTREAMS_MAX / VIEWS_SHARE_DIVISOR;

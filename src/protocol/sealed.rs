@@ -34,15 +34,25 @@ impl Sealer {
 
     /// The sealed form of `text`: visible ASCII, fit for a header.
     pub fn seal(&self, text: &str) -> String {
-        let tag = hmac::sign(&self.nonces, text.as_bytes());
+        self.seal_as("", text)
+    }
+
+    /// As [`Sealer::seal`], for the one place of that name: the text opens nowhere else.
+    pub fn seal_as(&self, place: &str, text: &str) -> String {
+        let mut nonce_input = hmac::Context::with_key(&self.nonces);
+        if !place.is_empty() {
+            nonce_input.update(place.as_bytes());
+            nonce_input.update(&[0]);
+        }
+        nonce_input.update(text.as_bytes());
+        let tag = nonce_input.sign();
         let mut nonce = [0; NONCE_LEN];
         nonce.iter_mut().zip(tag.as_ref()).for_each(|(to, from)| *to = *from);
         let mut sealed = text.as_bytes().to_vec();
         let unique = Nonce::assume_unique_for_key(nonce);
-        let done = self
-            .sealing
-            .as_ref()
-            .map(|sealing| sealing.seal_in_place_append_tag(unique, Aad::empty(), &mut sealed));
+        let done = self.sealing.as_ref().map(|sealing| {
+            sealing.seal_in_place_append_tag(unique, Aad::from(place), &mut sealed)
+        });
         // This does not happen: sealing fails only for texts of more than 256 GiB.
         if !matches!(done, Some(Ok(()))) {
             return String::new();
@@ -52,11 +62,16 @@ impl Sealer {
 
     /// The text that was sealed; none if it was not sealed by this sealer, or was changed.
     pub fn open(&self, sealed: &str) -> Option<String> {
+        self.open_as("", sealed)
+    }
+
+    /// The text that was sealed by [`Sealer::seal_as`] for the place of that name.
+    pub fn open_as(&self, place: &str, sealed: &str) -> Option<String> {
         let (nonce, sealed) = sealed.split_once('.')?;
         let nonce = URL_SAFE_NO_PAD.decode(nonce).ok()?;
         let nonce = Nonce::try_assume_unique_for_key(&nonce).ok()?;
         let mut sealed = URL_SAFE_NO_PAD.decode(sealed).ok()?;
-        let opened = self.sealing.as_ref()?.open_in_place(nonce, Aad::empty(), &mut sealed);
+        let opened = self.sealing.as_ref()?.open_in_place(nonce, Aad::from(place), &mut sealed);
         String::from_utf8(opened.ok()?.to_vec()).ok()
     }
 }
@@ -64,6 +79,16 @@ impl Sealer {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn what_was_sealed_for_one_place_opens_nowhere_else() {
+        let sealer = Sealer::new(&[7; 32], "test");
+        let sealed = sealer.seal_as("a", "hello");
+        assert_eq!(sealer.open_as("a", &sealed).as_deref(), Some("hello"));
+        assert_eq!(sealer.open_as("b", &sealed), None);
+        assert_eq!(sealer.open(&sealed), None);
+        assert_eq!(sealer.open_as("a", &sealer.seal("hello")), None);
+    }
 
     #[test]
     fn what_was_sealed_opens_and_nothing_else_does() {

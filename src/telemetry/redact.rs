@@ -6,7 +6,9 @@ use std::ops::Range;
 
 use crate::config::Secret;
 use crate::config::secrets::is_token;
-use crate::limits::{LEARNED_SECRETS_BYTES_MAX, LEARNED_SECRETS_MAX};
+use crate::limits::{
+    LEARNED_SECRETS_BYTES_MAX, LEARNED_SECRETS_MAX, LOG_SECRETS_BYTES_MAX, LOG_SECRETS_MAX,
+};
 use crate::protocol::raw;
 use crate::sync::RwLock;
 
@@ -46,6 +48,20 @@ pub struct Secrets {
     guessed: Vec<Secret>,
     /// The learned secrets, the newest last.
     learned: RwLock<VecDeque<Secret>>,
+    room: Room,
+}
+
+/// How much of learned secrets is kept.
+#[derive(Debug, Clone, Copy)]
+struct Room {
+    secrets_max: usize,
+    bytes_max: usize,
+}
+
+impl Default for Room {
+    fn default() -> Room {
+        Room { secrets_max: LEARNED_SECRETS_MAX, bytes_max: LEARNED_SECRETS_BYTES_MAX }
+    }
 }
 
 /// The reader of a text, who decides which secrets are removed.
@@ -66,8 +82,18 @@ fn long_ones(secrets: &[Secret]) -> Vec<Secret> {
 impl Secrets {
     /// Takes the secrets that are long enough to be told from other text.
     pub fn new(secrets: &[Secret]) -> Secrets {
-        let configured = long_ones(secrets);
-        Secrets { configured, guessed: Vec::new(), learned: RwLock::default() }
+        Secrets { configured: long_ones(secrets), ..Secrets::default() }
+    }
+
+    /// Makes room for the learned secrets of all servers.
+    pub fn for_all_servers(self) -> Secrets {
+        let room = Room { secrets_max: LOG_SECRETS_MAX, bytes_max: LOG_SECRETS_BYTES_MAX };
+        Secrets { room, ..self }
+    }
+
+    /// Replaces the configured secrets; those that were learned stay.
+    pub fn configure(&mut self, secrets: &[Secret]) {
+        self.configured = long_ones(secrets);
     }
 
     /// Takes guesses besides, which only [`Secrets::scrub_for_operator`] removes: a word that was
@@ -87,12 +113,12 @@ impl Secrets {
             return;
         }
         let n_bytes = secret.expose().len();
-        if n_bytes > LEARNED_SECRETS_BYTES_MAX {
+        if n_bytes > self.room.bytes_max {
             return;
         }
-        let room = LEARNED_SECRETS_BYTES_MAX - n_bytes;
+        let room = self.room.bytes_max - n_bytes;
         let sum = |of: &VecDeque<Secret>| of.iter().map(|it| it.expose().len()).sum::<usize>();
-        while learned.len() >= LEARNED_SECRETS_MAX || sum(&learned) > room {
+        while learned.len() >= self.room.secrets_max || sum(&learned) > room {
             learned.pop_front();
         }
         learned.push_back(secret);
@@ -113,7 +139,12 @@ impl Secrets {
     /// and no part of either is left.
     fn places(&self, text: &str, reader: Reader, end: End) -> Vec<Range<usize>> {
         let mut found: Vec<Range<usize>> = Vec::new();
+        let in_text = BytesThere::of(text);
         self.each(reader, |secret| {
+            // Most secrets begin with a byte that the text has not: these cost no search.
+            if !in_text.may_have_beginning_of(secret) {
+                return;
+            }
             found.extend(text.match_indices(secret).map(|(at, it)| at..at + it.len()));
             if end == End::MayBeCut {
                 let cuts = text.match_indices(CUT).map(|(at, _)| at);
@@ -191,6 +222,27 @@ impl Secrets {
             }
         }
         found.then_some(out)
+    }
+}
+
+/// The bytes that a text has, each at any place.
+struct BytesThere([bool; 256]);
+
+impl BytesThere {
+    fn of(text: &str) -> BytesThere {
+        let mut there = [false; 256];
+        for byte in text.bytes() {
+            if let Some(place) = there.get_mut(usize::from(byte)) {
+                *place = true;
+            }
+        }
+        BytesThere(there)
+    }
+
+    /// False if the text has not even the shortest beginning of a secret that is searched for.
+    fn may_have_beginning_of(&self, secret: &str) -> bool {
+        let mut beginning = secret.bytes().take(SECRET_BYTES_MIN);
+        beginning.all(|byte| self.0.get(usize::from(byte)).is_some_and(|it| *it))
     }
 }
 

@@ -10,7 +10,9 @@ use std::time::Instant;
 use crate::config::UpstreamConfig;
 use crate::error::{CallError, Stage};
 use crate::fair_shares::{NotTaken, Shares};
-use crate::limits::{UNUSABLE_USER_TOLD_INTERVAL, USER_UPSTREAMS_MAX};
+use crate::limits::{
+    UNUSABLE_USER_TOLD_INTERVAL, USER_UPSTREAMS_MAX, USER_UPSTREAMS_OF_PRINCIPAL_MAX,
+};
 use crate::protocol::call::{Kind, Notice, PrincipalId};
 use crate::protocol::credentials::UserCredentials;
 use crate::protocol::credentials_id::CredentialsId;
@@ -106,18 +108,34 @@ impl All {
         charged: Option<&PrincipalId>,
         removed: &mut Vec<UserUpstream>,
     ) -> Result<(), CallError> {
-        let Err(why) = self.shares.take_of(charged, 1) else { return Ok(()) };
+        let Err(why) = self.take(charged) else { return Ok(()) };
         let idle = self.entries.iter().filter(|(_, entry)| entry.is_idle());
         let idle =
             idle.map(|(key, entry)| Idle { key, charged: entry.charged(), used: entry.used });
         let victim = victim(idle, charged, why).cloned();
         removed.extend(victim.and_then(|key| self.remove(&key)));
-        self.shares.take_of(charged, 1).map_err(|_| CallError::Overloaded {
-            what: format!(
-                "{USER_UPSTREAMS_MAX} sets of users' own credentials are in use at once, or your \
-                 share of them is"
-            ),
-        })
+        self.take(charged).map_err(|why| CallError::Overloaded { what: not_taken(why) })
+    }
+
+    /// Takes a place in the share of `charged`.
+    fn take(&mut self, charged: Option<&PrincipalId>) -> Result<(), NotTaken> {
+        let held = charged.map_or(0, |who| self.shares.held(who));
+        if held >= USER_UPSTREAMS_OF_PRINCIPAL_MAX {
+            return Err(NotTaken::ShareHeld);
+        }
+        self.shares.take_of(charged, 1)
+    }
+}
+
+fn not_taken(why: NotTaken) -> String {
+    match why {
+        NotTaken::Full => {
+            format!("{USER_UPSTREAMS_MAX} sets of users' own credentials are in use at once")
+        }
+        NotTaken::ShareHeld => format!(
+            "your key or user has its share of users' own credentials in use: at most \
+             {USER_UPSTREAMS_OF_PRINCIPAL_MAX} sets at once"
+        ),
     }
 }
 
@@ -423,6 +441,21 @@ mod tests {
     use std::time::Duration;
 
     use super::*;
+
+    #[test]
+    fn one_principal_has_only_a_part_of_all() {
+        let (alice, bob) = (PrincipalId::Key("alice".into()), PrincipalId::Key("bob".into()));
+        let users = UserUpstreams::default();
+        let mut all = users.0.lock();
+        for _ in 0..USER_UPSTREAMS_OF_PRINCIPAL_MAX {
+            all.make_room(Some(&alice), &mut Vec::new()).unwrap();
+        }
+        let error = all.make_room(Some(&alice), &mut Vec::new()).unwrap_err();
+        let CallError::Overloaded { what } = error else { panic!("{error}") };
+        assert!(what.contains("share") && what.contains("128"), "{what}");
+        all.make_room(Some(&bob), &mut Vec::new()).unwrap();
+        all.make_room(None, &mut Vec::new()).unwrap();
+    }
 
     #[test]
     fn one_that_is_idle_makes_room_and_never_because_of_another_s_full_share() {

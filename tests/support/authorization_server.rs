@@ -167,7 +167,8 @@ impl AuthorizationServer {
         self.state().gives_refresh_tokens = false;
     }
 
-    /// Token requests are answered with this from here on; `None` ends it.
+    /// Token requests are answered with this from here on; `None` ends it. `$name` in a description
+    /// of the error becomes the field of that name of the request.
     pub fn fail_with(&self, answer: Option<(u16, Value)>) {
         self.state().failing = answer;
     }
@@ -559,6 +560,12 @@ impl Shared {
         };
         std::thread::park_timeout(slow);
         if let Some((status, body)) = failing {
+            let mut body = body;
+            if let Some(Value::String(described)) = body.get_mut("error_description") {
+                for name in ["refresh_token", "code_verifier", "code", "client_secret"] {
+                    *described = described.replace(&format!("${name}"), seen.field(name));
+                }
+            }
             return Guarded::json(&format!("{status} Failing"), &body);
         }
         let (wants_dpop, nonce) = self.dpop();

@@ -82,7 +82,12 @@ fn check_issuer(
     Some(IssuerConfig {
         issuer: issuer.value.clone(),
         audience,
-        base: public_url.map(|url| url.as_str().to_owned()),
+        // Tokens for a bare origin may be for anything that is served there. They count only where
+        // nobody has said what the gateway is called in tokens, because its metadata say so then.
+        base: public_url.map(|url| match &raw.audience {
+            Some(_) if url.path().is_empty() => format!("{}/", url.as_str()),
+            Some(_) | None => url.as_str().to_owned(),
+        }),
         jwks_uri: raw.jwks_uri.as_ref().map(|uri| uri.value.clone()),
         introspection: raw.introspection.as_ref().and_then(|it| introspection(reader, it)),
     })

@@ -67,6 +67,7 @@ pub(super) fn check(
     let n_principals = api_keys.len() + if oauth.is_some() { 2 } else { 0 };
     bounds::warn(reader, &raw.limits, n_principals);
     warn_of_anonymous(reader, &raw);
+    warn_of_unknown_address(reader, &raw, listen.as_ref());
     users::warn(reader, &raw, api_keys.len());
     users::warn_of_namesakes(reader, &raw);
     let around = oauth::Around {
@@ -126,6 +127,20 @@ fn warn_of_anonymous(reader: &Reader<'_>, raw: &RawConfig) {
         let what = "has no effect where keys or issuers are configured: who has neither a key \
                     nor a token is not admitted";
         reader.warn("/allow_anonymous", what);
+    }
+}
+
+/// Where `Host` is not checked, clients' own word for the gateway's address counts for nothing.
+fn warn_of_unknown_address(reader: &Reader<'_>, raw: &RawConfig, listen: Option<&Listen>) {
+    let is_known = raw.public_url.is_some()
+        || raw.allowed_hosts.is_some()
+        || listen.is_none_or(Listen::is_local);
+    if raw.oauth.is_some() && !is_known {
+        let what = "is used beyond this machine without \"public_url\" and \"allowed_hosts\": \
+                    the gateway does not know by which URL clients have it, so that they may not \
+                    find out where to sign in, and DPoP proofs for other URLs than that of \
+                    \"listen\" are refused";
+        reader.warn("/oauth", what);
     }
 }
 

@@ -104,7 +104,8 @@ pub struct Wanted<'a> {
     /// One of `aud` must be equal, and the token is good for everything.
     pub audience: &'a str,
     /// The URL below which all resources are the resource server's own: one of `aud` may be one
-    /// of them instead, and the token is good for that alone.
+    /// of them instead, and the token is good for that alone. Where it ends with a slash, the URL
+    /// itself is none of them.
     pub base: Option<&'a str>,
 }
 
@@ -286,7 +287,11 @@ fn resources(claims: &RawObject<'_>, wanted: Wanted<'_>) -> Result<Vec<String>, 
     if named.iter().any(|it| is_same_audience(it, wanted.audience)) {
         return Ok(Vec::new());
     }
-    named.retain(|it| wanted.base.is_some_and(|base| is_at_or_below(it, base)));
+    let is_own = |it: &str, base: &str| {
+        let is_base_itself = it.trim_end_matches('/') == base.trim_end_matches('/');
+        is_at_or_below(it, base) && !(base.ends_with('/') && is_base_itself)
+    };
+    named.retain(|it| wanted.base.is_some_and(|base| is_own(it, base)));
     if named.is_empty() { Err(WrongToken::Audience) } else { Ok(named) }
 }
 

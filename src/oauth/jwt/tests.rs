@@ -316,3 +316,20 @@ fn a_token_cut_or_changed_anywhere_is_refused() {
     let jwe = "eyJhbGciOiJkaXIifQ.AA.AA.AA.AA";
     assert_eq!(verify(jwe, &keys), Err(WrongToken::Form(UnusableJws::Encrypted)));
 }
+
+#[test]
+fn a_base_that_ends_with_a_slash_is_no_resource_itself() {
+    for (aud, base, is_accepted) in [
+        ("https://g", "https://g", true),
+        ("https://g/", "https://g", true),
+        ("https://g", "https://g/", false),
+        ("https://g/", "https://g/", false),
+        ("https://g/mcp", "https://g/", true),
+        ("https://gg/mcp", "https://g/", false),
+    ] {
+        let text = format!(r#"{{"aud":"{aud}"}}"#);
+        let claims = RawObject::parse(&text).unwrap();
+        let found = resources(&claims, Wanted { base: Some(base), ..WANTED });
+        assert_eq!(found.is_ok(), is_accepted, "{aud} {base}");
+    }
+}

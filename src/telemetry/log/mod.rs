@@ -83,15 +83,19 @@ pub struct LogControl {
 
 impl LogControl {
     fn new(level: LevelFilter) -> LogControl {
-        let control = LogControl { secrets: Arc::default(), level: Arc::default() };
+        let secrets = Arc::new(RwLock::new(Secrets::default().for_all_servers()));
+        let control = LogControl { secrets, level: Arc::default() };
         control.level.store(number(level), Ordering::Relaxed);
         control
     }
 
-    /// Sets the secrets that must not stand in a line from here on.
+    /// Sets the configured secrets, which must not stand in a line from here on.
     pub fn set_secrets(&self, secrets: &[Secret]) {
-        let secrets = Secrets::new(secrets);
-        *self.secrets.write() = secrets;
+        self.secrets.write().configure(secrets);
+    }
+
+    fn learn(&self, secret: &Secret) {
+        self.secrets.read().learn(secret.clone());
     }
 
     /// Sets the least important level that is written from here on.
@@ -207,6 +211,14 @@ impl Direct {
         } else {
             line::text(level, target, &clean)
         }
+    }
+}
+
+/// Keeps a secret that was not configured, such as an access token, out of all lines from here on.
+/// The oldest ones make room.
+pub fn learn(secret: &Secret) {
+    if let Some(direct) = DIRECT.get() {
+        direct.control.learn(secret);
     }
 }
 

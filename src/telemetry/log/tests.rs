@@ -114,3 +114,14 @@ fn the_journal_is_given_a_priority_and_no_time() {
         }
     }
 }
+
+#[test]
+fn secrets_that_were_learned_are_hidden_and_stay_so_when_the_configured_ones_change() {
+    let (logger, items, lines) = logger(LogFormat::Text, LevelFilter::Info, 8);
+    let control = &logger.direct.control;
+    control.learn(&Secret::new("token-0815".to_owned()));
+    control.set_secrets(&[Secret::new("other-secret".to_owned())]);
+    say(&logger, Level::Info, "t", "token-0815 and other-secret and hunter2");
+    let told = written(&items, &lines, LogFormat::Text);
+    assert!(told.contains("[secret] and [secret] and hunter2"), "{told}");
+}

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Dpop, Grant as ConfiguredGrant, JwtBearer};
-use crate::limits::BROWSER_REST;
+use crate::limits::{BROWSER_REST, STEP_UP_WINDOW, STEP_UPS_MAX};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::Reach;
 use crate::oauth::scope::{self, Refreshes, ScopeSources, Scopes};
@@ -58,7 +58,10 @@ impl ServerAuthorization {
                     state.is_refused = true;
                 }
                 Want::Refused(_) => (),
-                Want::Scopes(scopes) => state.wanted_scopes = Some(scopes.clone()),
+                Want::Scopes(scopes) => {
+                    state.wanted_scopes = Some(scopes.clone());
+                    state.step_ups.push_back(Instant::now());
+                }
             }
         }
         let job = Box::new(move || {
@@ -225,6 +228,7 @@ impl ServerAuthorization {
         if let (Want::Scopes(wanted), Some(kept)) = (want, before) {
             scopes = scope::step_up(&kept.scopes.union(&scopes), Some(wanted));
         }
+        let scopes = self.configured_scopes().unwrap_or(scopes);
         let asker = self.asker();
         let answer = match &self.config.grant {
             // It has been excluded above.
@@ -262,6 +266,7 @@ impl ServerAuthorization {
             random: &self.shared.random,
             now: self.shared.now(),
             config: &self.config,
+            whose: self,
         }
     }
 
@@ -281,7 +286,42 @@ impl ServerAuthorization {
         discovery.run(challenge.as_ref())
     }
 
-    /// The scopes to ask for: those of before too, where they were granted by the same
+    /// The scopes of the configuration: where there are any, no others are asked for.
+    fn configured_scopes(&self) -> Option<Scopes> {
+        let configured = self.config.scopes.as_deref()?;
+        Some(configured.iter().map(String::as_str).collect())
+    }
+
+    /// Checks that a token with these scopes may be asked for.
+    ///
+    /// # Errors
+    /// The text says why not.
+    pub(super) fn may_step_up(&self, wanted: &str) -> Result<(), String> {
+        if let Some(configured) = self.configured_scopes() {
+            let wanted = Scopes::parse(wanted);
+            let beside: Vec<_> = wanted.iter().filter(|it| !configured.contains(it)).collect();
+            if !beside.is_empty() {
+                let beside = beside.join(" ");
+                return Err(format!(
+                    "the server wants the scope {beside:?}, which is not among the \
+                     configured \"scopes\" ({configured})"
+                ));
+            }
+        }
+        let now = Instant::now();
+        let mut state = self.lock();
+        state.step_ups.retain(|at| now.saturating_duration_since(*at) < STEP_UP_WINDOW);
+        if state.step_ups.len() >= STEP_UPS_MAX && !state.is_asking {
+            let minutes = STEP_UP_WINDOW.as_secs() / 60;
+            return Err(format!(
+                "the server wants another scope ({wanted}), after more scopes were asked for \
+                 {STEP_UPS_MAX} times in {minutes} minutes"
+            ));
+        }
+        Ok(())
+    }
+
+    /// The scopes to ask for: those of the configuration, or else those of before too, where they were granted by the same
     /// authorization server, and those that a request needed.
     pub(super) fn scopes(&self, found: &Discovered, refreshes: Refreshes) -> Scopes {
         let state = self.lock();
@@ -294,6 +334,9 @@ impl ServerAuthorization {
             of_authorization_server: found.server.scopes_supported.as_deref(),
         };
         let chosen = scope::select(sources, refreshes);
+        if self.config.scopes.is_some() {
+            return chosen;
+        }
         let before = state.kept.as_ref().filter(|kept| kept.grantor.with() == found.with());
         let chosen = match before {
             Some(kept) => kept.scopes.union(&chosen),

@@ -13,6 +13,24 @@ use crate::thread::{Joined, spawn};
 /// The time between two looks at a program that was started.
 const LOOK_INTERVAL: Duration = Duration::from_millis(50);
 
+/// The variables of the environment that a browser needs. The others stay here: in them are the
+/// secrets that the configuration takes from the environment.
+const NEEDED: [&str; 11] = [
+    "PATH",
+    "HOME",
+    "USER",
+    "LANG",
+    "TMPDIR",
+    "BROWSER",
+    "DISPLAY",
+    "WAYLAND_DISPLAY",
+    "XAUTHORITY",
+    "DBUS_SESSION_BUS_ADDRESS",
+    "LANGUAGE",
+];
+/// The beginnings of the names of other such variables.
+const NEEDED_BEGINNINGS: [&str; 2] = ["LC_", "XDG_"];
+
 /// The programs that run.
 #[derive(Default)]
 pub(super) struct Browsers {
@@ -97,12 +115,18 @@ impl Browsers {
 fn start(program: &str, arguments: &[String]) -> io::Result<Child> {
     Command::new(program)
         .args(arguments)
+        .env_clear()
+        .envs(std::env::vars_os().filter(|(name, _)| name.to_str().is_some_and(is_needed)))
         .stdin(Stdio::null())
         .stdout(Stdio::null())
         .stderr(Stdio::null())
         // What ends the gateway at its terminal does not end the browser.
         .process_group(0)
         .spawn()
+}
+
+fn is_needed(name: &str) -> bool {
+    NEEDED.contains(&name) || NEEDED_BEGINNINGS.iter().any(|begin| name.starts_with(begin))
 }
 
 fn reap(running: &Mutex<Running>) {
@@ -177,6 +201,21 @@ mod tests {
         let url = "https://as/?a=1&b=%s";
         assert_eq!(with_url(&words("b --new %s"), url), ["b", "--new", url]);
         assert_eq!(with_url(&words("b"), url), ["b", url]);
+    }
+
+    #[test]
+    fn the_program_gets_the_variables_that_a_browser_needs_and_no_others() {
+        let path = std::env::temp_dir().join(format!("trunkline-env-{}", std::process::id()));
+        let command = format!("sh -c 'env > {}'", path.display());
+        let browsers = Browsers::default();
+        browsers.open(&command, "https://as/").unwrap();
+        let told = std::fs::read_to_string(&path).unwrap();
+        browsers.stop();
+        std::fs::remove_file(&path).unwrap();
+        assert!(told.contains("PATH="), "{told}");
+        // Cargo sets it for tests.
+        assert!(std::env::var_os("CARGO_MANIFEST_DIR").is_some());
+        assert!(!told.contains("CARGO_"), "{told}");
     }
 
     #[test]

@@ -5,6 +5,7 @@ use std::fmt;
 use crate::oauth::fetch::FetchError;
 use crate::oauth::token::{TokenError, TokenErrorKind};
 use crate::oauth::unusable::Unusable;
+use crate::telemetry::redact::Secrets;
 
 /// The steps to an access token.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -64,6 +65,11 @@ impl FlowError {
         remedy: Remedy,
     ) -> FlowError {
         FlowError { step, with: with.into(), what: what.into(), remedy }
+    }
+
+    /// The error without secrets that its text may repeat.
+    pub(super) fn without(self, secrets: &Secrets) -> FlowError {
+        FlowError { what: secrets.scrub_cut(&self.what).into_owned(), ..self }
     }
 
     /// A request that had no answer.

@@ -163,8 +163,10 @@ impl Registration<'_> {
             let what = format!("it answered with status {}", answer.status);
             return Err(self.failed(found, what, Remedy::TryLater));
         }
-        RegisteredClient::read(&answer, asked)
-            .map_err(|error| FlowError::unusable(FlowStep::Registration, &with, error))
+        RegisteredClient::read(&answer, asked).map_err(|error| {
+            FlowError::unusable(FlowStep::Registration, &with, error)
+                .without(&self.asker.whose.secrets)
+        })
     }
 
     /// Reads the registrations of the server, and writes them again if `change` has changed them.

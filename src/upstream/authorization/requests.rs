@@ -10,7 +10,7 @@ use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::dpop::{self, ProofRequest};
 use crate::oauth::scope::Scopes;
 use crate::oauth::web_url::WebUrl;
-use crate::upstream::failure::{Failure, FailureKind};
+use crate::upstream::failure::{Failure, FailureKind, Unauthorized};
 use crate::upstream::http_client::HttpResponse;
 use crate::upstream::http_client::credentials::{Demand, RequestCredentials, TokenNumber};
 use crate::wait::Wait;
@@ -120,7 +120,11 @@ impl RequestCredentials for ServerAuthorization {
         match demand {
             Demand::Nonce => Ok(()),
             Demand::Token => self.another(number, Want::Refused(number), wait),
-            Demand::Scopes(scopes) => self.another(number, Want::Scopes(scopes.clone()), wait),
+            Demand::Scopes(scopes) => {
+                self.may_step_up(scopes)
+                    .map_err(|why| self.failure(Unauthorized::Unavailable, &why))?;
+                self.another(number, Want::Scopes(scopes.clone()), wait)
+            }
         }
     }
 }

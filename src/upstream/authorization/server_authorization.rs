@@ -6,7 +6,7 @@ use std::fmt;
 use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::config::{Grant, HttpTarget, OAuthClientConfig, Secret};
+use crate::config::{Grant, HttpTarget, JwtBearer, OAuthClientConfig, Secret};
 use crate::error::{HttpRefusal, Stage};
 use crate::limits::{
     CREDENTIALS_LOOK_INTERVAL, NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN,
@@ -18,6 +18,8 @@ use crate::oauth::token::TokenType;
 use crate::oauth::web_url::WebUrl;
 use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
+use crate::telemetry::log as log_lines;
+use crate::telemetry::redact::Secrets;
 use crate::upstream::failure::{Failure, FailureKind, Unauthorized};
 use crate::upstream::http_client::fetcher::Fetcher;
 use crate::wait::Wait;
@@ -43,6 +45,8 @@ pub struct ServerAuthorization {
     pub(super) document: Option<WebUrl>,
     pub(super) fetcher: Fetcher,
     pub(super) file: FileName,
+    /// The secrets that were sent or came, which others may repeat in their texts.
+    pub(super) secrets: Secrets,
     state: Mutex<State>,
     listeners: Mutex<Vec<Weak<dyn AuthorizationListener>>>,
 }
@@ -89,6 +93,8 @@ pub(super) struct State {
     pub(super) no_page_until: Option<Instant>,
     /// The scopes that a request needed and the token was not good for.
     pub(super) wanted_scopes: Option<String>,
+    /// When tokens with more scopes were asked for.
+    pub(super) step_ups: VecDeque<Instant>,
     /// The nonce that the server wants in proofs.
     nonce: Option<String>,
     /// How the server asked for credentials last.
@@ -157,6 +163,7 @@ impl ServerAuthorization {
             owner,
             url,
             target: target.clone(),
+            secrets: Secrets::new(&configured_secrets(&config)),
             config,
             document,
             fetcher,
@@ -195,6 +202,14 @@ impl ServerAuthorization {
         let mut listeners = self.listeners.lock();
         listeners.retain(|it| it.strong_count() > 0);
         listeners.push(Arc::downgrade(listener));
+    }
+
+    /// Keeps a secret out of the log, of errors and of what others are told: whoever knows it, too,
+    /// may repeat it in a text.
+    pub(super) fn learn(&self, secret: &Secret) {
+        self.secrets.learn(secret.clone());
+        log_lines::learn(secret);
+        self.listeners().iter().for_each(|listener| listener.learned(secret));
     }
 
     fn listeners(&self) -> Vec<Arc<dyn AuthorizationListener>> {
@@ -431,9 +446,7 @@ impl ServerAuthorization {
     /// Uses these credentials from here on.
     pub(super) fn adopt(&self, kept: Kept) {
         let listeners = self.listeners();
-        for listener in &listeners {
-            secrets_of(&kept).for_each(|secret| listener.learned(secret));
-        }
+        secrets_of(&kept).for_each(|secret| self.learn(secret));
         {
             let mut state = self.lock();
             if state.kept.as_deref() == Some(&kept) && !state.is_refused {
@@ -569,6 +582,14 @@ impl ServerAuthorization {
 
 /// Why a sign-in is needed where there never was one.
 pub(super) const NOBODY_HAS_SIGNED_IN: &str = "nobody has signed in yet";
+
+fn configured_secrets(config: &OAuthClientConfig) -> Vec<Secret> {
+    let of_provider = match &config.grant {
+        Grant::JwtBearer(JwtBearer { identity_provider: Some(it), .. }) => &it.client_secret,
+        Grant::JwtBearer(_) | Grant::AuthorizationCode | Grant::ClientCredentials => &None,
+    };
+    config.client_secret.iter().chain(of_provider).cloned().collect()
+}
 
 fn secrets_of(kept: &Kept) -> impl Iterator<Item = &Secret> {
     let others = [&kept.refresh_token, &kept.grantor.client.secret];

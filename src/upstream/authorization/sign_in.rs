@@ -345,8 +345,11 @@ impl ServerAuthorization {
             issuer: (!issuer.is_empty()).then_some(issuer),
             names_issuer: begun.names_issuer,
         };
+        self.learn(answer.state());
         let code = answer.code(expected).map_err(|error| {
             let with = begun.grantor.with();
+            let error = error.to_string();
+            let error = self.secrets.scrub_cut(&error);
             let what = format!("the sign-in at {with} was refused: {error}");
             self.sign_in_failed(&what);
             SignInError::Refused(what)

@@ -144,9 +144,9 @@ impl Store {
         let Some(body) = directory.read_now(&name.0, SEALED_FORM)? else { return Ok(None) };
         let sealed = String::from_utf8(body).ok();
         let sealer = self.sealer()?;
-        let text = sealed.and_then(|sealed| sealer.open(&sealed));
+        let text = sealed.and_then(|sealed| sealer.open_as(&name.0, &sealed));
         if text.is_none() {
-            self.set_aside(name, "it was sealed with another key");
+            self.set_aside(name, "it was sealed with another key, or is another file's");
         }
         Ok(text)
     }
@@ -163,7 +163,7 @@ impl Store {
     /// # Errors
     /// The disk refuses; the old file stays.
     pub(super) fn write(&self, name: &FileName, text: &str) -> io::Result<()> {
-        let sealed = self.sealer()?.seal(text);
+        let sealed = self.sealer()?.seal_as(&name.0, text);
         let (directory, _) = self.directory()?;
         directory.replace(&name.0, &SEALED_FORM.frame(sealed.as_bytes()))
     }
@@ -222,6 +222,11 @@ mod tests {
         }
         store.write(&name, "another").unwrap();
         assert_ne!(store.stamp(&name), before);
+        // A file in the place of another one is of no use there.
+        let other_name = FileName::of_registrations(&ServerName::parse("s").unwrap());
+        std::fs::copy(path.join(&name.0), path.join(&other_name.0)).unwrap();
+        assert_eq!(store.read(&other_name).unwrap(), None);
+        assert_eq!(store.read(&name).unwrap().as_deref(), Some("another"));
         std::fs::remove_file(path.join("oauth-key")).unwrap();
         let other = Store::new(Some(path.clone()), Arc::default());
         assert_eq!(other.read(&name).unwrap(), None);

@@ -14,13 +14,15 @@ use crate::oauth::form::Form;
 use crate::oauth::scope::Scopes;
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::{
-    self, Grant, RevokedToken, TokenAnswer, TokenErrorKind, read_id_jag, revocation_form,
+    self, Grant, RevokedToken, TokenAnswer, TokenError, TokenErrorKind, read_id_jag,
+    revocation_form,
 };
 use crate::oauth::web_url::WebUrl;
 
 use super::files::read_text;
 use super::flow_error::{FlowError, FlowStep, Remedy};
 use super::kept::{Client, Grantor};
+use super::server_authorization::ServerAuthorization;
 
 /// How authorization servers are asked, and with what.
 pub(super) struct Asker<'a> {
@@ -30,7 +32,21 @@ pub(super) struct Asker<'a> {
     /// Seconds since 1970.
     pub(super) now: u64,
     pub(super) config: &'a OAuthClientConfig,
+    /// Whose secrets are sent and come.
+    pub(super) whose: &'a ServerAuthorization,
 }
+
+/// The fields of requests that are secrets.
+const SECRET_FIELDS: [&str; 8] = [
+    "code",
+    "code_verifier",
+    "refresh_token",
+    "assertion",
+    "subject_token",
+    "client_secret",
+    "client_assertion",
+    "token",
+];
 
 /// The credentials that the configuration gives this OAuth client.
 pub(super) fn configured_credentials(
@@ -94,7 +110,12 @@ impl Asker<'_> {
             let answer =
                 self.post(endpoint, grantor, form.clone(), headers, FlowStep::Token)?;
             match TokenAnswer::read(&answer) {
-                Ok(token) => return Ok(token),
+                Ok(token) => {
+                    let others = [&token.refresh_token, &token.id_token];
+                    let tokens = others.into_iter().flatten().chain([&token.access_token]);
+                    tokens.for_each(|it| self.whose.learn(it));
+                    return Ok(token);
+                }
                 Err(error)
                     if error.kind == TokenErrorKind::UseDpopNonce
                         && nonce.is_none()
@@ -102,9 +123,14 @@ impl Asker<'_> {
                 {
                     nonce = answer.dpop_nonce;
                 }
-                Err(error) => return Err(FlowError::of_token(&with, error)),
+                Err(error) => return Err(self.refused(&with, error)),
             }
         }
+    }
+
+    /// The error of a token endpoint, without the secrets that it was sent: it may repeat them.
+    fn refused(&self, with: &str, error: TokenError) -> FlowError {
+        FlowError::of_token(with, error).without(&self.whose.secrets)
     }
 
     fn proof(
@@ -156,6 +182,14 @@ impl Asker<'_> {
         form: &Form,
         headers: &[(&'static str, Secret)],
     ) -> Result<FetchAnswer, crate::oauth::fetch::FetchError> {
+        let fields =
+            SECRET_FIELDS.into_iter().filter_map(|name| form.once(name).ok().flatten());
+        // Of `authorization`, what stands behind the scheme.
+        let values = headers.iter().filter(|(name, _)| *name == "authorization");
+        let values = values.filter_map(|(_, value)| value.expose().rsplit(' ').next());
+        for secret in fields.chain(values) {
+            self.whose.learn(&Secret::new(secret.to_owned()));
+        }
         self.fetch.fetch(&FetchRequest {
             url,
             content: FetchContent::Form(&form.encoded()),
@@ -210,7 +244,9 @@ impl Asker<'_> {
         let answer = self
             .send(&url, Reach::Loopback, &form, &headers)
             .map_err(|error| FlowError::unanswered(FlowStep::Token, &with, error))?;
-        read_id_jag(&answer).map_err(|error| FlowError::of_token(&with, error))
+        let assertion = read_id_jag(&answer).map_err(|error| self.refused(&with, error))?;
+        self.whose.learn(&assertion);
+        Ok(assertion)
     }
 
     /// Revokes tokens.

@@ -228,3 +228,37 @@ fn no_secret_is_in_logs_status_or_on_disk() {
     let answers = browser.answers().join("\n");
     assert!(!answers.contains("access-token") && answers.contains("200"), "{answers}");
 }
+
+#[test]
+fn secrets_that_an_authorization_server_repeats_are_in_no_log_status_or_page() {
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    auth.protect(&upstream);
+    let (state, browser) = (Directory::new(), Browser::start());
+    let oauth = json!({ "client_id": "known", "client_secret": "hush-of-the-client" });
+    let gateway = signing_in(&upstream.url(), oauth, &state, &browser);
+    gateway.wait_until_well(&["s"]);
+    let said = "BAD $refresh_token/$code/$code_verifier/hush-of-the-client";
+    let failing = json!({ "error": "invalid_grant", "error_description": said });
+    auth.fail_with(Some((400, failing)));
+    auth.end_access_tokens();
+    let answer = gateway.call("echo", &json!({ "text": "hi" }));
+    assert_ne!(answer.status(), 200);
+    let answers = wait_for("the page tells of it", || {
+        let answers = browser.answers().join("\n");
+        answers.contains("BAD").then_some(answers)
+    });
+    let mut told = gateway.get("/status").expect(200).to_string();
+    told.push_str(&gateway.stderr());
+    assert!(told.matches("BAD").count() > 1, "{told}");
+    told.push_str(&answers);
+    let mut n_secrets = 0;
+    for seen in auth.seen_of("POST /token") {
+        for name in ["refresh_token", "code", "code_verifier", "client_secret"] {
+            let secret = seen.field(name);
+            assert!(secret.is_empty() || !told.contains(secret), "{name}: {told}");
+            n_secrets += usize::from(!secret.is_empty());
+        }
+    }
+    assert!(n_secrets > 4, "{n_secrets}");
+    assert!(!told.contains("hush-of-the-client"), "{told}");
+}

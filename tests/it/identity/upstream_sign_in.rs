@@ -207,3 +207,32 @@ fn a_client_credentials_token_is_had_without_a_person() {
     assert!(auth.seen_of("POST /register").is_empty());
     assert!(!gateway.stderr().contains("hush"));
 }
+
+#[test]
+fn a_server_that_wants_ever_more_scopes_gets_none_beside_the_configured_and_few_otherwise() {
+    for (scopes, n_most) in [(json!(["read"]), 1), (json!(null), 9)] {
+        let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+        let protection = auth.protect(&upstream);
+        let state = Directory::new();
+        let mut oauth = json!({
+            "grant": "client_credentials", "client_id": "me", "client_secret": "hush hush",
+        });
+        if !scopes.is_null() {
+            oauth["scopes"] = scopes.clone();
+        }
+        let gateway = configured(&upstream.url(), oauth, &state).start();
+        gateway.wait_until_well(&["s"]);
+        let mut told = String::new();
+        for n in 0..14 {
+            protection.need_for_calls(&format!("admin{n}"));
+            told = gateway.call("echo", &json!({ "text": "hi" })).text().to_owned();
+        }
+        assert!(told.contains("admin13"), "{told}");
+        let asked = auth.seen_of("POST /token");
+        assert!(asked.len() <= n_most, "{}", asked.len());
+        if !scopes.is_null() {
+            assert!(asked.iter().all(|it| it.field("scope") == "read"), "{asked:?}");
+            assert!(told.contains("configured"), "{told}");
+        }
+    }
+}

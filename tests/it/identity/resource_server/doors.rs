@@ -216,7 +216,12 @@ fn an_address_of_others_may_be_listened_on_with_issuers_alone() {
     open["listen"] = json!("0.0.0.0:0");
     open.as_object_mut().unwrap().remove("api_keys");
     let gateway = Gateway::with(open).start();
-    gateway.send(&echo()).expect(401);
+    // A client's own word for the gateway's address is not repeated, where nobody checks it.
+    let told = gateway.send(&echo().host("evil.example")).expect(401);
+    assert!(!told.header("www-authenticate").unwrap().contains("evil"));
+    let metadata = "/.well-known/oauth-protected-resource/mcp";
+    let told = gateway.send(&Request::get(metadata).host("evil.example"));
+    assert!(!told.text().contains("evil"), "{}", told.text());
     let token = issuer.token("alice", &["staff"]);
     let called = wait_for("the server is there", || {
         let answer = gateway.send(&with(echo(), &token));
