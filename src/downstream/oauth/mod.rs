@@ -17,7 +17,7 @@ use crate::limits::SIGN_IN_STEP_TIMEOUT;
 use crate::oauth::client_authentication::AuthenticationMethod;
 use crate::oauth::form::Form;
 use crate::oauth::registration::ClientMetadata;
-use crate::oauth::scope::{Refreshes, Scopes};
+use crate::oauth::scope::Refreshes;
 use crate::oauth::web_url::WebUrl;
 use crate::pipeline::sign_in::{
     Beginner, FinishedSignIn, NotFinished, SignInError, SignInPage, Whose, random_text,
@@ -365,7 +365,6 @@ fn client_document(front: &Front, responder: Responder) {
         client_name: CLIENT_NAME,
         client_uri: None,
         redirect_uris: &[redirect_uri.to_owned()],
-        scopes: &Scopes::default(),
         authentication_method: AuthenticationMethod::None,
         refreshes: Refreshes::Yes,
         dpop_bound: false,

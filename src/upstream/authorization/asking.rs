@@ -216,7 +216,7 @@ impl ServerAuthorization {
                 let found = self.discovered()?;
                 let scopes = self.scopes(&found, Refreshes::No);
                 let redirect_uri = self.shared.setup.redirect_uri.clone();
-                let client = self.client(&found, &redirect_uri.unwrap_or_default(), &scopes)?;
+                let client = self.client(&found, &redirect_uri.unwrap_or_default())?;
                 let known = before.map(|kept| &kept.grantor);
                 (self.grantor(&found, client, known)?, scopes)
             }
@@ -304,7 +304,6 @@ impl ServerAuthorization {
         &self,
         found: &Discovered,
         redirect_uri: &str,
-        scopes: &Scopes,
     ) -> Result<Client, FlowError> {
         let asker = self.asker();
         let setup = &self.shared.setup;
@@ -320,7 +319,6 @@ impl ServerAuthorization {
             server: &self.server,
             redirect_uri,
             document: self.document.as_ref().or(own.as_ref()),
-            scopes,
             dpop_bound: self.wants_dpop(found),
         };
         registration.client(found)
