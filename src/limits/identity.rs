@@ -64,6 +64,8 @@ pub const SIGN_IN_LIFE: Duration = Duration::from_secs(600);
 pub const NEED_BELIEVED: Duration = Duration::from_secs(30);
 /// The time between two looks at a file of credentials for what another process has written.
 pub const CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while the access token is good.
+pub const GOOD_CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 /// The time to wait for a file of credentials that another process renews.
 pub const CREDENTIALS_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time between two tries to lock such a file.
