@@ -66,6 +66,9 @@ pub const NEED_BELIEVED: Duration = Duration::from_secs(30);
 pub const CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The same while the access token is good.
 pub const GOOD_CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A token of another process that the server refuses is renewed once within this time, although
+/// the server has refused another one before it.
+pub const REFUSALS_PARDON_INTERVAL: Duration = Duration::from_secs(30);
 /// The time to wait for a file of credentials that another process renews.
 pub const CREDENTIALS_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
 /// The time between two tries to lock such a file.

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Dpop, Grant as ConfiguredGrant, JwtBearer};
-use crate::limits::BROWSER_REST;
+use crate::limits::{BROWSER_REST, REFUSALS_PARDON_INTERVAL};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::scope::{self, Refreshes, ScopeSources, Scopes};
 use crate::oauth::signing_key::SigningKey;
@@ -86,7 +86,7 @@ impl ServerAuthorization {
         let mut before = self.lock().kept.clone();
         match self.read_file().map_err(not_kept)? {
             Some(newest) if before.as_deref() != Some(&newest) => {
-                self.adopt(newest);
+                self.adopt_from_file(newest);
                 return Ok(Had::Token);
             }
             Some(_) => (),
@@ -108,6 +108,23 @@ impl ServerAuthorization {
             (Want::Renewal, Some(kept)) => self.refreshed(&kept),
             (Want::Refused(_), Some(kept)) => self.had_after_refusal(&kept),
         }
+    }
+
+    /// Uses credentials that another process has written. Nobody here has had them for a refused
+    /// token's sake, so the first refusal of theirs is answered with a renewal like any other's;
+    /// but not all the time, or two processes would renew in turn for a server that refuses all.
+    pub(super) fn adopt_from_file(&self, kept: Kept) {
+        {
+            let now = Instant::now();
+            let mut state = self.lock();
+            let rests = state
+                .pardoned_at
+                .is_some_and(|at| now.saturating_duration_since(at) < REFUSALS_PARDON_INTERVAL);
+            if state.n_refused > 0 && !rests {
+                (state.n_refused, state.pardoned_at) = (0, Some(now));
+            }
+        }
+        self.adopt(kept);
     }
 
     /// The server has refused the token of a person's sign-in.

@@ -67,6 +67,8 @@ pub(super) struct State {
     pub(super) is_refused: bool,
     /// Access tokens in a row that the server has refused before it has taken one.
     pub(super) n_refused: u32,
+    /// When such a row was broken off last, see `adopt_from_file`.
+    pub(super) pardoned_at: Option<Instant>,
     /// The file as it was read last, and when it was looked at.
     seen: Option<Stamp>,
     looked_at: Option<Instant>,
@@ -392,7 +394,7 @@ impl ServerAuthorization {
             return;
         }
         match self.read_file() {
-            Ok(Some(kept)) => self.adopt(kept),
+            Ok(Some(kept)) => self.adopt_from_file(kept),
             Ok(None) if self.lock().seen.is_none() && seen.is_some() => {
                 self.signed_out_elsewhere()
             }

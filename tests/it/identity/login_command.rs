@@ -213,6 +213,25 @@ fn another_account_takes_the_place_of_the_one_before_in_the_gateway_that_runs() 
 }
 
 #[test]
+fn a_refused_token_that_another_process_has_brought_is_renewed_before_anybody_signs_in() {
+    let place = Place::with(json!(true), json!({}));
+    place.signs_in();
+    let gateway = place.serve();
+    gateway.wait_until_well(&["s"]);
+    let mut child = place.command(&["login", "s"]).spawn().unwrap();
+    let url = url_of(&mut child);
+    // The gateway has looked at the file just now, and knows the first token only.
+    gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+    assert!(follow(&url).unwrap().contains("Signed in to s"));
+    place.auth.end_access_tokens();
+    gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+    assert_eq!(ended(child).0, Some(0));
+    let asked = place.auth.seen_of("POST /token");
+    let renewals = asked.iter().filter(|it| it.field("grant_type") == "refresh_token");
+    assert_eq!(renewals.count(), 1);
+}
+
+#[test]
 fn a_box_without_a_browser_is_pasted_what_a_browser_elsewhere_ended_with() {
     for (part, expected) in [("url", 0), ("code", 1), ("nothing", 1)] {
         let place = Place::with(json!(true), json!({}));
