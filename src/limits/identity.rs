@@ -71,6 +71,10 @@ pub const GOOD_CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
 pub const REFUSALS_PARDON_INTERVAL: Duration = Duration::from_secs(30);
 /// The time to wait for a file of credentials that another process renews.
 pub const CREDENTIALS_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time for which an end waits for refresh tokens and codes that are being exchanged.
+pub const EXCHANGES_PATIENCE: Duration = Duration::from_secs(3);
+/// The time between two looks if they are.
+pub const EXCHANGES_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// The time between two tries to lock such a file.
 pub const CREDENTIALS_LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// Registrations that are kept of one server; the oldest are forgotten.

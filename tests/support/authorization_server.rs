@@ -100,6 +100,7 @@ struct State {
     n_reused: usize,
     failing: Option<(u16, Value)>,
     slow: Duration,
+    slow_to_answer: Duration,
     seen: Vec<Seen>,
     /// Proofs must have this nonce.
     nonce: Option<String>,
@@ -131,6 +132,7 @@ impl AuthorizationServer {
             n_reused: 0,
             failing: None,
             slow: Duration::ZERO,
+            slow_to_answer: Duration::ZERO,
             seen: Vec::new(),
             nonce: None,
             wants_dpop: false,
@@ -183,6 +185,11 @@ impl AuthorizationServer {
     /// Token requests take so long.
     pub fn be_slow(&self, time: Duration) {
         self.state().slow = time;
+    }
+
+    /// The answers to token requests are held back for so long: what they grant is granted before.
+    pub fn be_slow_to_answer(&self, time: Duration) {
+        self.state().slow_to_answer = time;
     }
 
     /// Access tokens that were given are good for nothing any more.
@@ -589,6 +596,8 @@ impl Shared {
         match self.granted(seen) {
             Ok(scope) => {
                 let answer = self.issue(&scope, seen.field("grant_type"));
+                let slow = self.state.lock().unwrap().slow_to_answer;
+                std::thread::park_timeout(slow);
                 Guarded::json("200 OK", &answer)
             }
             Err(error) => Guarded::json("400 Bad Request", &json!({ "error": error })),

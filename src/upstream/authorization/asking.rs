@@ -160,6 +160,7 @@ impl ServerAuthorization {
         let Some(refresh_token) = &kept.refresh_token else {
             return Ok(Had::NeedsPerson("the access token has ended".to_owned()));
         };
+        let _exchange = self.shared.exchanges.begin().ok_or_else(ending)?;
         let grant = Grant::RefreshToken(refresh_token);
         let grantor = kept.grantor.clone();
         let answer = self.asker().token(&grantor, grant, &Scopes::default());
@@ -382,6 +383,11 @@ impl ServerAuthorization {
             dpop_key,
         })
     }
+}
+
+/// An exchange that is not begun any more.
+pub(super) fn ending() -> FlowError {
+    FlowError::new(FlowStep::Token, "", "the gateway is stopping", Remedy::TryLater)
 }
 
 /// Credentials that cannot be read or written.

@@ -362,6 +362,7 @@ impl ServerAuthorization {
         };
         let exchanged = self.shared.store.lock(&self.file).map_err(super::asking::not_kept);
         let exchanged = exchanged.and_then(|_locked| {
+            let _exchange = self.shared.exchanges.begin().ok_or_else(super::asking::ending)?;
             let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
             self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
         });
