@@ -33,20 +33,41 @@ pub use crate::upstream::authorization::{FinishedSignIn, SignInError, SignInStat
 const RANDOM_BYTES: usize = 32;
 
 /// Whoever began a sign-in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Beginner {
-    /// The key of that name, or the user of that id.
-    Named(Arc<str>),
+    /// A key or a user.
+    Named {
+        /// What tells it from every other one.
+        id: Arc<str>,
+        /// How people know it.
+        name: Arc<str>,
+    },
     /// Somebody on this machine, where no key is required.
     ThisMachine,
 }
+
+impl PartialEq for Beginner {
+    fn eq(&self, other: &Beginner) -> bool {
+        match (self, other) {
+            (Self::Named { id, .. }, Self::Named { id: other, .. }) => id == other,
+            (Self::ThisMachine, Self::ThisMachine) => true,
+            (Self::Named { .. }, Self::ThisMachine)
+            | (Self::ThisMachine, Self::Named { .. }) => false,
+        }
+    }
+}
+
+impl Eq for Beginner {}
 
 impl Beginner {
     /// The beginner that a request is of. None for a client of another machine without a key,
     /// whom nothing tells from others.
     pub fn of(principal: &Principal) -> Option<Beginner> {
         match &principal.id {
-            Some(id) => Some(Beginner::Named(id.clone())),
+            Some(id) => {
+                let name = principal.name.as_ref().unwrap_or(id).clone();
+                Some(Beginner::Named { id: id.clone(), name })
+            }
             None => principal.is_admin.then_some(Beginner::ThisMachine),
         }
     }

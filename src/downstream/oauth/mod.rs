@@ -124,8 +124,8 @@ fn proof_of(front: &Front, page: &SignInPage, scope: &Scope) -> Proof {
     let is_theirs = Beginner::of(&scope.principal).as_ref() == Some(&page.beginner);
     match &page.beginner {
         _ if page.is_proven || is_theirs => Proof::Given,
-        Beginner::Named(_) if front.takes_tokens() => Proof::KeyOrToken,
-        Beginner::Named(_) => Proof::Key,
+        Beginner::Named { .. } if front.takes_tokens() => Proof::KeyOrToken,
+        Beginner::Named { .. } => Proof::Key,
         Beginner::ThisMachine => Proof::Elsewhere,
     }
 }
@@ -133,7 +133,7 @@ fn proof_of(front: &Front, page: &SignInPage, scope: &Scope) -> Proof {
 fn invitation(page: &SignInPage, proof: Proof, wrong: Option<&str>) -> Page {
     let server = page.server.as_str();
     let beginner = match &page.beginner {
-        Beginner::Named(name) => name.as_ref(),
+        Beginner::Named { name, .. } => name.as_ref(),
         Beginner::ThisMachine => "somebody on the gateway's machine",
     };
     let whose = match page.whose {

@@ -207,6 +207,8 @@ fn a_user_with_a_token_shows_one_of_theirs() {
     let path = url.strip_prefix(&format!("http://{}", scene.gateway.address())).unwrap();
     let page = scene.send(&Request::get(path)).expect(200);
     assert!(page.text().contains("or an access token of yours"), "{}", page.text());
+    // The person is named as people know them.
+    assert!(page.text().contains("alice@127.0.0.1"), "{}", page.text());
     scene.send(&form(path, &format!("key={bob}"))).expect(403);
     scene.send(&form(path, "key=no.token.atall")).expect(403);
     // Another one of the same user does, too.
