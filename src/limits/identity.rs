@@ -96,6 +96,10 @@ pub const OAUTH_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// See [`OAUTH_PAUSE_MIN`].
 pub const OAUTH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Bytes that are read of the system's list of connections.
+pub const CONNECTION_TABLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Marks of browsers that are looked at in one request.
+pub const BROWSER_MARKS_MAX: usize = 32;
 /// The time that a browser waits for one step of a sign-in: finding the authorization server and
 /// registering there, or exchanging the code for tokens.
 pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::authorization_server::{AuthorizationServer, Browser, Consent};
 use crate::support::gateway::{Builder, Directory, Gateway};
+use crate::support::http::{Request, exchange};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
@@ -206,4 +207,33 @@ fn a_client_credentials_token_is_had_without_a_person() {
     assert!(asked[0].authorization.as_ref().unwrap().starts_with("Basic "));
     assert!(auth.seen_of("POST /register").is_empty());
     assert!(!gateway.stderr().contains("hush"));
+}
+
+/// The list of processes shows the page of the authorization server to every user of the system.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_that_the_gateway_has_opened_is_answered_by_a_live_process_of_its_own_user() {
+    use std::io::{Read as _, Write as _};
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    auth.protect(&upstream);
+    auth.consent(Consent::Nothing);
+    let (state, browser) = (Directory::new(), Browser::start());
+    let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
+    let page = wait_for("a page is opened", || browser.pages().first().cloned());
+    auth.consent(Consent::Grants);
+    let (address, target) = page.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let answer = exchange(address, &Request::get(&format!("/{target}"))).expect(302);
+    let back = answer.header("Location").unwrap().to_owned();
+    let (_, path) = back.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    // The system does not name the user of a connection that its process has closed.
+    let mut stream = std::net::TcpStream::connect(gateway.address()).unwrap();
+    let head = format!("GET /{path} HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.address());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut refused = String::new();
+    stream.read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    assert!(auth.seen_of("POST /token").is_empty());
+    exchange(gateway.address(), &Request::get(&format!("/{path}"))).expect(200);
+    gateway.wait_until_well(&["s"]);
 }
