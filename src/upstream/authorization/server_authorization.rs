@@ -13,6 +13,7 @@ use crate::limits::{
     OAUTH_PAUSE_MIN,
 };
 use crate::oauth::challenge::TokenChallenge;
+use crate::oauth::fetch::Reach;
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::TokenType;
 use crate::oauth::web_url::WebUrl;
@@ -58,6 +59,8 @@ pub(crate) trait AuthorizationListener: Send + Sync {
 /// What is known at present.
 #[derive(Default)]
 pub(super) struct State {
+    /// The narrowest reach that the server's name has led to.
+    pub(super) reach: Option<Reach>,
     pub(super) kept: Option<Arc<Kept>>,
     /// Of `kept`: each other one has another number.
     pub(super) number: u64,
