@@ -176,6 +176,7 @@ fn a_gateway_that_runs_takes_a_sign_in_up_and_forgets_it_at_logout() {
     wait_within(Duration::from_secs(40), "the gateway uses it", || {
         (gateway.status_of("s")["state"] == "ready").then_some(())
     });
+    gateway.wait_until_well(&["s"]);
     gateway.call("echo", &json!({ "text": "hi" })).expect(200);
     let (code, out, errors) = place.run(&["logout", "s"]);
     assert_eq!(code, Some(0), "{errors}");

@@ -216,11 +216,19 @@ fn a_page_that_the_gateway_has_opened_is_answered_by_a_live_process_of_its_own_u
     use std::io::{Read as _, Write as _};
     let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
     auth.protect(&upstream);
-    auth.consent(Consent::Nothing);
-    let (state, browser) = (Directory::new(), Browser::start());
-    let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
-    let page = wait_for("a page is opened", || browser.pages().first().cloned());
-    auth.consent(Consent::Grants);
+    // This browser only notes the page.
+    let state = Directory::new();
+    let script = state.path().join("browser.sh");
+    std::fs::write(&script, "#!/bin/sh\nprintf '%s\\n' \"$1\" > \"$0.page\"\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).unwrap();
+    let command = format!("{} %s", script.display());
+    let gateway =
+        configured(&upstream.url(), json!(true), &state).env("BROWSER", &command).start();
+    let page = wait_for("a page is opened", || {
+        let noted = std::fs::read_to_string(state.path().join("browser.sh.page")).ok()?;
+        noted.strip_suffix('\n').map(str::to_owned)
+    });
     let (address, target) = page.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let answer = exchange(address, &Request::get(&format!("/{target}"))).expect(302);
     let back = answer.header("Location").unwrap().to_owned();
