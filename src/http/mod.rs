@@ -37,6 +37,8 @@ pub(crate) mod framing;
 mod input;
 #[cfg(not(feature = "tiny_http"))]
 mod listener;
+#[cfg_attr(feature = "tiny_http", expect(dead_code, reason = "tiny_http shows no socket"))]
+mod peer_user;
 #[cfg(not(feature = "tiny_http"))]
 mod pool;
 #[cfg(not(feature = "tiny_http"))]
@@ -54,6 +56,7 @@ use crate::protocol::headers::REQUEST_ID;
 use crate::telemetry::rejected::Reason;
 use crate::telemetry::request::{self, Incoming, Served};
 pub use inherited::{Inherited, PassedOn};
+pub use peer_user::PeerUser;
 #[cfg(not(feature = "tiny_http"))]
 pub use responder::{OpenResponse, Responder};
 #[cfg(not(feature = "tiny_http"))]

@@ -2,6 +2,7 @@
 
 use std::cell::RefCell;
 use std::io::{self, ErrorKind, IoSlice};
+use std::os::fd::AsFd as _;
 use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU8, Ordering};
@@ -11,6 +12,7 @@ use rustix::net::Shutdown;
 
 use super::bound::{Bound, TOO_MUCH_BUFFERED};
 use super::framing::Manner;
+use super::peer_user::{self, PeerUser};
 use super::pool::Conn;
 use super::response::{self, BodyEnd, Connection};
 use super::shared::{SHARE_HELD, Shared};
@@ -267,6 +269,11 @@ impl Responder {
         }
         let socket: Arc<Socket> = Arc::clone(&self.conn.socket);
         socket
+    }
+
+    /// The user of this system at the other end.
+    pub fn peer_user(&self) -> PeerUser {
+        peer_user::of(self.conn.socket.as_fd())
     }
 
     /// True if the client has gone.

@@ -21,7 +21,7 @@ use super::socket_file::{self, SocketFile};
 use super::stream::Stream;
 use super::{
     Answer, Budget, Counters, Handler, Head, Headers, Inherited, Listen, PassedOn, Peer,
-    Request, Share, response,
+    PeerUser, Request, Share, response,
 };
 use crate::budget::Exhausted;
 use crate::limits::{Limits, RESULT_BYTES_COUNTED_FROM, THREAD_STACK_BYTES};
@@ -445,6 +445,12 @@ impl Responder {
     pub fn client(&self) -> ClientWatch {
         let silent: Arc<Bell> = Arc::clone(&self.shared.silent);
         silent
+    }
+
+    /// Always unknown: tiny_http shows no socket.
+    #[expect(clippy::unused_self, reason = "it stands in for the other server's")]
+    pub fn peer_user(&self) -> PeerUser {
+        PeerUser::Unknown
     }
 
     /// Always false: tiny_http does not notice it.

@@ -66,8 +66,17 @@ pub const SIGN_IN_LIFE: Duration = Duration::from_secs(600);
 pub const NEED_BELIEVED: Duration = Duration::from_secs(30);
 /// The time between two looks at a file of credentials for what another process has written.
 pub const CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
+/// The same while the access token is good.
+pub const GOOD_CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// A token of another process that the server refuses is renewed once within this time, although
+/// the server has refused another one before it.
+pub const REFUSALS_PARDON_INTERVAL: Duration = Duration::from_secs(30);
 /// The time to wait for a file of credentials that another process renews.
 pub const CREDENTIALS_LOCK_TIMEOUT: Duration = Duration::from_secs(30);
+/// The time for which an end waits for refresh tokens and codes that are being exchanged.
+pub const EXCHANGES_PATIENCE: Duration = Duration::from_secs(3);
+/// The time between two looks if they are.
+pub const EXCHANGES_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 /// The time between two tries to lock such a file.
 pub const CREDENTIALS_LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// Registrations that are kept of one server; the oldest are forgotten.
@@ -89,6 +98,10 @@ pub const OAUTH_PAUSE_MIN: Duration = Duration::from_secs(1);
 /// See [`OAUTH_PAUSE_MIN`].
 pub const OAUTH_PAUSE_MAX: Duration = Duration::from_secs(60);
 
+/// Bytes that are read of the system's list of connections.
+pub const CONNECTION_TABLE_BYTES_MAX: u64 = 64 * 1024 * 1024;
+/// Marks of browsers that are looked at in one request.
+pub const BROWSER_MARKS_MAX: usize = 32;
 /// The time that a browser waits for one step of a sign-in: finding the authorization server and
 /// registering there, or exchanging the code for tokens.
 pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);

@@ -5,7 +5,7 @@ use serde_json::{Map, Value};
 
 use super::client_authentication::AuthenticationMethod;
 use super::fetch::FetchAnswer;
-use super::scope::{Refreshes, Scopes};
+use super::scope::Refreshes;
 use super::server_metadata::ServerMetadata;
 use super::unusable::{Unusable, plain, shown};
 use super::web_url::{Scheme, WebUrl};
@@ -81,8 +81,6 @@ pub struct ClientMetadata<'a> {
     pub client_uri: Option<&'a str>,
     /// `redirect_uris`.
     pub redirect_uris: &'a [String],
-    /// `scope`, in a registration only.
-    pub scopes: &'a Scopes,
     /// `token_endpoint_auth_method`.
     pub authentication_method: AuthenticationMethod,
     /// Tells if `grant_types` has `refresh_token`, see [`ServerMetadata::refreshes`].
@@ -101,13 +99,11 @@ impl ClientMetadata<'_> {
         Value::from(document).to_string()
     }
 
-    /// The body of a registration request.
+    /// The body of a registration request. It names no `scope`, which is optional (RFC 7591,
+    /// section 2): an authorization server may refuse any scope that was not registered, and a
+    /// server may ask for further ones at any time.
     pub fn registration_request(&self) -> Secret {
-        let mut request = self.members(self.authentication_method);
-        if let Some(scope) = self.scopes.parameter() {
-            request.insert("scope".to_owned(), scope.into());
-        }
-        Secret::new(Value::from(request).to_string())
+        Secret::new(Value::from(self.members(self.authentication_method)).to_string())
     }
 
     fn members(&self, method: AuthenticationMethod) -> Map<String, Value> {
@@ -274,12 +270,11 @@ mod tests {
         }
     }
 
-    fn metadata<'a>(redirect_uris: &'a [String], scopes: &'a Scopes) -> ClientMetadata<'a> {
+    fn metadata(redirect_uris: &[String]) -> ClientMetadata<'_> {
         ClientMetadata {
             client_name: "Trunkline",
             client_uri: None,
             redirect_uris,
-            scopes,
             authentication_method: AuthenticationMethod::ClientSecretBasic,
             refreshes: Refreshes::Yes,
             dpop_bound: false,
@@ -289,8 +284,7 @@ mod tests {
     #[test]
     fn the_document_and_the_request_say_who_this_is() {
         let redirect = ["https://me.example/oauth/callback".to_owned()];
-        let scopes = Scopes::parse("a b");
-        let document = metadata(&redirect, &scopes).document(&url("https://me.example/c.json"));
+        let document = metadata(&redirect).document(&url("https://me.example/c.json"));
         assert_eq!(
             document,
             r#"{"client_id":"https://me.example/c.json","client_name":"Trunkline","redirect_uris":["https://me.example/oauth/callback"],"grant_types":["authorization_code","refresh_token"],"response_types":["code"],"application_type":"web","token_endpoint_auth_method":"none"}"#
@@ -300,14 +294,14 @@ mod tests {
             let metadata = ClientMetadata {
                 refreshes: Refreshes::No,
                 dpop_bound: true,
-                ..metadata(&redirect, &scopes)
+                ..metadata(&redirect)
             };
             let request: Value =
                 serde_json::from_str(metadata.registration_request().expose()).unwrap();
             assert_eq!(request["application_type"], "native");
             assert_eq!(request["grant_types"], Value::from(vec!["authorization_code"]));
             assert_eq!(request["token_endpoint_auth_method"], "client_secret_basic");
-            assert_eq!(request["scope"], "a b");
+            assert_eq!(request.get("scope"), None);
             assert_eq!(request["dpop_bound_access_tokens"], true);
         }
     }

@@ -50,10 +50,12 @@ pub fn location(resource: &WebUrl) -> WebUrl {
 }
 
 /// The `resource` parameter of a server without metadata: its canonical URI (authorization,
-/// Canonical Server URI). A slash that is the whole path is left out, another one stays.
+/// Canonical Server URI). A slash that is the whole path is left out, another one stays. The query
+/// is left out (RFC 8707, section 2): it may hold a secret of this server's, which an
+/// authorization server and a browser have no business to see.
 pub fn canonical_resource(server: &WebUrl) -> String {
     let path = if server.path() == "/" { "" } else { server.path() };
-    server.with_path_and_query(path, server.query()).as_str().to_owned()
+    server.with_path(path).as_str().to_owned()
 }
 
 impl ResourceMetadata {
@@ -219,7 +221,8 @@ mod tests {
             ("https://mcp.example.com/", "https://mcp.example.com"),
             ("HTTPS://MCP.example.com:443", "https://mcp.example.com"),
             ("https://mcp.example.com:8443/a/", "https://mcp.example.com:8443/a/"),
-            ("https://h/mcp?x=1", "https://h/mcp?x=1"),
+            ("https://h/mcp?api_key=x", "https://h/mcp"),
+            ("https://h/?api_key=x", "https://h"),
         ] {
             assert_eq!(canonical_resource(&url(server)), expected);
         }

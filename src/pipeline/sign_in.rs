@@ -5,8 +5,10 @@
 //! whoever began could send the link to somebody else, whose account would then be used by the
 //! wrong one (2025-11-25 and 2026-07-28, client/elicitation, Phishing). So a browser first shows
 //! that it is the beginner's, with the beginner's key or from this machine. From then on it
-//! carries a mark, which the callback demands too: an answer that comes from another browser is
-//! not used.
+//! carries a mark, which the gateway has made for that page and the callback demands too: an
+//! answer that comes from another browser is not used. A page of the authorization server that
+//! the gateway itself has opened, by `$BROWSER`, is answered by the user of this system who runs
+//! the gateway: others may read the page's address in the list of processes.
 
 use std::io;
 use std::sync::Arc;
@@ -33,20 +35,41 @@ pub use crate::upstream::authorization::{FinishedSignIn, SignInError, SignInStat
 const RANDOM_BYTES: usize = 32;
 
 /// Whoever began a sign-in.
-#[derive(Debug, Clone, PartialEq, Eq)]
+#[derive(Debug, Clone)]
 pub enum Beginner {
-    /// The key of that name, or the user of that id.
-    Named(Arc<str>),
+    /// A key or a user.
+    Named {
+        /// What tells it from every other one.
+        id: Arc<str>,
+        /// How people know it.
+        name: Arc<str>,
+    },
     /// Somebody on this machine, where no key is required.
     ThisMachine,
 }
+
+impl PartialEq for Beginner {
+    fn eq(&self, other: &Beginner) -> bool {
+        match (self, other) {
+            (Self::Named { id, .. }, Self::Named { id: other, .. }) => id == other,
+            (Self::ThisMachine, Self::ThisMachine) => true,
+            (Self::Named { .. }, Self::ThisMachine)
+            | (Self::ThisMachine, Self::Named { .. }) => false,
+        }
+    }
+}
+
+impl Eq for Beginner {}
 
 impl Beginner {
     /// The beginner that a request is of. None for a client of another machine without a key,
     /// whom nothing tells from others.
     pub fn of(principal: &Principal) -> Option<Beginner> {
         match &principal.id {
-            Some(id) => Some(Beginner::Named(id.clone())),
+            Some(id) => {
+                let name = principal.name.as_ref().unwrap_or(id).clone();
+                Some(Beginner::Named { id: id.clone(), name })
+            }
             None => principal.is_admin.then_some(Beginner::ThisMachine),
         }
     }
@@ -174,9 +197,9 @@ impl Pipeline {
         Some((setup.client_document_url.as_deref()?, setup.redirect_uri.as_deref()?))
     }
 
-    /// The page with this id, for a browser with this mark.
-    pub fn sign_in_page(&self, id: &str, browser: Option<&str>) -> Option<SignInPage> {
-        self.invitations.page(id, browser)
+    /// The page with this id, for a browser with these marks.
+    pub fn sign_in_page(&self, id: &str, browsers: &[&str]) -> Option<SignInPage> {
+        self.invitations.page(id, browsers)
     }
 
     /// Notes that the browser with this mark is the beginner's.
@@ -202,21 +225,23 @@ impl Pipeline {
         Ok(begun.url)
     }
 
-    /// Finishes a sign-in with the query with which a browser came back.
+    /// Finishes a sign-in with the query with which a browser with these marks came back.
+    /// `is_own_user`: true unless the browser is known to be of another user of this system.
     ///
     /// # Errors
     /// It was begun in another browser, or the OAuth client refuses it.
     pub fn finish_sign_in(
         &self,
         query: &str,
-        browser: Option<&str>,
+        browsers: &[&str],
+        is_own_user: impl FnOnce() -> bool,
         wait: &Arc<Wait>,
     ) -> Result<FinishedSignIn, NotFinished> {
         let unknown = NotFinished::Refused(SignInError::UnknownState);
         let form = Form::parse(query).map_err(|_| unknown.clone())?;
         let Ok(Some(state)) = form.once("state") else { return Err(unknown) };
         let authorizations = self.upstreams.authorizations();
-        match self.invitations.comes_back(state, browser) {
+        match self.invitations.comes_back(state, browsers) {
             ComesBack::Rightly => (),
             ComesBack::FromElsewhere => return Err(NotFinished::OtherBrowser),
             // The gateway itself opens only pages for its own credentials, in a browser of its
@@ -224,7 +249,7 @@ impl Pipeline {
             ComesBack::Uninvited => {
                 let opens_pages = authorizations.setup().browser.is_some();
                 match authorizations.sign_in_of(state).map(|it| it.owner) {
-                    Some(Owner::Gateway) if opens_pages => (),
+                    Some(Owner::Gateway) if opens_pages && is_own_user() => (),
                     Some(Owner::Gateway | Owner::User(_)) => {
                         return Err(NotFinished::OtherBrowser);
                     }
@@ -345,16 +370,16 @@ impl Invitations {
         pages.map(|(_, _, it)| it.id.clone()).next_back()
     }
 
-    fn page(&self, id: &str, browser: Option<&str>) -> Option<SignInPage> {
+    fn page(&self, id: &str, browsers: &[&str]) -> Option<SignInPage> {
         let mut table = self.0.lock();
         let invitation = table.find(&digest(id), Instant::now())?;
-        let browser = browser.map(digest);
+        let is_it = |mark: &&str| invitation.browser == Some(digest(mark));
         Some(SignInPage {
             server: invitation.server.clone(),
             url: invitation.url.clone(),
             whose: invitation.whose,
             beginner: invitation.beginner.clone(),
-            is_proven: browser.is_some() && invitation.browser == browser,
+            is_proven: browsers.iter().any(is_it),
         })
     }
 
@@ -380,13 +405,15 @@ impl Invitations {
         }
     }
 
-    fn comes_back(&self, state: &str, browser: Option<&str>) -> ComesBack {
+    fn comes_back(&self, state: &str, browsers: &[&str]) -> ComesBack {
         let state = digest(state);
         let mut table = self.0.lock();
         let mut sent = table.all(Instant::now()).flat_map(|it| &it.states);
         match sent.find(|(sent, _)| *sent == state) {
             None => ComesBack::Uninvited,
-            Some((_, from)) if browser.map(digest) == Some(*from) => ComesBack::Rightly,
+            Some((_, from)) if browsers.iter().any(|it| digest(it) == *from) => {
+                ComesBack::Rightly
+            }
             Some(_) => ComesBack::FromElsewhere,
         }
     }

@@ -71,6 +71,11 @@ struct Code {
     client_id: String,
 }
 
+/// An OAuth client that has registered itself with scopes is held to them.
+fn exceeds(registered: &str, wanted: &str) -> bool {
+    !registered.is_empty() && !covers(registered, wanted)
+}
+
 struct Token {
     scope: String,
     ends: Option<Instant>,
@@ -88,11 +93,14 @@ struct State {
     codes: HashMap<String, Code>,
     tokens: HashMap<String, Token>,
     refresh_tokens: HashMap<String, String>,
+    /// The scopes of each registration that names some.
+    registered: HashMap<String, String>,
     spent: HashSet<String>,
     /// A refresh token was used a second time.
     n_reused: usize,
     failing: Option<(u16, Value)>,
     slow: Duration,
+    slow_to_answer: Duration,
     seen: Vec<Seen>,
     /// Proofs must have this nonce.
     nonce: Option<String>,
@@ -119,10 +127,12 @@ impl AuthorizationServer {
             codes: HashMap::new(),
             tokens: HashMap::new(),
             refresh_tokens: HashMap::new(),
+            registered: HashMap::new(),
             spent: HashSet::new(),
             n_reused: 0,
             failing: None,
             slow: Duration::ZERO,
+            slow_to_answer: Duration::ZERO,
             seen: Vec::new(),
             nonce: None,
             wants_dpop: false,
@@ -176,6 +186,11 @@ impl AuthorizationServer {
     /// Token requests take so long.
     pub fn be_slow(&self, time: Duration) {
         self.state().slow = time;
+    }
+
+    /// The answers to token requests are held back for so long: what they grant is granted before.
+    pub fn be_slow_to_answer(&self, time: Duration) {
+        self.state().slow_to_answer = time;
     }
 
     /// Access tokens that were given are good for nothing any more.
@@ -517,7 +532,10 @@ impl Shared {
 
     fn register(&self, seen: &Seen) -> Guarded {
         let mut body: Value = serde_json::from_str(seen.field("body")).unwrap_or_default();
-        body["client_id"] = unique("client").into();
+        let id = unique("client");
+        let scope = body["scope"].as_str().unwrap_or_default().to_owned();
+        self.state.lock().unwrap().registered.insert(id.clone(), scope);
+        body["client_id"] = id.into();
         Guarded::json("201 Created", &body)
     }
 
@@ -533,6 +551,8 @@ impl Shared {
         };
         state.codes.insert(code.clone(), granted);
         let consent = state.consent.clone();
+        let registered = state.registered.get(seen.field("client_id"));
+        let exceeds = registered.is_some_and(|it| exceeds(it, seen.field("scope")));
         drop(state);
         let issuer = match &consent {
             Consent::AsIssuer(issuer) => Some(issuer.clone()),
@@ -544,6 +564,7 @@ impl Shared {
         }
         let mut target = match consent {
             Consent::Denies => format!("{redirect_uri}?error=access_denied"),
+            _ if exceeds => format!("{redirect_uri}?error=invalid_scope"),
             _ => format!("{redirect_uri}?code={code}"),
         };
         target.push_str(&format!("&state={}", encoded(seen.field("state"))));
@@ -582,6 +603,8 @@ impl Shared {
         match self.granted(seen) {
             Ok(scope) => {
                 let answer = self.issue(&scope, seen.field("grant_type"));
+                let slow = self.state.lock().unwrap().slow_to_answer;
+                std::thread::park_timeout(slow);
                 Guarded::json("200 OK", &answer)
             }
             Err(error) => Guarded::json("400 Bad Request", &json!({ "error": error })),

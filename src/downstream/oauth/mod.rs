@@ -12,12 +12,12 @@ use super::Front;
 use super::endpoint::OAuthEndpoint;
 use super::status_codes::{self, Problem};
 use crate::access::policy::Scope;
-use crate::http::{Head, Request, Responder};
+use crate::http::{Head, PeerUser, Request, Responder};
 use crate::limits::SIGN_IN_STEP_TIMEOUT;
 use crate::oauth::client_authentication::AuthenticationMethod;
 use crate::oauth::form::Form;
 use crate::oauth::registration::ClientMetadata;
-use crate::oauth::scope::{Refreshes, Scopes};
+use crate::oauth::scope::Refreshes;
 use crate::oauth::web_url::WebUrl;
 use crate::pipeline::sign_in::{
     Beginner, FinishedSignIn, NotFinished, SignInError, SignInPage, Whose, random_text,
@@ -26,7 +26,7 @@ use crate::protocol::headers::JSON;
 use crate::telemetry;
 use crate::telemetry::rejected::Reason;
 use crate::wait::Wait;
-use page::{Fields, Marking, POLICY, Page, mark_in};
+use page::{Fields, Marking, POLICY, Page, marks_in};
 
 /// The name under which authorization servers show the gateway to people.
 const CLIENT_NAME: &str = "Trunkline";
@@ -67,22 +67,18 @@ impl Front {
     pub(super) fn invite(
         &self,
         server: &crate::protocol::server_name::ServerName,
-        head: &Head,
         scope: &Scope,
     ) -> Result<Invited, String> {
         let beginner = Beginner::of(&scope.principal)
             .ok_or("this needs a key, or to be asked from this machine")?;
         let marking = self.marking();
-        let mark = match mark_in(head.headers.get_all("cookie"), marking.name()) {
-            Some(mark) => mark.to_owned(),
-            None => random_text().map_err(|error| error.to_string())?,
-        };
+        let mark = random_text().map_err(|error| error.to_string())?;
         let id = self.pipeline.invite_for_gateway(server, beginner, Some(&mark))?;
         let url = self.pipeline.sign_in_url(&id).ok_or(
             "browsers cannot come back to this gateway: it listens on no address, and has no \
              \"public_url\"",
         )?;
-        Ok(Invited { url, cookie: marking.cookie(&mark) })
+        Ok(Invited { url, cookie: marking.cookie(&id, &mark) })
     }
 }
 
@@ -97,9 +93,8 @@ pub(super) struct Invited {
 
 /// The page where a sign-in begins.
 fn show(front: &Front, id: &str, head: &Head, scope: &Scope, responder: Responder) {
-    let marking = front.marking();
-    let mark = mark_in(head.headers.get_all("cookie"), marking.name());
-    let Some(page) = front.pipeline.sign_in_page(id, mark) else {
+    let marks = marks_in(head.headers.get_all("cookie"), front.marking().name());
+    let Some(page) = front.pipeline.sign_in_page(id, &marks) else {
         return not_there(responder);
     };
     let proof = proof_of(front, &page, scope);
@@ -124,8 +119,8 @@ fn proof_of(front: &Front, page: &SignInPage, scope: &Scope) -> Proof {
     let is_theirs = Beginner::of(&scope.principal).as_ref() == Some(&page.beginner);
     match &page.beginner {
         _ if page.is_proven || is_theirs => Proof::Given,
-        Beginner::Named(_) if front.takes_tokens() => Proof::KeyOrToken,
-        Beginner::Named(_) => Proof::Key,
+        Beginner::Named { .. } if front.takes_tokens() => Proof::KeyOrToken,
+        Beginner::Named { .. } => Proof::Key,
         Beginner::ThisMachine => Proof::Elsewhere,
     }
 }
@@ -133,7 +128,7 @@ fn proof_of(front: &Front, page: &SignInPage, scope: &Scope) -> Proof {
 fn invitation(page: &SignInPage, proof: Proof, wrong: Option<&str>) -> Page {
     let server = page.server.as_str();
     let beginner = match &page.beginner {
-        Beginner::Named(name) => name.as_ref(),
+        Beginner::Named { name, .. } => name.as_ref(),
         Beginner::ThisMachine => "somebody on the gateway's machine",
     };
     let whose = match page.whose {
@@ -176,8 +171,8 @@ fn invitation(page: &SignInPage, proof: Proof, wrong: Option<&str>) -> Page {
 /// Leads a browser that is the beginner's to the authorization server.
 fn begin(front: &Front, id: &str, request: &Request, scope: &Scope, responder: Responder) {
     let marking = front.marking();
-    let known = mark_in(request.head.headers.get_all("cookie"), marking.name());
-    let Some(page) = front.pipeline.sign_in_page(id, known) else {
+    let marks = marks_in(request.head.headers.get_all("cookie"), marking.name());
+    let Some(page) = front.pipeline.sign_in_page(id, &marks) else {
         return not_there(responder);
     };
     let presented =
@@ -196,13 +191,18 @@ fn begin(front: &Front, id: &str, request: &Request, scope: &Scope, responder: R
         let page = invitation(&page, proof_of(front, &page, scope), key.map(|_| wrong));
         return send(responder, status_codes::FORBIDDEN, OWN_REFERRER, None, &page);
     }
-    let mark = known.map_or_else(random_text, |mark| Ok(mark.to_owned()));
+    // A mark that was not made for this page may be one that somebody has put there.
+    let is_known = |mark: &&&str| {
+        front.pipeline.sign_in_page(id, &[mark]).is_some_and(|page| page.is_proven)
+    };
+    let known = marks.iter().find(is_known);
+    let mark = known.map_or_else(random_text, |mark| Ok((*mark).to_owned()));
     let (Ok(mark), Ok(wait)) = (mark, waiting(&responder)) else {
         let page = Page::new("Not now").text("The gateway is at its limits; try again.");
         return send(responder, status_codes::UNAVAILABLE, NO_REFERRER, None, &page);
     };
     front.pipeline.prove_browser(id, &mark);
-    let cookie = marking.cookie(&mark);
+    let cookie = marking.cookie(id, &mark);
     match front.pipeline.begin_sign_in(id, &mark, &wait) {
         Ok(url) if is_web(&url) => {
             let host = host_of(&url);
@@ -246,15 +246,16 @@ fn host_of(url: &str) -> &str {
 
 /// A browser comes back from the authorization server.
 fn callback(front: &Front, head: &Head, responder: Responder) {
-    let marking = front.marking();
-    let mark = mark_in(head.headers.get_all("cookie"), marking.name());
+    let marks = marks_in(head.headers.get_all("cookie"), front.marking().name());
+    let is_own_user = || responder.peer_user() != PeerUser::Another;
     // A browser that goes meanwhile has brought all that is wanted of it.
     let Ok(wait) = Wait::plain(SIGN_IN_STEP_TIMEOUT) else {
         let page = Page::new("Not now").text("The gateway is at its limits; reload this page.");
         return send(responder, status_codes::UNAVAILABLE, NO_REFERRER, None, &page);
     };
     let query = head.query.as_deref().unwrap_or_default();
-    let (status, page) = match front.pipeline.finish_sign_in(query, mark, &wait) {
+    let (status, page) = match front.pipeline.finish_sign_in(query, &marks, is_own_user, &wait)
+    {
         Ok(finished) => (status_codes::OK, signed_in(&finished)),
         Err(NotFinished::OtherBrowser) => {
             let word = "other_browser";
@@ -365,7 +366,6 @@ fn client_document(front: &Front, responder: Responder) {
         client_name: CLIENT_NAME,
         client_uri: None,
         redirect_uris: &[redirect_uri.to_owned()],
-        scopes: &Scopes::default(),
         authentication_method: AuthenticationMethod::None,
         refreshes: Refreshes::Yes,
         dpop_bound: false,

@@ -6,6 +6,8 @@ use std::sync::LazyLock;
 use base64::Engine as _;
 use base64::engine::general_purpose::STANDARD;
 
+use crate::limits::{BROWSER_MARKS_MAX, SIGN_IN_PAGE_LIFE};
+
 /// The style of every page.
 const STYLE: &str = "body{font:16px/1.5 system-ui,sans-serif;max-width:34rem;margin:12vh auto;\
     padding:0 1.25rem;color:#1c2330;background:#fff}h1{font-size:1.35rem;margin:0 0 1rem}\
@@ -142,16 +144,18 @@ pub(crate) fn escaped(text: &str) -> String {
     out
 }
 
-/// The mark of a browser among its cookies.
-pub(crate) fn mark_in<'a>(
-    cookies: impl Iterator<Item = &'a str>,
-    name: &str,
-) -> Option<&'a str> {
+/// The marks of a browser among its cookies, at most [`BROWSER_MARKS_MAX`].
+pub(crate) fn marks_in<'a>(cookies: impl Iterator<Item = &'a str>, name: &str) -> Vec<&'a str> {
+    let is_of_page = |rest: &str| rest.starts_with('-');
     cookies
         .flat_map(|field| field.split(';'))
         .filter_map(|pair| pair.trim().split_once('='))
-        .find(|(found, value)| *found == name && is_mark(value))
+        .filter(|(found, value)| {
+            found.strip_prefix(name).is_some_and(is_of_page) && is_mark(value)
+        })
         .map(|(_, value)| value)
+        .take(BROWSER_MARKS_MAX)
+        .collect()
 }
 
 /// True for a value that can be a mark: nothing else is looked up.
@@ -162,6 +166,9 @@ fn is_mark(value: &str) -> bool {
 
 /// Characters of 32 bytes in base64.
 const MARK_CHARS: usize = 43;
+/// Characters of a page's id in the name of its cookie: they tell pages apart, and leave enough of
+/// the id that nobody knows.
+const PAGE_CHARS: usize = 8;
 
 /// How a browser is marked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
@@ -182,7 +189,7 @@ impl Marking {
         if is_https { Marking::Secure } else { Marking::Plain }
     }
 
-    /// The name of the cookie.
+    /// The beginning of the cookies' names.
     pub(crate) fn name(self) -> &'static str {
         match self {
             Self::Secure => "__Host-trunkline-browser",
@@ -190,14 +197,20 @@ impl Marking {
         }
     }
 
-    /// The value of `Set-Cookie`. `Lax`, because the way back from the authorization server is a
-    /// link of another site; the cookie ends with the browser.
-    pub(crate) fn cookie(self, mark: &str) -> String {
+    /// The value of `Set-Cookie` for the page with this id. Each page has a cookie of its own, or
+    /// one sign-in would end another one in the same browser. `Lax`, because the way back from
+    /// the authorization server is a link of another site.
+    pub(crate) fn cookie(self, id: &str, mark: &str) -> String {
+        let page = id.get(..PAGE_CHARS).unwrap_or_default();
+        let seconds = SIGN_IN_PAGE_LIFE.as_secs();
         let secure = match self {
             Self::Secure => "; Secure",
             Self::Plain => "",
         };
-        format!("{}={mark}; Path=/; HttpOnly; SameSite=Lax{secure}", self.name())
+        let name = self.name();
+        format!(
+            "{name}-{page}={mark}; Path=/; Max-Age={seconds}; HttpOnly; SameSite=Lax{secure}"
+        )
     }
 }
 
@@ -229,14 +242,18 @@ mod tests {
     fn a_mark_is_found_among_cookies() {
         let mark = "A".repeat(MARK_CHARS);
         let name = Marking::Plain.name();
-        let cookies = format!("a=1; {name}={mark}; b=2");
-        assert_eq!(mark_in([cookies.as_str()].into_iter(), name), Some(mark.as_str()));
-        for wrong in ["", "a=1", "trunkline-browser=short", "xtrunkline-browser=1"] {
-            assert_eq!(mark_in([wrong].into_iter(), name), None, "{wrong}");
+        let other = "B".repeat(MARK_CHARS);
+        let cookies = format!("a=1; {name}-x={mark}; b=2; {name}-y={other}");
+        assert_eq!(marks_in([cookies.as_str()].into_iter(), name), [&mark, &other]);
+        for wrong in ["", "a=1", "trunkline-browser-x=short", &format!("x{name}-x={mark}")] {
+            assert!(marks_in([wrong].into_iter(), name).is_empty(), "{wrong}");
         }
-        let told = Marking::at(Some("HTTPS://a.example/oauth/callback")).cookie(&mark);
-        let flags = "Path=/; HttpOnly; SameSite=Lax; Secure";
-        assert_eq!(told, format!("__Host-trunkline-browser={mark}; {flags}"));
-        assert!(!Marking::at(Some("http://127.0.0.1:1/")).cookie(&mark).contains("Secure"));
+        let many = format!("{name}-x={mark};").repeat(BROWSER_MARKS_MAX + 1);
+        assert_eq!(marks_in([many.as_str()].into_iter(), name).len(), BROWSER_MARKS_MAX);
+        let id = "0123456789abcdef";
+        let told = Marking::at(Some("HTTPS://a.example/oauth/callback")).cookie(id, &mark);
+        let flags = "Path=/; Max-Age=600; HttpOnly; SameSite=Lax; Secure";
+        assert_eq!(told, format!("__Host-trunkline-browser-01234567={mark}; {flags}"));
+        assert!(!Marking::at(Some("http://127.0.0.1:1/")).cookie(id, &mark).contains("Secure"));
     }
 }

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Dpop, Grant as ConfiguredGrant, JwtBearer};
-use crate::limits::{BROWSER_REST, STEP_UP_WINDOW, STEP_UPS_MAX};
+use crate::limits::{BROWSER_REST, REFUSALS_PARDON_INTERVAL, STEP_UP_WINDOW, STEP_UPS_MAX};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::Reach;
 use crate::oauth::scope::{self, Refreshes, ScopeSources, Scopes};
@@ -90,7 +90,7 @@ impl ServerAuthorization {
         let mut before = self.lock().kept.clone();
         match self.read_file().map_err(not_kept)? {
             Some(newest) if before.as_deref() != Some(&newest) => {
-                self.adopt(newest);
+                self.adopt_from_file(newest);
                 return Ok(Had::Token);
             }
             Some(_) => (),
@@ -112,6 +112,23 @@ impl ServerAuthorization {
             (Want::Renewal, Some(kept)) => self.refreshed(&kept),
             (Want::Refused(_), Some(kept)) => self.had_after_refusal(&kept),
         }
+    }
+
+    /// Uses credentials that another process has written. Nobody here has had them for a refused
+    /// token's sake, so the first refusal of theirs is answered with a renewal like any other's;
+    /// but not all the time, or two processes would renew in turn for a server that refuses all.
+    pub(super) fn adopt_from_file(&self, kept: Kept) {
+        {
+            let now = Instant::now();
+            let mut state = self.lock();
+            let rests = state
+                .pardoned_at
+                .is_some_and(|at| now.saturating_duration_since(at) < REFUSALS_PARDON_INTERVAL);
+            if state.n_refused > 0 && !rests {
+                (state.n_refused, state.pardoned_at) = (0, Some(now));
+            }
+        }
+        self.adopt(kept);
     }
 
     /// The server has refused the token of a person's sign-in.
@@ -147,6 +164,7 @@ impl ServerAuthorization {
         let Some(refresh_token) = &kept.refresh_token else {
             return Ok(Had::NeedsPerson("the access token has ended".to_owned()));
         };
+        let _exchange = self.shared.exchanges.begin().ok_or_else(ending)?;
         let grant = Grant::RefreshToken(refresh_token);
         let grantor = kept.grantor.clone();
         let answer = self.asker().token(&grantor, grant, &Scopes::default());
@@ -220,7 +238,7 @@ impl ServerAuthorization {
                 let found = self.discovered()?;
                 let scopes = self.scopes(&found, Refreshes::No);
                 let redirect_uri = self.shared.setup.redirect_uri.clone();
-                let client = self.client(&found, &redirect_uri.unwrap_or_default(), &scopes)?;
+                let client = self.client(&found, &redirect_uri.unwrap_or_default())?;
                 let known = before.map(|kept| &kept.grantor);
                 (self.grantor(&found, client, known)?, scopes)
             }
@@ -359,7 +377,6 @@ impl ServerAuthorization {
         &self,
         found: &Discovered,
         redirect_uri: &str,
-        scopes: &Scopes,
     ) -> Result<Client, FlowError> {
         let asker = self.asker();
         let setup = &self.shared.setup;
@@ -375,7 +392,6 @@ impl ServerAuthorization {
             server: &self.server,
             redirect_uri,
             document: self.document.as_ref().or(own.as_ref()),
-            scopes,
             dpop_bound: self.wants_dpop(found),
         };
         registration.client(found)
@@ -422,6 +438,11 @@ impl ServerAuthorization {
             dpop_key,
         })
     }
+}
+
+/// An exchange that is not begun any more.
+pub(super) fn ending() -> FlowError {
+    FlowError::new(FlowStep::Token, "", "the gateway is stopping", Remedy::TryLater)
 }
 
 /// Credentials that cannot be read or written.

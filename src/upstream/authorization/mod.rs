@@ -19,6 +19,7 @@ mod asking;
 mod authorizations;
 mod browser;
 mod discovery;
+mod exchanges;
 mod files;
 mod flow_error;
 mod kept;

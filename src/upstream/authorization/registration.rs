@@ -8,7 +8,6 @@ use crate::oauth::fetch::{FetchContent, FetchRequest};
 use crate::oauth::registration::{
     self, ClientMetadata, ConfiguredClient, RegisteredClient, RegistrationWay,
 };
-use crate::oauth::scope::Scopes;
 use crate::oauth::web_url::WebUrl;
 use crate::protocol::server_name::ServerName;
 
@@ -31,7 +30,6 @@ pub(super) struct Registration<'a> {
     pub(super) redirect_uri: &'a str,
     /// The URL of this OAuth client's metadata document, where it has one.
     pub(super) document: Option<&'a WebUrl>,
-    pub(super) scopes: &'a Scopes,
     pub(super) dpop_bound: bool,
 }
 
@@ -145,7 +143,6 @@ impl Registration<'_> {
             client_name: CLIENT_NAME,
             client_uri: None,
             redirect_uris: &redirect_uris,
-            scopes: self.scopes,
             authentication_method: asked,
             refreshes: found.server.refreshes(),
             dpop_bound: self.dpop_bound,

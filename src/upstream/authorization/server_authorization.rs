@@ -9,7 +9,8 @@ use std::time::{Duration, Instant, SystemTime};
 use crate::config::{Grant, HttpTarget, JwtBearer, OAuthClientConfig, Secret};
 use crate::error::{HttpRefusal, Stage};
 use crate::limits::{
-    CREDENTIALS_LOOK_INTERVAL, NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN,
+    CREDENTIALS_LOOK_INTERVAL, GOOD_CREDENTIALS_LOOK_INTERVAL, NEED_BELIEVED, OAUTH_PAUSE_MAX,
+    OAUTH_PAUSE_MIN,
 };
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::Reach;
@@ -73,6 +74,8 @@ pub(super) struct State {
     pub(super) is_refused: bool,
     /// Access tokens in a row that the server has refused before it has taken one.
     pub(super) n_refused: u32,
+    /// When such a row was broken off last, see `adopt_from_file`.
+    pub(super) pardoned_at: Option<Instant>,
     /// The file as it was read last, and when it was looked at.
     seen: Option<Stamp>,
     looked_at: Option<Instant>,
@@ -387,28 +390,42 @@ impl ServerAuthorization {
         waiting.iter().for_each(|wait| wait.bell().ring());
     }
 
-    /// Looks if another process has signed in or out, but not all the time.
+    /// Looks if another process has signed in or out, but not all the time. It looks also while
+    /// the token is good: the person may have signed in with another account, or out.
     pub(super) fn look_at_file(&self) {
         let now = Instant::now();
         let seen = {
             let mut state = self.lock();
-            let is_needed = state.kept.is_none()
-                || state.is_refused
-                || state.kept.as_ref().is_some_and(|kept| kept.is_over(self.shared.now()));
-            let is_due = state.looked_at.is_none_or(|at| {
-                now.saturating_duration_since(at) >= CREDENTIALS_LOOK_INTERVAL
-            });
-            if !is_needed || !is_due {
+            let good = state.kept.as_ref().filter(|_| !state.is_refused);
+            let interval = match good.is_some_and(|kept| !kept.is_over(self.shared.now())) {
+                true => GOOD_CREDENTIALS_LOOK_INTERVAL,
+                false => CREDENTIALS_LOOK_INTERVAL,
+            };
+            let since = |at| now.saturating_duration_since(at);
+            if state.looked_at.is_some_and(|at| since(at) < interval) {
                 return;
             }
             state.looked_at = Some(now);
             state.seen
         };
-        let stamp = self.shared.store.stamp(&self.file);
-        if stamp != seen
-            && let Ok(Some(kept)) = self.read_file()
-        {
-            self.adopt(kept);
+        if self.shared.store.stamp(&self.file) == seen {
+            return;
+        }
+        match self.read_file() {
+            Ok(Some(kept)) => self.adopt_from_file(kept),
+            Ok(None) if self.lock().seen.is_none() && seen.is_some() => {
+                self.signed_out_elsewhere()
+            }
+            // The credentials are for something else, or cannot be read at present.
+            Ok(None) | Err(_) => (),
+        }
+    }
+
+    /// Another process has signed out, and has revoked the tokens where it could.
+    fn signed_out_elsewhere(&self) {
+        self.forget();
+        if !self.is_of_machines() {
+            self.need_sign_in("somebody has signed out");
         }
     }
 

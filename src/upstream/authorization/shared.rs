@@ -6,10 +6,12 @@ use std::time::{SystemTime, UNIX_EPOCH};
 
 use ring::rand::SystemRandom;
 
+use crate::limits::EXCHANGES_PATIENCE;
 use crate::upstream::http_client::fetcher::RunningFetches;
 
 use super::Setup;
 use super::browser::Browsers;
+use super::exchanges::Exchanges;
 use super::sign_ins::SignIns;
 use super::store::Store;
 use super::workers::Workers;
@@ -20,6 +22,7 @@ pub(super) struct Shared {
     pub(super) store: Store,
     pub(super) workers: Workers,
     pub(super) running: Arc<RunningFetches>,
+    pub(super) exchanges: Exchanges,
     pub(super) sign_ins: SignIns,
     pub(super) browsers: Browsers,
     pub(super) random: SystemRandom,
@@ -33,6 +36,7 @@ impl Shared {
             setup,
             workers: Workers::new(),
             running,
+            exchanges: Exchanges::default(),
             sign_ins: SignIns::default(),
             browsers: Browsers::default(),
             random: SystemRandom::new(),
@@ -47,6 +51,9 @@ impl Shared {
 
     /// Ends the threads and every sign-in that is under way, in bounded time.
     pub(super) fn stop(&self) {
+        // A refresh token that is used up here, with its answer unread, would be used a second time
+        // by the next process, and the authorization server would end the whole sign-in.
+        self.exchanges.finish(EXCHANGES_PATIENCE);
         self.running.stop();
         self.browsers.stop();
         self.sign_ins.clear();

@@ -217,7 +217,7 @@ impl ServerAuthorization {
         let unusable = |error| FlowError::unusable(FlowStep::Authorization, &with, error);
         let endpoint = found.server.check_authorization_code().map_err(unusable)?;
         let scopes = self.scopes(&found, Refreshes::Yes);
-        let client = self.client(&found, redirect_uri, &scopes)?;
+        let client = self.client(&found, redirect_uri)?;
         let grantor = self.grantor(&found, client, None)?;
         let (pkce, state) = (Pkce::from_random(self.random()?), Secret::new(self.token()?));
         let key = grantor.dpop_key.as_ref().map(|key| SigningKey::from_pkcs8(&key.0));
@@ -365,6 +365,7 @@ impl ServerAuthorization {
         };
         let exchanged = self.shared.store.lock(&self.file).map_err(super::asking::not_kept);
         let exchanged = exchanged.and_then(|_locked| {
+            let _exchange = self.shared.exchanges.begin().ok_or_else(super::asking::ending)?;
             let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
             self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
         });

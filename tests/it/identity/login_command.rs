@@ -17,7 +17,7 @@ const ADMIN: &str = "key-of-the-admin-0";
 /// A configuration in a folder, before a protected server.
 struct Place {
     auth: AuthorizationServer,
-    _upstream: HttpUpstream,
+    upstream: HttpUpstream,
     folder: Directory,
 }
 
@@ -39,7 +39,7 @@ impl Place {
         for (key, value) in further.as_object().unwrap() {
             config[key.as_str()] = value.clone();
         }
-        let place = Place { auth, _upstream: upstream, folder };
+        let place = Place { auth, upstream, folder };
         place.write(&config);
         place
     }
@@ -62,6 +62,14 @@ impl Place {
 
     fn run(&self, words: &[&str]) -> (Option<i32>, String, String) {
         ended(self.command(words).spawn().unwrap())
+    }
+
+    /// A person signs in, and agrees to everything.
+    fn signs_in(&self) {
+        let mut child = self.command(&["login", "s"]).spawn().unwrap();
+        let url = url_of(&mut child);
+        assert!(follow(&url).unwrap().contains("Signed in to s"));
+        assert_eq!(ended(child).0, Some(0));
     }
 
     /// A gateway with the same configuration and the same folder.
@@ -168,13 +176,60 @@ fn a_gateway_that_runs_takes_a_sign_in_up_and_forgets_it_at_logout() {
     wait_within(Duration::from_secs(40), "the gateway uses it", || {
         (gateway.status_of("s")["state"] == "ready").then_some(())
     });
+    gateway.wait_until_well(&["s"]);
+    gateway.call("echo", &json!({ "text": "hi" })).expect(200);
     let (code, out, errors) = place.run(&["logout", "s"]);
     assert_eq!(code, Some(0), "{errors}");
     assert!(out.contains("revoked at the authorization server"), "{out}");
+    let told = wait_within(Duration::from_secs(5), "the gateway forgets it", || {
+        let told = gateway.status_of("s");
+        (told["state"] == "needs_sign_in").then(|| told.to_string())
+    });
+    assert!(told.contains("somebody has signed out") && told.contains("login s"), "{told}");
+    let refused = gateway.call("echo", &json!({ "text": "hi" }));
+    assert!(refused.text().contains("trunkline login s"), "{}", refused.text());
     assert_eq!(place.auth.seen_of("POST /revoke").len(), 2);
     let (code, out, errors) = place.run(&["logout", "s"]);
     assert_eq!((code, out.as_str()), (Some(0), ""), "{errors}");
     assert!(errors.contains("nobody was signed in"), "{errors}");
+}
+
+#[test]
+fn another_account_takes_the_place_of_the_one_before_in_the_gateway_that_runs() {
+    let place = Place::with(json!(true), json!({}));
+    place.signs_in();
+    let gateway = place.serve();
+    gateway.wait_until_well(&["s"]);
+    let used = || {
+        gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+        let headers = place.upstream.last_headers();
+        let is_it = |name: &str| name.eq_ignore_ascii_case("authorization");
+        headers.into_iter().find(|(name, _)| is_it(name)).map(|(_, value)| value)
+    };
+    let first = used();
+    place.signs_in();
+    wait_within(Duration::from_secs(5), "the other token is used", || {
+        (used() != first).then_some(())
+    });
+}
+
+#[test]
+fn a_refused_token_that_another_process_has_brought_is_renewed_before_anybody_signs_in() {
+    let place = Place::with(json!(true), json!({}));
+    place.signs_in();
+    let gateway = place.serve();
+    gateway.wait_until_well(&["s"]);
+    let mut child = place.command(&["login", "s"]).spawn().unwrap();
+    let url = url_of(&mut child);
+    // The gateway has looked at the file just now, and knows the first token only.
+    gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+    assert!(follow(&url).unwrap().contains("Signed in to s"));
+    place.auth.end_access_tokens();
+    gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+    assert_eq!(ended(child).0, Some(0));
+    let asked = place.auth.seen_of("POST /token");
+    let renewals = asked.iter().filter(|it| it.field("grant_type") == "refresh_token");
+    assert_eq!(renewals.count(), 1);
 }
 
 #[test]

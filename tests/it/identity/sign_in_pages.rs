@@ -68,7 +68,7 @@ impl Scene {
 /// The name and the value of the cookie that an answer sets.
 pub(super) fn cookie_of(answer: &Response) -> String {
     let whole = answer.header("Set-Cookie").expect("a cookie");
-    assert!(whole.contains("; HttpOnly; SameSite=Lax"), "{whole}");
+    assert!(whole.contains("; Max-Age=600; HttpOnly; SameSite=Lax"), "{whole}");
     whole.split(';').next().unwrap().to_owned()
 }
 
@@ -163,7 +163,8 @@ fn nobody_signs_in_for_somebody_else() {
     // The page behind it is good in the beginner's browser alone.
     let target = target_of(&scene.send(&form(&path, "").header("Cookie", &cookie)).expect(200));
     let back = way_back(&target);
-    let other = format!("trunkline-browser={}", "A".repeat(43));
+    let (name, _) = cookie.split_once('=').unwrap();
+    let other = format!("{name}={}", "A".repeat(43));
     for cookie in [None, Some(other.as_str())] {
         let mut request = Request::get(&back);
         if let Some(cookie) = cookie {
@@ -195,6 +196,32 @@ fn the_beginners_key_makes_another_browser_theirs() {
     scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(200);
 }
 
+/// Another service of the same host can put a cookie of its choice there over plain HTTP.
+#[test]
+fn a_mark_is_the_gateways_own_and_each_page_has_another() {
+    let scene = Scene::with_keys();
+    let planted = "A".repeat(43);
+    let invite = Request::post("/status/sign-in", &json!({ "server": "s" }));
+    let invite = invite.header("x-api-key", ADMIN);
+    let cookie = format!("trunkline-browser={planted}; trunkline-browser-x={planted}");
+    let answer = scene.send(&invite.header("Cookie", &cookie)).expect(200);
+    assert!(!cookie_of(&answer).contains(&planted));
+    let (path, _) = scene.invite(Some(ADMIN));
+    let body = format!("key={ADMIN}");
+    let on = scene.send(&form(&path, &body).header("Cookie", &cookie)).expect(200);
+    assert!(!cookie_of(&on).contains(&planted));
+    let back = way_back(&target_of(&on));
+    scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(403);
+    // Two sign-ins in one browser are no hindrance to each other.
+    let [(one, first), (two, second)] = [scene.invite(Some(ADMIN)), scene.invite(Some(ADMIN))];
+    let both = format!("{first}; {second}");
+    let [back, _] = [&one, &two].map(|path| {
+        let on = scene.send(&form(path, "").header("Cookie", &both)).expect(200);
+        way_back(&target_of(&on))
+    });
+    scene.send(&Request::get(&back).header("Cookie", &both)).expect(200);
+}
+
 #[test]
 fn a_user_with_a_token_shows_one_of_theirs() {
     let issuer = Issuer::start();
@@ -209,6 +236,8 @@ fn a_user_with_a_token_shows_one_of_theirs() {
     let path = url.strip_prefix(&format!("http://{}", scene.gateway.address())).unwrap();
     let page = scene.send(&Request::get(path)).expect(200);
     assert!(page.text().contains("or an access token of yours"), "{}", page.text());
+    // The person is named as people know them.
+    assert!(page.text().contains("alice@127.0.0.1"), "{}", page.text());
     scene.send(&form(path, &format!("key={bob}"))).expect(403);
     scene.send(&form(path, "key=no.token.atall")).expect(403);
     // Another one of the same user does, too.
@@ -372,7 +401,7 @@ fn over_tls_the_mark_is_the_hosts_alone() {
     let url = answer.json()["url"].as_str().unwrap().to_owned();
     assert!(url.starts_with("https://mcp.example.org/trunk/oauth/sign-in/"), "{url}");
     let cookie = answer.header("Set-Cookie").unwrap();
-    assert!(cookie.starts_with("__Host-trunkline-browser=") && cookie.ends_with("; Secure"));
+    assert!(cookie.starts_with("__Host-trunkline-browser-") && cookie.ends_with("; Secure"));
 }
 
 #[test]

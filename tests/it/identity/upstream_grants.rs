@@ -262,3 +262,30 @@ fn secrets_that_an_authorization_server_repeats_are_in_no_log_status_or_page() {
     assert!(n_secrets > 4, "{n_secrets}");
     assert!(!told.contains("hush-of-the-client"), "{told}");
 }
+
+#[test]
+fn an_access_token_in_the_bodies_of_calls_is_not_in_the_log() {
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    auth.protect(&upstream);
+    auth.set_metadata("token_endpoint_auth_methods_supported", json!(["client_secret_basic"]));
+    let state = Directory::new();
+    let oauth = json!({ "grant": "client_credentials", "client_id": "me", "client_secret": "hush hush" });
+    let gateway = Gateway::with(json!({
+        "mcp_servers": { "s": { "url": upstream.url(), "transport": "http", "oauth": oauth } },
+        "state_dir": state.path(),
+        "first_list_ms": 100,
+        "log": { "level": "trace", "bodies": true, "access": true },
+    }))
+    .start();
+    gateway.wait_until_well(&["s"]);
+    let call = |text: &str| gateway.call("echo", &json!({ "text": text })).expect(200);
+    call("hi there");
+    let headers = upstream.last_headers();
+    let is_it = |name: &str| name.eq_ignore_ascii_case("authorization");
+    let (_, sent) = headers.into_iter().find(|(name, _)| is_it(name)).unwrap();
+    let token = sent.strip_prefix("Bearer ").unwrap();
+    call(token);
+    let told = gateway.stop().stderr;
+    assert!(told.contains("hi there") && told.contains("[secret]"), "{told}");
+    assert!(!told.contains(token), "{told}");
+}

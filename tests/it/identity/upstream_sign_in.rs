@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::support::authorization_server::{AuthorizationServer, Browser, Consent};
 use crate::support::gateway::{Builder, Directory, Gateway};
+use crate::support::http::{Request, exchange};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
@@ -235,4 +236,41 @@ fn a_server_that_wants_ever_more_scopes_gets_none_beside_the_configured_and_few_
             assert!(told.contains("configured"), "{told}");
         }
     }
+}
+
+/// The list of processes shows the page of the authorization server to every user of the system.
+#[test]
+#[cfg(target_os = "linux")]
+fn a_page_that_the_gateway_has_opened_is_answered_by_a_live_process_of_its_own_user() {
+    use std::io::{Read as _, Write as _};
+    let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+    auth.protect(&upstream);
+    // This browser only notes the page.
+    let state = Directory::new();
+    let script = state.path().join("browser.sh");
+    std::fs::write(&script, "#!/bin/sh\nprintf '%s\\n' \"$1\" > \"$0.page\"\n").unwrap();
+    let mode = std::os::unix::fs::PermissionsExt::from_mode(0o755);
+    std::fs::set_permissions(&script, mode).unwrap();
+    let command = format!("{} %s", script.display());
+    let gateway =
+        configured(&upstream.url(), json!(true), &state).env("BROWSER", &command).start();
+    let page = wait_for("a page is opened", || {
+        let noted = std::fs::read_to_string(state.path().join("browser.sh.page")).ok()?;
+        noted.strip_suffix('\n').map(str::to_owned)
+    });
+    let (address, target) = page.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    let answer = exchange(address, &Request::get(&format!("/{target}"))).expect(302);
+    let back = answer.header("Location").unwrap().to_owned();
+    let (_, path) = back.strip_prefix("http://").unwrap().split_once('/').unwrap();
+    // The system does not name the user of a connection that its process has closed.
+    let mut stream = std::net::TcpStream::connect(gateway.address()).unwrap();
+    let head = format!("GET /{path} HTTP/1.1\r\nHost: {}\r\n\r\n", gateway.address());
+    stream.write_all(head.as_bytes()).unwrap();
+    stream.shutdown(std::net::Shutdown::Write).unwrap();
+    let mut refused = String::new();
+    stream.read_to_string(&mut refused).unwrap();
+    assert!(refused.starts_with("HTTP/1.1 403"), "{refused}");
+    assert!(auth.seen_of("POST /token").is_empty());
+    exchange(gateway.address(), &Request::get(&format!("/{path}"))).expect(200);
+    gateway.wait_until_well(&["s"]);
 }
