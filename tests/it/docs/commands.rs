@@ -270,7 +270,9 @@ fn every_command_in_a_block_runs() {
     let (open, keyed) = (Desk::new(None), Desk::new(Some(KEY)));
     let mut used = BTreeSet::new();
     let mut failures = Vec::new();
-    for Block { place, text, .. } in blocks_of("sh") {
+    let is_recipe = |block: &Block| block.place.contains(super::identity::PAGE);
+    // Recipes need servers that want tokens: identity.rs follows them.
+    for Block { place, text, .. } in blocks_of("sh").into_iter().filter(|it| !is_recipe(it)) {
         let desk = if text.contains("TRUNKLINE_KEY") { &keyed } else { &open };
         let folder = desk.folder();
         // Commands of one block see each other's variables.
