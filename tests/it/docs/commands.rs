@@ -317,14 +317,16 @@ fn what_two_minutes_promises_comes() {
 }
 
 /// Holds a configuration against the program, as it reads files. Every variable that it names is
-/// set, and the file of each server's authorities is there.
+/// set, and the files of each server are there.
 #[track_caller]
 fn check_configuration(place: &str, configuration: &Value) {
     let folder = Directory::new();
     let text = configuration.to_string();
     std::fs::write(folder.path().join("config.json"), &text).unwrap();
     for server in configuration["mcp_servers"].as_object().into_iter().flat_map(Map::values) {
-        if let Some(name) = server["ca_file"].as_str() {
+        let oauth = &server["oauth"];
+        let files = [&server["ca_file"], &oauth["private_key_file"], &oauth["assertion_file"]];
+        for name in files.iter().filter_map(|name| name.as_str()) {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
     }

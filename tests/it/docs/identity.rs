@@ -150,12 +150,12 @@ impl Reader {
     }
 }
 
-/// Holds what was printed against a block, in which `…` stands for anything and further lines may
-/// stand between the lines.
+/// Holds what was printed against the lines of a block, in which `…` stands for anything. Further
+/// lines may stand between them, and servers answer in any order.
 #[track_caller]
 fn check_printed(place: &str, expected: &str, printed: &str) {
-    let mut rest = printed;
     for line in expected.lines().map(str::trim_end).filter(|line| !line.is_empty()) {
+        let mut rest = printed;
         for part in line.split('…').filter(|part| !part.trim().is_empty()) {
             let Some((_, behind)) = rest.split_once(part) else {
                 panic!("{place}: {part:?} was not printed, or not there:\n{printed}");
