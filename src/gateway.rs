@@ -313,7 +313,8 @@ impl Gateway {
 type KeysKept = Option<(Arc<StateDir>, Writer)>;
 
 fn keys_kept(state: Option<&State>, clients: Clients) -> KeysKept {
-    let state = state.filter(|_| clients != Clients::OneOfFewLines);
+    // One client of lines brings no token.
+    let state = state.filter(|_| clients == Clients::OverHttp);
     state.map(|it| (it.directory.clone(), it.writer.clone()))
 }
 

@@ -3,7 +3,9 @@
 use std::sync::Arc;
 
 use super::{Credentials, Secret, Target, UpstreamConfig, syntax};
-use crate::protocol::credentials::{Named, PerUser, UserCredentials, UserText, names_user};
+use crate::protocol::credentials::{
+    Named, PerUser, UserCredentials, UserText, names_user, without_user,
+};
 
 /// The servers of a configuration that may be reached with users' own credentials.
 pub fn per_user(configs: &[Arc<UpstreamConfig>]) -> PerUser {
@@ -70,7 +72,10 @@ impl UpstreamConfig {
                 return Ok(value.clone());
             }
             let text = UserText::parse(value.expose()).of(user);
-            text.map(Secret::new).map_err(|what| format!("{name}: {what}"))
+            // A value that is nothing but the user's name or a claim is no secret.
+            let is_told = without_user(value.expose()).trim().is_empty();
+            let secret = if is_told { Secret::told } else { Secret::new };
+            text.map(secret).map_err(|what| format!("{name}: {what}"))
         };
         match &mut config.target {
             Target::Http(target) => {
@@ -111,5 +116,51 @@ impl UpstreamConfig {
             }
         }
         Ok(config)
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{Config, Overrides};
+
+    #[test]
+    fn what_a_user_brings_is_secret_and_what_a_user_is_called_is_not() {
+        let text = r#"{"api_keys":[{"name":"k","key":"0123456789abcdef01234"}],"mcp_servers":{"a":{
+            "url":"http://a/","forward_headers":["x-token"],"headers":{
+                "X-User":"${user.name}","X-Signed":"top-secret-part/${user.name}","x-token":"all"
+            }}}}"#;
+        let config = Config::parse(text, &|_: &str| None, &Overrides::default()).unwrap();
+        let server = &config.upstreams[0];
+        let per_user = per_user(&config.upstreams);
+        let user =
+            UserCredentials { name: Some("alice-of-wonderland".into()), ..Default::default() };
+        let fields = [("x-mcp-a-x-token", "token-of-alice-1")];
+        let user = per_user.credentials(user, || None, fields).unwrap();
+        let own = server.for_user(&user).unwrap();
+        let secrets = own.secrets();
+        let is_secret = |text: &str| secrets.iter().any(|secret| secret.expose() == text);
+        assert!(is_secret("token-of-alice-1"));
+        assert!(is_secret("top-secret-part/alice-of-wonderland"));
+        assert!(!is_secret("alice-of-wonderland"));
+        let Target::Http(target) = &own.target else { panic!("{own:?}") };
+        let mut headers: Vec<_> = target
+            .headers
+            .iter()
+            .map(|(name, value)| (name.as_str(), value.expose()))
+            .collect();
+        headers.sort_unstable();
+        assert_eq!(
+            headers,
+            [
+                ("X-Signed", "top-secret-part/alice-of-wonderland"),
+                ("X-User", "alice-of-wonderland"),
+                ("x-token", "token-of-alice-1"),
+            ]
+        );
+        let foreign = [("x-mcp-a-x-token", "a\nb")];
+        let foreign =
+            per_user.credentials(UserCredentials::default(), || None, foreign).unwrap();
+        assert!(server.for_user(&foreign).is_err());
     }
 }

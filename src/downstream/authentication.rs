@@ -19,7 +19,7 @@ use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::token::TokenType;
 use crate::protocol::headers::DPOP;
 use crate::resource_server::{
-    Accepted, Denied, ErrorCode, Now, Presented, Scheme, Standing, Verifier,
+    Accepted, Denied, ErrorCode, Now, Presented, Scheme, Standing, Token, Verifier,
 };
 use crate::sync::RwLock;
 use crate::telemetry;
@@ -177,6 +177,34 @@ impl Front {
             }
             _ => Err(Unidentified::Nothing),
         }
+    }
+
+    /// The principal of a key, or of an access token, that a person has typed into a page. The
+    /// token may be for any resource of the gateway: here it only shows who the person is.
+    pub(super) fn principal_of(&self, typed: &str, head: &Head) -> Option<Arc<Principal>> {
+        let admission = self.admission();
+        let as_key = authenticate::Presented {
+            api_key: Some(typed),
+            ..authenticate::Presented::default()
+        };
+        if let Some(principal) = authenticate::authenticate(&admission.keys, as_key) {
+            return Some(principal);
+        }
+        let presented = Presented {
+            scheme: Scheme::Bearer,
+            token: Token(typed.trim()),
+            method: &head.method,
+            url: &admission.client_url(head),
+            proofs: &[],
+            peer: admission.peer(head).ip(),
+        };
+        let accepted = admission.verifier.as_ref()?.verify(&presented, Now::read()).ok()?;
+        Some(accepted.principal.clone())
+    }
+
+    /// True if access tokens are taken besides keys.
+    pub(super) fn takes_tokens(&self) -> bool {
+        self.admission().verifier.is_some()
     }
 
     /// The principal of a request that only an admin may make.

@@ -21,6 +21,7 @@ pub mod stateless;
 pub mod status_codes;
 pub mod stdio;
 mod token_problems;
+mod users;
 
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, OnceLock, Weak};
@@ -37,7 +38,6 @@ use crate::http::{Answer, Budget, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Review};
 use crate::protocol::call::PrincipalId;
-use crate::protocol::credentials::UserCredentials;
 use crate::protocol::headers;
 use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
@@ -336,13 +336,6 @@ impl Front {
         });
         scope.narrowed = in_both(scope.narrowed.as_ref(), in_header);
         Ok(scope)
-    }
-
-    /// The credentials of a request's user, where some server is reached with them.
-    fn user(&self, head: &Head, principal: &Principal) -> Option<Arc<UserCredentials>> {
-        let per_user = self.pipeline.per_user()?;
-        let claims = || principal.claims();
-        per_user.credentials(principal.user(), claims, head.headers.iter()).map(Arc::new)
     }
 
     /// The owner of a session that opens now.

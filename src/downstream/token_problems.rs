@@ -56,9 +56,9 @@ impl Problem {
 
     /// The access token is good, and gives no rights.
     pub fn insufficient_scope(challenge: &str, what: &'static str, told: &str) -> Problem {
-        let word = "insufficient_scope";
-        telemetry::request::turned_away(Reason::Unauthorized, Some(word), told);
-        Problem::new(403, word, code::BAD_REQUEST, format!("{what}."))
+        let reason = Reason::Unauthorized;
+        telemetry::request::turned_away(reason, Some("insufficient_scope"), told);
+        Problem::new(403, "insufficient_scope", code::BAD_REQUEST, format!("{what}."))
             .header("WWW-Authenticate", challenge)
     }
 
@@ -68,10 +68,10 @@ impl Problem {
         told: &str,
         retry_after: Duration,
     ) -> Problem {
-        let word = "issuer_unavailable";
-        telemetry::request::turned_away(Reason::Overloaded, Some(word), told);
+        let reason = Reason::Overloaded;
+        telemetry::request::turned_away(reason, Some("issuer_unavailable"), told);
         let seconds = whole_seconds(retry_after);
-        Problem::new(503, word, code::INTERNAL_ERROR, format!("{what}."))
+        Problem::new(503, "issuer_unavailable", code::INTERNAL_ERROR, format!("{what}."))
             .with("retry_after_s", seconds)
             .header("Retry-After", seconds.to_string())
     }

@@ -70,7 +70,7 @@ impl Pipeline {
         sink: &dyn CallSink,
     ) -> Result<Route, CallError> {
         match self.find(scope, options, call, wait) {
-            Err(error @ CallError::Unknown { .. }) => {
+            Err(error @ (CallError::Unknown { .. } | CallError::NeedsSignIn { .. })) => {
                 let Some(upstream) = self.awaits_sign_in(scope, options, call) else {
                     return Err(error);
                 };

@@ -311,7 +311,7 @@ impl Pipeline {
         wait: &Arc<Wait>,
     ) -> Result<(ServerName, bool), CallError> {
         match self.find(scope, options, call, wait) {
-            Err(error @ CallError::Unknown { .. }) => {
+            Err(error @ (CallError::Unknown { .. } | CallError::NeedsSignIn { .. })) => {
                 // The call itself asks its caller to sign in, and then finds the item.
                 let upstream = self.awaits_sign_in(scope, options, call).ok_or(error)?;
                 Ok((upstream.name().clone(), true))

@@ -17,6 +17,7 @@ use crate::protocol::mirror::Mirror;
 use crate::protocol::raw::{RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::telemetry;
+use crate::upstream::{State, Upstream};
 use crate::wait::Wait;
 
 /// The server of a call, and the parameter that changes on the way.
@@ -331,7 +332,8 @@ impl Pipeline {
                 Err(unreached.map_or(CallError::Unknown { kind, name, near }, |error| {
                     // The server is tried soon, because a client needs it.
                     let owner = error.server().and_then(|server| self.upstreams.get(server));
-                    owner.and_then(|upstream| upstream.knock()).unwrap_or(error)
+                    let Some(owner) = owner else { return error };
+                    owner.knock().unwrap_or_else(|| wants_sign_in(error, &owner))
                 }))
             }
         }
@@ -528,6 +530,18 @@ fn unreached(catalogue: &Catalogue, name: &ServerName) -> Option<CallError> {
         },
         Health::Connecting | Health::Well => still_starting(name, server, None),
     })
+}
+
+/// The error of a server that has listed nothing yet, because somebody must sign in there first.
+fn wants_sign_in(error: CallError, upstream: &Upstream) -> CallError {
+    if let CallError::UpstreamFailed { server, stage: Stage::Authorization, message, .. } =
+        &error
+        && upstream.status().state == State::NeedsSignIn
+    {
+        let (server, message) = (server.clone(), message.clone());
+        return CallError::NeedsSignIn { server, message, is_under_way: false };
+    }
+    error
 }
 
 /// The server that has the unknown item, if any has: the one that is named, the one to which the

@@ -14,25 +14,6 @@ use crate::protocol::view::ViewId;
 use crate::upstream::authorization::SignInStatus;
 use crate::upstream::{FailureReport, State, Status, Upstream, advice};
 
-/// The pins of a server without the changed items that the scope does not see.
-fn pins_seen(
-    catalogue: &Catalogue,
-    scope: &Scope,
-    server: &ServerName,
-    mut pinned: Pinned,
-) -> Pinned {
-    let seen = |kind: Kind, own: &str| {
-        let mut items = catalogue.called(kind, own).iter();
-        items.any(|item| item.server == *server && sees(scope, item))
-    };
-    pinned.changed.retain(|own, _| seen(Kind::Tool, own));
-    for (subject, changed) in &mut pinned.others {
-        let kind = subject.kind();
-        changed.retain(|own, _| kind.is_none_or(|kind| seen(kind, own)));
-    }
-    pinned
-}
-
 impl Pipeline {
     /// The status of each server that the scope sees, for `/status`.
     pub fn status(&self, scope: &Scope) -> Vec<ServerStatus> {
@@ -97,7 +78,7 @@ impl Pipeline {
                     is_stale: known.is_some_and(Server::is_stale),
                     pinned: known
                         .and_then(|server| server.pinned.clone())
-                        .map(|pinned| pins_seen(&catalogue, scope, upstream.name(), pinned)),
+                        .map(|pinned| as_seen(pinned, &catalogue, upstream.name(), scope)),
                     n_unattributed: self.callers.n_unattributed(upstream.name()),
                     wants_person: base.authorization().is_some()
                         && base.config().oauth().is_some_and(|it| it.grant.wants_person()),
@@ -136,6 +117,25 @@ impl Pipeline {
         }
         Some(users)
     }
+}
+
+/// The pins of a server without changes of items that the scope does not see.
+fn as_seen(
+    mut pinned: Pinned,
+    catalogue: &Catalogue,
+    server: &ServerName,
+    scope: &Scope,
+) -> Pinned {
+    let seen = |kind: Kind, own: &str| {
+        let mut items = catalogue.called(kind, own).iter();
+        items.any(|item| item.server == *server && sees(scope, item))
+    };
+    pinned.changed.retain(|own, _| seen(Kind::Tool, own));
+    for (subject, changed) in &mut pinned.others {
+        let kind = subject.kind();
+        changed.retain(|own, _| kind.is_none_or(|kind| seen(kind, own)));
+    }
+    pinned
 }
 
 /// The status of a server, for `/status`.

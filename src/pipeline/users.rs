@@ -68,10 +68,11 @@ impl Pipeline {
         let id = own_id(scope, server)?;
         let Some(upstream) = self.upstreams.known_of_user(server, id) else {
             let error = self.upstream_for(scope, server).err();
-            return Some(error.map_or(Health::Connecting, |error| Health::Failed {
-                stage: Stage::Handshake,
-                message: error.to_string(),
-                refusal: None,
+            return Some(error.map_or(Health::Connecting, |error| {
+                let message = error.to_string();
+                let message = message.strip_prefix(&format!("{server}: ")).unwrap_or(&message);
+                let message = message.to_owned();
+                Health::Failed { stage: Stage::Handshake, message, refusal: None }
             }));
         };
         if let Some(failure) = upstream.failure_of_user() {

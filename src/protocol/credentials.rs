@@ -211,8 +211,9 @@ enum Part {
     Claim(String),
 }
 
-/// Stands before and behind what is put in for the user. No header and no variable may hold it.
-const MARK: char = '\u{0}';
+/// Stands before and behind what is put in for the user: a noncharacter of Unicode, which no
+/// configured text may hold.
+const MARK: char = '\u{10FFFF}';
 
 /// What the text of a reference (between its braces) stands for in a configured value until the
 /// value is read by [`UserText::parse`]. None where the reference is about nothing of a user.
@@ -233,6 +234,11 @@ pub fn user_reference(inside: &str) -> Option<Result<String, String>> {
             "\"${{{inside}}}\" is neither \"${{user.name}}\" nor \"${{user.claims.X}}\""
         ))
     })
+}
+
+/// True if a text holds the character that marks references to the user.
+pub fn holds_mark(text: &str) -> bool {
+    text.contains(MARK)
 }
 
 /// True if a configured value names the user.

@@ -14,6 +14,7 @@ use crate::config::IssuerConfig;
 use crate::oauth::jwk::JwkSet;
 use crate::state::framed::{Form, hex};
 use crate::state::{StateDir, Writer};
+use crate::sync::Mutex;
 
 const FORM: Form = Form { name: "issuer-keys", version: 1 };
 /// The beginning of a file's name, before a digest of the issuer.
@@ -25,7 +26,9 @@ const DIGEST_BYTES: usize = 16;
 #[derive(Debug, Clone)]
 pub(super) struct KeptKeys {
     directory: Arc<StateDir>,
-    writer: Writer,
+    /// None once nothing more is to be written: the thread that writes ends with the last handle,
+    /// and whoever still serves a request may hold this for longer.
+    writer: Arc<Mutex<Option<Writer>>>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -41,7 +44,12 @@ struct Kept<'a> {
 
 impl KeptKeys {
     pub(super) fn new(directory: Arc<StateDir>, writer: Writer) -> KeptKeys {
-        KeptKeys { directory, writer }
+        KeptKeys { directory, writer: Arc::new(Mutex::new(Some(writer))) }
+    }
+
+    /// Writes nothing more.
+    pub(super) fn stop(&self) {
+        *self.writer.lock() = None;
     }
 
     /// The keys of an issuer, and when they were read, if that is less than `max_age` ago and
@@ -71,8 +79,10 @@ impl KeptKeys {
             read_at: now.unix,
             document,
         };
-        if let Ok(body) = serde_json::to_vec(&kept) {
-            self.writer.replace(&file_name(&config.issuer), FORM.frame(&body));
+        if let Ok(body) = serde_json::to_vec(&kept)
+            && let Some(writer) = &*self.writer.lock()
+        {
+            writer.replace(&file_name(&config.issuer), FORM.frame(&body));
         }
     }
 
@@ -85,7 +95,9 @@ impl KeptKeys {
             name.strip_prefix(PREFIX).is_some_and(|rest| rest.len() == 2 * DIGEST_BYTES)
         };
         for name in names.filter(is_file).filter(|name| !wanted.contains(name)) {
-            self.writer.remove(&name);
+            if let Some(writer) = &*self.writer.lock() {
+                writer.remove(&name);
+            }
         }
     }
 }

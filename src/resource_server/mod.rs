@@ -157,6 +157,9 @@ impl ResourceServer {
         self.shared.keeper.stop();
         let thread = self.thread.lock().take();
         drop(thread);
+        if let Some(kept) = &self.means.kept {
+            kept.stop();
+        }
     }
 }
 

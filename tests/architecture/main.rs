@@ -181,6 +181,7 @@ const MAY_USE: [(&str, &[&str]); 33] = [
             "handover",
             "http",
             "limits",
+            "oauth",
             "pipeline",
             "protocol",
             "reload",

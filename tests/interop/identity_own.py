@@ -60,10 +60,18 @@ def signs_in(program: str, user: str, server: str, *more: str) -> Any:
     return check
 
 
+def told_where(w: World) -> None:
+    """A client that cannot be asked is told where to go, in the handshake era too."""
+    said = w.user("ts2", "carol", "whoami", "--mute", "--era", "legacy", path="/mcp/python")
+    assert "error" in said and f"{w.gateway.base}/oauth/sign-in/" in said, said
+    answer = w.gateway.call("python-whoami", headers={"Authorization": f"Bearer {KEYS['carol']}"})
+    assert answer.status >= 400 and f"{w.gateway.base}/oauth/sign-in/" in answer.text, answer
+
+
 def cannot_be_asked(w: World) -> None:
-    """A client that cannot be asked is told where to go, and has the tool once that is done."""
+    """The same in 2026-07-28, and the client has the tool once that is done."""
     said = w.user("ts2", "carol", "whoami", "--mute", path="/mcp/typescript")
-    found = re.search(rf"{re.escape(w.gateway.base)}/oauth/sign-in/[^\s\"'\\)]+", said)
+    found = re.search(rf"{re.escape(w.gateway.base)}/oauth/sign-in/[\w-]+", said)
     assert "error" in said and found, said
     env = {"RIG_USER": "carol", "RIG_KEY": KEYS["carol"], "RIG_BROWSER_LOG": str(w.folder / "browser.txt")}
     code = run([BROWSER, found[0]], w.folder / "carol.txt", 30, env)
@@ -106,14 +114,15 @@ def forwarded(w: World) -> None:
 
 def of_another(w: World) -> None:
     """Whoever follows the link that another user was given does not attach their own account to that user."""
-    said = w.user("ts2", "bob", "whoami", "--mute", path="/mcp/python")
-    found = re.search(rf"{re.escape(w.gateway.base)}/oauth/sign-in/[^\s\"'\\)]+", said)
-    assert found, said
+    bob = {"Authorization": f"Bearer {KEYS['bob']}"}
+    answer = w.gateway.call("python-whoami", headers=bob)
+    found = re.search(rf"{re.escape(w.gateway.base)}/oauth/sign-in/[\w-]+", answer.text)
+    assert found, answer
     env = {"RIG_USER": "mallet", "RIG_KEY": KEYS["carol"], "RIG_BROWSER_LOG": str(w.folder / "browser-of-another.txt")}
     run([BROWSER, found[0]], w.folder / "another.txt", 30, env)
     time.sleep(1)
-    said = w.user("ts2", "bob", "whoami", "--mute", path="/mcp/python")
-    assert "says mallet" not in said, f"bob is now mallet: {said}"
+    answer = w.gateway.call("python-whoami", headers=bob)
+    assert answer.status >= 400 and "mallet" not in answer.text, f"bob is now mallet: {answer}"
 
 
 def restarted(w: World) -> None:
@@ -130,7 +139,8 @@ ROWS: list[Row] = [
     ("identity per-user py2-auto alice", signs_in("py2", "alice", "python")),
     ("identity per-user link of-another", of_another),
     ("identity per-user py2-legacy bob", signs_in("py2", "bob", "python", "--era", "legacy")),
-    ("identity per-user mute carol", cannot_be_asked),
+    ("identity per-user mute legacy-and-rest", told_where),
+    ("identity per-user mute modern", cannot_be_asked),
     ("identity per-user rest never-mixed", never_mixed),
     ("identity per-user rest forwarded", forwarded),
     ("identity per-user ts2-auto restarted", restarted),

@@ -71,14 +71,18 @@ class World:
 
 
 @contextmanager
-def signed_in(w: World, name: str, kind: str, **settings: Any) -> Iterator[Trunkline]:
-    """A gateway of its own whose serve signs in to a server with a browser, under these settings of the issuer."""
+def signed_in(w: World, name: str, kind: str, user: str = "", **settings: Any) -> Iterator[Trunkline]:
+    """A gateway of its own that is signed in to a server, under these settings of the issuer: its serve has a browser, or
+    `user` has signed in by a command before it began."""
     servers = {kind: {"url": w.servers[kind].url, "oauth": True}, "open": {"command": "trunkline", "args": ["demo"]}}
     w.issuer.tell(**settings)
     try:
         folder = w.folder / name
-        with Trunkline(w.binary, {"mcp_servers": servers}, folder, browser_of("alice", folder)) as gateway:
-            gateway.waits_until_says(f"{kind}-whoami", "alice mcp:read")
+        gateway = Trunkline(w.binary, {"mcp_servers": servers}, folder, {} if user else browser_of("alice", folder))
+        if user:
+            gateway.login(kind, user)
+        with gateway:
+            gateway.waits_until_says(f"{kind}-whoami", f"{user or 'alice'} mcp:read")
             w.tokens_asked()
             yield gateway
     finally:
@@ -90,7 +94,7 @@ def needs_sign_in(w: World) -> None:
     answer = w.gateway.call("python-whoami")
     assert answer.status >= 400 and "trunkline login python" in answer.text, answer
     assert "trunkline login python" in json.dumps(w.gateway.status("python")), w.gateway.status("python")
-    assert w.gateway.status("open")["state"] == "ready", "another server is not ready"
+    w.gateway.wait_state("open", "ready")
 
 
 def login_paste(w: World) -> None:
@@ -187,11 +191,22 @@ def token_renewed(w: World) -> None:
 def commands_beside(w: World) -> None:
     """Commands that use the same credentials as the gateway that runs renew them too, and no refresh token is used twice."""
     with signed_in(w, "beside", "typescript", token_seconds=6) as gateway:
-        end = time.monotonic() + 12
+        end, failed = time.monotonic() + 12, []
+
+        def commands() -> None:
+            while time.monotonic() < end:
+                code, said = gateway.runs("tools", "typescript")
+                if code != 0 or "whoami" not in said:
+                    failed.append(f"{code} {said}")
+
+        users = [threading.Thread(target=commands) for _ in range(3)]
+        for it in users:
+            it.start()
         while time.monotonic() < end:
             gateway.waits_until_says("typescript-whoami", "alice")
-            code, said = gateway.runs("tools", "typescript")
-            assert code == 0 and "whoami" in said, f"{code} {said}"
+        for it in users:
+            it.join()
+        assert not failed, f"{len(failed)} commands failed: {failed[0]}"
         asked = [it for it in w.tokens_asked() if it["body"].get("grant_type") == "refresh_token"]
         assert asked and all(it["status"] == 200 for it in asked), [(it["status"], it["answer"]) for it in asked]
         used = [it["body"]["refresh_token"] for it in asked]
@@ -233,18 +248,16 @@ def rotate(w: World) -> None:
 
 def token_revoked(w: World) -> None:
     """Its tokens are gone in the middle: one try to renew, then it needs a sign-in, and the others serve on."""
-    w.gateway.login("introspecting", "bob")
-    w.gateway.waits_until_says("introspecting-whoami", "bob")
-    w.tokens_asked()
-    w.issuer.admin("revoke", {"user": "bob"})
-    answer = w.gateway.call("introspecting-whoami")
-    assert answer.status >= 400 and "trunkline login introspecting" in answer.text, answer
-    w.gateway.wait_state("introspecting", "needs_sign_in")
-    refreshes = [it for it in w.tokens_asked() if it["body"].get("grant_type") == "refresh_token"]
-    assert len(refreshes) <= 1, f"{len(refreshes)} tries to renew"
-    assert w.gateway.says("open-time") and "alice" in w.gateway.says("python-whoami")
-    w.gateway.login("introspecting", "alice")
-    w.gateway.waits_until_says("introspecting-whoami", "alice")
+    with signed_in(w, "revoked", "introspecting", "bob") as gateway:
+        w.issuer.admin("revoke", {"user": "bob"})
+        answer = gateway.call("introspecting-whoami")
+        assert answer.status >= 400 and "trunkline login introspecting" in answer.text, answer
+        gateway.wait_state("introspecting", "needs_sign_in")
+        refreshes = [it for it in w.tokens_asked() if it["body"].get("grant_type") == "refresh_token"]
+        assert len(refreshes) <= 1, f"{len(refreshes)} tries to renew"
+        assert gateway.says("open-time")
+        gateway.login("introspecting", "alice")
+        gateway.waits_until_says("introspecting-whoami", "alice")
 
 
 def issuer_down(w: World) -> None:
@@ -338,7 +351,7 @@ def restarted(w: World) -> None:
     w.gateway.stop()
     with Trunkline(w.binary, w.config(), w.folder / "gateway") as again:
         again.waits_until_says("python-whoami", "alice")
-        again.waits_until_says("introspecting-whoami", "alice")
+        again.waits_until_says("introspecting-whoami", "mcp:read")
 
 
 def kept_well(w: World) -> None:

@@ -1,6 +1,5 @@
 """What the interoperability run runs: set-ups, the suite's scenarios, stock clients and their checks."""
 
-import os
 from dataclasses import dataclass
 
 from servers import HERE, NODE, PYTHON
@@ -147,9 +146,6 @@ CLIENT_SCENARIOS = {
         "json-schema-2020-12-preservation",
     ],
 }
-# Set for a gateway that can sign in, until every one can.
-IDENTITY = os.environ.get("RIG_IDENTITY") == "1"
-
 # The suite's auth scenarios for clients, in which the gateway is the OAuth client of the suite's authorization server.
 AUTH = [
     "metadata-default",

@@ -57,7 +57,7 @@ DRIVER_SECONDS = 180
 AT_ONCE = 5
 # The parts that take longest begin first.
 LONGEST = [
-    "nginx", "http-two", "http", "stdio-two", "stdio", "stdio-legacy-two", "stdio-legacy", "everything", "console",
+    "nginx", "identity sign-in", "auth 2026-07-28", "http-two", "http", "stdio-two", "stdio", "stdio-legacy-two", "stdio-legacy", "everything", "console",
     "http-two client", "http-two bridged", "http client", "http bridged",
 ]  # fmt: skip
 # It loads the machine, so that nothing else runs meanwhile.
@@ -251,20 +251,16 @@ def all_parts(results: Results, binary: str | None, folder: pathlib.Path) -> dic
     parts = {s.name: partial(of_setup, s, folder / s.name) for s in setups}
     for s in filter(lambda s: s.whole, setups):
         parts |= {f"{s.name} {kind}": partial(of_clients, s, kind, folder / f"{s.name}-{kind}") for kind in kinds}
-    if matrix.IDENTITY or not binary:
-        of_auth = partial(auth_scenarios, results, binary)
-        parts |= {f"auth {r}": partial(of_auth, r, folder / f"auth-{r}") for r in matrix.AUTH_SCENARIOS}
-    if matrix.IDENTITY and binary:
-        parts |= {
-            "identity sign-in": partial(identity_sign_in.all_ways, results, binary, folder / "identity-sign-in"),
-            "identity clients": partial(identity_clients.all_clients, results, binary, folder / "identity-clients"),
-            "identity own": partial(identity_own.two_users, results, binary, folder / "identity-own"),
-        }
+    of_auth = partial(auth_scenarios, results, binary)
+    parts |= {f"auth {r}": partial(of_auth, r, folder / f"auth-{r}") for r in matrix.AUTH_SCENARIOS}
     if not binary:
         parts["identity direct"] = partial(identity_clients.direct, results, folder / "identity-direct")
     if binary:
         parts |= scripts.all_scripts(results, binary, folder)
         parts |= {
+            "identity sign-in": partial(identity_sign_in.all_ways, results, binary, folder / "identity-sign-in"),
+            "identity clients": partial(identity_clients.all_clients, results, binary, folder / "identity-clients"),
+            "identity own": partial(identity_own.two_users, results, binary, folder / "identity-own"),
             "everything": partial(everything.everything, results, binary, folder / "everything"),
             "slow-start": partial(slow_start.all_servers, results, binary, folder / "slow-start"),
             "standalone": partial(standalone.all_sdks, results, binary, folder),

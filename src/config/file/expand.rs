@@ -6,7 +6,10 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::limits::SECRET_FILE_BYTES_MAX;
-use crate::protocol::credentials::user_reference;
+use crate::protocol::credentials::{holds_mark, user_reference};
+
+/// The fault of a text that could be taken for a reference to the user.
+const MARKED: &str = "must not hold the character U+10FFFF";
 
 /// Returns the value of a variable of the environment. Tests supply their own.
 pub type Environment<'a> = &'a dyn Fn(&str) -> Option<String>;
@@ -37,6 +40,9 @@ pub(crate) struct Expanded {
 pub(crate) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, String> {
     if let Some(what) = litellm(text) {
         return Err(what);
+    }
+    if holds_mark(text) {
+        return Err(MARKED.to_owned());
     }
     let mut value = String::with_capacity(text.len());
     let mut unusual = None;
@@ -69,6 +75,9 @@ pub(crate) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, Strin
                 unusual = Some(format!("{name} is empty"));
             } else if content.contains(['\n', '\r']) {
                 unusual = Some(format!("{name} has a line break"));
+            }
+            if holds_mark(&content) {
+                return Err(MARKED.to_owned());
             }
             value.push_str(&content);
             rest = after;

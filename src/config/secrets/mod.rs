@@ -115,7 +115,7 @@ impl UpstreamConfig {
                 secrets.extend(self.in_path(target).0);
             }
             Target::Stdio(target) => {
-                for (_, value) in &target.env {
+                for (_, value) in target.env.iter().filter(|(_, value)| !value.is_told()) {
                     let value = value.expose();
                     guess(&mut secrets, [value]);
                     if value.contains('\n') {
@@ -142,7 +142,7 @@ impl UpstreamConfig {
 }
 
 fn of_http(target: &HttpTarget, secrets: &mut Vec<Secret>) {
-    for (name, value) in &target.headers {
+    for (name, value) in target.headers.iter().filter(|(_, value)| !value.is_told()) {
         secrets.extend(forms::of_header(name, value.expose()));
         secrets.push(value.clone());
     }

@@ -9,11 +9,9 @@ pub(super) mod protected_resource;
 use std::sync::Arc;
 
 use super::Front;
-use super::admission::Admission;
 use super::endpoint::OAuthEndpoint;
 use super::status_codes::{self, Problem};
-use crate::access::authenticate::{Presented, authenticate};
-use crate::access::policy::{Principal, Scope};
+use crate::access::policy::Scope;
 use crate::http::{Head, Request, Responder};
 use crate::limits::SIGN_IN_STEP_TIMEOUT;
 use crate::oauth::client_authentication::AuthenticationMethod;
@@ -25,7 +23,6 @@ use crate::pipeline::sign_in::{
     Beginner, FinishedSignIn, NotFinished, SignInError, SignInPage, Whose, random_text,
 };
 use crate::protocol::headers::JSON;
-use crate::resource_server::{Now, Presented as Presentation, Scheme, Token};
 use crate::telemetry;
 use crate::telemetry::rejected::Reason;
 use crate::wait::Wait;
@@ -105,7 +102,7 @@ fn show(front: &Front, id: &str, head: &Head, scope: &Scope, responder: Responde
     let Some(page) = front.pipeline.sign_in_page(id, mark) else {
         return not_there(responder);
     };
-    let proof = proof_of(&page, scope);
+    let proof = proof_of(front, &page, scope);
     send(responder, status_codes::OK, OWN_REFERRER, None, &invitation(&page, proof, None));
 }
 
@@ -116,15 +113,18 @@ enum Proof {
     Given,
     /// With the beginner's key.
     Key,
+    /// With the beginner's key or access token.
+    KeyOrToken,
     /// On the machine of the gateway, and it is not there.
     Elsewhere,
 }
 
-fn proof_of(page: &SignInPage, scope: &Scope) -> Proof {
+fn proof_of(front: &Front, page: &SignInPage, scope: &Scope) -> Proof {
     // The request itself may carry the beginner's key, or be of this machine.
     let is_theirs = Beginner::of(&scope.principal).as_ref() == Some(&page.beginner);
     match &page.beginner {
         _ if page.is_proven || is_theirs => Proof::Given,
+        Beginner::Named(_) if front.takes_tokens() => Proof::KeyOrToken,
         Beginner::Named(_) => Proof::Key,
         Beginner::ThisMachine => Proof::Elsewhere,
     }
@@ -158,12 +158,15 @@ fn invitation(page: &SignInPage, proof: Proof, wrong: Option<&str>) -> Page {
     };
     match proof {
         Proof::Given => told.form(Fields::None, "Continue"),
-        Proof::Key => told
+        Proof::Key | Proof::KeyOrToken => told
             .text(
                 "If somebody has sent you this link, close this page: you would give them your \
                    account. The key shows that it was you who began.",
             )
-            .form(Fields::Key, "Continue"),
+            .form(
+                if proof == Proof::Key { Fields::Key } else { Fields::KeyOrToken },
+                "Continue",
+            ),
         Proof::Elsewhere => {
             told.wrong("Open this page on the machine of the gateway: whoever began is there.")
         }
@@ -180,15 +183,17 @@ fn begin(front: &Front, id: &str, request: &Request, scope: &Scope, responder: R
     let presented =
         std::str::from_utf8(&request.body).ok().and_then(|body| Form::parse(body).ok());
     let key = presented.as_ref().and_then(|form| form.once("key").ok().flatten());
-    let is_given = match proof_of(&page, scope) {
+    let is_given = match proof_of(front, &page, scope) {
         Proof::Given => true,
-        Proof::Key => key.is_some_and(|key| is_key_of(front, key, &page.beginner)),
+        Proof::Key | Proof::KeyOrToken => {
+            key.is_some_and(|key| is_of(front, key, &request.head, &page.beginner))
+        }
         Proof::Elsewhere => false,
     };
     if !is_given {
         telemetry::request::turned_away(Reason::Unauthorized, Some("not_the_beginner"), "");
         let wrong = "This is not the key of whoever began.";
-        let page = invitation(&page, proof_of(&page, scope), key.map(|_| wrong));
+        let page = invitation(&page, proof_of(front, &page, scope), key.map(|_| wrong));
         return send(responder, status_codes::FORBIDDEN, OWN_REFERRER, None, &page);
     }
     let mark = known.map_or_else(random_text, |mark| Ok(mark.to_owned()));
@@ -219,26 +224,10 @@ fn not_begun(page: &SignInPage, why: &str, responder: Responder) {
     send(responder, status_codes::BAD_GATEWAY, NO_REFERRER, None, &told);
 }
 
-/// True if a key is that of the principal who began.
-fn is_key_of(front: &Front, key: &str, beginner: &Beginner) -> bool {
-    let presented = Presented { api_key: Some(key), ..Presented::default() };
-    let admission = front.admission();
-    let known = authenticate(&admission.keys, presented);
-    let principal = known.or_else(|| user_of(&admission, key));
+/// True if a key or a token is that of the principal who began.
+fn is_of(front: &Front, typed: &str, head: &Head, beginner: &Beginner) -> bool {
+    let principal = front.principal_of(typed, head);
     principal.and_then(|it| Beginner::of(&it)).as_ref() == Some(beginner)
-}
-
-/// The user of an access token that is good for the whole gateway, and bound to no key.
-fn user_of(admission: &Admission, token: &str) -> Option<Arc<Principal>> {
-    let presented = token_of_form(token);
-    let accepted = admission.verifier.as_ref()?.verify(&presented, Now::read()).ok()?;
-    accepted.is_for(presented.url).then(|| accepted.principal.clone())
-}
-
-/// A token that a person gives on a page: it came to no resource.
-fn token_of_form(token: &str) -> Presentation<'_> {
-    let (scheme, token) = (Scheme::Bearer, Token(token));
-    Presentation { scheme, token, method: "POST", url: "", proofs: &[], peer: None }
 }
 
 /// A wait for one step with an authorization server, which ends when the browser goes.

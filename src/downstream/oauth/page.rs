@@ -69,14 +69,19 @@ impl Page {
 
     /// Adds a form that is sent to the page's own address, with a button.
     pub(crate) fn form(mut self, fields: Fields, button: &str) -> Page {
-        let fields = match fields {
-            Fields::None => "",
-            Fields::Key => {
-                "<label for=\"key\">Your key for this gateway</label>\n<input id=\"key\" \
-                 name=\"key\" type=\"password\" autocomplete=\"current-password\" required \
-                 autofocus>\n"
+        let label = match fields {
+            Fields::None => None,
+            Fields::Key => Some("Your key for this gateway"),
+            Fields::KeyOrToken => {
+                Some("Your key for this gateway, or an access token of yours")
             }
         };
+        let fields = label.map_or_else(String::new, |label| {
+            format!(
+                "<label for=\"key\">{label}</label>\n<input id=\"key\" name=\"key\" \
+                 type=\"password\" autocomplete=\"current-password\" required autofocus>\n"
+            )
+        });
         self.body.push_str(&format!(
             "<form method=\"post\">\n{fields}<button>{}</button>\n</form>\n",
             escaped(button)
@@ -114,6 +119,8 @@ pub(crate) enum Fields {
     None,
     /// The key of whoever began.
     Key,
+    /// The key, or an access token, of whoever began.
+    KeyOrToken,
 }
 
 /// A text in which nothing is markup, in elements and in quoted attributes. Control characters,

@@ -316,8 +316,8 @@ fn what_two_minutes_promises_comes() {
     assert_eq!(answer(call)["content"][0]["text"], "hello");
 }
 
-/// Holds a configuration against the program, as it reads files. Every variable that it names is
-/// set, and the files of each server are there.
+/// Holds a configuration against the program, as it reads files. Every variable that it names has
+/// a value of its own, and the files of each server are there.
 #[track_caller]
 fn check_configuration(place: &str, configuration: &Value) {
     let folder = Directory::new();
@@ -333,7 +333,7 @@ fn check_configuration(place: &str, configuration: &Value) {
     let names = text.split("${").skip(1).filter_map(|rest| rest.split(['}', ':']).next());
     let output = Command::new(binary())
         .args(["check", "--no-connect", "--json", "--config", "config.json"])
-        .envs(names.map(|name| (name, "v".repeat(32))))
+        .envs(names.map(|name| (name, format!("{name:v<32}"))))
         .current_dir(folder.path())
         .output()
         .unwrap();

@@ -54,7 +54,8 @@ fn the_table_has_every_endpoint_with_its_methods() {
 
 /// The statuses and words of errors that `reply.rs` makes.
 fn errors_made() -> BTreeSet<(u16, String)> {
-    let code = source("src/downstream/status_codes.rs");
+    let files = ["status_codes", "token_problems"];
+    let code = files.map(|name| source(&format!("src/downstream/{name}.rs"))).concat();
     let is_status = |text: &str| text.len() == 3 && matches!(text.as_bytes()[0], b'4' | b'5');
     let numbers = code.match_indices(|c: char| c.is_ascii_digit());
     let mut found = BTreeSet::new();
@@ -78,6 +79,12 @@ fn errors_made() -> BTreeSet<(u16, String)> {
     }
     assert!(code.contains("let word = \"not_admin\"") && code.contains("403, word"));
     found.insert((403, "not_admin".to_owned()));
+    // A token that is not good is told in the words of the verification.
+    let codes = source("src/resource_server/denied.rs");
+    for word in ["invalid_token", "invalid_dpop_proof"] {
+        assert!(codes.contains(&format!("\"{word}\"")), "{word}");
+        found.insert((401, word.to_owned()));
+    }
     found
 }
 

@@ -5,6 +5,7 @@ use serde_json::{Value, json};
 use crate::support::authorization_server::{AuthorizationServer, Consent};
 use crate::support::gateway::{Directory, Gateway};
 use crate::support::http::{Request, Response, exchange};
+use crate::support::issuer::Issuer;
 use crate::support::upstream_http::HttpUpstream;
 
 const ADMIN: &str = "key-of-the-admin-0";
@@ -133,6 +134,15 @@ fn an_admin_signs_in_from_the_console_and_the_server_is_used_at_once() {
     assert!(!told.contains(&code) && !told.contains(&id) && !told.contains("state="), "{told}");
 }
 
+#[test]
+fn a_call_before_anybody_has_signed_in_says_what_to_do() {
+    let scene = Scene::with_keys();
+    let call = Request::post("/mcp/tools/call", &json!({ "name": "echo" }));
+    let error = scene.send(&call.header("x-api-key", USER)).expect_error(502);
+    assert_eq!((&error["code"], &error["server"]), (&json!("needs_sign_in"), &json!("s")));
+    assert!(error["message"].as_str().unwrap().contains("trunkline login s"), "{error}");
+}
+
 /// Alice begins, and has Bob open the link: neither her page nor the page behind it lets him
 /// attach his account to what is hers.
 #[test]
@@ -181,6 +191,34 @@ fn the_beginners_key_makes_another_browser_theirs() {
     // What one browser was sent away with is not the other's.
     scene.send(&Request::get(&way_back(&early)).header("Cookie", &cookie)).expect(403);
     scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(200);
+}
+
+#[test]
+fn a_user_with_a_token_shows_one_of_theirs() {
+    let issuer = Issuer::start();
+    let scene = Scene::with(json!({ "oauth": {
+        "issuers": [issuer.config()],
+        "rules": [{ "claim": "groups", "any": ["ops"], "servers": ["*"], "admin": true }],
+    } }));
+    let [alice, bob] = ["alice", "bob"].map(|user| issuer.token(user, &["ops"]));
+    let invite = Request::post("/status/sign-in", &json!({ "server": "s" }));
+    let invite = invite.header("Authorization", &format!("Bearer {alice}"));
+    let url = scene.send(&invite).expect(200).json()["url"].as_str().unwrap().to_owned();
+    let path = url.strip_prefix(&format!("http://{}", scene.gateway.address())).unwrap();
+    let page = scene.send(&Request::get(path)).expect(200);
+    assert!(page.text().contains("or an access token of yours"), "{}", page.text());
+    scene.send(&form(path, &format!("key={bob}"))).expect(403);
+    scene.send(&form(path, "key=no.token.atall")).expect(403);
+    // Another one of the same user does, too.
+    let on =
+        scene.send(&form(path, &format!("key={}", issuer.token("alice", &[])))).expect(403);
+    check_page(&on);
+    let on = scene.send(&form(path, &format!("key={}", issuer.token("alice", &["ops"]))));
+    let cookie = cookie_of(&on);
+    let back = way_back(&target_of(&on.expect(200)));
+    scene.send(&Request::get(&back).header("Cookie", &cookie)).expect(200);
+    let told = scene.gateway.stop().stderr;
+    assert!(!told.contains(&alice) && !told.contains(&bob), "{told}");
 }
 
 #[test]

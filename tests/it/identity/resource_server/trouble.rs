@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{config, echo, gateway, rules, with};
+use crate::support::DEADLINE;
 use crate::support::gateway::Gateway;
 use crate::support::http::{Request, exchange, try_exchange};
 use crate::support::in_background;
 use crate::support::issuer::{Issuer, SigningKey};
+use crate::support::stopwatch::Stopwatch;
 use crate::support::upstream_http::HttpUpstream;
 
 #[test]
@@ -40,9 +42,9 @@ fn an_issuer_that_was_never_there_is_no_reason_to_refuse_the_others() {
     let gateway = Gateway::started(config(&upstream, &issuers, &rules()));
     let answer = gateway.send(&with(echo(), &token)).expect(503);
     assert!(answer.header("Retry-After").is_some(), "{answer}");
-    let began = Instant::now();
+    let watch = Stopwatch::start(&gateway);
     gateway.send(&with(echo(), &there.token("bob", &["staff"]))).expect(200);
-    assert!(began.elapsed() < Duration::from_secs(3));
+    watch.is_below("a call of another issuer's user", Duration::from_secs(3));
 }
 
 #[test]
@@ -110,19 +112,16 @@ fn a_flood_of_garbage_costs_a_user_nothing() {
         })
         .collect();
     let until = Instant::now() + Duration::from_secs(5);
-    let mut slowest = Duration::ZERO;
     let mut n_calls = 0;
-    while Instant::now() < until {
-        let began = Instant::now();
+    while Instant::now() < until || n_calls <= 20 || n_sent.load(Ordering::SeqCst) <= 24 {
+        let watch = Stopwatch::start(&gateway);
         exchange(gateway.address(), &with(echo(), &token)).expect(200);
-        slowest = slowest.max(began.elapsed());
+        watch.is_below("a call beside the flood", Duration::from_millis(1400));
         n_calls += 1;
+        assert!(Instant::now() < until + DEADLINE, "{n_calls} calls beside {n_sent:?}");
     }
     stop.store(true, Ordering::SeqCst);
     floods.into_iter().for_each(|flood| flood.join().unwrap());
-    let n_sent = n_sent.load(Ordering::SeqCst);
-    assert!(n_calls > 20 && n_sent > 24, "{n_calls} calls beside {n_sent}");
-    assert!(slowest < Duration::from_millis(1400), "a call took {slowest:?}");
     // Made-up key ids do not make the gateway flood the issuer.
     assert!(issuer.n_asked("/jwks") <= 8, "{}", issuer.n_asked("/jwks"));
 }
