@@ -248,7 +248,7 @@ fn known_key(key: &ApiKey, naming: &Naming) -> KnownKey {
     };
     let name: Option<Arc<str>> = Some(key.name.as_str().into());
     let (id, is_admin) = (name.clone(), key.admin);
-    let principal = Principal { name, id, policy, is_admin, user: None };
+    let principal = Principal { name, id, policy, is_admin, key: Some(key.sha256), user: None };
     KnownKey { sha256: key.sha256, principal: Arc::new(principal) }
 }
 

@@ -73,6 +73,7 @@ mod tests {
                 let principal = Principal {
                     name: Some((*key).into()),
                     id: Some((*key).into()),
+                    key: None,
                     user: None,
                     policy: Policy::default(),
                     is_admin: false,

@@ -44,6 +44,9 @@ pub struct Principal {
     /// True for an admin, who is told the state of all servers, also of those that the policy
     /// excludes.
     pub is_admin: bool,
+    /// SHA-256 of the key, if there is one. What belongs to a person (a sign-in at a server) belongs
+    /// to the key itself: another person may be given a key of the same name.
+    pub key: Option<[u8; 32]>,
     /// The user, where the client came with an access token.
     pub user: Option<User>,
 }
@@ -62,7 +65,8 @@ impl Principal {
             Nearness::Local => true,
             Nearness::Remote => false,
         };
-        Principal { name: None, id: None, policy: Policy::default(), is_admin, user: None }
+        let (name, id, key, user) = (None, None, None, None);
+        Principal { name, id, policy: Policy::default(), is_admin, key, user }
     }
 }
 
@@ -71,6 +75,7 @@ impl Principal {
     pub fn user(&self) -> UserCredentials {
         UserCredentials {
             principal: self.id.clone().map(PrincipalId::Key),
+            key: self.key,
             name: self.name.clone(),
             ..UserCredentials::default()
         }
@@ -176,7 +181,8 @@ mod tests {
             ),
         };
         let principal =
-            Arc::new(Principal { name: None, id: None, policy, is_admin: false, user: None });
+            Principal { policy, is_admin: false, ..Principal::without_key(Nearness::Remote) };
+        let principal = Arc::new(principal);
         Scope {
             principal,
             only: None,

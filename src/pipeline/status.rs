@@ -119,25 +119,6 @@ impl Pipeline {
     }
 }
 
-/// The pins of a server without changes of items that the scope does not see.
-fn as_seen(
-    mut pinned: Pinned,
-    catalogue: &Catalogue,
-    server: &ServerName,
-    scope: &Scope,
-) -> Pinned {
-    let seen = |kind: Kind, own: &str| {
-        let mut items = catalogue.called(kind, own).iter();
-        items.any(|item| item.server == *server && sees(scope, item))
-    };
-    pinned.changed.retain(|own, _| seen(Kind::Tool, own));
-    for (subject, changed) in &mut pinned.others {
-        let kind = subject.kind();
-        changed.retain(|own, _| kind.is_none_or(|kind| seen(kind, own)));
-    }
-    pinned
-}
-
 /// The status of a server, for `/status`.
 #[derive(Debug)]
 pub struct ServerStatus {
@@ -195,4 +176,23 @@ impl ServerStatus {
         let mut offered = Kind::ALL.into_iter().zip(self.offered);
         offered.find(|(of, _)| *of == kind).map_or(0, |(_, n)| n)
     }
+}
+
+/// The pins of a server without the changed items that the scope does not see.
+fn as_seen(
+    mut pinned: Pinned,
+    catalogue: &Catalogue,
+    server: &ServerName,
+    scope: &Scope,
+) -> Pinned {
+    let seen = |kind: Kind, own: &str| {
+        let mut items = catalogue.called(kind, own).iter();
+        items.any(|item| item.server == *server && sees(scope, item))
+    };
+    pinned.changed.retain(|own, _| seen(Kind::Tool, own));
+    for (subject, changed) in &mut pinned.others {
+        let kind = subject.kind();
+        changed.retain(|own, _| kind.is_none_or(|kind| seen(kind, own)));
+    }
+    pinned
 }

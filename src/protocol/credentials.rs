@@ -27,6 +27,9 @@ pub struct ForwardedHeader {
 pub struct UserCredentials {
     /// The principal; none where no key is required and nobody has signed in.
     pub principal: Option<PrincipalId>,
+    /// SHA-256 of the key with which the user came, if it was one: whoever has another key of the
+    /// same name is somebody else.
+    pub key: Option<[u8; 32]>,
     /// The user's name: the value of `${user.name}`.
     pub name: Option<Arc<str>>,
     /// What the user's access token says: the values of `${user.claims.X}`.
@@ -120,13 +123,17 @@ impl UserCredentials {
                 add(&u128::from_be_bytes(*id.as_bytes()).to_string());
             }
         }
+        let key = self.key.iter().flatten().map(|byte| format!("{byte:02x}"));
+        add(&key.collect::<String>());
         add(self.name.as_deref().filter(|_| named.name).unwrap_or_default());
+        add("claims");
         for (name, value) in self.claims.iter().flat_map(|claims| claims.iter()) {
             if named.claims.contains(name) {
                 add(name);
                 add(value);
             }
         }
+        add("headers");
         for header in self.headers_for(server) {
             add(&header.name);
             add(&header.value);
@@ -391,6 +398,7 @@ mod tests {
         assert_ne!(id, one.id(&name("b")));
         assert_ne!(id, UserCredentials { principal: key("two"), ..one.clone() }.id(&name("a")));
         assert_ne!(id, UserCredentials { principal: None, ..one.clone() }.id(&name("a")));
+        assert_ne!(id, UserCredentials { key: Some([1; 32]), ..one.clone() }.id(&name("a")));
         let other = vec![header("a", "x", "2"), header("b", "x", "2")];
         assert_ne!(id, UserCredentials { headers: other, ..one.clone() }.id(&name("a")));
         let only_b_differs = vec![header("a", "x", "1"), header("b", "x", "3")];

@@ -196,6 +196,7 @@ impl Verifier {
             id: Some(id),
             policy: rights.policy.clone(),
             is_admin: rights.is_admin,
+            key: None,
             user: Some(user),
         }))
     }

@@ -7,6 +7,7 @@ use std::time::{Duration, Instant};
 use crate::config::{Dpop, Grant as ConfiguredGrant, JwtBearer};
 use crate::limits::BROWSER_REST;
 use crate::oauth::challenge::TokenChallenge;
+use crate::oauth::fetch::Reach;
 use crate::oauth::scope::{self, Refreshes, ScopeSources, Scopes};
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::{Grant, TokenAnswer, TokenType};
@@ -242,11 +243,22 @@ impl ServerAuthorization {
         self.keep(answer, grantor, &scopes, None).map(|()| Had::Token)
     }
 
+    /// How far away what the server names may be. It is the narrowest that the server's name has
+    /// ever led to: else whoever owns the name could let it lead to this machine later, and have
+    /// the gateway ask what only this machine reaches (DNS rebinding).
+    fn reach(&self) -> Reach {
+        let Some(now) = self.fetcher.reach_of(&self.url) else { return Reach::PublicOnly };
+        let mut state = self.lock();
+        let reach = state.reach.map_or(now, |before| before.min(now));
+        state.reach = Some(reach);
+        reach
+    }
+
     /// How authorization servers are asked.
     pub(super) fn asker(&self) -> Asker<'_> {
         Asker {
             fetch: &self.fetcher,
-            reach: self.fetcher.reach_of(&self.url),
+            reach: self.reach(),
             random: &self.shared.random,
             now: self.shared.now(),
             config: &self.config,
@@ -262,7 +274,7 @@ impl ServerAuthorization {
         };
         let discovery = Discovery {
             fetch: &self.fetcher,
-            reach: self.fetcher.reach_of(&self.url),
+            reach: self.reach(),
             server: &self.url,
             known_issuer: known.as_deref(),
         };

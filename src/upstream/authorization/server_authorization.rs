@@ -12,6 +12,7 @@ use crate::limits::{
     CREDENTIALS_LOOK_INTERVAL, NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN,
 };
 use crate::oauth::challenge::TokenChallenge;
+use crate::oauth::fetch::Reach;
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::TokenType;
 use crate::oauth::web_url::WebUrl;
@@ -57,6 +58,8 @@ pub(crate) trait AuthorizationListener: Send + Sync {
 /// What is known at present.
 #[derive(Default)]
 pub(super) struct State {
+    /// The narrowest reach that the server's name has led to.
+    pub(super) reach: Option<Reach>,
     pub(super) kept: Option<Arc<Kept>>,
     /// Of `kept`: each other one has another number.
     pub(super) number: u64,

@@ -84,24 +84,26 @@ impl Fetcher {
         Fetcher { factory: factory.with_credentials(None), running }
     }
 
-    /// How far away what a server names may be: as near as the server itself is.
-    pub(crate) fn reach_of(&self, server: &WebUrl) -> Reach {
+    /// How far away what a server names may be: as near as the server itself is. None if the
+    /// server's name leads nowhere at present.
+    pub(crate) fn reach_of(&self, server: &WebUrl) -> Option<Reach> {
         if let Some(address) = server.address() {
-            return Reach::of_server([address]);
+            return Some(Reach::of_server([address]));
         }
         if server.is_loopback() {
-            return Reach::Loopback;
+            return Some(Reach::Loopback);
         }
         if self.factory.config.proxy().is_some() {
             // The proxy knows its addresses; this machine may not.
-            return Reach::PublicOnly;
+            return Some(Reach::PublicOnly);
         }
         let found = self.running.run(OAUTH_REQUEST_TIMEOUT, |wait| {
             let watch = InFlight::default();
             watch.begin(wait);
             self.factory.names.find(server.host(), &watch).unwrap_or_default()
         });
-        Reach::of_server(found.unwrap_or_default())
+        let found = found.unwrap_or_default();
+        (!found.is_empty()).then(|| Reach::of_server(found))
     }
 
     fn send(
