@@ -144,14 +144,17 @@ impl Pipeline {
         authorization: &Arc<ServerAuthorization>,
     ) -> Result<String, String> {
         let url = self.upstreams.get(server).map(|it| plain_url(it.config()));
-        let invitation = Invitation::new(
-            server.clone(),
-            url.unwrap_or_default(),
-            Whose::Beginner,
-            beginner,
-            authorization.clone(),
-        );
-        let id = self.invitations.add(invitation, None).map_err(|error| error.to_string())?;
+        // However often a client calls meanwhile, its user has one page.
+        let id = match self.invitations.pending(server, &beginner, authorization) {
+            Some(id) => id,
+            None => {
+                let (url, authorization) = (url.unwrap_or_default(), authorization.clone());
+                let whose = Whose::Beginner;
+                let invitation =
+                    Invitation::new(server.clone(), url, whose, beginner, authorization);
+                self.invitations.add(invitation, None).map_err(|error| error.to_string())?
+            }
+        };
         self.sign_in_url(&id).ok_or_else(|| {
             "browsers cannot come back: the gateway has no \"public_url\"".to_owned()
         })
@@ -256,8 +259,9 @@ fn digest(text: &str) -> Digest {
 }
 
 /// A page that leads a person to an authorization server.
-#[derive(Debug)]
 struct Invitation {
+    /// The page's id, which is told to the beginner once more while the page is good.
+    id: String,
     server: ServerName,
     url: String,
     whose: Whose,
@@ -277,8 +281,14 @@ impl Invitation {
         beginner: Beginner,
         authorization: Arc<ServerAuthorization>,
     ) -> Invitation {
-        let (browser, states) = (None, Vec::new());
-        Invitation { server, url, whose, beginner, authorization, browser, states }
+        let (id, browser, states) = (String::new(), None, Vec::new());
+        Invitation { id, server, url, whose, beginner, authorization, browser, states }
+    }
+}
+
+impl std::fmt::Debug for Invitation {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Invitation").field("server", &self.server).finish_non_exhaustive()
     }
 }
 
@@ -301,7 +311,8 @@ pub(super) struct Invitations(Mutex<Table<Invitation>>);
 impl Invitations {
     fn add(&self, invitation: Invitation, browser: Option<&str>) -> io::Result<String> {
         let id = random_text()?;
-        let invitation = Invitation { browser: browser.map(digest), ..invitation };
+        let invitation =
+            Invitation { browser: browser.map(digest), id: id.clone(), ..invitation };
         let is_like = |other: &Invitation| {
             other.beginner == invitation.beginner && other.server == invitation.server
         };
@@ -309,6 +320,29 @@ impl Invitations {
         table.make_room(Instant::now(), is_like);
         table.add(digest(&id), invitation, Instant::now());
         Ok(id)
+    }
+
+    /// The id of the page at which this beginner was invited to sign in for itself, while the page
+    /// is good for a time still.
+    fn pending(
+        &self,
+        server: &ServerName,
+        beginner: &Beginner,
+        authorization: &Arc<ServerAuthorization>,
+    ) -> Option<String> {
+        let is_it = |it: &Invitation| {
+            it.whose == Whose::Beginner
+                && it.server == *server
+                && it.beginner == *beginner
+                && Arc::ptr_eq(&it.authorization, authorization)
+        };
+        let now = Instant::now();
+        let mut table = self.0.lock();
+        table.sweep(now);
+        let young =
+            |added: Instant| now.saturating_duration_since(added) < SIGN_IN_PAGE_LIFE / 2;
+        let pages = table.0.iter().filter(|(_, added, it)| young(*added) && is_it(it));
+        pages.map(|(_, _, it)| it.id.clone()).next_back()
     }
 
     fn page(&self, id: &str, browser: Option<&str>) -> Option<SignInPage> {

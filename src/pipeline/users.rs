@@ -95,8 +95,8 @@ impl Pipeline {
             Ok(upstream) => upstream,
             Err(error) => return Some(error),
         };
-        if upstream.state() == State::NeedsSignIn {
-            // The caller is asked to sign in.
+        if upstream.state() == State::NeedsSignIn || upstream.is_signed_in_since() {
+            // The caller is asked to sign in, or waits for the lists after that.
             return None;
         }
         let failure = upstream.failure_of_user()?;
@@ -202,6 +202,7 @@ impl Pipeline {
             None => (),
         }
         match upstream.state() {
+            _ if upstream.is_signed_in_since() => OfUser::Coming(upstream),
             State::Starting { .. } => OfUser::Coming(upstream),
             State::Ready if upstream.failure_of_user().is_none() => {
                 upstream.list_again();

@@ -8,7 +8,7 @@ use std::sync::Arc;
 use std::time::Instant;
 
 use crate::config::UpstreamConfig;
-use crate::error::CallError;
+use crate::error::{CallError, Stage};
 use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::USER_UPSTREAMS_MAX;
 use crate::protocol::call::{Kind, Notice, PrincipalId};
@@ -20,6 +20,7 @@ use crate::protocol::subscriber::Subscriber;
 use crate::sync::Mutex;
 use crate::thread::Joined;
 
+use super::authorization::SignInStatus;
 use super::session::user::User;
 use super::{FailureReport, ServerEvents, State, Upstream, Wire};
 
@@ -343,7 +344,30 @@ impl Upstream {
 
     /// At present.
     pub fn state(&self) -> State {
+        if self.awaits_person() {
+            return State::NeedsSignIn;
+        }
         self.health.lock().breaker.state(Instant::now())
+    }
+
+    /// True if the user must sign in first, or is about to.
+    fn awaits_person(&self) -> bool {
+        self.authorization().is_some_and(|it| match it.status() {
+            SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. } => true,
+            SignInStatus::Unknown
+            | SignInStatus::SignedIn { .. }
+            | SignInStatus::Failing { .. } => false,
+        })
+    }
+
+    /// True if the user has signed in since contact failed for want of that: it is made anew.
+    pub fn is_signed_in_since(&self) -> bool {
+        let is_signed_in = || {
+            let status = self.authorization().map(|it| it.status());
+            matches!(status, Some(SignInStatus::SignedIn { .. }))
+        };
+        self.failure_of_user().is_some_and(|it| it.stage == Stage::Authorization)
+            && is_signed_in()
     }
 
     /// Subscribes to a resource for one who was subscribed to it with other credentials. The

@@ -197,7 +197,7 @@ fn admitted_by_key(scope: &Scope) -> bool {
 /// The members of a server's status for clients that may use it: its description and present
 /// state. Its child's output, items that are not offered, and effects of other clients are not
 /// among them.
-const TOLD_TO_ALL: [&str; 19] = [
+const TOLD_TO_ALL: [&str; 18] = [
     "server",
     "description",
     "required",
@@ -206,7 +206,6 @@ const TOLD_TO_ALL: [&str; 19] = [
     "starting_ms",
     "down_since",
     "sign_in",
-    "signed_in_until",
     "transport",
     "era",
     "revision",

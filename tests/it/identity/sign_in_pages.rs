@@ -64,26 +64,26 @@ impl Scene {
 }
 
 /// The name and the value of the cookie that an answer sets.
-fn cookie_of(answer: &Response) -> String {
+pub(super) fn cookie_of(answer: &Response) -> String {
     let whole = answer.header("Set-Cookie").expect("a cookie");
     assert!(whole.contains("; HttpOnly; SameSite=Lax"), "{whole}");
     whole.split(';').next().unwrap().to_owned()
 }
 
-fn form(path: &str, body: &str) -> Request {
+pub(super) fn form(path: &str, body: &str) -> Request {
     let kind = "application/x-www-form-urlencoded";
     Request::new("POST", path).header("Content-Type", kind).body(body)
 }
 
 /// Where a page leads.
-fn target_of(answer: &Response) -> String {
+pub(super) fn target_of(answer: &Response) -> String {
     let (_, rest) =
         answer.text().split_once("content=\"0; url=").expect("a page that leads on");
     rest.split('"').next().unwrap().replace("&amp;", "&")
 }
 
 /// Where the authorization server sends the browser.
-fn way_back(page: &str) -> String {
+pub(super) fn way_back(page: &str) -> String {
     let rest = page.strip_prefix("http://").unwrap();
     let (address, target) = rest.split_once('/').unwrap();
     let answer = exchange(address, &Request::get(&format!("/{target}"))).expect(302);
