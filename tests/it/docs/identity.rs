@@ -238,7 +238,6 @@ fn asked(reader: &Reader) -> Response {
 }
 
 #[test]
-#[ignore = "a user's call is answered with the failure of the first contact, not with the question"]
 fn each_user_is_asked_or_sends_a_header() {
     if !has("curl", "--version") {
         return;
