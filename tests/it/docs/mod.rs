@@ -1,7 +1,9 @@
 //! The pages in `docs/` against the program: what their tables say. Their commands, configurations
-//! and links are held by `commands.rs`, keys and bounds by `tests/library/docs.rs`.
+//! and links are held by `commands.rs`, the recipes of identity by `identity.rs`, keys and bounds
+//! by `tests/library/docs.rs`.
 
 mod commands;
+mod identity;
 mod interfaces;
 mod observability;
 mod security;
