@@ -20,7 +20,7 @@ fn config(upstream: &HttpUpstream, extra: &Value) -> Value {
 #[test]
 fn an_idle_session_ends_and_one_in_use_does_not() {
     let upstream = HttpUpstream::start();
-    let extra = json!({ "limits": { "session_idle_ms": 1500 } });
+    let extra = json!({ "limits": { "session_idle_ms": 4000 } });
     let gateway = Gateway::started(config(&upstream, &extra));
     let (idle, used, streaming) = (gateway.mcp(), gateway.mcp(), gateway.mcp());
     let _stream = streaming.listen();

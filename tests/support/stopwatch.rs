@@ -22,9 +22,19 @@ impl<'a> Stopwatch<'a> {
         Stopwatch { gateway, waited_before: waited(gateway), began: Instant::now() }
     }
 
+    /// Runs from a moment before the gateway was there.
+    pub fn since_before(gateway: &'a Gateway, began: Instant) -> Stopwatch<'a> {
+        Stopwatch { gateway, waited_before: threads::has_waited_for_cores(), began }
+    }
+
     /// The time that has passed, as a clock shows it.
     pub fn elapsed(&self) -> Duration {
         self.began.elapsed()
+    }
+
+    /// How long the gateway, its children and the thread that looks have been without a core.
+    pub fn waited(&self) -> Duration {
+        waited(self.gateway).saturating_sub(self.waited_before)
     }
 
     /// Fails unless less than this has passed, without the time for which there was no core; tells
@@ -32,8 +42,7 @@ impl<'a> Stopwatch<'a> {
     #[track_caller]
     #[expect(clippy::print_stdout, reason = "the figures are shown when they are asked for")]
     pub fn is_below(&self, what: &str, limit: Duration) {
-        let elapsed = self.elapsed();
-        let waited = waited(self.gateway).saturating_sub(self.waited_before);
+        let (elapsed, waited) = (self.elapsed(), self.waited());
         let took = elapsed.saturating_sub(waited);
         println!("{what}: {took:?} of {limit:?}, besides {waited:?} without a core");
         assert!(took < limit, "{what}: {took:?}, besides {waited:?} without a core");

@@ -1,7 +1,6 @@
 //! What the kernel tells of a process's threads (proc(5)): whether they have anything to do, and
 //! how long they were kept from it.
 
-use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::time::Duration;
 
@@ -15,25 +14,21 @@ fn read(thread: &Path, file: &str) -> String {
     std::fs::read_to_string(thread.join(file)).unwrap_or_default()
 }
 
-/// The states of a process's threads and how often each has left its core; nothing if one of them
-/// runs, or waits for a core.
-fn asleep(process: u32) -> Option<BTreeMap<PathBuf, Vec<String>>> {
-    let look = |thread: PathBuf| {
+/// True if a thread of the process runs, or waits for a core.
+fn has_work(process: u32) -> bool {
+    let works = |thread: PathBuf| {
         let status = read(&thread, "status");
-        let told = |line: &&str| line.starts_with("State:") || line.contains("ctxt_switches");
-        let told: Vec<String> = status.lines().filter(told).map(str::to_owned).collect();
-        // One that has ended does nothing more.
-        let works = |it: &String| it.contains("(running)") || it.contains("(disk sleep)");
-        (!told.iter().any(works)).then_some((thread, told))
+        let state = status.lines().find(|line| line.starts_with("State:"));
+        state.is_some_and(|it| it.contains("(running)") || it.contains("(disk sleep)"))
     };
-    threads_of(process).into_iter().map(look).collect()
+    threads_of(process).into_iter().any(works)
 }
 
 /// True if all threads of a process wait for something to happen, so that what happened so far has
 /// had its effects.
 pub fn are_asleep(process: u32) -> bool {
-    // One that was looked at may have been woken by one that was looked at later.
-    asleep(process).is_some_and(|first| asleep(process) == Some(first))
+    // A thread that was looked at may have been woken by one that was looked at later.
+    (0..3).all(|_| !has_work(process))
 }
 
 /// The folder about the thread that asks.

@@ -244,9 +244,11 @@ fn a_stopwatch_leaves_out_nothing_that_a_gateway_waits_for_but_a_core() {
     let call = json!({ "name": "slow", "timeout_ms": 1000 });
     gateway.post("/mcp/tools/call", &call).expect_error(504);
     watch.is_below("a call that ends at its deadline", DEADLINE);
-    let fails =
-        || watch.is_below("a call that waits for its server", Duration::from_millis(500));
-    std::panic::catch_unwind(std::panic::AssertUnwindSafe(fails)).expect_err("it waited");
+    let limit = Duration::from_millis(500);
+    let fails = || watch.is_below("a call that waits for its server", limit);
+    let failed = std::panic::catch_unwind(std::panic::AssertUnwindSafe(fails)).is_err();
+    // Where the machine gives no core for so long, nothing can be said.
+    assert!(failed || watch.waited() > limit, "it waited for its server");
 }
 
 #[test]

@@ -9,9 +9,9 @@ use serde_json::json;
 use super::State;
 use crate::support::gateway::Gateway;
 use crate::support::http::try_exchange;
-use crate::support::in_background;
 use crate::support::mcp::{BOTH, McpClient, initialize_message};
 use crate::support::upstream_http::HttpUpstream;
+use crate::support::{in_background, wait_until};
 
 const KILLS: usize = 15;
 
@@ -66,6 +66,7 @@ fn every_start_is_clean() {
                 assert_eq!(go_on(id), expected, "round {round}");
             }
         }
+        let n_ended = known.lock().unwrap().ended.len();
         let stop = Arc::new(AtomicBool::new(false));
         let clients: Vec<_> = (0..3)
             .map(|_| {
@@ -85,6 +86,7 @@ fn every_start_is_clean() {
                 }
             })
         };
+        wait_until("one is ended", || known.lock().unwrap().ended.len() > n_ended);
         // At another moment each time.
         let moment = 30 + u64::try_from(round).unwrap() * 83 % 700;
         std::thread::park_timeout(Duration::from_millis(moment));

@@ -475,7 +475,7 @@ fn the_end_of_the_session_ends_what_was_resumed() {
 #[test]
 fn a_broken_stream_does_not_keep_its_session_and_a_resumed_one_does() {
     let upstream = HttpUpstream::start();
-    let gateway = gateway_with(&upstream, &json!({ "session_idle_ms": 1500 }));
+    let gateway = gateway_with(&upstream, &json!({ "session_idle_ms": 4000 }));
     let (gone, back) = (gateway.mcp(), gateway.mcp());
     let _resumed = [&gone, &back].map(|client| {
         let mut stream = client.listen();
