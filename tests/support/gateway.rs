@@ -10,10 +10,11 @@ use std::time::{Duration, Instant};
 use rustix::process::{Pid, Signal, kill_process};
 use serde_json::{Value, json};
 
+use super::figures::BACKOFF_MAX;
 use super::http::{Connection, Request, Response, exchange, try_exchange};
 use super::mcp::McpClient;
 pub use super::program::{binary, scripted_child};
-use super::{DEADLINE, in_background, threads, unique, wait_for, wait_until};
+use super::{DEADLINE, in_background, threads, unique, wait_for, wait_until, wait_within};
 
 /// What the REST list says of an upstream that is well.
 pub const OUTCOME_OK: &str = "ok";
@@ -373,10 +374,11 @@ impl Gateway {
         self.wait_until_well(&servers.iter().map(String::as_str).collect::<Vec<_>>());
     }
 
-    /// Waits until these servers are well and listed.
+    /// Waits until these servers are well and listed. One that was away may be tried again as late
+    /// as the backoff lets.
     #[track_caller]
     pub fn wait_until_well(&self, servers: &[&str]) {
-        self.wait_until_well_within(DEADLINE, servers);
+        self.wait_until_well_within(DEADLINE + BACKOFF_MAX, servers);
     }
 
     /// The same, for servers of which a debug build has much to read.
@@ -405,7 +407,7 @@ impl Gateway {
     /// Waits until this name is offered.
     #[track_caller]
     pub fn wait_for_tool(&self, name: &str) {
-        wait_for(&format!("{name} is listed"), || {
+        wait_within(DEADLINE + BACKOFF_MAX, &format!("{name} is listed"), || {
             self.tool_names().iter().any(|tool| tool == name).then_some(())
         });
     }
