@@ -79,14 +79,20 @@ impl Watchers {
     /// Adds a watcher, and sends it `hello` before all else; false if a reload came between.
     fn add(self: &Arc<Self>, watching: Watching, hello: EncodedEvent, admission: u64) -> bool {
         let mut open = self.open();
-        // A stream that has ended already would not be taken out again.
-        if admission < open.admission || watching.stream.send(hello).is_err() {
+        if admission < open.admission {
             return false;
         }
-        open.all.push(watching);
+        // A client that has read `hello` is told of whatever it asks next.
         let this: Weak<Self> = Arc::downgrade(self);
         activity::watch(Some(this));
-        true
+        // A stream that has ended already would not be taken out again.
+        let is_there = watching.stream.send(hello).is_ok();
+        if is_there {
+            open.all.push(watching);
+        } else if open.all.is_empty() {
+            activity::watch(None);
+        }
+        is_there
     }
 
     fn remove(&self, number: u64) {
