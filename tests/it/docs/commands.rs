@@ -161,10 +161,17 @@ impl Desk {
         command
     }
 
-    /// The command with the address at which the gateway is here.
+    /// The command with the address at which the gateway is here. Its port may begin with the
+    /// digits of the documents' one.
     fn addressed(&self, text: &str) -> String {
         ADDRESSES.iter().fold(text.to_owned(), |text, address| {
-            text.replace(address, self.gateway.address())
+            let mut parts = text.split(address);
+            let first = parts.next().unwrap_or_default().to_owned();
+            parts.fold(first, |before, after| {
+                let is_longer = after.starts_with(|next: char| next.is_ascii_digit());
+                let here = if is_longer { address } else { self.gateway.address() };
+                before + here + after
+            })
         })
     }
 

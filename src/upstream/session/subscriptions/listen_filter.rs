@@ -332,7 +332,7 @@ mod tests {
     #[test]
     fn a_resource_is_added_when_the_upstream_says_so() {
         let subscriptions = subscriptions(r#"{"resources":{"subscribe":true}}"#);
-        let wait = Wait::plain(Duration::from_millis(100)).unwrap();
+        let wait = Wait::plain(Duration::from_secs(60)).unwrap();
         let answer = |uris: &[&str]| {
             let uris = uris.iter().map(|uri| (*uri).to_owned()).collect();
             let (version, filter) = subscriptions.wanted();
@@ -346,9 +346,10 @@ mod tests {
         assert!(!added("b:", &["a:"]));
         // Refused ones are not asked for again by the way.
         assert_eq!(subscriptions.wanted().1.unwrap().uris, ["a:"]);
-        let silent = subscriptions.add("c:", &wait, &|| ()).unwrap().unwrap();
+        let short = Wait::plain(Duration::from_secs(3)).unwrap();
+        let silent = subscriptions.add("c:", &short, &|| ()).unwrap().unwrap();
         assert!(silent.message.contains("in time"));
-        assert_eq!(wait.interrupted(), None);
+        assert_eq!(short.interrupted(), None);
     }
 
     #[test]

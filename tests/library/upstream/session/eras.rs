@@ -147,6 +147,8 @@ fn a_rollback_while_running_loses_no_call() {
     let (server, is_modern) = exchangeable(true);
     let rig = Rig::ready(&server);
     assert_eq!(rig.revision(), MODERN);
+    // The call is to find the other era, and no request beside it.
+    eventually("it listens", || server.count("subscriptions/listen") == 1);
     is_modern.store(false, Ordering::SeqCst);
     assert_eq!(text(rig.call()), r#"{"content":[]}"#);
     assert_eq!(server.count("tools/call"), 2);
