@@ -282,12 +282,11 @@ impl Pipeline {
         let options = CallOptions { waited, ..options };
         telemetry::request::leads_to(route.server.as_str(), &route.told);
         let told = self.settings().told;
-        let asker = self.asker(scope, options, &route.server)?;
         if method == Method::ToolsCall && told.bodies {
             let arguments = cut(call.params.get("arguments").unwrap_or("{}"));
-            let arguments = asker.as_logged(&arguments);
             telemetry::bodies::tell(&route.told, Body::Arguments, &arguments);
         }
+        let asker = self.asker(scope, options, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
         let asked = call.params.get(route.key).map(str::to_owned);
         let own = route.value.clone();
@@ -340,7 +339,6 @@ impl Pipeline {
             counters::tools::count(server, own.trim_matches('"'), key, outcome);
             if let (true, Ok(Outcome::Complete(result))) = (told.bodies, &answer) {
                 let result = cut(result.get());
-                let result = asker.as_logged(&result);
                 telemetry::bodies::tell(&route.told, Body::Result, &result);
             }
         }

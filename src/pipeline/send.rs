@@ -1,7 +1,6 @@
 //! Sends a call over the session with the server that its client should have, within the
 //! server's times.
 
-use std::borrow::Cow;
 use std::sync::Arc;
 use std::time::{Duration, Instant};
 
@@ -135,12 +134,6 @@ impl Asker<'_> {
     }
 
     /// Counts a call that is over.
-    /// A text of the server, for the log: without its secrets, such as an access token that it
-    /// echoes.
-    pub(super) fn as_logged<'t>(&self, text: &'t str) -> Cow<'t, str> {
-        self.upstream.scrubbed_for_operator(text)
-    }
-
     pub(super) fn count(&self, outcome: CallOutcome, took: Duration) {
         self.upstream.counted().count(outcome, took);
     }

@@ -5,7 +5,6 @@
 //! upstream (connecting, reading its lists, restarting its child) is done by its supervisor's
 //! thread, which tells of it by [`Event`]s.
 
-use std::borrow::Cow;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -279,12 +278,6 @@ impl Upstream {
     /// What it, another gateway, says of servers behind it that are not well: an array's text.
     pub fn unwell_behind(&self) -> Option<String> {
         self.health.lock().unwell_behind.clone()
-    }
-
-    /// A text of its calls, which may have been cut, for the log: without its secrets, among them
-    /// the access tokens that it was sent.
-    pub fn scrubbed_for_operator<'a>(&self, text: &'a str) -> Cow<'a, str> {
-        self.context.secrets.scrub_for_operator(text)
     }
 
     /// Why a person must sign in at it, if the gateway's calls have no other credentials.
