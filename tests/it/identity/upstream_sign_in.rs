@@ -94,7 +94,7 @@ fn without_a_browser_the_state_says_which_command_and_the_others_serve_on() {
 #[test]
 fn a_token_is_renewed_in_advance_and_after_a_refusal_without_the_person() {
     let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
-    auth.protect(&upstream);
+    let protection = auth.protect(&upstream);
     auth.set_lifetime(Some(Duration::from_secs(8)));
     let (state, browser) = (Directory::new(), Browser::start());
     let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
@@ -106,6 +106,10 @@ fn a_token_is_renewed_in_advance_and_after_a_refusal_without_the_person() {
     // Nobody calls meanwhile.
     wait_until("it is renewed in advance", || refreshes() > 0);
     auth.set_lifetime(None);
+    wait_until("the token in use is renewed no more in advance", || {
+        call(&gateway);
+        protection.is_used_without_end()
+    });
     let before = refreshes();
     auth.end_access_tokens();
     call(&gateway);
