@@ -214,6 +214,47 @@ fn a_client_credentials_token_is_had_without_a_person() {
 }
 
 #[test]
+fn a_renewal_follows_the_authorization_server_where_it_has_moved_its_token_endpoint() {
+    let machine = json!({
+        "grant": "client_credentials", "client_id": "me", "client_secret": "hush hush",
+    });
+    for oauth in [json!(true), machine] {
+        let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+        auth.protect(&upstream);
+        if oauth.is_object() {
+            let methods = json!(["client_secret_basic"]);
+            auth.set_metadata("token_endpoint_auth_methods_supported", methods);
+        }
+        let (state, browser) = (Directory::new(), Browser::start());
+        let gateway = signing_in(&upstream.url(), oauth.clone(), &state, &browser);
+        gateway.wait_until_well(&["s"]);
+        // The tokens of the next process end soon, and it knows the old endpoint from its files.
+        auth.set_lifetime(Some(Duration::from_secs(4)));
+        auth.end_access_tokens();
+        call(&gateway);
+        gateway.stop();
+        let moved = format!("{}/moved/token", auth.issuer());
+        auth.set_metadata("token_endpoint", json!(moved));
+        let n_old = auth.seen_of("POST /token").len();
+        let gateway = configured(&upstream.url(), oauth.clone(), &state).start();
+        wait_until("it is renewed", || !auth.seen_of("POST /moved/token").is_empty());
+        gateway.wait_until_well(&["s"]);
+        call(&gateway);
+        gateway.stop();
+        // What calls itself another issuer moves nothing.
+        auth.set_metadata("issuer", json!("https://evil.example"));
+        auth.set_metadata("token_endpoint", json!(format!("{}/evil", auth.issuer())));
+        let n_moved = auth.seen_of("POST /moved/token").len();
+        let gateway = configured(&upstream.url(), oauth, &state).start();
+        wait_until("it is renewed", || auth.seen_of("POST /moved/token").len() > n_moved);
+        gateway.wait_until_well(&["s"]);
+        call(&gateway);
+        assert!(auth.seen_of("POST /evil").is_empty());
+        assert_eq!(auth.seen_of("POST /token").len(), n_old);
+    }
+}
+
+#[test]
 fn a_server_that_wants_ever_more_scopes_gets_none_beside_the_configured_and_few_otherwise() {
     for (scopes, n_most) in [(json!(["read"]), 1), (json!(null), 9)] {
         let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
