@@ -10,7 +10,7 @@ use crate::support::authorization_server::{AuthorizationServer, Browser};
 use crate::support::duplex::{DOORS, Duplex};
 use crate::support::gateway::{Directory, Gateway};
 use crate::support::upstream_sse::SseUpstream;
-use crate::support::wait_until;
+use crate::support::{wait_for, wait_until};
 
 const ALICE: &str = "key-of-alice-00000";
 const BOB: &str = "key-of-bob-0000000";
@@ -29,6 +29,14 @@ fn one_sign_in_opens_the_stream_and_every_message_carries_its_token() {
         let (auth, upstream) = (AuthorizationServer::start(), SseUpstream::start());
         auth.protect(&upstream);
         let (state, browser) = (Directory::new(), Browser::start());
+        let alone = Gateway::with(config(&upstream, transport, &state)).start();
+        let told = wait_for("it needs a sign-in", || {
+            let told = alone.status_of("s");
+            (told["state"] == "needs_sign_in").then_some(told)
+        });
+        assert!(told.to_string().contains("trunkline login s"), "{transport}: {told}");
+        assert_eq!(upstream.n_event_streams(), 0, "{transport}");
+        alone.stop();
         let gateway = Gateway::with(config(&upstream, transport, &state))
             .env("BROWSER", &browser.command())
             .start();

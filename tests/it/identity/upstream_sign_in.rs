@@ -103,8 +103,11 @@ fn a_token_is_renewed_in_advance_and_after_a_refusal_without_the_person() {
         let of = auth.seen_of("POST /token");
         of.iter().filter(|it| it.field("grant_type") == "refresh_token").count()
     };
+    let n_metadata = || auth.seen_of("GET /.well-known/oauth-authorization-server").len();
+    let before = n_metadata();
     // Nobody calls meanwhile.
     wait_until("it is renewed in advance", || refreshes() > 0);
+    assert_eq!(n_metadata(), before, "what was read just now is used again");
     auth.set_lifetime(None);
     wait_until("the token in use is renewed no more in advance", || {
         call(&gateway);
