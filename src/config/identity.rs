@@ -30,6 +30,9 @@ pub struct IssuerConfig {
     pub base: Option<String>,
     /// The URL of the issuer's keys, where its metadata is not to be asked for it.
     pub jwks_uri: Option<String>,
+    /// The OAuth clients that get tokens for themselves alone, and never for a person: their
+    /// tokens need no subject.
+    pub machine_clients: Vec<String>,
     /// The access to the issuer's introspection endpoint, where tokens are asked about there.
     pub introspection: Option<IntrospectionConfig>,
 }

@@ -11,11 +11,12 @@ use crate::limits::INTROSPECTION_TIMEOUT;
 use crate::oauth::fetch::{Fetch, FetchContent, FetchRequest, Reach};
 use crate::oauth::form::{self, Form};
 use crate::oauth::introspection::{self, Introspected};
-use crate::oauth::jwt::Wanted;
+use crate::oauth::jwt::Claims;
 use crate::oauth::web_url::WebUrl;
 use crate::secret::Secret;
 
-/// Asks an issuer about a token.
+/// Asks an issuer about a token; `signed` is what it says of itself, where it is a JWT that was
+/// verified.
 ///
 /// # Errors
 /// It does not answer as it should.
@@ -23,6 +24,7 @@ pub(super) fn introspect(
     issuer: &Issuer,
     config: &IntrospectionConfig,
     token: &Secret,
+    signed: Option<&Claims>,
     now: u64,
 ) -> Result<Introspected, Denied> {
     let metadata = issuer.metadata();
@@ -52,14 +54,9 @@ pub(super) fn introspect(
         reach,
         timeout: INTROSPECTION_TIMEOUT,
     };
-    let config_of_issuer = &issuer.config;
-    let wanted = Wanted {
-        issuer: &config_of_issuer.issuer,
-        audience: &config_of_issuer.audience,
-        base: config_of_issuer.base.as_deref(),
-    };
-    let answer = fetched(&*issuer.fetch, &request)
-        .and_then(|body| introspection::read(&body, wanted, now).map_err(str::to_owned));
+    let read = |body: Vec<u8>| introspection::read(&body, issuer.wanted(), signed, now);
+    let answer =
+        fetched(&*issuer.fetch, &request).and_then(|body| read(body).map_err(str::to_owned));
     issuer.introspecting.note(answer.is_err().then(Instant::now));
     answer.map_err(|why| issuer.unavailable(&why))
 }

@@ -27,6 +27,7 @@ use crate::limits::{
 };
 use crate::oauth::fetch::Fetch;
 use crate::oauth::jwk::{JwkSet, Thumbprint};
+use crate::oauth::jwt::Wanted;
 use crate::sync::{Condvar, Mutex, RwLock};
 
 /// See above.
@@ -144,6 +145,12 @@ impl Issuer {
             ended: Condvar::new(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// What its tokens must say.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        let IssuerConfig { issuer, audience, base, machine_clients, .. } = &self.config;
+        Wanted { issuer, audience, base: base.as_deref(), machine_clients }
     }
 
     /// True if this is the issuer of that configuration, unchanged.

@@ -106,6 +106,7 @@ fn issuer(issuer: &str) -> IssuerConfig {
         audience: AUDIENCE.to_owned(),
         base: None,
         jwks_uri: None,
+        machine_clients: Vec::new(),
         introspection: None,
     }
 }
@@ -234,7 +235,8 @@ fn issuers_do_not_speak_for_each_other() {
     let (scripted, ours, theirs) = (Scripted::default(), TestKey::p256(), TestKey::p256());
     scripted.issuer(ISSUER, &[&ours.jwk("k")]);
     scripted.issuer(OTHER, &[&theirs.jwk("k")]);
-    let issuers = vec![issuer(ISSUER), issuer(OTHER)];
+    let machine_clients = vec!["alice".to_owned()];
+    let issuers = vec![IssuerConfig { machine_clients, ..issuer(ISSUER) }, issuer(OTHER)];
     let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
     let one = rig.verify(&ours.token("k", &claims(ISSUER, "alice", ""))).unwrap();
     let two = rig.verify(&theirs.token("k", &claims(OTHER, "alice", ""))).unwrap();
@@ -658,6 +660,49 @@ fn a_jwt_may_be_introspected_besides() {
     let forged = TestKey::p256().token("k", &claims(ISSUER, "alice", ""));
     assert_eq!(wrong(rig.verify(&forged)), WrongToken::Signature);
     assert_eq!(rig.scripted.n_asked("/introspect"), asks);
+}
+
+#[test]
+fn what_a_jwt_says_holds_where_the_introspection_is_silent() {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    let issuers = vec![introspecting(IntrospectedTokens::All)];
+    let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
+    let terse = |more: &str| format!(r#"{{"active":true{more}}}"#);
+    let verify = |claims: &str, answer: String| {
+        let token = key.token("k", claims);
+        rig.scripted.say(&token, answer);
+        rig.verify(&token)
+    };
+    // People of one OAuth client stay apart, and their tokens end when they say so.
+    let client = format!(r#","aud":"{AUDIENCE}","client_id":"desktop","username":"a@x""#);
+    let alice = verify(&claims(ISSUER, "alice", ""), terse(&client)).unwrap();
+    let bob = verify(&claims(ISSUER, "bob", ""), terse("")).unwrap();
+    assert_eq!(alice.principal.name.as_deref(), Some("alice@idp.example"));
+    assert_eq!(bob.principal.name.as_deref(), Some("bob@idp.example"));
+    assert!(alice.time_left(Now::read()) <= 2 * DAY + Duration::from_secs(30));
+    // A key to which the token is bound is not forgotten.
+    let jkt = crate::oauth::jwk::Jwk::parse(&key.jwk("c")).unwrap().thumbprint().encode();
+    let bound = claims(ISSUER, "alice", &format!(r#","cnf":{{"jkt":"{jkt}"}}"#));
+    let denied = verify(&bound, terse(&client)).unwrap_err();
+    assert_eq!(denied, Denied::Proof(WrongProof::Scheme));
+    // Another subject is no answer about this token.
+    let other = verify(&claims(ISSUER, "carol", ""), active("alice", ""));
+    assert!(matches!(other, Err(Denied::Token(_))), "{other:?}");
+}
+
+#[test]
+fn people_whose_tokens_do_not_say_who_they_are_are_not_taken_for_their_client() {
+    let rig = opaque();
+    let of_client = |more: &str| {
+        format!(r#"{{"active":true,"aud":"{AUDIENCE}","client_id":"desktop"{more}}}"#)
+    };
+    rig.scripted.say("alice", of_client(r#","username":"alice""#));
+    rig.scripted.say("bob", of_client(""));
+    for token in ["alice", "bob"] {
+        let result = rig.verify(token);
+        assert!(matches!(result, Err(Denied::Token(_))), "{token}: {result:?}");
+    }
 }
 
 #[test]

@@ -23,7 +23,7 @@ use crate::oauth::dpop_proof_check::{self, Expected, UsedProofs, WrongProof};
 use crate::oauth::introspection::Introspected;
 use crate::oauth::jwk::Thumbprint;
 use crate::oauth::jws::{self, UnusableJws};
-use crate::oauth::jwt::{Claims, Subject, Unverified, Wanted, WrongToken};
+use crate::oauth::jwt::{Claims, Subject, Unverified, WrongToken};
 use crate::secret::Secret;
 use crate::sync::{Mutex, RwLock};
 
@@ -36,6 +36,13 @@ pub(super) struct Shared {
     pub(super) users: Mutex<MeteredUsers>,
     /// A proof that was used before a reload is not good after it.
     pub(super) used_proofs: Mutex<UsedProofs>,
+}
+
+/// A JWT that was verified.
+struct Signed {
+    claims: Claims,
+    /// The issuer's key that has signed it, and the number of withdrawals when that was seen.
+    key: (Thumbprint, AtomicU64),
 }
 
 /// Why a token is believed.
@@ -273,10 +280,7 @@ impl Verifier {
         let wrong = Denied::Token;
         let unverified = Unverified::read(token).map_err(wrong)?;
         let issuer = self.issuer(unverified.issuer())?;
-        let (config, introspection) = (&issuer.config, issuer.config.introspection.as_ref());
-        let (audience, base) = (config.audience.as_str(), config.base.as_deref());
-        let wanted = Wanted { issuer: &config.issuer, audience, base };
-        let claims = unverified.check(wanted, now.unix).map_err(wrong)?;
+        let claims = unverified.check(issuer.wanted(), now.unix).map_err(wrong)?;
         let keys = issuer.keys_for(unverified.kid(), peer, now.instant)?;
         let key = unverified.signed_by(&keys.set).map_err(|why| {
             if why == WrongToken::Signature || unverified.kid().is_none() {
@@ -285,11 +289,15 @@ impl Verifier {
             }
             Denied::Token(why)
         })?;
-        let signed_by = Some((key, AtomicU64::new(keys.withdrawals)));
+        let key = (key, AtomicU64::new(keys.withdrawals));
+        let introspection = issuer.config.introspection.as_ref();
         match introspection.filter(|it| it.tokens == IntrospectedTokens::All) {
-            Some(config) => self.ask(issuer, config, token, digest, signed_by, peer, now),
+            Some(config) => {
+                let signed = Some(Signed { claims, key });
+                self.ask(issuer, config, token, digest, signed, peer, now)
+            }
             None => {
-                let evidence = Evidence { signed_by, news: News::new(None) };
+                let evidence = Evidence { signed_by: Some(key), news: News::new(None) };
                 self.accept(digest, issuer, claims, evidence, now)
             }
         }
@@ -338,7 +346,7 @@ impl Verifier {
         config: &IntrospectionConfig,
         token: &str,
         digest: TokenDigest,
-        signed_by: Option<(Thumbprint, AtomicU64)>,
+        signed: Option<Signed>,
         peer: Option<IpAddr>,
         now: Now,
     ) -> Result<Arc<Accepted>, Denied> {
@@ -368,10 +376,13 @@ impl Verifier {
         }
         let secret = Secret::new(token.to_owned());
         let asked_at = Now::read();
-        let denied = match introspect::introspect(issuer, config, &secret, asked_at.unix)? {
+        let claims = signed.as_ref().map(|it| &it.claims);
+        let answer = introspect::introspect(issuer, config, &secret, claims, asked_at.unix)?;
+        let denied = match answer {
             Introspected::Active(claims) => {
                 let last = Mutex::new(LastAnswer::active(asked_at.instant));
                 let news = News::new(Some(Introspection { token: secret, last }));
+                let signed_by = signed.map(|it| it.key);
                 let evidence = Evidence { signed_by, news };
                 match self.accept(digest, issuer, claims, evidence, now) {
                     Ok(accepted) => return Ok(accepted),
@@ -456,6 +467,25 @@ impl Verifier {
     }
 }
 
+/// Asks an issuer about a token that was accepted before.
+fn ask_again(
+    issuer: &Issuer,
+    config: &IntrospectionConfig,
+    accepted: &Accepted,
+    token: &Secret,
+    now: Now,
+) -> Result<Introspected, Denied> {
+    // Its signature was verified, and its text is the same.
+    let signed = accepted.signed_by.as_ref().map(|_| {
+        let unverified = Unverified::read(token.expose())?;
+        unverified.check(issuer.wanted(), now.unix)
+    });
+    match signed.transpose() {
+        Ok(signed) => introspect::introspect(issuer, config, token, signed.as_ref(), now.unix),
+        Err(wrong) => Ok(Introspected::Refused(wrong)),
+    }
+}
+
 impl Recheck for Verifier {
     fn recheck(&self, accepted: &Arc<Accepted>, now: Now) {
         let Some(introspection) = &accepted.news.introspected else { return };
@@ -470,7 +500,7 @@ impl Recheck for Verifier {
         let answer = if issuer.introspecting.has_failed_lately(now.instant) {
             Err(issuer.unavailable("it did not answer"))
         } else {
-            introspect::introspect(issuer, config, &introspection.token, now.unix)
+            ask_again(issuer, config, accepted, &introspection.token, now)
         };
         let mut last = introspection.last.lock();
         last.is_queued = false;

@@ -70,6 +70,7 @@ const WITHOUT_DEFAULT: [&str; 49] = [
     "key",
     "limits",
     "log",
+    "machine_clients",
     "max_sessions",
     "mcpServers",
     "mcp_servers",
