@@ -8,7 +8,7 @@ use super::issuer::{Issuer, StillThere};
 use super::presented::Now;
 use super::token_digest::TokenDigest;
 use crate::access::policy::Principal;
-use crate::limits::{INTROSPECTION_FRESH, INTROSPECTION_LIFE, TOKEN_LEEWAY};
+use crate::limits::{INTROSPECTION_FRESH, INTROSPECTION_LIFE, RECHECK_TIMEOUT, TOKEN_LEEWAY};
 use crate::oauth::jwk::Thumbprint;
 use crate::oauth::jwt::{Subject, is_at_or_below};
 use crate::secret::Secret;
@@ -71,7 +71,9 @@ pub(super) struct LastAnswer {
     pub(super) active_at: Instant,
     /// True if the issuer could not be asked since.
     pub(super) has_failed: bool,
-    /// True while it waits to be asked about again.
+    /// The time since which another answer is wanted.
+    pub(super) wanted_at: Option<Instant>,
+    /// True while the token waits to be asked about again.
     pub(super) is_queued: bool,
 }
 
@@ -124,6 +126,18 @@ impl Accepted {
         }
     }
 
+    /// True if another answer of the issuer is wanted for so long that it does not seem to come.
+    pub(super) fn is_answer_overdue(&self, now: Now) -> bool {
+        let Some(introspection) = &self.news.introspected else { return false };
+        let wanted_at = introspection.last.lock().wanted_at;
+        wanted_at.is_some_and(|at| now.instant.saturating_duration_since(at) >= RECHECK_TIMEOUT)
+    }
+
+    /// The claims of the token: a JSON object.
+    pub(super) fn claims(&self) -> Option<&Arc<str>> {
+        self.principal.user.as_ref().map(|user| &user.claims)
+    }
+
     fn is_key_there(&self, issuer: &Issuer, now: Instant) -> bool {
         let Some((key, withdrawals)) = &self.signed_by else { return true };
         // The number is that of the issuer by which the token was accepted.
@@ -165,6 +179,11 @@ impl Accepted {
 impl LastAnswer {
     /// An answer that calls the token active.
     pub(super) fn active(at: Instant) -> LastAnswer {
-        LastAnswer { active_at: at, has_failed: false, is_queued: false }
+        LastAnswer { active_at: at, has_failed: false, wanted_at: None, is_queued: false }
+    }
+
+    /// Notes another answer that calls the token active.
+    pub(super) fn note_active(&mut self, at: Instant) {
+        (self.active_at, self.has_failed, self.wanted_at) = (at, false, None);
     }
 }

@@ -15,8 +15,8 @@ use crate::oauth::jwt::Claims;
 use crate::oauth::web_url::WebUrl;
 use crate::secret::Secret;
 
-/// Asks an issuer about a token; `signed` is what it says of itself, where it is a JWT that was
-/// verified.
+/// Asks an issuer about a token, until `deadline` at most; `signed` is what the token says of
+/// itself, where it is a JWT that was verified.
 ///
 /// # Errors
 /// It does not answer as it should.
@@ -25,8 +25,12 @@ pub(super) fn introspect(
     config: &IntrospectionConfig,
     token: &Secret,
     signed: Option<&Claims>,
-    now: u64,
+    (now, deadline): (u64, Instant),
 ) -> Result<Introspected, Denied> {
+    let left = deadline.saturating_duration_since(Instant::now());
+    if left.is_zero() {
+        return Err(issuer.unavailable("it answers slowly"));
+    }
     let metadata = issuer.metadata();
     let (url, reach) = match (&config.endpoint, &metadata) {
         // Whoever configures a URL decides where requests go.
@@ -52,7 +56,7 @@ pub(super) fn introspect(
         content: FetchContent::Form(&body),
         headers: &headers,
         reach,
-        timeout: INTROSPECTION_TIMEOUT,
+        timeout: left.min(INTROSPECTION_TIMEOUT),
     };
     let read = |body: Vec<u8>| introspection::read(&body, issuer.wanted(), signed, now);
     let answer =

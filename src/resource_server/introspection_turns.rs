@@ -63,7 +63,7 @@ impl Drop for Asking<'_> {
 }
 
 impl Introspecting {
-    /// Waits for the turn of a token.
+    /// Waits for the turn of a token, until `deadline` at most.
     ///
     /// # Errors
     /// Too many wait, the turn does not come in time, or the gateway stops; the cause as text.
@@ -71,10 +71,11 @@ impl Introspecting {
         &self,
         digest: TokenDigest,
         peer: Option<IpAddr>,
+        deadline: Instant,
     ) -> Result<Turn<'_>, &'static str> {
         let place = self.waiting.place(peer);
         let place = place.ok_or("too many requests wait for its introspections")?;
-        let deadline = Instant::now() + INTROSPECTION_TIMEOUT;
+        let deadline = deadline.min(Instant::now() + INTROSPECTION_TIMEOUT);
         let mut state = self.state.lock();
         if state.asking.contains(&digest) {
             let is_answered =

@@ -22,8 +22,9 @@ use super::reading::{Known, Read, Reading, read_keys, read_metadata};
 use super::waiters::{Place, Waiters};
 use crate::config::IssuerConfig;
 use crate::limits::{
-    KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_FETCH_INTERVAL_MIN, KEYS_KEPT_INTERVAL,
-    UNKNOWN_KEY_ID_LIFE, UNKNOWN_KEY_IDS_MAX,
+    KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_AWAITED_TIME, KEYS_FETCH_INTERVAL_MIN,
+    KEYS_KEPT_INTERVAL, KEYS_READING_TIME_MIN, KEYS_SLEEP_MIN, UNKNOWN_KEY_ID_LIFE,
+    UNKNOWN_KEY_IDS_MAX,
 };
 use crate::oauth::fetch::Fetch;
 use crate::oauth::jwk::{JwkSet, Thumbprint};
@@ -45,6 +46,8 @@ pub(super) struct Issuer {
     pub(super) introspecting: Introspecting,
     /// The time for which keys hold after they were read.
     max_age: Duration,
+    /// The time since which the configuration is as it is.
+    since: Instant,
     keys: RwLock<Arc<Keys>>,
     state: Mutex<State>,
     /// Rung when a reading ends, and when the gateway stops.
@@ -140,6 +143,7 @@ impl Issuer {
             waiting: Waiters::new(KEY_WAITERS_MAX),
             introspecting: Introspecting::default(),
             max_age,
+            since: Instant::now(),
             keys: RwLock::new(keys.unwrap_or_default()),
             state: Mutex::new(state),
             ended: Condvar::new(),
@@ -178,8 +182,11 @@ impl Issuer {
     ) -> StillThere {
         let keys = self.keys.read();
         if !self.is_usable(&keys, now) {
-            // Before the first reading under a new configuration, nothing is known against it.
-            return if keys.read_at.is_none() { StillThere::Yes } else { StillThere::No };
+            // Where the configuration says anew where the keys are, nothing is known against it
+            // before the first reading; an issuer that does not answer there has none.
+            let is_awaited = keys.read_at.is_none()
+                && now.saturating_duration_since(self.since) < KEYS_AWAITED_TIME;
+            return if is_awaited { StillThere::Yes } else { StillThere::No };
         }
         if keys.withdrawals == withdrawals {
             return StillThere::Yes;
@@ -271,6 +278,12 @@ impl Issuer {
                 return Err(self.unavailable(fault.as_deref().unwrap_or("it does not answer")));
             }
             match state.schedule.may_begin(present) {
+                // A reading without time would only seem to fail.
+                Ok(())
+                    if deadline.saturating_duration_since(present) < KEYS_READING_TIME_MIN =>
+                {
+                    return Err(self.unavailable("it answers slowly"));
+                }
                 Ok(()) => {
                     let cause = match needed {
                         Needed::Key(Some(_)) if has_keys => Cause::ForToken,
@@ -278,7 +291,7 @@ impl Issuer {
                     };
                     state.schedule.begin(cause, present);
                     drop(state);
-                    self.read(present);
+                    self.read(present, deadline);
                 }
                 Err(wait) => {
                     let wait = wait.min(deadline.saturating_duration_since(present));
@@ -299,11 +312,11 @@ impl Issuer {
         let mut state = self.state.lock();
         let wait = state.schedule.due_in(now);
         if !wait.is_zero() || state.schedule.may_begin(now).is_err() {
-            return wait.max(KEYS_FETCH_INTERVAL_MIN / 10);
+            return wait.max(KEYS_SLEEP_MIN);
         }
         state.schedule.begin(Cause::InTurn, now);
         drop(state);
-        self.read(now);
+        self.read(now, now + KEY_WAIT_TIMEOUT);
         self.state.lock().schedule.due_in(Instant::now())
     }
 
@@ -342,8 +355,9 @@ impl Issuer {
         }
     }
 
-    /// Reads the keys, without a lock, and tells all who wait. The schedule knows that it began.
-    fn read(&self, now: Instant) {
+    /// Reads the keys until `deadline`, without a lock, and tells all who wait. The schedule knows
+    /// that it began.
+    fn read(&self, now: Instant, deadline: Instant) {
         // If the reading panics, the next one may begin all the same.
         let ended = EndOfReading(self);
         let state = self.state.lock();
@@ -355,7 +369,7 @@ impl Issuer {
             jwks_uri: self.config.jwks_uri.as_deref(),
             introspection: self.config.introspection.as_ref(),
             known,
-            deadline: now + KEY_WAIT_TIMEOUT,
+            deadline,
         };
         let metadata = read_metadata(&*self.fetch, &reading, now);
         let found = metadata.as_ref().ok().and_then(|known| known.as_ref());

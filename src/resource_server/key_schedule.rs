@@ -51,13 +51,14 @@ impl Schedule {
     /// Checks that a reading may begin.
     ///
     /// # Errors
-    /// One is under way, or the last one began too short a while ago: the time to wait.
+    /// One is under way, or the last one began too short a while ago, or ended so if it failed,
+    /// which may have taken long: the time to wait.
     pub(super) fn may_begin(&self, now: Instant) -> Result<(), Duration> {
         if self.is_reading {
             // The end of it is told.
             return Err(KEYS_FETCH_INTERVAL_MIN);
         }
-        let left = self.left(self.begun, KEYS_FETCH_INTERVAL_MIN, now);
+        let left = self.left(self.begun.max(self.failed), KEYS_FETCH_INTERVAL_MIN, now);
         if left.is_zero() { Ok(()) } else { Err(left) }
     }
 
@@ -104,14 +105,14 @@ impl Schedule {
 
     /// The time until the keys should be read again.
     pub(super) fn due_in(&self, now: Instant) -> Duration {
-        let Some(begun) = self.begun else { return Duration::ZERO };
+        let Some(last) = self.begun.max(self.failed) else { return Duration::ZERO };
         let doubled = 1_u32 << self.failures.saturating_sub(1).min(8);
         let pause = match (self.is_wanted, self.failures) {
             (true, _) => KEYS_FETCH_INTERVAL_MIN,
             (false, 0) => self.refresh,
             (false, _) => (KEYS_FETCH_INTERVAL_MIN * doubled).min(KEYS_RETRY_INTERVAL_MAX),
         };
-        self.left(Some(begun), pause, now)
+        self.left(Some(last), pause, now)
     }
 
     fn left(&self, since: Option<Instant>, pause: Duration, now: Instant) -> Duration {
@@ -154,6 +155,20 @@ mod tests {
         schedule.end(Some(now), now);
         assert!(schedule.has_succeeded_since(now));
         assert_eq!(schedule.due_in(now), KEYS_REFRESH_INTERVAL);
+    }
+
+    #[test]
+    fn an_issuer_that_hangs_has_failed_when_the_reading_is_given_up() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(Duration::from_secs(86_400), None);
+        schedule.begin(Cause::InTurn, start);
+        let end = start + 2 * KEYS_FETCH_INTERVAL_MIN;
+        assert!(!schedule.has_failed(end));
+        schedule.end(None, end);
+        assert!(schedule.has_failed(end));
+        assert_eq!(schedule.may_begin(end), Err(KEYS_FETCH_INTERVAL_MIN));
+        assert_eq!(schedule.due_in(end), KEYS_FETCH_INTERVAL_MIN);
+        assert_eq!(schedule.may_begin(end + KEYS_FETCH_INTERVAL_MIN), Ok(()));
     }
 
     #[test]

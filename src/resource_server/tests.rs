@@ -33,6 +33,10 @@ struct Scripted {
     is_down: Mutex<bool>,
     /// The time that an introspection takes.
     delay: Mutex<Duration>,
+    /// The time that every other answer takes, and then does not come.
+    hang: Mutex<Duration>,
+    /// True for the next request to panic.
+    panics: Mutex<bool>,
     asked: Mutex<Vec<(String, Reach)>>,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
@@ -76,6 +80,12 @@ impl Fetch for Scripted {
     fn fetch(&self, request: &FetchRequest<'_>) -> Result<FetchAnswer, FetchError> {
         let url = request.url.as_str().to_owned();
         self.asked.lock().push((url.clone(), request.reach));
+        assert!(!std::mem::take(&mut *self.panics.lock()), "on purpose");
+        let hang = *self.hang.lock();
+        if !hang.is_zero() {
+            std::thread::sleep(hang.min(request.timeout));
+            return Err(FetchError::Failed("no answer".to_owned()));
+        }
         if *self.is_down.lock() {
             return Err(FetchError::Failed("refused".to_owned()));
         }
@@ -531,6 +541,93 @@ fn an_answer_that_cannot_be_had_holds_no_longer_than_a_minute() {
     wait_until(|| rig.verifier.standing(&accepted, old) == Standing::Ended);
     assert!(is_unavailable(&rig.verify_at("t1", old)));
     assert!(is_unavailable(&rig.verify("t2")));
+}
+
+#[test]
+fn rights_that_a_user_loses_end_with_the_next_answer() {
+    let scripted = Scripted::default();
+    scripted.issuer(ISSUER, &[]);
+    let mut ops = rule(Some(("groups", "ops")));
+    ops.admin = true;
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let rig = Rig::new(scripted, &config(issuers, vec![ops, rule(None)]));
+    rig.scripted.say("t", active("alice", r#","groups":["ops"],"n":1"#));
+    let first = rig.verify("t").unwrap();
+    assert!(first.principal.is_admin);
+    // Other claims, which change no rights, are those of the next calls.
+    rig.scripted.say("t", active("alice", r#","groups":["ops"],"n":2"#));
+    rig.verify_at("t", later(INTROSPECTION_FRESH)).unwrap();
+    let n = |it: &Accepted| it.principal.user.as_ref().unwrap().claim("n");
+    wait_until(|| n(&rig.verify("t").unwrap()).as_deref() == Some("2"));
+    assert_eq!(rig.verifier.standing(&first, Now::read()), Standing::Good);
+    // Fewer rights end what is open with the old ones.
+    rig.scripted.say("t", active("alice", ""));
+    let of_now = rig.verify("t").unwrap();
+    rig.verify_at("t", later(INTROSPECTION_FRESH)).unwrap();
+    wait_until(|| !rig.verify("t").unwrap().principal.is_admin);
+    for old in [&first, &of_now] {
+        assert_eq!(rig.verifier.standing(old, Now::read()), Standing::Ended);
+    }
+}
+
+#[test]
+fn a_token_that_nobody_gets_to_ask_about_ends() {
+    let rig = opaque();
+    let tokens = ["t1", "t2", "t3", "t4", "t5"];
+    tokens.iter().for_each(|token| rig.scripted.say(token, active("alice", "")));
+    let all: Vec<_> = tokens.iter().map(|token| rig.verify(token).unwrap()).collect();
+    *rig.scripted.delay.lock() = Duration::from_secs(2);
+    let standing = |after| {
+        let of_one = |it| rig.verifier.standing(it, later(after));
+        all.iter().map(of_one).collect::<Vec<_>>()
+    };
+    // Nobody has looked for long, and the answer is on its way.
+    let old = INTROSPECTION_LIFE + Duration::from_secs(100);
+    assert_eq!(standing(old), [Standing::Good; 5]);
+    let look = crate::limits::LEASE_CHECK_INTERVAL;
+    assert_eq!(standing(old + look), [Standing::Ended; 5]);
+    wait_until(|| standing(Duration::ZERO) == [Standing::Good; 5]);
+    wait_until(|| rig.scripted.n_asked("/introspect") == 10);
+    let most = rig.scripted.most_at_once.load(Ordering::SeqCst);
+    assert_eq!(most, crate::limits::RECHECKERS_MAX);
+}
+
+#[test]
+fn an_issuer_that_hangs_is_waited_for_once() {
+    let scripted = Scripted::default();
+    *scripted.hang.lock() = Duration::from_secs(60);
+    let of = IssuerConfig { jwks_uri: Some("https://h/jwks".to_owned()), ..issuer(ISSUER) };
+    let rig = Rig::new(scripted, &config(vec![of], vec![rule(None)]));
+    let token = TestKey::p256().token("k", &claims(ISSUER, "alice", ""));
+    let began = Instant::now();
+    assert!(is_unavailable(&rig.verify(&token)));
+    assert!(began.elapsed() < crate::limits::KEY_WAIT_TIMEOUT, "{:?}", began.elapsed());
+    // It has failed, and is not asked again at once.
+    assert!(is_unavailable(&rig.verify(&token)));
+    assert!(began.elapsed() < crate::limits::KEY_WAIT_TIMEOUT, "{:?}", began.elapsed());
+    assert_eq!(rig.scripted.n_asked("/jwks"), 1);
+}
+
+#[test]
+fn keys_that_moved_end_what_the_old_ones_signed_where_the_new_ones_cannot_be_had() {
+    let (rig, key) = simple();
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    let accepted = rig.verify(&token).unwrap();
+    let moved = Some("https://elsewhere.example/nothing".to_owned());
+    let moved = IssuerConfig { jwks_uri: moved, ..issuer(ISSUER) };
+    let after = rig.server.verifier(&config(vec![moved], vec![rule(None)]), &owners()).unwrap();
+    assert_eq!(after.standing(&accepted, Now::read()), Standing::Good);
+    let end = later(crate::limits::KEYS_AWAITED_TIME);
+    assert_eq!(after.standing(&accepted, end), Standing::Ended);
+}
+
+#[test]
+fn keys_are_read_again_after_a_panic() {
+    let scripted = Scripted::default();
+    *scripted.panics.lock() = true;
+    scripted.issuer(ISSUER, &[&TestKey::p256().jwk("k")]);
+    let rig = Rig::new(scripted, &config(vec![issuer(ISSUER)], vec![rule(None)]));
+    wait_until(|| rig.server.status()[0].keys == 1);
 }
 
 #[test]

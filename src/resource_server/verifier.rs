@@ -10,7 +10,7 @@ use super::denied::Denied;
 use super::introspect;
 use super::introspection_turns::Turn;
 use super::issuer::Issuer;
-use super::keeper::{Keeper, Recheck};
+use super::keeper::Keeper;
 use super::presented::{Now, Presented, Scheme};
 use super::rules::Rules;
 use super::token_digest::TokenDigest;
@@ -18,7 +18,7 @@ use super::users::MeteredUsers;
 use crate::access::policy::Principal;
 use crate::access::user::{SubjectKind, User};
 use crate::config::{IntrospectedTokens, IntrospectionConfig};
-use crate::limits::ACCESS_TOKEN_BYTES_MAX;
+use crate::limits::{ACCESS_TOKEN_BYTES_MAX, INTROSPECTION_TIMEOUT, ISSUERS_WAIT_TIMEOUT};
 use crate::oauth::dpop_proof_check::{self, Expected, UsedProofs, WrongProof};
 use crate::oauth::introspection::Introspected;
 use crate::oauth::jwk::Thumbprint;
@@ -67,8 +67,8 @@ pub struct Verifier {
 impl Verifier {
     /// Verifies a request's token. What was accepted before is remembered, so that this costs a
     /// few microseconds; a new JWT costs a signature; one of an unknown key id, or one that is
-    /// introspected, waits for its issuer, at most [`crate::limits::KEY_WAIT_TIMEOUT`] or twice
-    /// [`crate::limits::INTROSPECTION_TIMEOUT`]. A DPoP proof costs a signature each time.
+    /// introspected, waits for its issuer, at most [`ISSUERS_WAIT_TIMEOUT`]. A DPoP proof costs a
+    /// signature each time.
     ///
     /// # Errors
     /// The request is not served.
@@ -96,11 +96,16 @@ impl Verifier {
         match accepted.freshness(issuer, now) {
             Freshness::Good => Standing::Good,
             Freshness::Expired | Freshness::Revoked => Standing::Ended,
-            // Where nobody could be asked, the last answer holds no longer than that.
-            Freshness::Old { has_failed: true } => Standing::Ended,
-            Freshness::GrowingOld | Freshness::Old { has_failed: false } => {
-                self.shared.keeper.recheck(self.this.clone(), accepted);
+            Freshness::GrowingOld => {
+                self.recheck(accepted, now);
                 Standing::Good
+            }
+            // Where nobody could be asked, the last answer holds no longer than that. Where nobody
+            // has asked because nobody looked, there is time for it.
+            Freshness::Old { has_failed: true } => Standing::Ended,
+            Freshness::Old { has_failed: false } => {
+                self.recheck(accepted, now);
+                if accepted.is_answer_overdue(now) { Standing::Ended } else { Standing::Good }
             }
         }
     }
@@ -235,7 +240,7 @@ impl Verifier {
             Freshness::GrowingOld => {
                 let accepted = accepted.clone();
                 drop(decisions);
-                self.shared.keeper.recheck(self.this.clone(), &accepted);
+                self.recheck(&accepted, now);
                 return Ok(Some(accepted));
             }
             Freshness::Old { .. } | Freshness::Expired | Freshness::Revoked => (),
@@ -250,6 +255,11 @@ impl Verifier {
             | Freshness::Good
             | Freshness::GrowingOld => Ok(None),
         }
+    }
+
+    /// Has the issuer of an introspected token asked about it again soon.
+    fn recheck(&self, accepted: &Arc<Accepted>, now: Now) {
+        self.shared.keeper.recheck(&self.this, accepted, now.instant);
     }
 
     /// Decides about a token that is not known.
@@ -358,7 +368,8 @@ impl Verifier {
             .all_waiting
             .place(peer)
             .ok_or_else(|| issuer.unavailable("too many requests wait for issuers"))?;
-        let turn = issuer.introspecting.turn(digest, peer);
+        let deadline = now.instant + ISSUERS_WAIT_TIMEOUT;
+        let turn = issuer.introspecting.turn(digest, peer, deadline);
         let _asking = match turn.map_err(|why| issuer.unavailable(why))? {
             Turn::Ask(asking) => asking,
             Turn::Answered => {
@@ -377,7 +388,8 @@ impl Verifier {
         let secret = Secret::new(token.to_owned());
         let asked_at = Now::read();
         let claims = signed.as_ref().map(|it| &it.claims);
-        let answer = introspect::introspect(issuer, config, &secret, claims, asked_at.unix)?;
+        let times = (asked_at.unix, deadline);
+        let answer = introspect::introspect(issuer, config, &secret, claims, times)?;
         let denied = match answer {
             Introspected::Active(claims) => {
                 let last = Mutex::new(LastAnswer::active(asked_at.instant));
@@ -468,7 +480,7 @@ impl Verifier {
 }
 
 /// Asks an issuer about a token that was accepted before.
-fn ask_again(
+fn introspect_again(
     issuer: &Issuer,
     config: &IntrospectionConfig,
     accepted: &Accepted,
@@ -481,42 +493,71 @@ fn ask_again(
         unverified.check(issuer.wanted(), now.unix)
     });
     match signed.transpose() {
-        Ok(signed) => introspect::introspect(issuer, config, token, signed.as_ref(), now.unix),
+        Ok(signed) => {
+            let times = (now.unix, now.instant + INTROSPECTION_TIMEOUT);
+            introspect::introspect(issuer, config, token, signed.as_ref(), times)
+        }
         Err(wrong) => Ok(Introspected::Refused(wrong)),
     }
 }
 
-impl Recheck for Verifier {
-    fn recheck(&self, accepted: &Arc<Accepted>, now: Now) {
+impl Verifier {
+    /// Asks the issuer of an introspected token about it again.
+    pub(super) fn ask_again(&self, accepted: &Arc<Accepted>, now: Now) {
         let Some(introspection) = &accepted.news.introspected else { return };
         let issuer = self.issuer(&accepted.issuer.config.issuer).ok();
         let asked = issuer.and_then(|it| Some((it, it.config.introspection.as_ref()?)));
         let Some((issuer, config)) = asked else {
             let mut last = introspection.last.lock();
-            (last.is_queued, last.has_failed) = (false, true);
+            last.has_failed = true;
             return;
         };
         // One that does not answer must not hold up the questions to the others.
         let answer = if issuer.introspecting.has_failed_lately(now.instant) {
             Err(issuer.unavailable("it did not answer"))
         } else {
-            ask_again(issuer, config, accepted, &introspection.token, now)
+            introspect_again(issuer, config, accepted, &introspection.token, now)
         };
-        let mut last = introspection.last.lock();
-        last.is_queued = false;
         match answer {
-            Ok(Introspected::Active(claims)) if claims.subject == accepted.subject => {
-                (last.active_at, last.has_failed) = (now.instant, false);
-                return;
+            Ok(Introspected::Active(claims)) if self.still_allows(accepted, &claims) => {
+                introspection.last.lock().note_active(now.instant);
+                self.renew(accepted, issuer, claims, now);
             }
-            Ok(Introspected::Active(_) | Introspected::Refused(_)) => (),
-            Err(_) => {
-                last.has_failed = true;
-                return;
+            // Whatever comes with it is decided anew.
+            Ok(Introspected::Active(_) | Introspected::Refused(_)) => {
+                accepted.news.is_revoked.store(true, Ordering::Relaxed);
+                self.decisions.write().remove(&accepted.digest);
             }
+            Err(_) => introspection.last.lock().has_failed = true,
         }
-        drop(last);
-        accepted.news.is_revoked.store(true, Ordering::Relaxed);
-        self.decisions.write().remove(&accepted.digest);
+    }
+
+    /// True if an accepted token is the same one, and allows the same, by what its issuer says of
+    /// it now.
+    fn still_allows(&self, accepted: &Accepted, claims: &Claims) -> bool {
+        let before = accepted.claims().and_then(|it| self.rules.rights(it, &accepted.scopes));
+        let after = self.rules.rights(&claims.text, &claims.scopes);
+        claims.subject == accepted.subject
+            && claims.bound_to == accepted.bound_to
+            && *claims.resources == *accepted.resources
+            && before.zip(after).is_some_and(|(before, after)| std::ptr::eq(before, after))
+    }
+
+    /// Remembers what else has changed in the claims of an accepted token.
+    fn renew(&self, accepted: &Accepted, issuer: &Arc<Issuer>, claims: Claims, now: Now) {
+        let is_unchanged = claims.expires_at == accepted.expires_at
+            && *claims.scopes == *accepted.scopes
+            && accepted.claims().is_some_and(|it| **it == claims.text);
+        if is_unchanged {
+            return;
+        }
+        // The numbers of two issuers are not comparable: what differs is looked at.
+        let is_same = Arc::ptr_eq(issuer, &accepted.issuer);
+        let number = |n: &AtomicU64| if is_same { n.load(Ordering::Relaxed) } else { u64::MAX };
+        let signed_by = accepted.signed_by.as_ref();
+        let signed_by = signed_by.map(|(key, n)| (*key, AtomicU64::new(number(n))));
+        let evidence = Evidence { signed_by, news: accepted.news.clone() };
+        // The rules give the same rights as before, so that it is not refused.
+        self.accept(accepted.digest, issuer, claims, evidence, now).ok();
     }
 }
