@@ -49,6 +49,9 @@ pub const DECISIONS_PER_USER_MAX: usize = 64;
 pub const REFUSALS_MAX: usize = 4096;
 /// The time for which they are remembered.
 pub const REFUSAL_LIFE: Duration = Duration::from_secs(10);
+/// Opaque tokens whose issuer is remembered, where several issuers are asked about such. Past it,
+/// the one that came first is forgotten.
+pub const TOKEN_ISSUERS_MAX: usize = 16_384;
 /// The time after which a token that was introspected is asked about again, by the thread
 /// `identity`, when it comes again or something is open with it.
 pub const INTROSPECTION_FRESH: Duration = Duration::from_secs(20);

@@ -93,37 +93,40 @@ impl Decisions {
     }
 }
 
-/// The tokens that were refused after their issuer was asked, for a short while.
+/// A token, and the place in the configuration of an issuer that was asked about it.
+pub(super) type Asked = (TokenDigest, usize);
+
+/// The tokens that were refused after an issuer was asked, for a short while.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    by_token: HashMap<TokenDigest, Denied>,
-    order: VecDeque<(Instant, TokenDigest)>,
+    by_token: HashMap<Asked, Denied>,
+    order: VecDeque<(Instant, Asked)>,
 }
 
 impl Refusals {
     /// The refusal of that token, if it was refused a short while ago.
-    pub(super) fn get(&self, digest: &TokenDigest) -> Option<&Denied> {
-        self.by_token.get(digest)
+    pub(super) fn get(&self, asked: &Asked) -> Option<&Denied> {
+        self.by_token.get(asked)
     }
 
     /// Remembers a refusal; the oldest makes room.
-    pub(super) fn insert(&mut self, digest: TokenDigest, denied: Denied, now: Instant) {
+    pub(super) fn insert(&mut self, asked: Asked, denied: Denied, now: Instant) {
         self.sweep(now);
         if self.by_token.len() >= REFUSALS_MAX
             && let Some((_, oldest)) = self.order.pop_front()
         {
             self.by_token.remove(&oldest);
         }
-        if self.by_token.insert(digest, denied).is_none() {
-            self.order.push_back((now, digest));
+        if self.by_token.insert(asked, denied).is_none() {
+            self.order.push_back((now, asked));
         }
     }
 
     /// Forgets what was refused too long ago.
     pub(super) fn sweep(&mut self, now: Instant) {
         let is_over = |at: &Instant| now.saturating_duration_since(*at) >= REFUSAL_LIFE;
-        while let Some((_, digest)) = self.order.pop_front_if(|(at, _)| is_over(at)) {
-            self.by_token.remove(&digest);
+        while let Some((_, asked)) = self.order.pop_front_if(|(at, _)| is_over(at)) {
+            self.by_token.remove(&asked);
         }
     }
 }

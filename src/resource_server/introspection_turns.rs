@@ -109,6 +109,13 @@ impl Introspecting {
         failed_at.is_some_and(|at| now.saturating_duration_since(at) < INTROSPECTION_TIMEOUT)
     }
 
+    /// True if the last question was not answered, or so many are under way that another one would
+    /// have to wait.
+    pub(super) fn is_in_trouble(&self) -> bool {
+        let state = self.state.lock();
+        state.failed_at.is_some() || state.asking.len() >= INTROSPECTIONS_AT_ONCE_MAX
+    }
+
     /// Notes when a question was not answered; none where it was.
     pub(super) fn note(&self, has_failed: Option<Instant>) {
         self.state.lock().failed_at = has_failed;

@@ -12,6 +12,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::{Duration, Instant};
 
+use super::FetchOf;
 use super::denied::Denied;
 use super::introspection_turns::Introspecting;
 use super::issuer_metadata::IssuerMetadata;
@@ -57,7 +58,7 @@ pub(super) struct Issuer {
 
 /// What issuers share.
 pub(super) struct Means {
-    pub(super) fetch: Arc<dyn Fetch>,
+    pub(super) fetch_of: Arc<FetchOf>,
     pub(super) kept: Option<KeptKeys>,
     pub(super) waiting: Arc<Waiters>,
 }
@@ -137,7 +138,7 @@ impl Issuer {
         Issuer {
             config: config.clone(),
             name,
-            fetch: means.fetch.clone(),
+            fetch: (means.fetch_of)(config),
             kept: means.kept.clone(),
             all_waiting: means.waiting.clone(),
             waiting: Waiters::new(KEY_WAITERS_MAX),

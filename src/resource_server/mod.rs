@@ -6,7 +6,7 @@
 //! at a reload with the rest of the admission; it remembers whom it has accepted.
 //!
 //! ```text
-//! ResourceServer::new(fetch)            once, with the gateway
+//! ResourceServer::new(fetch_of)         once, with the gateway
 //!   .verifier(&config.oauth, &owners)   at the start and at each reload -> Arc<Verifier>
 //!     .verify(&presented, now)          each request                    -> Arc<Accepted> or Denied
 //!     .standing(&accepted, now)         every half minute or so, for each open stream
@@ -25,12 +25,14 @@ mod issuer_metadata;
 mod keeper;
 mod kept_keys;
 mod key_schedule;
+mod opaque_tokens;
 mod presented;
 mod reading;
 mod rules;
 #[cfg(test)]
 mod tests;
 mod token_digest;
+mod token_issuers;
 mod users;
 mod verifier;
 mod waiters;
@@ -52,7 +54,7 @@ use rules::Rules;
 use verifier::Shared;
 use waiters::Waiters;
 
-use crate::config::OAuthConfig;
+use crate::config::{IssuerConfig, OAuthConfig};
 use crate::limits::{ISSUERS_WAITERS_DIVISOR, ISSUERS_WAITERS_MAX, SHARES_MIN};
 use crate::oauth::fetch::Fetch;
 use crate::oauth::issuer_names::issuer_names;
@@ -60,6 +62,9 @@ use crate::protocol::owners::Owners;
 use crate::state::{StateDir, Writer};
 use crate::sync::Mutex;
 use crate::thread::Joined;
+
+/// Gives what sends requests to an issuer.
+pub type FetchOf = dyn Fn(&IssuerConfig) -> Arc<dyn Fetch> + Send + Sync;
 
 /// The keys of issuers, and the thread that keeps them.
 pub struct ResourceServer {
@@ -76,10 +81,10 @@ impl std::fmt::Debug for ResourceServer {
 }
 
 impl ResourceServer {
-    /// Nothing runs before the first verifier. `fetch` sends requests to issuers.
-    pub fn new(fetch: Arc<dyn Fetch>) -> ResourceServer {
+    /// Nothing runs before the first verifier.
+    pub fn new(fetch_of: Arc<FetchOf>) -> ResourceServer {
         let waiting = Arc::new(Waiters::new(ISSUERS_WAITERS_MAX));
-        let means = Means { fetch, kept: None, waiting };
+        let means = Means { fetch_of, kept: None, waiting };
         ResourceServer { means, shared: Arc::default(), thread: Mutex::default() }
     }
 

@@ -3,6 +3,7 @@
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::sync::{Arc, Weak};
+use std::time::Instant;
 
 use super::accepted::{Accepted, Freshness, Introspection, LastAnswer, News, Standing};
 use super::decisions::{Decisions, Refusals};
@@ -14,6 +15,7 @@ use super::keeper::Keeper;
 use super::presented::{Now, Presented, Scheme};
 use super::rules::Rules;
 use super::token_digest::TokenDigest;
+use super::token_issuers::TokenIssuers;
 use super::users::MeteredUsers;
 use crate::access::policy::Principal;
 use crate::access::user::{SubjectKind, User};
@@ -36,10 +38,12 @@ pub(super) struct Shared {
     pub(super) users: Mutex<MeteredUsers>,
     /// A proof that was used before a reload is not good after it.
     pub(super) used_proofs: Mutex<UsedProofs>,
+    /// The issuers of opaque tokens, where several are asked about such.
+    pub(super) token_issuers: Mutex<TokenIssuers>,
 }
 
 /// A JWT that was verified.
-struct Signed {
+pub(super) struct Signed {
     claims: Claims,
     /// The issuer's key that has signed it, and the number of withdrawals when that was seen.
     key: (Thumbprint, AtomicU64),
@@ -270,9 +274,6 @@ impl Verifier {
         peer: Option<IpAddr>,
         now: Now,
     ) -> Result<Arc<Accepted>, Denied> {
-        if let Some(denied) = self.refused(&digest, now) {
-            return Err(denied);
-        }
         if jws::has_form(token) {
             self.decide_jwt(token, digest, peer, now)
         } else {
@@ -290,6 +291,9 @@ impl Verifier {
         let wrong = Denied::Token;
         let unverified = Unverified::read(token).map_err(wrong)?;
         let issuer = self.issuer(unverified.issuer())?;
+        if let Some(denied) = self.refused(&digest, issuer, now) {
+            return Err(denied);
+        }
         let claims = unverified.check(issuer.wanted(), now.unix).map_err(wrong)?;
         let keys = issuer.keys_for(unverified.kid(), peer, now.instant)?;
         let key = unverified.signed_by(&keys.set).map_err(|why| {
@@ -313,44 +317,9 @@ impl Verifier {
         }
     }
 
-    /// Asks the issuers that introspect, one after the other, since the token names none.
-    fn decide_opaque(
-        &self,
-        token: &str,
-        digest: TokenDigest,
-        peer: Option<IpAddr>,
-        now: Now,
-    ) -> Result<Arc<Accepted>, Denied> {
-        // RFC 6750, section 2.1.
-        let is_token_byte = |b: u8| b.is_ascii_alphanumeric() || b"-._~+/=".contains(&b);
-        if token.is_empty() || !token.bytes().all(is_token_byte) {
-            return Err(Denied::Token(WrongToken::Form(UnusableJws::NotThreeParts)));
-        }
-        let mut result = Denied::Token(WrongToken::Form(UnusableJws::NotThreeParts));
-        for issuer in &self.issuers {
-            let Some(config) = &issuer.config.introspection else { continue };
-            match self.ask(issuer, config, token, digest, None, peer, now) {
-                Ok(accepted) => return Ok(accepted),
-                // What says most of the token is told: that another issuer does not know it says
-                // nothing.
-                Err(Denied::Token(WrongToken::Inactive)) => {
-                    if matches!(result, Denied::Token(WrongToken::Form(_))) {
-                        result = Denied::Token(WrongToken::Inactive);
-                    }
-                }
-                Err(denied @ Denied::NoRule { .. }) => return Err(denied),
-                Err(denied) => result = denied,
-            }
-        }
-        if matches!(result, Denied::Token(_)) {
-            self.refusals.lock().insert(digest, result.clone(), now.instant);
-        }
-        Err(result)
-    }
-
     /// Asks an issuer about a token, or waits for the answer that another request gets.
     #[expect(clippy::too_many_arguments, reason = "a question and what is known of its token")]
-    fn ask(
+    pub(super) fn ask(
         &self,
         issuer: &Arc<Issuer>,
         config: &IntrospectionConfig,
@@ -362,7 +331,9 @@ impl Verifier {
     ) -> Result<Arc<Accepted>, Denied> {
         // With a first request, the metadata that name the endpoint may not be there yet.
         if config.endpoint.is_none() {
-            issuer.await_metadata(peer, now.instant)?;
+            issuer.await_metadata(peer, now.instant).inspect_err(|_| {
+                issuer.introspecting.note(Some(Instant::now()));
+            })?;
         }
         let _place = issuer
             .all_waiting
@@ -377,7 +348,7 @@ impl Verifier {
                 if let Some(accepted) = self.known(&digest, present)? {
                     return Ok(accepted);
                 }
-                let refused = self.refused(&digest, present);
+                let refused = self.refused(&digest, issuer, present);
                 return Err(refused.unwrap_or_else(|| issuer.unavailable("it did not answer")));
             }
         };
@@ -403,11 +374,11 @@ impl Verifier {
             }
             Introspected::Refused(wrong) => Denied::Token(wrong),
         };
-        // Where one issuer of several does not know a token, another one may.
-        let is_last_word = !matches!(denied, Denied::Token(WrongToken::Inactive));
-        if is_last_word || self.issuers.len() == 1 {
-            self.refusals.lock().insert(digest, denied.clone(), now.instant);
-        }
+        self.refusals.lock().insert(
+            (digest, self.place_of(issuer)),
+            denied.clone(),
+            now.instant,
+        );
         Err(denied)
     }
 
@@ -472,10 +443,22 @@ impl Verifier {
         found.ok_or_else(|| Denied::Token(WrongToken::Issuer(crate::oauth::jws::told(issuer))))
     }
 
-    fn refused(&self, digest: &TokenDigest, now: Now) -> Option<Denied> {
+    /// What an issuer has said a short while ago of a token that it does not accept.
+    pub(super) fn refused(
+        &self,
+        digest: &TokenDigest,
+        issuer: &Arc<Issuer>,
+        now: Now,
+    ) -> Option<Denied> {
+        let key = (*digest, self.place_of(issuer));
         let mut refusals = self.refusals.lock();
         refusals.sweep(now.instant);
-        refusals.get(digest).cloned()
+        refusals.get(&key).cloned()
+    }
+
+    /// The place of an issuer in the configuration.
+    fn place_of(&self, issuer: &Arc<Issuer>) -> usize {
+        self.issuers.iter().take_while(|it| !Arc::ptr_eq(it, issuer)).count()
     }
 }
 
