@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::issuer_metadata::Authentication;
 use super::token_digest::TokenDigest;
 use super::waiters::{Place, Waiters};
 use crate::limits::{
@@ -27,6 +28,8 @@ struct State {
     asking: HashSet<TokenDigest>,
     /// The time of the last question that was not answered, if none was since.
     failed_at: Option<Instant>,
+    /// The way in which the gateway authenticates, where the issuer does not say which.
+    authentication: Authentication,
     is_stopping: bool,
 }
 
@@ -119,6 +122,16 @@ impl Introspecting {
     /// Notes when a question was not answered; none where it was.
     pub(super) fn note(&self, has_failed: Option<Instant>) {
         self.state.lock().failed_at = has_failed;
+    }
+
+    /// The way in which the gateway authenticates, where the issuer does not say which.
+    pub(super) fn authentication(&self) -> Authentication {
+        self.state.lock().authentication
+    }
+
+    /// Notes the way that the issuer takes.
+    pub(super) fn note_authentication(&self, taken: Authentication) {
+        self.state.lock().authentication = taken;
     }
 
     /// Ends all waits.

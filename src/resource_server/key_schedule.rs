@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{KEYS_FETCH_INTERVAL_MIN, KEYS_REFRESH_INTERVAL, KEYS_RETRY_INTERVAL_MAX};
 
-/// See above.
+/// When the keys of one issuer were read, and when they are to be read again.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// The time between two readings that go well.
@@ -29,7 +29,7 @@ pub(super) struct Schedule {
 pub(super) enum Cause {
     /// It is time.
     InTurn,
-    /// A token names a key that is not among them, or is not signed by the one that it names.
+    /// A token names a key that is not among them, or the key that it names has not signed it.
     ForToken,
 }
 
@@ -88,9 +88,9 @@ impl Schedule {
         }
     }
 
-    /// Wants a reading as soon as one may begin.
-    pub(super) fn want(&mut self) {
-        self.is_wanted = true;
+    /// Wants a reading as soon as one may begin. Returns true if none was wanted yet.
+    pub(super) fn want(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_wanted, true)
     }
 
     /// True if a reading that began after that time went well: what it has not found is not there.
@@ -136,7 +136,7 @@ mod tests {
         assert!(schedule.may_begin(start + SECOND).is_err());
         schedule.end(Some(start + SECOND), start + SECOND);
         assert_eq!(schedule.due_in(start), KEYS_REFRESH_INTERVAL);
-        schedule.want();
+        assert!(schedule.want() && !schedule.want());
         assert_eq!(schedule.due_in(start + SECOND), KEYS_FETCH_INTERVAL_MIN - SECOND);
         assert_eq!(schedule.may_begin(start + SECOND), Err(KEYS_FETCH_INTERVAL_MIN - SECOND));
         let mut now = start + KEYS_FETCH_INTERVAL_MIN;

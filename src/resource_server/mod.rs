@@ -84,8 +84,10 @@ impl ResourceServer {
     /// Nothing runs before the first verifier.
     pub fn new(fetch_of: Arc<FetchOf>) -> ResourceServer {
         let waiting = Arc::new(Waiters::new(ISSUERS_WAITERS_MAX));
-        let means = Means { fetch_of, kept: None, waiting };
-        ResourceServer { means, shared: Arc::default(), thread: Mutex::default() }
+        let shared = Arc::<Shared>::default();
+        let keeper = Arc::downgrade(&shared.keeper);
+        let means = Means { fetch_of, kept: None, keeper, waiting };
+        ResourceServer { means, shared, thread: Mutex::default() }
     }
 
     /// Lets fewer requests wait for issuers at once where there are few connections, each of which
@@ -121,6 +123,8 @@ impl ResourceServer {
         if thread.is_none() {
             *thread = Some(self.shared.keeper.start()?);
         }
+        // The files of keys are read without it.
+        drop(thread);
         let before = self.shared.keeper.issuers();
         let names = issuer_names(config.issuers.iter().map(|it| it.issuer.as_str()));
         let issuers = config.issuers.iter().zip(names).map(|(of, name)| {
@@ -147,9 +151,13 @@ impl ResourceServer {
         }))
     }
 
-    /// Notes that no verifier is wanted any more: no issuer is asked from now on.
+    /// Notes that no verifier is wanted any more: no issuer is asked from now on, and no keys stay
+    /// on the disk.
     pub fn rest(&self) {
         self.shared.keeper.keep(Vec::new());
+        if let Some(kept) = &self.means.kept {
+            kept.forget_others(&[]);
+        }
     }
 
     /// The state of each issuer, for operators.

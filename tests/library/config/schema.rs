@@ -70,7 +70,6 @@ const WITHOUT_DEFAULT: [&str; 49] = [
     "key",
     "limits",
     "log",
-    "machine_clients",
     "max_sessions",
     "mcpServers",
     "mcp_servers",
