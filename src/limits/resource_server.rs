@@ -62,6 +62,8 @@ pub const INTROSPECTION_LIFE: Duration = Duration::from_secs(45);
 /// The time after which a token ends that was to be introspected again, once its last answer does
 /// not hold any more: its issuer, or the threads that ask, are not fast enough.
 pub const RECHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The end of a token that has none, from the present: a time to which every clock can count.
+pub const TOKEN_LEASE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The time for one introspection, and for the wait for its turn.
 pub const INTROSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
 /// The time for which one request waits for issuers, for keys and introspections together.

@@ -16,7 +16,7 @@ use crate::sync::Mutex;
 
 /// An accepted token: whose it is, what it allows, and how long. Whatever outlives its request (a
 /// stream, a session) keeps it to ask [`super::Verifier::standing`] from time to time, and
-/// [`super::Verifier::reconsider`] after a reload.
+/// [`super::Verifier::present`] after a reload.
 #[derive(Debug)]
 pub struct Accepted {
     /// The user with the rights that the rules give.
@@ -37,8 +37,8 @@ pub struct Accepted {
     pub(super) signed_by: Option<(Thumbprint, AtomicU64)>,
     /// What is known of the token since; the same for whatever was accepted with it.
     pub(super) news: Arc<News>,
-    /// The number of the verifier that has accepted it.
-    pub(super) by: u64,
+    /// The number of the last verifier whose rules are known to give it rights.
+    pub(super) admitted_by: AtomicU64,
 }
 
 /// What has become of a token since it was accepted.
@@ -106,8 +106,8 @@ pub(super) enum Freshness {
 }
 
 impl Accepted {
-    /// How the token stands, by what is known of its issuer at present. It costs no call of the
-    /// system.
+    /// How the token stands, by what is known of its issuer at present. Neither the issuer nor the
+    /// disk is asked.
     pub(super) fn freshness(&self, issuer: &Issuer, now: Now) -> Freshness {
         if now.unix >= self.expires_at.saturating_add(TOKEN_LEEWAY.as_secs()) {
             return Freshness::Expired;
@@ -155,10 +155,14 @@ impl Accepted {
         }
     }
 
-    /// True if the token may be used at that URL: it is for all resources of the gateway, or for
-    /// the one at the URL, or one above it.
-    pub fn is_for(&self, url: &str) -> bool {
-        self.resources.is_empty() || self.resources.iter().any(|it| is_at_or_below(url, it))
+    /// True if the token may be used at that URL, which is made only if needed: the token is for
+    /// all resources of the gateway, or for the one at the URL, or one above it.
+    pub fn is_for(&self, url: impl FnOnce() -> String) -> bool {
+        if self.resources.is_empty() {
+            return true;
+        }
+        let url = url();
+        self.resources.iter().any(|it| is_at_or_below(&url, it))
     }
 
     /// The time for which the token is good at most, from now.

@@ -10,7 +10,7 @@
 //!   .verifier(&config.oauth, &owners)   at the start and at each reload -> Arc<Verifier>
 //!     .verify(&presented, now)          each request                    -> Arc<Accepted> or Denied
 //!     .standing(&accepted, now)         every half minute or so, for each open stream
-//!     .reconsider(&accepted, now)       after a reload, for what is open
+//!     .present(&accepted, now)          after a reload, for what is open
 //!   .rest()                             where a reload takes `oauth` away
 //!   .stop()                             at the end
 //! ```
@@ -45,7 +45,7 @@ use std::time::Instant;
 pub use accepted::{Accepted, Standing};
 pub use denied::{Denied, ErrorCode, WrongProof, WrongToken};
 pub use issuer::IssuerStatus;
-pub use presented::{Now, Presented, Scheme, Token};
+pub use presented::{Now, Presented, Token, token_in};
 pub use verifier::Verifier;
 
 use issuer::{Issuer, Means};

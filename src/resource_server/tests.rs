@@ -9,12 +9,13 @@ use crate::config::{
     ClaimConfig, IntrospectedTokens, IntrospectionConfig, IssuerConfig, RuleConfig,
 };
 use crate::limits::{
-    DECISIONS_PER_USER_MAX, INTROSPECTION_FRESH, INTROSPECTION_LIFE, KEYS_FETCH_INTERVAL_MIN,
-    REFUSAL_LIFE,
+    DECISIONS_BYTES_MAX, DECISIONS_PER_USER_MAX, INTROSPECTION_FRESH, INTROSPECTION_LIFE,
+    KEYS_FETCH_INTERVAL_MIN, REFUSAL_LIFE,
 };
 use crate::oauth::fetch::{FetchAnswer, FetchContent, FetchError, FetchRequest, Reach};
 use crate::oauth::form::Form;
 use crate::oauth::test_issuer::{TestKey, jwks};
+use crate::oauth::token::TokenType;
 use crate::protocol::server_name::ServerName;
 use crate::secret::Secret;
 
@@ -37,6 +38,8 @@ struct Scripted {
     delay: Mutex<Duration>,
     /// The time that every other answer takes, and then does not come.
     hang: Mutex<Duration>,
+    /// True for an issuer that wants the secret of the OAuth client in the form.
+    wants_post: Mutex<bool>,
     /// True for the next request to panic.
     panics: Mutex<bool>,
     asked: Mutex<Vec<(String, Reach)>>,
@@ -100,6 +103,17 @@ impl Fetch for Scripted {
         }
         let body = match request.content {
             FetchContent::Form(form) => {
+                if *self.wants_post.lock() {
+                    if !request.headers.is_empty() {
+                        return Ok(FetchAnswer { status: 401, ..FetchAnswer::default() });
+                    }
+                    assert!(form.expose().contains("client_secret=s%2B"), "{}", form.expose());
+                    return Ok(FetchAnswer {
+                        status: 200,
+                        body: self.introspect(&url, form).into_bytes(),
+                        ..FetchAnswer::default()
+                    });
+                }
                 let (name, value) = &request.headers[0];
                 assert_eq!((*name, value.expose()), ("authorization", "Basic Z3c6cyUyQg=="));
                 let hangs = *self.hangs.lock();
@@ -191,9 +205,13 @@ impl Rig {
     }
 }
 
+fn n_remembered(verifier: &Verifier) -> usize {
+    verifier.decisions.read().len()
+}
+
 fn presented(token: &str) -> Presented<'_> {
     Presented {
-        scheme: Scheme::Bearer,
+        scheme: TokenType::Bearer,
         token: Token(token),
         method: "POST",
         url: AUDIENCE,
@@ -250,7 +268,7 @@ fn an_accepted_token_is_remembered() {
     let other = rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
     let bucket = |it: &Accepted| it.principal.user.as_ref().unwrap().quota.clone().unwrap();
     assert!(Arc::ptr_eq(&bucket(&accepted), &bucket(&other)));
-    assert_eq!((rig.verifier.n_remembered(), rig.scripted.n_asked("/jwks")), (2, 1));
+    assert_eq!((n_remembered(&rig.verifier), rig.scripted.n_asked("/jwks")), (2, 1));
     let end = Now { unix: accepted.expires_at + 30, ..Now::read() };
     assert_eq!(wrong(rig.verify_at(&token, end)), WrongToken::Expired);
     assert_eq!(rig.verifier.standing(&accepted, end), Standing::Ended);
@@ -398,7 +416,13 @@ fn keys_outlive_a_restart_while_their_issuer_is_down() {
     // Those of an issuer that is not configured any more are removed.
     let (_server, _) = start(&scripted, &config(vec![issuer(OTHER)], vec![rule(None)]));
     wait_until(|| files() == 0);
-    drop((_server, writer));
+    // So are all once no issuer is configured.
+    *scripted.is_down.lock() = false;
+    let (server, _) = start(&scripted, &everybody);
+    wait_until(|| files() == 1);
+    server.rest();
+    wait_until(|| files() == 0);
+    drop((_server, server, writer));
     writing.detach();
     std::fs::remove_dir_all(&path).unwrap();
 }
@@ -462,35 +486,25 @@ fn a_reload_gives_other_rights_and_keeps_the_keys() {
     ops.admin = true;
     let again =
         rig.server.verifier(&config(vec![issuer(ISSUER)], vec![ops]), &owners()).unwrap();
-    assert_eq!(again.n_remembered(), 0);
-    let reconsidered = again.reconsider(&accepted, Now::read()).unwrap();
-    assert!(reconsidered.principal.is_admin && !accepted.principal.is_admin);
-    assert_eq!(reconsidered.principal.id, accepted.principal.id);
-    assert_eq!(again.standing(&reconsidered, Now::read()), Standing::Good);
+    assert_eq!(n_remembered(&again), 0);
+    let present = again.present(&accepted, Now::read()).unwrap();
+    assert!(present.is_admin && !accepted.principal.is_admin);
+    assert_eq!(present.id, accepted.principal.id);
     assert_eq!(again.standing(&accepted, Now::read()), Standing::Good);
-    let once_more = again.reconsider(&accepted, Now::read()).unwrap();
-    assert!(Arc::ptr_eq(&once_more, &reconsidered));
-    let itself = again.reconsider(&reconsidered, Now::read()).unwrap();
-    assert!(Arc::ptr_eq(&itself, &reconsidered));
-    let none = config(vec![issuer(ISSUER)], vec![rule(Some(("groups", "dev")))]);
-    let none = rig.server.verifier(&none, &owners()).unwrap();
-    let denied = none.reconsider(&accepted, Now::read()).unwrap_err();
-    assert!(matches!(denied, Denied::NoRule { .. }));
+    assert!(again.admits(&accepted, Now::read()));
+    assert_eq!(accepted.admitted_by.load(Ordering::Relaxed), again.number);
     assert_eq!(rig.scripted.n_asked("/jwks"), 1);
-    // What a configuration wants introspected is not believed without.
-    let more = config(vec![introspecting(IntrospectedTokens::All)], vec![rule(None)]);
-    let more = rig.server.verifier(&more, &owners()).unwrap();
-    assert_eq!(wrong(more.reconsider(&accepted, Now::read())), WrongToken::Inactive);
-    // Another audience, or no such issuer any more.
+    // No rule, another audience, and no such issuer any more.
     let audience = IssuerConfig { audience: "https://b.example".to_owned(), ..issuer(ISSUER) };
-    let audience = rig.server.verifier(&config(vec![audience], vec![rule(None)]), &owners());
-    assert_eq!(
-        wrong(audience.unwrap().reconsider(&accepted, Now::read())),
-        WrongToken::Audience
-    );
-    let other = rig.server.verifier(&config(vec![issuer(OTHER)], vec![rule(None)]), &owners());
-    let other = wrong(other.unwrap().reconsider(&accepted, Now::read()));
-    assert!(matches!(other, WrongToken::Issuer(_)));
+    for (issuer, rule) in [
+        (issuer(ISSUER), rule(Some(("groups", "dev")))),
+        (audience, rule(None)),
+        (issuer(OTHER), rule(None)),
+    ] {
+        let other = rig.server.verifier(&config(vec![issuer], vec![rule]), &owners()).unwrap();
+        assert!(other.present(&accepted, Now::read()).is_none());
+        assert!(!other.admits(&accepted, Now::read()));
+    }
 }
 
 fn opaque() -> Rig {
@@ -512,7 +526,7 @@ fn opaque_tokens_are_introspected_once_and_asked_about_again() {
     });
     assert_eq!(rig.scripted.n_asked("/introspect"), 1);
     let accepted = rig.verify("t1").unwrap();
-    assert_eq!((accepted.expires_at, rig.verifier.n_remembered()), (u64::MAX, 1));
+    assert_eq!((accepted.expires_at, n_remembered(&rig.verifier)), (u64::MAX, 1));
     // What has grown old is served, and asked about by the thread.
     let asks = || rig.scripted.n_asked("/introspect");
     rig.verify_at("t1", later(INTROSPECTION_FRESH)).unwrap();
@@ -542,12 +556,10 @@ fn what_was_accepted_before_a_reload_hears_of_a_revocation_after_it() {
     let before = rig.verify("t1").unwrap();
     let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
     let after = rig.server.verifier(&config(issuers, vec![rule(None)]), &owners()).unwrap();
-    let again = after.reconsider(&before, Now::read()).unwrap();
     rig.scripted.say("t1", r#"{"active":false}"#);
-    assert_eq!(after.standing(&again, later(INTROSPECTION_FRESH)), Standing::Good);
+    assert_eq!(after.standing(&before, later(INTROSPECTION_FRESH)), Standing::Good);
     wait_until(|| after.standing(&before, Now::read()) == Standing::Ended);
-    assert!(after.reconsider(&before, Now::read()).is_err());
-    assert_eq!(after.n_remembered(), 0);
+    assert_eq!(n_remembered(&after), 0);
 }
 
 #[test]
@@ -639,6 +651,96 @@ fn keys_that_moved_end_what_the_old_ones_signed_where_the_new_ones_cannot_be_had
     assert_eq!(after.standing(&accepted, Now::read()), Standing::Good);
     let end = later(crate::limits::KEYS_AWAITED_TIME);
     assert_eq!(after.standing(&accepted, end), Standing::Ended);
+}
+
+#[test]
+fn an_issuer_that_wants_the_secret_in_the_form_gets_it_there() {
+    let scripted = Scripted::default();
+    *scripted.wants_post.lock() = true;
+    // Nobody reads its metadata, which would say so.
+    let mut of = introspecting(IntrospectedTokens::Opaque);
+    of.jwks_uri = Some(format!("{ISSUER}/jwks"));
+    of.introspection.as_mut().unwrap().endpoint = Some(format!("{ISSUER}/introspect"));
+    scripted.set(&format!("{ISSUER}/jwks"), jwks(&[]));
+    let rig = Rig::new(scripted, &config(vec![of], vec![rule(None)]));
+    for token in ["t1", "t2"] {
+        rig.scripted.say(token, active("alice", ""));
+        rig.verify(token).unwrap();
+    }
+    // The first question finds out.
+    assert_eq!(rig.scripted.n_asked("/introspect"), 3);
+}
+
+#[test]
+fn a_key_that_comes_right_after_a_reading_is_read_without_another_request() {
+    let (rig, key) = simple();
+    wait_until(|| rig.server.status()[0].keys == 1);
+    let unknown = key.token("made-up", &claims(ISSUER, "alice", ""));
+    assert!(matches!(wrong(rig.verify(&unknown)), WrongToken::UnknownKey(_)));
+    let new = TestKey::p256();
+    rig.scripted.set(&format!("{ISSUER}/jwks"), jwks(&[&new.jwk("n"), &key.jwk("k")]));
+    let token = new.token("n", &claims(ISSUER, "alice", ""));
+    assert!(matches!(wrong(rig.verify(&token)), WrongToken::UnknownKey(_)));
+    wait_until(|| rig.server.status()[0].keys == 2);
+}
+
+#[test]
+fn a_token_that_was_not_accepted_before_is_not_known() {
+    let (rig, key) = simple();
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    let known = || rig.verifier.verify_known(&presented(&token), Now::read()).is_some();
+    assert!(!known());
+    rig.verify(&token).unwrap();
+    assert!(known());
+    let with_proof = Presented { scheme: TokenType::DPoP, ..presented(&token) };
+    assert!(rig.verifier.verify_known(&with_proof, Now::read()).is_none());
+}
+
+#[test]
+fn few_large_tokens_are_remembered() {
+    let (rig, key) = simple();
+    let one = rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    let insert = |n: u64, claims: &Arc<str>| {
+        let user = crate::access::user::User {
+            issuer: ISSUER.into(),
+            issuer_name: "idp".into(),
+            subject: n.to_string().into(),
+            kind: crate::access::user::SubjectKind::Subject,
+            claims: claims.clone(),
+            quota: None,
+        };
+        let principal = crate::access::policy::Principal {
+            name: None,
+            id: Some(n.to_string().into()),
+            policy: Default::default(),
+            is_admin: false,
+            key: None,
+            user: Some(user),
+        };
+        let accepted = Accepted {
+            principal: Arc::new(principal),
+            expires_at: u64::MAX,
+            digest: token_digest::TokenDigest::of(&n.to_string()),
+            issuer: one.issuer.clone(),
+            subject: one.subject.clone(),
+            scopes: Box::default(),
+            resources: Box::default(),
+            bound_to: None,
+            signed_by: None,
+            news: accepted::News::new(None),
+            admitted_by: 0.into(),
+        };
+        let mut decisions = rig.verifier.decisions.write();
+        decisions.insert(Arc::new(accepted), n);
+        assert!(decisions.bytes <= DECISIONS_BYTES_MAX, "{n}: {}", decisions.bytes);
+        decisions.len()
+    };
+    // Small ones that were used long ago, then large ones.
+    let (small, large): (Arc<str>, Arc<str>) = ("{}".into(), "x".repeat(256 * 1024).into());
+    let small = (0..500).fold(0, |_, n| insert(n, &small));
+    let most = (500..700).fold(0, |_, n| insert(n, &large));
+    assert_eq!(small, 501, "with that of the rig");
+    assert!((32..=64).contains(&most), "{most}");
 }
 
 #[test]
@@ -957,22 +1059,22 @@ fn a_bound_token_needs_a_new_proof_each_time() {
     };
     let (one, two) = (proof(&token, "1"), proof(&token, "2"));
     let wrong = |why| Err(Denied::Proof(why));
-    assert_eq!(with(&token, Scheme::Bearer, &[&one]), wrong(WrongProof::Scheme));
-    assert_eq!(with(&token, Scheme::Dpop, &[]), wrong(WrongProof::Missing));
-    assert_eq!(with(&token, Scheme::Dpop, &[&one, &two]), wrong(WrongProof::Several));
-    assert_eq!(with(&token, Scheme::Dpop, &[&one]), Ok(()));
-    assert_eq!(with(&token, Scheme::Dpop, &[&one]), wrong(WrongProof::Replayed));
-    assert_eq!(with(&token, Scheme::Dpop, &[&two]), Ok(()));
+    assert_eq!(with(&token, TokenType::Bearer, &[&one]), wrong(WrongProof::Scheme));
+    assert_eq!(with(&token, TokenType::DPoP, &[]), wrong(WrongProof::Missing));
+    assert_eq!(with(&token, TokenType::DPoP, &[&one, &two]), wrong(WrongProof::Several));
+    assert_eq!(with(&token, TokenType::DPoP, &[&one]), Ok(()));
+    assert_eq!(with(&token, TokenType::DPoP, &[&one]), wrong(WrongProof::Replayed));
+    assert_eq!(with(&token, TokenType::DPoP, &[&two]), Ok(()));
     // A reload forgets no proof.
     let again = config(vec![issuer(ISSUER)], vec![rule(None)]);
     let again = rig.server.verifier(&again, &owners()).unwrap();
-    let replay = Presented { scheme: Scheme::Dpop, proofs: &[&one], ..presented(&token) };
+    let replay = Presented { scheme: TokenType::DPoP, proofs: &[&one], ..presented(&token) };
     let replay = again.verify(&replay, Now::read()).map(|_| ());
     assert_eq!(replay, wrong(WrongProof::Replayed));
     let plain = key.token("k", &claims(ISSUER, "alice", ""));
     let unbound = proof(&plain, "3");
-    assert_eq!(with(&plain, Scheme::Dpop, &[&unbound]), wrong(WrongProof::NotBound));
-    assert_eq!(with(&plain, Scheme::Bearer, &[]), Ok(()));
+    assert_eq!(with(&plain, TokenType::DPoP, &[&unbound]), wrong(WrongProof::NotBound));
+    assert_eq!(with(&plain, TokenType::Bearer, &[]), Ok(()));
 }
 
 #[test]
@@ -985,7 +1087,7 @@ fn one_user_pushes_out_own_tokens_alone() {
     for n in 0..DECISIONS_PER_USER_MAX {
         rig.verify(&key.token("k", &claims(ISSUER, "alice", &format!(r#","n":{n}"#)))).unwrap();
     }
-    assert_eq!(rig.verifier.n_remembered(), DECISIONS_PER_USER_MAX + 1);
+    assert_eq!(n_remembered(&rig.verifier), DECISIONS_PER_USER_MAX + 1);
     assert!(Arc::ptr_eq(&rig.verify(&bob).unwrap(), &of_bob));
     assert!(!Arc::ptr_eq(&rig.verify(&first).unwrap(), &of_alice));
 }

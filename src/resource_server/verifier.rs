@@ -12,7 +12,7 @@ use super::introspect;
 use super::introspection_turns::Turn;
 use super::issuer::Issuer;
 use super::keeper::Keeper;
-use super::presented::{Now, Presented, Scheme};
+use super::presented::{Now, Presented};
 use super::rules::Rules;
 use super::token_digest::TokenDigest;
 use super::token_issuers::TokenIssuers;
@@ -26,6 +26,7 @@ use crate::oauth::introspection::Introspected;
 use crate::oauth::jwk::Thumbprint;
 use crate::oauth::jws::{self, UnusableJws};
 use crate::oauth::jwt::{Claims, Subject, Unverified, WrongToken};
+use crate::oauth::token::TokenType;
 use crate::secret::Secret;
 use crate::sync::{Mutex, RwLock};
 
@@ -90,6 +91,14 @@ impl Verifier {
         Ok(accepted)
     }
 
+    /// As [`Verifier::verify`] for a token that was accepted before; none for any other one. It
+    /// never waits.
+    pub fn verify_known(&self, presented: &Presented<'_>, now: Now) -> Option<Arc<Accepted>> {
+        let accepted = self.known(&TokenDigest::of(presented.token.0), now).ok()??;
+        self.check_possession(&accepted, presented, now).ok()?;
+        Some(accepted)
+    }
+
     /// Tells if the token is still good. It never waits: an introspected token whose answer has
     /// grown old is asked about again by the thread `identity`, and what comes of it is told the
     /// next time.
@@ -114,60 +123,22 @@ impl Verifier {
         }
     }
 
-    /// A token that an earlier verifier accepted, under this one's configuration: the same user,
-    /// maybe with other rights. One that this verifier has accepted is returned as it is.
-    ///
-    /// # Errors
-    /// It is over, its issuer or audience is not accepted any more, or no rule matches it.
-    pub fn reconsider(
-        &self,
-        accepted: &Arc<Accepted>,
-        now: Now,
-    ) -> Result<Arc<Accepted>, Denied> {
-        let old = &accepted.issuer.config;
-        let issuer = self.issuer(&old.issuer)?;
-        match accepted.freshness(issuer, now) {
-            Freshness::Expired => return Err(Denied::Token(WrongToken::Expired)),
-            Freshness::Revoked => return Err(Denied::Token(WrongToken::Inactive)),
-            Freshness::Good | Freshness::GrowingOld | Freshness::Old { .. } => (),
+    /// True if the rules of this verifier give rights to a token that was accepted. They are asked
+    /// once after each reload.
+    pub fn admits(&self, accepted: &Accepted, now: Now) -> bool {
+        if accepted.admitted_by.load(Ordering::Relaxed) == self.number {
+            return true;
         }
-        if accepted.by == self.number {
-            return Ok(accepted.clone());
+        let is_admitted = self.present(accepted, now).is_some();
+        if is_admitted {
+            accepted.admitted_by.store(self.number, Ordering::Relaxed);
         }
-        if let Some(known) = self.decisions.read().get(&accepted.digest, now.unix) {
-            return Ok(known.clone());
-        }
-        if (&issuer.config.audience, &issuer.config.base) != (&old.audience, &old.base) {
-            return Err(Denied::Token(WrongToken::Audience));
-        }
-        let needed = issuer.config.introspection.as_ref().map(|it| it.tokens);
-        let is_enough = match needed {
-            None => accepted.signed_by.is_some(),
-            Some(IntrospectedTokens::Opaque) => true,
-            Some(IntrospectedTokens::All) => accepted.news.introspected.is_some(),
-        };
-        if !is_enough {
-            // The token itself is needed for that, which its client has.
-            return Err(Denied::Token(WrongToken::Inactive));
-        }
-        let claims = accepted.principal.user.as_ref().map(|user| user.claims.clone());
-        let claims = Claims {
-            subject: accepted.subject.clone(),
-            expires_at: accepted.expires_at,
-            scopes: accepted.scopes.to_vec(),
-            bound_to: accepted.bound_to,
-            resources: accepted.resources.to_vec(),
-            text: claims.as_deref().unwrap_or_default().to_owned(),
-        };
-        // The numbers of two issuers are not comparable: what differs is looked at.
-        let key = accepted.signed_by.as_ref().map(|(key, _)| (*key, AtomicU64::new(u64::MAX)));
-        let evidence = Evidence { signed_by: key, news: accepted.news.clone() };
-        self.accept(accepted.digest, issuer, claims, evidence, now)
+        is_admitted
     }
 
     /// The principal of a token that an earlier verifier accepted, under this one's configuration,
-    /// whether the token is over or not: for what belongs to the user and not to the token. None
-    /// where its issuer or audience is not accepted any more, or no rule matches it.
+    /// even if the token is over: for what belongs to the user and not to the token. None where its
+    /// issuer or audience is not accepted any more, or no rule matches it.
     pub fn present(&self, accepted: &Accepted, now: Now) -> Option<Arc<Principal>> {
         let old = &accepted.issuer.config;
         let issuer = self.issuer(&old.issuer).ok()?;
@@ -229,11 +200,6 @@ impl Verifier {
         self.rules.scopes()
     }
 
-    /// The tokens that are remembered.
-    pub fn n_remembered(&self) -> usize {
-        self.decisions.read().len()
-    }
-
     /// A token that was accepted before and still is.
     fn known(&self, digest: &TokenDigest, now: Now) -> Result<Option<Arc<Accepted>>, Denied> {
         let decisions = self.decisions.read();
@@ -253,7 +219,7 @@ impl Verifier {
         self.decisions.write().remove(digest);
         match freshness {
             Freshness::Expired => Err(Denied::Token(WrongToken::Expired)),
-            // Whether it is revoked, or only its keys are too old, is decided anew.
+            // It is decided anew if it is revoked, or only its keys are too old.
             Freshness::Revoked
             | Freshness::Old { .. }
             | Freshness::Good
@@ -299,7 +265,6 @@ impl Verifier {
         let key = unverified.signed_by(&keys.set).map_err(|why| {
             if why == WrongToken::Signature || unverified.kid().is_none() {
                 issuer.doubt_keys();
-                self.shared.keeper.wake();
             }
             Denied::Token(why)
         })?;
@@ -404,7 +369,7 @@ impl Verifier {
             resources: claims.resources.into(),
             signed_by: evidence.signed_by,
             news: evidence.news,
-            by: self.number,
+            admitted_by: AtomicU64::new(self.number),
         });
         self.decisions.write().insert(accepted.clone(), now.unix);
         Ok(accepted)
@@ -420,12 +385,12 @@ impl Verifier {
     ) -> Result<(), Denied> {
         let wrong = |why| Err(Denied::Proof(why));
         let (key, proof) = match (accepted.bound_to, presented.scheme, presented.proofs) {
-            (None, Scheme::Bearer, _) => return Ok(()),
-            (None, Scheme::Dpop, _) => return wrong(WrongProof::NotBound),
-            (Some(_), Scheme::Bearer, _) => return wrong(WrongProof::Scheme),
-            (Some(_), Scheme::Dpop, []) => return wrong(WrongProof::Missing),
-            (Some(key), Scheme::Dpop, [proof]) => (key, proof),
-            (Some(_), Scheme::Dpop, [_, _, ..]) => return wrong(WrongProof::Several),
+            (None, TokenType::Bearer, _) => return Ok(()),
+            (None, TokenType::DPoP, _) => return wrong(WrongProof::NotBound),
+            (Some(_), TokenType::Bearer, _) => return wrong(WrongProof::Scheme),
+            (Some(_), TokenType::DPoP, []) => return wrong(WrongProof::Missing),
+            (Some(key), TokenType::DPoP, [proof]) => (key, proof),
+            (Some(_), TokenType::DPoP, [_, _, ..]) => return wrong(WrongProof::Several),
         };
         let expected = Expected {
             method: presented.method,
