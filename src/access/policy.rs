@@ -77,7 +77,9 @@ impl Principal {
             principal: self.id.clone().map(PrincipalId::Key),
             key: self.key,
             name: self.name.clone(),
-            ..UserCredentials::default()
+            claims: None,
+            headers: Vec::new(),
+            own: Vec::new(),
         }
     }
 

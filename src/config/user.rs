@@ -8,7 +8,7 @@ use crate::protocol::credentials::{
 };
 
 /// The servers of a configuration that may be reached with users' own credentials.
-pub fn per_user(configs: &[Arc<UpstreamConfig>]) -> PerUser {
+pub fn per_user<'a>(configs: impl IntoIterator<Item = &'a UpstreamConfig>) -> PerUser {
     let mut per_user = PerUser::default();
     for config in configs {
         per_user.forwarding.push((config.name.clone(), config.forward_headers().to_vec()));
@@ -133,7 +133,7 @@ mod tests {
             }}}}"#;
         let config = Config::parse(text, &|_: &str| None, &Overrides::default()).unwrap();
         let server = &config.upstreams[0];
-        let per_user = per_user(&config.upstreams);
+        let per_user = per_user(config.upstreams.iter().map(AsRef::as_ref));
         let user =
             UserCredentials { name: Some("alice-of-wonderland".into()), ..Default::default() };
         let fields = [("x-mcp-a-x-token", "token-of-alice-1")];

@@ -5,6 +5,7 @@
 
 mod ask_to_sign_in;
 mod await_lists;
+mod caller_upstream;
 mod callers;
 mod first_lists;
 mod links;

@@ -22,8 +22,10 @@ pub struct ForwardedHeader {
     pub value: String,
 }
 
-/// The credentials of one request's user.
-#[derive(Clone, PartialEq, Eq, Default)]
+/// The credentials of one request's user. Only tests have a default: credentials that are made of
+/// nothing are nobody's, and would be shared by all for whom they are made.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub struct UserCredentials {
     /// The principal; none where no key is required and nobody has signed in.
     pub principal: Option<PrincipalId>,

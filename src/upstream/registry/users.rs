@@ -42,22 +42,21 @@ impl Upstreams {
     pub fn of_user(
         self: &Arc<Self>,
         base: Arc<Upstream>,
-        user: Option<&Arc<UserCredentials>>,
+        user: &Arc<UserCredentials>,
         charged: Option<&PrincipalId>,
     ) -> Result<Arc<Upstream>, CallError> {
         if !base.may_be_per_user {
             return Ok(base);
         }
-        let user = user.cloned().unwrap_or_default();
         let registered = &base.context.config;
-        if !registered.is_own_of(&user) {
+        if !registered.is_own_of(user) {
             return Ok(base);
         }
         if let Some(known) = self.users.find(registered, user.id(&registered.name)) {
             return Ok(known);
         }
         self.sweep_users(base.name())?;
-        self.make_of_user(&base, user, charged.cloned())
+        self.make_of_user(&base, user.clone(), charged.cloned())
     }
 
     /// Makes the upstream of a user, unless there is one by now.
