@@ -137,7 +137,7 @@ mod tests {
         let user =
             UserCredentials { name: Some("alice-of-wonderland".into()), ..Default::default() };
         let fields = [("x-mcp-a-x-token", "token-of-alice-1")];
-        let user = per_user.credentials(user, || None, fields).unwrap();
+        let user = per_user.credentials(user, |_| None, fields).unwrap();
         let own = server.for_user(&user).unwrap();
         let secrets = own.secrets();
         let is_secret = |text: &str| secrets.iter().any(|secret| secret.expose() == text);
@@ -161,7 +161,7 @@ mod tests {
         );
         let foreign = [("x-mcp-a-x-token", "a\nb")];
         let foreign =
-            per_user.credentials(UserCredentials::default(), || None, foreign).unwrap();
+            per_user.credentials(UserCredentials::default(), |_| None, foreign).unwrap();
         assert!(server.for_user(&foreign).is_err());
     }
 }

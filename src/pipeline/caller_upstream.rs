@@ -43,7 +43,7 @@ impl Pipeline {
 fn made_anew(scope: &Scope, base: &Upstream) -> UserCredentials {
     let per_user = per_user([base.config()]);
     let principal = &scope.principal;
-    let made = per_user.credentials(principal.user(), || principal.claims(), []);
+    let made = per_user.credentials(principal.user(), |name| principal.claim(name), []);
     made.unwrap_or_else(|| principal.user())
 }
 
