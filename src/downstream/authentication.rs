@@ -292,10 +292,9 @@ pub(super) fn refusal(why: &Unidentified, admission: &Admission, head: &Head) ->
             Scheme::Bearer => TokenType::Bearer,
             Scheme::Dpop => TokenType::DPoP,
         };
-        let scopes = verifier.scopes();
         TokenChallenge {
             resource_metadata: metadata_url(admission, head),
-            scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
+            scope: verifier.asked_scope().map(|scope| scope.to_string()),
             algorithms: (scheme == Scheme::Dpop).then(|| PROOF_ALGORITHMS.join(" ")),
             ..TokenChallenge::new(token_type)
         }

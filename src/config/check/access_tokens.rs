@@ -33,6 +33,12 @@ pub(super) fn check(
     if raw.rules.is_empty() {
         reader.warn(&raw.at, "has no rule, so that nobody who signs in may do anything");
     }
+    if public_url.is_none() && raw.issuers.iter().any(|issuer| issuer.audience.is_some()) {
+        let what = "stands without a \"public_url\": clients that ask for a token for the address \
+                    that they use (RFC 8707) get one whose audience does not count, unless the \
+                    issuer makes it for \"audience\" all the same";
+        reader.warn(&raw.at, what);
+    }
     for (number, rule) in raw.rules.iter().enumerate() {
         if rule.claim.is_none() && rule.any.is_none() && number + 1 < raw.rules.len() {
             let what = "is about every token, so that no rule behind it ever counts";
