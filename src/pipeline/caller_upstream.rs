@@ -27,10 +27,10 @@ impl Pipeline {
         }
         let charged = scope.charged.as_ref();
         match scope.user.as_ref().filter(|user| user.own_id(server).is_some()) {
-            Some(user) => self.upstreams.of_user(base, user, charged),
+            Some(user) => self.upstreams.of_user(base, user, charged, &scope.lease),
             None if base.config().is_per_user() => {
                 let user = Arc::new(made_anew(scope, &base));
-                self.upstreams.of_user(base, &user, charged)
+                self.upstreams.of_user(base, &user, charged, &scope.lease)
             }
             None => Ok(base),
         }

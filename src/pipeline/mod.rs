@@ -476,6 +476,12 @@ impl Pipeline {
         self.upstreams.end_users(is_its);
     }
 
+    /// Ends what users have at servers whose credentials are each user's own, where the present
+    /// configuration gives the users no rights any more.
+    pub fn end_users_without_rights(&self) {
+        self.upstreams.end_users_without_rights();
+    }
+
     /// Forgets the tasks of a key that has ended: another key may get its name.
     pub fn forget_tasks_of(&self, key: &Arc<str>) {
         self.tasks.forget_all_of(&PrincipalId::Key(key.clone()));
