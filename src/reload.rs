@@ -108,6 +108,7 @@ impl Parts {
         }
         let admitted = admission(new, &self.resource_server).map_err(|it| it.to_string())?;
         let readmitted = self.front.readmit(admitted, |key| changes.ends(key));
+        self.upstreams.authorizations().follow(new);
         let pipeline = &self.front.pipeline;
         pipeline.configure(new.quotas(), AccessLog::of(new.log));
         // Upstreams come before the next snapshot, so that all items that it shows can be called.

@@ -239,7 +239,7 @@ impl ServerAuthorization {
             (Want::Renewal | Want::Refused(_) | Want::Scopes(_), _) => {
                 let found = self.discovered()?;
                 let scopes = self.scopes(&found, Refreshes::No);
-                let redirect_uri = self.shared.setup.redirect_uri.clone();
+                let redirect_uri = self.shared.setup().redirect_uri.clone();
                 let client = self.client(&found, &redirect_uri.unwrap_or_default())?;
                 let known = before.map(|kept| &kept.grantor);
                 (self.grantor(&found, client, known)?, scopes)
@@ -398,7 +398,7 @@ impl ServerAuthorization {
         redirect_uri: &str,
     ) -> Result<Client, FlowError> {
         let asker = self.asker();
-        let setup = &self.shared.setup;
+        let setup = &self.shared.setup();
         // The gateway's own document names the gateway's own address.
         let own = setup
             .client_document_url

@@ -60,6 +60,8 @@ pub const CLIENT_DOCUMENT_PATH: &str = "/oauth/client.json";
 pub struct Setup {
     /// The directory in which credentials are kept.
     pub state_dir: Option<PathBuf>,
+    /// Where the gateway listens, as text, if it does.
+    pub address: Option<String>,
     /// The URL to which the authorization server sends the browser back; none where the gateway
     /// has no address that a browser can reach.
     pub redirect_uri: Option<String>,
@@ -84,6 +86,7 @@ impl Setup {
         let is_https = |base: &&String| base.starts_with("https://");
         Setup {
             state_dir: config.state_dir.clone(),
+            address: address.map(str::to_owned),
             redirect_uri: base.as_ref().map(|base| below(base, CALLBACK_PATH)),
             client_document_url: base
                 .as_ref()
@@ -92,6 +95,14 @@ impl Setup {
             browser: browser.filter(|it| !it.trim().is_empty()),
             patience: config.limits.parked,
         }
+    }
+}
+
+impl Setup {
+    /// That of the same gateway with another configuration.
+    #[must_use]
+    fn following(&self, config: &Config) -> Setup {
+        Setup::of(config, self.address.as_deref(), self.browser.clone())
     }
 }
 

@@ -105,7 +105,7 @@ impl ServerAuthorization {
         wait: &Arc<Wait>,
         is_over: impl Fn() -> bool,
     ) -> Result<(), Interrupted> {
-        let _held = wait.hold(self.shared.setup.patience);
+        let _held = wait.hold(self.shared.setup().patience);
         loop {
             self.look_at_file();
             let now = Instant::now();
@@ -205,7 +205,8 @@ impl ServerAuthorization {
         if self.is_of_machines() {
             return Err(refused("nobody has to sign in with the grant of the configuration"));
         }
-        let redirect_uri = redirect_uri.or(self.shared.setup.redirect_uri.as_deref());
+        let setup = self.shared.setup();
+        let redirect_uri = redirect_uri.or(setup.redirect_uri.as_deref());
         let redirect_uri = redirect_uri.ok_or_else(|| {
             refused(
                 "this gateway has no address that a browser can come back to: set public_url",
@@ -287,7 +288,7 @@ impl ServerAuthorization {
     /// A person must sign in: the page is opened for the one at this machine, if there is one.
     pub(super) fn ask_person(&self, why: &str) {
         self.need_sign_in(why);
-        let setup = &self.shared.setup;
+        let setup = &self.shared.setup();
         let Some(browser) = setup.browser.as_deref().filter(|_| self.may_open_page()) else {
             return;
         };
@@ -311,7 +312,7 @@ impl ServerAuthorization {
 
     /// Pages are not opened all the time, and never beside another sign-in.
     fn may_open_page(&self) -> bool {
-        let has_way_back = self.shared.setup.redirect_uri.is_some();
+        let has_way_back = self.shared.setup().redirect_uri.is_some();
         let is_under_way = self.shared.sign_ins.left_to(self).is_some();
         if self.owner != Owner::Gateway || !has_way_back || is_under_way {
             return false;

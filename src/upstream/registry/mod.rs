@@ -194,6 +194,11 @@ impl Upstreams {
         };
         // Before any call comes; and what a call has still left at the old one meanwhile.
         adopt();
+        // Requests bring credentials for what is reached with them from here on.
+        let per_user = per_user(configs.iter().map(Arc::as_ref));
+        let has_users = !per_user.is_none();
+        *self.per_user.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(per_user);
+        self.has_users.store(has_users, Ordering::Relaxed);
         let after = Arc::new(after);
         *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = after.clone();
         adopt();
@@ -205,10 +210,6 @@ impl Upstreams {
             running.retire(old.clone(), supervisor, self.shared.limits.drain);
         }
         running.supervisors.extend(supervisors);
-        let per_user = per_user(configs);
-        let has_users = !per_user.is_none();
-        *self.per_user.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(per_user);
-        self.has_users.store(has_users, Ordering::Relaxed);
         drop(running);
         self.configure_users(configs);
         Ok(())
