@@ -144,6 +144,9 @@ impl Gateway {
             reload: OnceLock::new(),
         });
         front.tokens.set(front.admission.read().verifier.clone());
+        if clients == Clients::OverHttp {
+            upstreams.end_sign_ins_without_key(&config);
+        }
         let exporting = export(&config, clients)?;
         let (serving, admin) = bound.serve(&config, clients, &front, stop)?;
         Ok(Gateway {

@@ -1,4 +1,4 @@
-//! `trunkline login` and `trunkline logout`: the sign-in of the gateway at a server, by hand.
+//! `trunkline login`: the sign-in of the gateway at a server, by hand.
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
 use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
@@ -22,14 +22,14 @@ use crate::limits::{
 };
 use crate::telemetry::timestamp::rfc3339;
 use crate::upstream::authorization::{
-    Authorizations, BegunSignIn, CALLBACK_PATH, FinishedSignIn, Owner, ServerAuthorization,
-    Setup, SignInError, SignInStatus, SignedOut,
+    Authorizations, BegunSignIn, CALLBACK_PATH, FinishedSignIn, Holder, Owner,
+    ServerAuthorization, Setup, SignInError, SignInStatus,
 };
 use crate::wait::{Wait, Woken};
 
 /// Signs in at a server.
 pub(super) fn login(path: &Path, server: &str, come_back: ComeBack) -> u8 {
-    let known = match Known::load(path, "login", server, come_back) {
+    let known = match Known::load(path, server, come_back) {
         Ok(known) => known,
         Err(code) => return code,
     };
@@ -51,37 +51,11 @@ pub(super) fn login(path: &Path, server: &str, come_back: ComeBack) -> u8 {
     }
 }
 
-/// Signs out at a server.
-pub(super) fn logout(path: &Path, server: &str) -> u8 {
-    let known = match Known::load(path, "logout", server, ComeBack::Browser) {
-        Ok(known) => known,
-        Err(code) => return code,
-    };
-    let done = step().and_then(|wait| known.authorization.sign_out(&wait).map_err(told));
-    match done {
-        Ok(SignedOut::NothingThere) => {
-            complain(&format!("trunkline: logout: nobody was signed in at {server}"));
-            exit::FINE
-        }
-        Ok(SignedOut::Revoked) => print(&format!(
-            "signed out of {server}: its tokens are deleted, and revoked at the authorization \
-             server\n"
-        )),
-        Ok(SignedOut::Forgotten) => print(&format!(
-            "signed out of {server}: its tokens are deleted; the authorization server offers no \
-             revocation\n"
-        )),
-        Ok(SignedOut::NotRevoked(why)) => {
-            let code = print(&format!("signed out of {server}: its tokens are deleted\n"));
-            complain(&format!(
-                "trunkline: logout: the authorization server did not revoke them, so they may be \
-                 good until they end: {}",
-                shown(&why)
-            ));
-            code
-        }
-        Err(what) => fail(&format!("logout: {what}")),
-    }
+/// A server with "oauth".
+pub(super) struct Server {
+    pub(super) config: Config,
+    pub(super) server: Arc<UpstreamConfig>,
+    pub(super) authorizations: Arc<Authorizations>,
 }
 
 /// A server that the gateway signs in at.
@@ -92,12 +66,12 @@ struct Known {
     authorization: Arc<ServerAuthorization>,
 }
 
-fn told(error: SignInError) -> String {
+pub(super) fn told(error: SignInError) -> String {
     shown(&error.to_string())
 }
 
 /// A wait for one step with the authorization server.
-fn step() -> Result<Arc<Wait>, String> {
+pub(super) fn step() -> Result<Arc<Wait>, String> {
     Wait::plain(SIGN_IN_STEP_TIMEOUT).map_err(|error| error.to_string())
 }
 
@@ -108,13 +82,17 @@ fn patience() -> Result<Arc<Wait>, String> {
 
 const TOO_LATE: &str = "nobody has signed in for ten minutes";
 
-impl Known {
-    fn load(
+impl Server {
+    /// Reads the configuration, and finds the server in it.
+    ///
+    /// # Errors
+    /// The exit code; the reason was told.
+    pub(super) fn load(
         path: &Path,
         command: &str,
         server: &str,
         come_back: ComeBack,
-    ) -> Result<Known, u8> {
+    ) -> Result<Server, u8> {
         let config = Config::load(path, &Overrides::default())
             .map_err(|problems| refused(path, &problems))?;
         let found = config.upstreams.iter().find(|it| it.name.as_str() == server);
@@ -132,26 +110,44 @@ impl Known {
             let what = format!("{command}: the server {server:?} has no \"oauth\": true");
             return Err(usage(&what));
         }
-        if found.credentials == Credentials::PerUser {
-            return Err(usage(&format!(
-                "{command}: the server {server:?} has \"credentials\": \"per_user\": each user \
-                 signs in with their own browser, when their client first calls it"
-            )));
-        }
-        let of_failure = |what: String| fail(&format!("{command}: {what}"));
         let browser = std::env::var("BROWSER").ok();
         let mut setup = Setup::of(&config, None, browser);
         // The document names the address of the gateway alone: it is no use where the browser comes
         // back to this command.
         setup.client_document_url =
             setup.client_document_url.filter(|_| come_back == ComeBack::Paste);
-        let authorizations =
-            Authorizations::start(setup).map_err(|error| of_failure(error.to_string()))?;
-        let authorization = authorizations.of(&found, Owner::Gateway).map_err(of_failure)?;
-        let Some(authorization) = authorization else {
-            return Err(fail(&format!("{command}: {server} takes no token")));
-        };
-        Ok(Known { config, server: found, authorizations, authorization })
+        let authorizations = Authorizations::start(setup)
+            .map_err(|error| fail(&format!("{command}: {error}")))?;
+        Ok(Server { config, server: found, authorizations })
+    }
+
+    /// The credentials of an owner there.
+    ///
+    /// # Errors
+    /// As [`Server::load`].
+    pub(super) fn authorization(
+        &self,
+        command: &str,
+        owner: Owner,
+    ) -> Result<Arc<ServerAuthorization>, u8> {
+        let found = self.authorizations.of(&self.server, owner, Holder::default());
+        let found = found.map_err(|what| fail(&format!("{command}: {what}")))?;
+        found.ok_or_else(|| fail(&format!("{command}: {} takes no token", self.server.name)))
+    }
+}
+
+impl Known {
+    fn load(path: &Path, server: &str, come_back: ComeBack) -> Result<Known, u8> {
+        let found = Server::load(path, "login", server, come_back)?;
+        if found.server.credentials == Credentials::PerUser {
+            return Err(usage(&format!(
+                "login: the server {server:?} has \"credentials\": \"per_user\": each user \
+                 signs in with their own browser, when their client first calls it"
+            )));
+        }
+        let authorization = found.authorization("login", Owner::Gateway)?;
+        let Server { config, server, authorizations } = found;
+        Ok(Known { config, server, authorizations, authorization })
     }
 
     fn grant(&self) -> Option<&Grant> {

@@ -13,6 +13,8 @@ use crate::oauth::scope::Scopes;
 use crate::oauth::token::{TokenAnswer, TokenType};
 use crate::oauth::web_url::WebUrl;
 
+use super::holder::{Holder, HolderJson};
+
 /// An OAuth client as one authorization server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Client {
@@ -107,8 +109,8 @@ impl Kept {
         Some(end.saturating_sub(margin.as_secs()))
     }
 
-    /// The text for a file.
-    pub(super) fn to_json(&self) -> String {
+    /// The text for a file, which names the holder too.
+    pub(super) fn to_json(&self, holder: &Holder) -> String {
         let Grantor {
             server,
             issuer,
@@ -134,6 +136,7 @@ impl Kept {
             obtained_at: self.obtained_at,
             expires_at: self.expires_at,
             scopes: self.scopes.to_string(),
+            holder: holder.to_json(),
         };
         serde_json::to_string(&written).unwrap_or_default()
     }
@@ -181,6 +184,9 @@ struct KeptJson {
     obtained_at: u64,
     expires_at: Option<u64>,
     scopes: String,
+    /// The user, where they are a user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<HolderJson>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -316,7 +322,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_as_it_was_written_and_never_printed() {
         let kept = kept(Some(3600));
-        assert_eq!(Kept::from_json(&kept.to_json()).unwrap(), kept);
+        assert_eq!(Kept::from_json(&kept.to_json(&Holder::default())).unwrap(), kept);
         assert_eq!(kept.scopes.to_string(), "a b c");
         let printed = format!("{kept:?}");
         for secret in ["access-token", "refresh-token", "hush", "[1, 2, 3]"] {

@@ -18,10 +18,12 @@
 mod asking;
 mod authorizations;
 mod browser;
+mod credentials_file;
 mod discovery;
 mod exchanges;
 mod files;
 mod flow_error;
+mod holder;
 mod kept;
 mod refusal;
 mod registration;
@@ -30,6 +32,7 @@ mod server_authorization;
 mod shared;
 mod sign_in;
 mod sign_ins;
+mod sign_out;
 mod store;
 mod token_endpoint;
 mod want;
@@ -46,8 +49,10 @@ use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
 pub use authorizations::Authorizations;
+pub use holder::{Holder, UserSignIn};
 pub(crate) use server_authorization::AuthorizationListener;
 pub use server_authorization::ServerAuthorization;
+pub use sign_out::{NotRevoked, Revocation, SignedOut};
 
 /// The path of the callback, below the address that browsers use.
 pub const CALLBACK_PATH: &str = "/oauth/callback";
@@ -224,16 +229,3 @@ impl fmt::Display for SignInError {
 }
 
 impl std::error::Error for SignInError {}
-
-/// What became of credentials at a sign-out. They are forgotten here in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignedOut {
-    /// There were none.
-    NothingThere,
-    /// They are forgotten, and were revoked at the authorization server.
-    Revoked,
-    /// They are forgotten; the authorization server offers no revocation.
-    Forgotten,
-    /// They are forgotten; the authorization server did not revoke them, and the text says why.
-    NotRevoked(String),
-}

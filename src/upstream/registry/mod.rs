@@ -21,7 +21,7 @@ use crate::telemetry::counters;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::authorization::{Authorizations, Owner};
+use super::authorization::{Authorizations, Holder, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
@@ -424,8 +424,9 @@ impl Shared {
             // Nobody connects with it.
             (Credentials::PerUser, None) => None,
         };
-        let authorization =
-            owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
+        let holder = user.as_ref().map(|user| Holder::of(&user.credentials));
+        let of = |owner| self.authorizations.of(&config, owner, holder.unwrap_or_default());
+        let authorization = owner.map(of).transpose();
         let authorization = authorization
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?
             .flatten();

@@ -9,7 +9,7 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Made, Upstreams, supervisor};
-use crate::config::UpstreamConfig;
+use crate::config::{Config, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::USER_UPSTREAMS_SWEEP;
 use crate::protocol::call::PrincipalId;
@@ -187,6 +187,12 @@ impl Upstreams {
     pub fn end_users(&self, ends: impl Fn(&PrincipalId) -> bool) {
         let ended = self.users.take_of(ends);
         self.running().retire_users(ended, self.shared.limits.drain);
+    }
+
+    /// Ends the sign-ins of users at servers whose key is not in this configuration. Returns at once.
+    pub fn end_sign_ins_without_key(&self, config: &Config) {
+        let keys = config.api_keys.iter().map(|key| key.sha256).collect();
+        self.shared.authorizations.end_without_key(&config.upstreams, keys);
     }
 
     /// Ends users' upstreams which nobody needs any more: no call has come for

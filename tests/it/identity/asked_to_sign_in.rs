@@ -45,7 +45,7 @@ impl Scene {
     }
 }
 
-fn sign_in(address: &str, url: &str, key: &str) {
+pub(super) fn sign_in(address: &str, url: &str, key: &str) {
     let path = url.strip_prefix(&format!("http://{address}")).unwrap();
     let shown = exchange(address, &Request::get(path)).expect(200);
     assert!(shown.text().contains("name=\"key\""), "{}", shown.text());
@@ -61,7 +61,7 @@ fn url_of(params: &Value) -> String {
     params["url"].as_str().unwrap().to_owned()
 }
 
-fn text_of(answer: &Value) -> &str {
+pub(super) fn text_of(answer: &Value) -> &str {
     answer["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"))
 }
 

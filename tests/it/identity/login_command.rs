@@ -195,6 +195,25 @@ fn a_gateway_that_runs_takes_a_sign_in_up_and_forgets_it_at_logout() {
 }
 
 #[test]
+fn an_access_token_that_cannot_be_revoked_is_told_with_its_end() {
+    let place = Place::with(json!(true), json!({}));
+    place.auth.revoke_no_access_tokens();
+    place.signs_in();
+    let (code, out, errors) = place.run(&["logout", "s"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains("its refresh token is revoked"), "{out}");
+    let part = "the access token could not be revoked, and may be good until 20";
+    assert!(errors.contains(part) && errors.contains("unsupported_token_type"), "{errors}");
+    assert_eq!(place.auth.seen_of("POST /revoke").len(), 2);
+    // Where there is no other token, nothing is revoked.
+    place.auth.give_no_refresh_tokens();
+    place.signs_in();
+    let (code, out, errors) = place.run(&["logout", "s"]);
+    assert_eq!((code, out.as_str()), (Some(0), "signed out of s: its tokens are deleted\n"));
+    assert!(errors.contains("did not revoke the tokens"), "{errors}");
+}
+
+#[test]
 fn another_account_takes_the_place_of_the_one_before_in_the_gateway_that_runs() {
     let place = Place::with(json!(true), json!({}));
     place.signs_in();
@@ -307,6 +326,9 @@ fn what_cannot_be_signed_in_to_is_said_with_the_right_exit_code() {
         (&["login", "plain"], 2, "has no \"oauth\""),
         (&["logout", "plain"], 2, "has no \"oauth\""),
         (&["login", "own"], 2, "each user signs in"),
+        (&["logout", "own"], 0, "nobody was signed in at own"),
+        (&["logout", "own", "--user", "u"], 0, "\"u\" was not signed in at own"),
+        (&["logout", "s", "--user", "u"], 2, "--user is for servers with"),
         (&["login"], 2, "login NAME"),
     ] {
         let (code, out, errors) = place.run(words);
