@@ -11,6 +11,7 @@ use rustix::event::PollFlags;
 use serde_json::{Value, json};
 
 use super::command::{At, ComeBack};
+use super::loopback::{Loopback, for_answer};
 use super::running::{Running, Said, ServedAt, Unanswered};
 use super::schema::member;
 use super::{complain, exit, fail, print, refused, shown, usage};
@@ -265,22 +266,14 @@ impl Known {
 
     /// Has the browser come back to a free port of this machine (RFC 8252, section 7.3).
     fn on_loopback(&self) -> Result<(), String> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let listener = listener.and_then(|it| it.set_nonblocking(true).map(|()| it));
-        let listener =
-            listener.map_err(|error| format!("cannot listen on 127.0.0.1: {error}"))?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
-        let begun = self.begin(&loopback(address))?;
+        let refused = |error: io::Error| format!("cannot listen on 127.0.0.1: {error}");
+        let mut port = Loopback::bind().map_err(refused)?;
+        let begun = self.begin(&loopback(port.address().map_err(refused)?))?;
         self.open(&begun.url);
         let wait = patience()?;
         loop {
-            match wait.until(Some((listener.as_fd(), PollFlags::IN)), None) {
-                Ok(Woken::Ready) => (),
-                Ok(Woken::Bell | Woken::Tick) => continue,
-                Err(_) => return Err(TOO_LATE.to_owned()),
-            }
-            let Ok((stream, _)) = listener.accept() else { continue };
-            match self.answer(stream) {
+            let (stream, head) = port.next(&wait).map_err(|_| TOO_LATE.to_owned())?;
+            match self.answer(stream, &head) {
                 // Somebody else's request, or an answer of a sign-in that is none of these.
                 None | Some(Err(SignInError::UnknownState)) => (),
                 Some(Err(error)) => return Err(told(error)),
@@ -290,12 +283,13 @@ impl Known {
     }
 
     /// Answers one request on the loopback port. None if it is not the callback.
-    fn answer(&self, mut stream: TcpStream) -> Option<Result<FinishedSignIn, SignInError>> {
-        stream.set_nonblocking(false).ok()?;
-        stream.set_read_timeout(Some(LOOPBACK_HEAD_TIMEOUT)).ok()?;
-        stream.set_write_timeout(Some(LOOPBACK_HEAD_TIMEOUT)).ok()?;
-        let head = head_of(&mut stream)?;
-        let query = callback_query(&head);
+    fn answer(
+        &self,
+        mut stream: TcpStream,
+        head: &str,
+    ) -> Option<Result<FinishedSignIn, SignInError>> {
+        for_answer(&stream, LOOPBACK_HEAD_TIMEOUT).ok()?;
+        let query = callback_query(head);
         let finished = query.map(|query| {
             let wait = step().map_err(SignInError::Failed)?;
             self.authorizations.finish_sign_in(query, &wait)
@@ -366,22 +360,6 @@ fn loopback(address: SocketAddr) -> String {
 
 fn free_port() -> io::Result<SocketAddr> {
     TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
-/// The head of a request, as far as its first line. None if none comes in time, or a longer one.
-fn head_of(stream: &mut TcpStream) -> Option<String> {
-    let mut bytes = Vec::new();
-    let until = Instant::now() + LOOPBACK_HEAD_TIMEOUT;
-    let mut piece = [0_u8; 1024];
-    while !bytes.ends_with(b"\r\n\r\n") {
-        let n_bytes = stream.read(&mut piece).ok().filter(|n| *n > 0)?;
-        bytes.extend_from_slice(piece.get(..n_bytes)?);
-        let is_long = u64::try_from(bytes.len()).is_ok_and(|n| n > LOOPBACK_HEAD_BYTES_MAX);
-        if is_long || Instant::now() > until {
-            return None;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// The query of a request for the callback.

@@ -16,6 +16,7 @@ mod import;
 mod init;
 mod login;
 mod logout;
+mod loopback;
 mod new_key;
 mod pins;
 mod reload;

@@ -117,6 +117,10 @@ pub const SIGN_IN_PAGE_LIFE: Duration = Duration::from_secs(600);
 pub const LOOPBACK_HEAD_BYTES_MAX: u64 = 32 * 1024;
 /// The time in which such a head comes.
 pub const LOOPBACK_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections on that port whose head has not come, at once; the oldest make room.
+pub const LOOPBACK_CONNECTIONS_MAX: usize = 64;
+/// The time between two looks at these connections.
+pub const LOOPBACK_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The time between two looks of `trunkline login` at a sign-in that a running gateway leads.
 pub const SIGN_IN_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 

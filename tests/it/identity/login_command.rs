@@ -119,6 +119,23 @@ fn a_browser_signs_in_on_loopback_and_serve_finds_it() {
     assert!(!out.contains("token-") && !errors.contains("token-"), "{out}{errors}");
 }
 
+/// Another process of the machine, or a browser that opens connections in advance.
+#[test]
+fn connections_that_say_nothing_do_not_delay_the_browser() {
+    let place = Place::with(json!(true), json!({}));
+    let mut child = place.command(&["login", "s"]).spawn().unwrap();
+    let url = url_of(&mut child);
+    let (_, rest) = url.split_once("127.0.0.1%3A").expect("a loopback address to come back to");
+    let port: u16 = rest.split('%').next().unwrap().parse().unwrap();
+    let silent: Vec<_> =
+        (0..6).map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    let began = std::time::Instant::now();
+    assert!(follow(&url).unwrap().contains("Signed in to s"));
+    assert_eq!(ended(child).0, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(silent);
+}
+
 #[test]
 fn check_says_who_must_sign_in_and_until_when_somebody_has() {
     let place = Place::with(json!(true), json!({}));
