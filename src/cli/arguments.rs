@@ -27,6 +27,14 @@ fn is_file(word: &str) -> bool {
     word.contains(['/', '.'])
 }
 
+/// The word as a name, which is a text.
+///
+/// # Errors
+/// It is none; the fault says so.
+fn named(word: OsString, kind: &str) -> Result<String, String> {
+    word.into_string().map_err(|word| format!("no {kind} is called {}", word.display()))
+}
+
 /// Parses the arguments. `config_default` gives the configuration's file if they name none.
 ///
 /// # Errors
@@ -52,9 +60,7 @@ pub(super) fn command(
             Long("connect") if name == Some(Name::Check) => given.contact = Contact::All,
             Long("json") if name == Some(Name::Check) => given.output = Output::Json,
             Value(word) if name == Some(Name::Pins) && given.pins.len() < PINS_WORDS_MAX => {
-                given.pins.push(word.into_string().map_err(|word| {
-                    format!("no server or tool is called {}", word.display())
-                })?);
+                given.pins.push(named(word, "server or tool")?);
             }
             Long("user") if name == Some(Name::Logout) => {
                 given.user = Some(text_of(&mut words)?);
@@ -64,10 +70,7 @@ pub(super) fn command(
                 if matches!(name, Some(Name::Login | Name::Logout))
                     && given.server.is_none() =>
             {
-                given.server = Some(
-                    word.into_string()
-                        .map_err(|word| format!("no server is called {}", word.display()))?,
-                );
+                given.server = Some(named(word, "server")?);
             }
             Value(word) if name == Some(Name::Import) && given.import.is_none() => {
                 given.import = Some(word);

@@ -1,7 +1,7 @@
 //! `trunkline login`: the sign-in of the gateway at a server, by hand.
 
 use std::io::{self, BufRead as _, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -15,7 +15,9 @@ use super::loopback::{Loopback, for_answer};
 use super::running::{Running, Said, ServedAt, Unanswered};
 use super::schema::member;
 use super::{complain, exit, fail, print, refused, shown, usage};
-use crate::config::{Config, Credentials, Grant, Overrides, UpstreamConfig, nearest_name};
+use crate::config::{
+    Config, Credentials, Grant, Listen, Overrides, UpstreamConfig, nearest_name,
+};
 use crate::downstream::oauth::answer_page;
 use crate::limits::{
     LOOPBACK_HEAD_BYTES_MAX, LOOPBACK_HEAD_TIMEOUT, OPERATOR_ANSWER_TIMEOUT, SIGN_IN_LIFE,
@@ -264,10 +266,22 @@ impl Known {
         self.authorization.begin_sign_in(Some(redirect_uri), &step()?).map_err(told)
     }
 
+    /// A free port of this machine: that of an earlier sign-in, whose registration is good for it,
+    /// or any. The gateway's own is left to the gateway.
+    fn loopback(&self) -> io::Result<Loopback> {
+        let own = match &self.config.listen {
+            Listen::Tcp(address) => Some(address.port()),
+            Listen::Unix(_) => None,
+        };
+        let mut ports = self.authorization.loopback_ports();
+        ports.retain(|port| Some(*port) != own);
+        Loopback::bind(&ports)
+    }
+
     /// Has the browser come back to a free port of this machine (RFC 8252, section 7.3).
     fn on_loopback(&self) -> Result<(), String> {
         let refused = |error: io::Error| format!("cannot listen on 127.0.0.1: {error}");
-        let mut port = Loopback::bind().map_err(refused)?;
+        let mut port = self.loopback().map_err(refused)?;
         let begun = self.begin(&loopback(port.address().map_err(refused)?))?;
         self.open(&begun.url);
         let wait = patience()?;
@@ -315,7 +329,10 @@ impl Known {
         let redirect_uri = match &self.authorizations.setup().redirect_uri {
             Some(uri) => uri.clone(),
             // Nothing listens there; a browser's address line shows it all the same.
-            None => loopback(free_port().map_err(|error| error.to_string())?),
+            None => {
+                let free = self.loopback().and_then(|it| it.address());
+                loopback(free.map_err(|error| error.to_string())?)
+            }
         };
         let begun = self.begin(&redirect_uri)?;
         complain(&format!(
@@ -356,10 +373,6 @@ enum NotThrough {
 
 fn loopback(address: SocketAddr) -> String {
     format!("http://{address}{CALLBACK_PATH}")
-}
-
-fn free_port() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
 }
 
 /// The query of a request for the callback.

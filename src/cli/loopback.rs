@@ -39,12 +39,14 @@ enum Head {
 }
 
 impl Loopback {
-    /// Listens on a free port.
+    /// Listens on the first of these ports that is free, or else on any that is.
     ///
     /// # Errors
     /// The system gives none.
-    pub(super) fn bind() -> io::Result<Loopback> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?;
+    pub(super) fn bind(ports: &[u16]) -> io::Result<Loopback> {
+        let bind = |port: u16| TcpListener::bind((Ipv4Addr::LOCALHOST, port));
+        let listener = ports.iter().find_map(|port| bind(*port).ok());
+        let listener = listener.map_or_else(|| bind(0), Ok)?;
         listener.set_nonblocking(true)?;
         Ok(Loopback { listener, open: VecDeque::new() })
     }
@@ -141,7 +143,7 @@ mod tests {
 
     #[test]
     fn connections_that_say_nothing_delay_nobody() {
-        let mut port = Loopback::bind().unwrap();
+        let mut port = Loopback::bind(&[]).unwrap();
         let address = port.address().unwrap();
         let connect = |text: &str| {
             let mut stream = TcpStream::connect(address).unwrap();
@@ -165,7 +167,7 @@ mod tests {
 
     #[test]
     fn connections_and_heads_are_bounded() {
-        let mut port = Loopback::bind().unwrap();
+        let mut port = Loopback::bind(&[]).unwrap();
         let address = port.address().unwrap();
         let all: Vec<_> = (0..LOOPBACK_CONNECTIONS_MAX + 3)
             .map(|_| TcpStream::connect(address).unwrap())

@@ -81,6 +81,11 @@ pub const EXCHANGES_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 pub const CREDENTIALS_LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// Registrations that are kept of one server; the oldest are forgotten.
 pub const REGISTRATIONS_MAX: usize = 16;
+/// Sign-ins in a row that have begun on the gateway's pages with one registration, and that nobody
+/// has finished, after which the next one registers anew.
+pub const PAGES_UNFINISHED_MAX: u32 = 3;
+/// The same for `trunkline login`, whose user sees that a sign-in has come to nothing.
+pub const LOGINS_UNFINISHED_MAX: u32 = 1;
 /// Pages that are opened in a browser for one server within [`BROWSER_WINDOW`].
 pub const BROWSER_PAGES_MAX: usize = 6;
 /// See [`BROWSER_PAGES_MAX`].

@@ -23,6 +23,7 @@ use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 
 use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::registration::Led;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
 use super::{BegunSignIn, Owner, SignInError};
@@ -166,6 +167,7 @@ impl ServerAuthorization {
         if self.is_of_machines() {
             return Err(refused("nobody has to sign in with the grant of the configuration"));
         }
+        let led = if redirect_uri.is_some() { Led::ByCommand } else { Led::ByGateway };
         let redirect_uri = redirect_uri.or(self.shared.setup.redirect_uri.as_deref());
         let redirect_uri = redirect_uri.ok_or_else(|| {
             refused(
@@ -178,7 +180,7 @@ impl ServerAuthorization {
         let unusable = |error| FlowError::unusable(FlowStep::Authorization, &with, error);
         let endpoint = found.server.check_authorization_code().map_err(unusable)?;
         let scopes = self.scopes(&found, Refreshes::Yes);
-        let client = self.client(&found, redirect_uri)?;
+        let client = self.client(&found, redirect_uri, led)?;
         let grantor = self.grantor(&found, client, None)?;
         let (pkce, state) = (Pkce::from_random(self.random()?), Secret::new(self.token()?));
         let key = grantor.dpop_key.as_ref().map(|key| SigningKey::from_pkcs8(&key.0));
@@ -339,6 +341,7 @@ impl ServerAuthorization {
             SignInError::Failed(what)
         })?;
         self.lock().no_page_until = None;
+        self.registration_works(&begun.grantor);
         log::info!(target: "oauth", "{}: signed in at {}", self.server, begun.grantor.with());
         Ok(())
     }

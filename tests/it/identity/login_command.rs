@@ -119,6 +119,36 @@ fn a_browser_signs_in_on_loopback_and_serve_finds_it() {
     assert!(!out.contains("token-") && !errors.contains("token-"), "{out}{errors}");
 }
 
+#[test]
+fn one_registration_serves_one_login_after_the_other() {
+    let place = Place::with(json!(true), json!({}));
+    let n_registered = || place.auth.seen_of("POST /register").len();
+    place.signs_in();
+    place.signs_in();
+    assert_eq!(n_registered(), 1);
+    let asked = place.auth.seen_of("GET /authorize");
+    assert_eq!(asked[0].field("client_id"), asked[1].field("client_id"));
+    assert_eq!(asked[0].field("redirect_uri"), asked[1].field("redirect_uri"));
+    // Another process has the port now, and an authorization server may compare ports.
+    let redirect = asked[1].field("redirect_uri");
+    let port: u16 = redirect.split([':', '/']).nth(4).unwrap().parse().unwrap();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    place.signs_in();
+    assert_eq!(n_registered(), 2);
+    drop(taken);
+    // What a sign-in has come to nothing with may be lost at the authorization server, which tells
+    // the person alone.
+    let mut child = place.command(&["login", "s"]).spawn().unwrap();
+    url_of(&mut child);
+    assert_eq!(n_registered(), 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.signs_in();
+    assert_eq!(n_registered(), 3);
+    place.signs_in();
+    assert_eq!(n_registered(), 3);
+}
+
 /// Another process of the machine, or a browser that opens connections in advance.
 #[test]
 fn connections_that_say_nothing_do_not_delay_the_browser() {
