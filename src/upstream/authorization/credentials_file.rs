@@ -40,6 +40,12 @@ impl ServerAuthorization {
         }
     }
 
+    /// Looks at the file at once: a request has nothing else to hope for.
+    pub fn look_for_sign_in(&self) {
+        self.lock().looked_at = None;
+        self.look_at_file();
+    }
+
     /// Another process has signed out, and has revoked the tokens where it could.
     fn signed_out_elsewhere(&self) {
         self.forget();

@@ -464,7 +464,7 @@ impl Shared {
             // Nobody connects to it but its users' upstreams, of which each knows how it is.
             health.lock().breaker.made_contact();
         }
-        let listener = listener(&context);
+        let listener = listener(&context, &health);
         Ok(Upstream {
             counted,
             may_be_per_user: context.config.may_be_per_user() && !is_of_user,

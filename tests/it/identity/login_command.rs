@@ -2,11 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::authorization_server::{AuthorizationServer, Browser, Consent, follow};
+use crate::support::authorization_server::{
+    AuthorizationServer, Browser, Consent, Protection, follow,
+};
 use crate::support::gateway::{Directory, Gateway, binary};
 use crate::support::http::{Request, exchange};
 use crate::support::upstream_http::HttpUpstream;
@@ -17,6 +20,7 @@ const ADMIN: &str = "key-of-the-admin-0";
 /// A configuration in a folder, before a protected server.
 struct Place {
     auth: AuthorizationServer,
+    protection: Arc<Protection>,
     upstream: HttpUpstream,
     folder: Directory,
 }
@@ -25,7 +29,7 @@ impl Place {
     fn with(oauth: Value, further: Value) -> Place {
         let (auth, upstream, folder) =
             (AuthorizationServer::start(), HttpUpstream::start(), Directory::new());
-        auth.protect(&upstream);
+        let protection = auth.protect(&upstream);
         let mut config = json!({
             "listen": "127.0.0.1:0",
             "mcp_servers": {
@@ -39,7 +43,7 @@ impl Place {
         for (key, value) in further.as_object().unwrap() {
             config[key.as_str()] = value.clone();
         }
-        let place = Place { auth, upstream, folder };
+        let place = Place { auth, protection, upstream, folder };
         place.write(&config);
         place
     }
@@ -239,6 +243,44 @@ fn a_gateway_that_runs_takes_a_sign_in_up_and_forgets_it_at_logout() {
     let (code, out, errors) = place.run(&["logout", "s"]);
     assert_eq!((code, out.as_str()), (Some(0), ""), "{errors}");
     assert!(errors.contains("nobody was signed in"), "{errors}");
+}
+
+#[test]
+fn the_first_call_after_a_login_is_served_and_status_tells_of_no_failure() {
+    let place = Place::with(json!(true), json!({}));
+    let gateway = place.serve();
+    let state = || gateway.status_of("s")["state"].as_str().unwrap().to_owned();
+    for asked_first in ["call", "status"] {
+        wait_for("it needs a sign-in", || (state() == "needs_sign_in").then_some(()));
+        // The gateway has just looked at the file, and tries seldom by now.
+        std::thread::sleep(Duration::from_secs(1));
+        place.signs_in();
+        if asked_first == "call" {
+            gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+        }
+        wait_for("the server is ready", || {
+            let state = state();
+            assert!(
+                ["needs_sign_in", "starting", "ready"].contains(&state.as_str()),
+                "{state}"
+            );
+            (state == "ready").then_some(())
+        });
+        assert_eq!(place.run(&["logout", "s"]).0, Some(0));
+    }
+}
+
+#[test]
+fn a_gateway_that_nobody_asks_anything_takes_a_sign_in_up() {
+    let place = Place::with(json!(true), json!({}));
+    let gateway = place.serve();
+    // Until it tries only every few seconds.
+    std::thread::sleep(Duration::from_secs(7));
+    place.signs_in();
+    wait_within(Duration::from_secs(3), "the server has been asked with the token", || {
+        (place.protection.n_admitted() > 0).then_some(())
+    });
+    drop(gateway);
 }
 
 #[test]
