@@ -1,6 +1,7 @@
 //! `trunkline login`: the sign-in of the gateway at a server, by hand.
 
-use std::io::{self, BufRead as _, Read as _, Write as _};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
 use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::Path;
@@ -25,7 +26,7 @@ use crate::limits::{
 };
 use crate::telemetry::timestamp::rfc3339;
 use crate::upstream::authorization::{
-    Authorizations, BegunSignIn, CALLBACK_PATH, FinishedSignIn, Holder, Owner,
+    Authorizations, BegunSignIn, CALLBACK_PATH, FileMark, FinishedSignIn, Holder, Owner,
     ServerAuthorization, Setup, SignInError, SignInStatus,
 };
 use crate::wait::{Wait, Woken};
@@ -240,26 +241,38 @@ impl Known {
             "The gateway at {} leads the sign-in; browsers come back there.",
             gateway.place()
         ));
+        let before = self.authorization.file_mark();
         self.open(url);
         let (until, page) = (Instant::now() + SIGN_IN_LIFE, format!("/oauth/sign-in/{id}"));
         while Instant::now() < until {
             std::thread::sleep(SIGN_IN_LOOK_INTERVAL);
-            // The page is gone once it has led to a sign-in.
             if ask("GET", &page, None).as_ref().is_ok_and(Said::is_not_there) {
-                return match self.authorization.status() {
-                    SignInStatus::SignedIn { .. } => Ok(()),
-                    SignInStatus::Unknown
-                    | SignInStatus::NeedsSignIn { .. }
-                    | SignInStatus::UnderWay { .. }
-                    | SignInStatus::Failing { .. } => Err(NotThrough::Failed(
-                        "the gateway keeps its tokens elsewhere: its configuration is another \
-                         one"
-                        .to_owned(),
-                    )),
-                };
+                return self.after_page(&before).map_err(NotThrough::Failed);
             }
         }
         Err(NotThrough::Failed(TOO_LATE.to_owned()))
+    }
+
+    /// The page of the gateway is gone: most often because it has led to a sign-in. `before`: the
+    /// file of credentials as it was before that.
+    fn after_page(&self, before: &FileMark) -> Result<(), String> {
+        let is_changed = self.authorization.file_mark() != *before;
+        match self.authorization.status() {
+            SignInStatus::SignedIn { .. } if is_changed => Ok(()),
+            SignInStatus::SignedIn { .. } => Err(
+                "the gateway has given its page up, and nobody has signed in anew: run the \
+                 command again"
+                    .to_owned(),
+            ),
+            SignInStatus::Unknown
+            | SignInStatus::NeedsSignIn { .. }
+            | SignInStatus::UnderWay { .. }
+            | SignInStatus::Failing { .. } => Err(
+                "the gateway has given its page up, or keeps its tokens elsewhere because its \
+                 configuration is another one"
+                    .to_owned(),
+            ),
+        }
     }
 
     fn begin(&self, redirect_uri: &str) -> Result<BegunSignIn, String> {
@@ -342,12 +355,16 @@ impl Known {
             self.server.name, begun.url
         ));
         let wait = patience()?;
-        let mut lines = io::stdin().lock();
+        let input = io::stdin().as_fd().try_clone_to_owned();
+        let mut lines = BufReader::new(File::from(input.map_err(|error| error.to_string())?));
         loop {
-            match wait.until(Some((io::stdin().as_fd(), PollFlags::IN)), None) {
-                Ok(Woken::Ready) => (),
-                Ok(Woken::Bell | Woken::Tick) => continue,
-                Err(_) => return Err(TOO_LATE.to_owned()),
+            // Several lines may have come at once.
+            if lines.buffer().is_empty() {
+                match wait.until(Some((lines.get_ref().as_fd(), PollFlags::IN)), None) {
+                    Ok(Woken::Ready) => (),
+                    Ok(Woken::Bell | Woken::Tick) => continue,
+                    Err(_) => return Err(TOO_LATE.to_owned()),
+                }
             }
             let mut line = String::new();
             let n_bytes = lines

@@ -7,8 +7,18 @@ use crate::limits::{CREDENTIALS_LOOK_INTERVAL, GOOD_CREDENTIALS_LOOK_INTERVAL};
 
 use super::kept::Kept;
 use super::server_authorization::ServerAuthorization;
+use super::store::Stamp;
+
+/// A file of credentials as it was at one moment, to tell if it was written since.
+#[derive(Debug, PartialEq, Eq)]
+pub struct FileMark(Option<Stamp>);
 
 impl ServerAuthorization {
+    /// The file as it is now.
+    pub fn file_mark(&self) -> FileMark {
+        FileMark(self.shared.store.stamp(&self.file))
+    }
+
     /// Looks if another process has signed in or out, but not all the time. It looks also while
     /// the token is good: the person may have signed in with another account, or out.
     pub(super) fn look_at_file(&self) {

@@ -49,6 +49,7 @@ use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
 pub use authorizations::Authorizations;
+pub use credentials_file::FileMark;
 pub use holder::{Holder, UserSignIn};
 pub(crate) use server_authorization::AuthorizationListener;
 pub use server_authorization::ServerAuthorization;

@@ -351,11 +351,16 @@ fn a_box_without_a_browser_is_pasted_what_a_browser_elsewhere_ended_with() {
         let back = answer.header("Location").unwrap().to_owned();
         let code = back.split("code=").nth(1).unwrap().split('&').next().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        match part {
-            "url" => writeln!(stdin, "\n {back} ").unwrap(),
+        let pasted = match part {
+            "url" => format!("\n {back} \n"),
             // This authorization server names itself in its answers: the code alone is too little.
-            "code" => writeln!(stdin, "{code}").unwrap(),
-            _ => (),
+            "code" => format!("{code}\n"),
+            _ => String::new(),
+        };
+        stdin.write_all(pasted.as_bytes()).unwrap();
+        if part == "url" {
+            // Its lines came at once, and the input goes on.
+            wait_within(Duration::from_secs(20), "it has ended", || child.try_wait().unwrap());
         }
         drop(stdin);
         let (code, out, errors) = ended(child);
@@ -401,6 +406,15 @@ fn a_registered_client_comes_back_to_the_running_gateway() {
     let (code, out, _) = ended(child);
     assert_eq!((code, out.starts_with("signed in to s")), (Some(0), true), "{rest}");
     assert_eq!(place.auth.seen_of("GET /authorize")[0].field("client_id"), "registered");
+    // A gateway that starts anew has no page any more, and the sign-in of before is no new one.
+    let mut command = place.command(&["login", "s"]);
+    let mut child = command.env("TRUNKLINE_KEY", ADMIN).spawn().unwrap();
+    url_of(&mut child);
+    gateway.stop();
+    let _gateway = place.serve();
+    let (code, out, errors) = ended(child);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{errors}");
+    assert!(errors.contains("nobody has signed in anew"), "{errors}");
 }
 
 #[test]
