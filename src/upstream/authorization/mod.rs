@@ -24,6 +24,7 @@ mod exchanges;
 mod files;
 mod flow_error;
 mod holder;
+mod issuer_fetcher;
 mod kept;
 mod refusal;
 mod registration;

@@ -45,6 +45,7 @@ impl Scene {
     }
 }
 
+/// Does in a browser what the page wants, with that key.
 pub(super) fn sign_in(address: &str, url: &str, key: &str) {
     let path = url.strip_prefix(&format!("http://{address}")).unwrap();
     let shown = exchange(address, &Request::get(path)).expect(200);
@@ -56,7 +57,7 @@ pub(super) fn sign_in(address: &str, url: &str, key: &str) {
 }
 
 /// The page to which a question leads.
-fn url_of(params: &Value) -> String {
+pub(super) fn url_of(params: &Value) -> String {
     assert_eq!(params["mode"], "url", "{params}");
     params["url"].as_str().unwrap().to_owned()
 }
