@@ -18,6 +18,7 @@ mod readmission;
 mod refusal_text;
 mod request_telemetry;
 pub mod rest;
+mod second_look;
 mod session_scope;
 pub mod stateless;
 pub mod status_codes;
@@ -53,12 +54,13 @@ use crate::telemetry::request::{self, Incoming, Served};
 
 pub use admission::Admission;
 pub use authentication::Tokens;
-use authentication::{Identified, Look, forget_admitted, note, refusal};
+use authentication::{Identified, note, refusal};
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 pub use operator::listener::AdminListener;
 pub use operator::status_events::Watchers;
 pub use readmission::Readmitted;
+use second_look::Look;
 use stateless::parked_calls::ParkedCalls;
 pub use stateless::request_state::used::UsedStates;
 use status_codes::Problem;
@@ -187,9 +189,7 @@ impl Front {
             Some(endpoint) if is_preflight || endpoint.is_unauthenticated() => {
                 Identified::of(self.anonymous.clone())
             }
-            Some(endpoint) if endpoint.is_open() => self
-                .identify(&admission, head, look)
-                .unwrap_or_else(|_| Identified::of(self.anonymous.clone())),
+            Some(endpoint) if endpoint.is_open() => self.identify_at_once(&admission, head),
             Some(_) | None => self
                 .identify(&admission, head, look)
                 .map_err(|why| refusal(&why, &admission, head))?,
@@ -368,7 +368,7 @@ impl Handler for Front {
     }
 
     fn aborted(&self) {
-        forget_admitted();
+        second_look::forget();
     }
 
     fn handle(&self, mut request: Request, responder: Responder) {
@@ -389,7 +389,7 @@ impl Handler for Front {
             share.charge(charged).map_err(|_| Problem::overloaded(SHARE_HELD))?;
             Ok(admitted)
         });
-        forget_admitted();
+        second_look::forget();
         match admitted {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, self.endpoint(&request.head), responder),

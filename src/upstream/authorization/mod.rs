@@ -22,6 +22,7 @@ mod discovery;
 mod exchanges;
 mod files;
 mod flow_error;
+mod issuer_fetcher;
 mod kept;
 mod refusal;
 mod registration;
