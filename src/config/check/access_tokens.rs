@@ -55,6 +55,22 @@ pub(super) fn check(
     }
 }
 
+/// Warns where opaque tokens of one issuer are shown to another one, which could use them.
+fn warn_of_several_introspections(reader: &Reader<'_>, issuers: &[RawIssuer]) {
+    let introspect = issuers.iter().filter_map(|it| it.introspection.as_ref());
+    let mut before: Option<&str> = None;
+    for introspection in introspect {
+        if let Some(before) = before {
+            let what = format!(
+                "a token that is no JWT does not say whose it is, so that {before} is shown those \
+                 of this issuer first, and could use them"
+            );
+            reader.warn(&introspection.at, what);
+        }
+        before = Some(&introspection.at);
+    }
+}
+
 /// Checks that issuers differ, and the names of their users with them: servers know users by these.
 fn check_names(reader: &Reader<'_>, issuers: &[RawIssuer]) {
     let mut first: HashMap<Arc<str>, (&str, &str)> = HashMap::new();
@@ -73,22 +89,6 @@ fn check_names(reader: &Reader<'_>, issuers: &[RawIssuer]) {
             )
         };
         reader.problem(format!("{}/issuer", issuer.at), what);
-    }
-}
-
-/// Warns where opaque tokens of one issuer are shown to another one, which could use them.
-fn warn_of_several_introspections(reader: &Reader<'_>, issuers: &[RawIssuer]) {
-    let introspect = issuers.iter().filter_map(|it| it.introspection.as_ref());
-    let mut before: Option<&str> = None;
-    for introspection in introspect {
-        if let Some(before) = before {
-            let what = format!(
-                "a token that is no JWT does not say whose it is, so that {before} is shown those \
-                 of this issuer first, and could use them"
-            );
-            reader.warn(&introspection.at, what);
-        }
-        before = Some(&introspection.at);
     }
 }
 
