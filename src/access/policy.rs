@@ -70,8 +70,8 @@ impl Principal {
 }
 
 impl Principal {
-    /// The principal as a user, for servers whose credentials are each user's own; without claims.
-    pub fn user(&self) -> UserCredentials {
+    /// The principal as servers know it whose credentials are each user's own; without claims.
+    pub fn credentials(&self) -> UserCredentials {
         UserCredentials {
             principal: self.id.clone().map(PrincipalId::Key),
             key: self.key,

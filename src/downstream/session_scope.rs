@@ -4,7 +4,7 @@ use std::sync::Arc;
 
 use super::{Front, in_both};
 use crate::access::policy::Scope;
-use crate::session::{Bearer, Owner, Session, Transport};
+use crate::session::{Owner, Requester, Session, Transport};
 
 impl Front {
     /// The owner of a session that opens now.
@@ -28,7 +28,7 @@ impl Front {
         scope: &Scope,
         door: Transport,
     ) -> Option<Arc<Session>> {
-        let bearer = Bearer {
+        let requester = Requester {
             principal: scope.principal.id.clone(),
             admission: scope.admission,
             charged: scope.charged.clone(),
@@ -37,7 +37,7 @@ impl Front {
         };
         let whole = Scope { only: None, narrowed: None, ..scope.clone() };
         let may_hear = || self.pipeline.servers(&whole);
-        let session = self.sessions.find(id, bearer, door, may_hear)?;
+        let session = self.sessions.find(id, requester, door, may_hear)?;
         if session.owner.only != scope.only {
             return None;
         }

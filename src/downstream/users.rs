@@ -17,7 +17,7 @@ impl Front {
     ) -> Option<Arc<UserCredentials>> {
         let per_user = self.pipeline.per_user()?;
         let claim = |name: &str| principal.claim(name);
-        per_user.credentials(principal.user(), claim, head.headers.iter()).map(Arc::new)
+        per_user.credentials(principal.credentials(), claim, head.headers.iter()).map(Arc::new)
     }
 }
 

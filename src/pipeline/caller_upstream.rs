@@ -43,8 +43,8 @@ impl Pipeline {
 fn made_anew(scope: &Scope, base: &Upstream) -> UserCredentials {
     let per_user = per_user([base.config()]);
     let principal = &scope.principal;
-    let made = per_user.credentials(principal.user(), |name| principal.claim(name), []);
-    made.unwrap_or_else(|| principal.user())
+    let made = per_user.credentials(principal.credentials(), |name| principal.claim(name), []);
+    made.unwrap_or_else(|| principal.credentials())
 }
 
 #[cfg(test)]

@@ -73,7 +73,7 @@ impl Pipeline {
             match upstream.log_level() {
                 Some(known) if level < known => upstream.set_log_level(level.as_str()),
                 Some(known) if level == known => (),
-                _ if upstream.user().is_some() => upstream.set_log_level(level.as_str()),
+                _ if upstream.user_id().is_some() => upstream.set_log_level(level.as_str()),
                 Some(_) | None => self.look_at_log_level(&upstream),
             }
         }
@@ -105,7 +105,7 @@ impl Pipeline {
     /// told soon.
     pub(super) fn look_at_log_level(&self, upstream: &Upstream) {
         // At a user's own server, the level is the one that was set last.
-        if upstream.user().is_some() {
+        if upstream.user_id().is_some() {
             return;
         }
         if !self.log_levels.may_look(upstream.name(), Instant::now()) {

@@ -457,7 +457,7 @@ impl Pipeline {
         for upstream in self.upstreams.all_with_users() {
             upstream.close_client(session);
             // Its level may have been the lowest.
-            if upstream.log_level().is_some() && upstream.user().is_none() {
+            if upstream.log_level().is_some() && upstream.user_id().is_none() {
                 self.look_at_log_level(&upstream);
             }
         }

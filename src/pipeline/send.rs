@@ -73,7 +73,7 @@ impl Pipeline {
             None => key.cloned().map(PrincipalId::Key),
         };
         // Users who share a key may have credentials of their own.
-        let principal = upstream.user().map(PrincipalId::Credentials).or(principal);
+        let principal = upstream.user_id().map(PrincipalId::Credentials).or(principal);
         let route = route_to(&upstream, options.client, options.about.log_level);
         let (owners, callers) = (&*self.tasks, &*self.callers);
         Ok(Asker { upstream, owners, principal, route, options, callers })
@@ -87,7 +87,7 @@ impl Asker<'_> {
 
     /// The server, where it is the caller's own.
     pub(super) fn of_user(&self) -> Option<&Upstream> {
-        Some(&*self.upstream).filter(|it| it.user().is_some())
+        Some(&*self.upstream).filter(|it| it.user_id().is_some())
     }
 
     /// True if the task with the server's own id `id` belongs to the principal. A task whose
@@ -161,7 +161,7 @@ impl Asker<'_> {
         let begins = outgoing.params.get("task").is_some();
         let sink = OfServer { asker: self, begins, inner: sink };
         // What a user's own server says is its user's, whoever calls.
-        let is_shared = self.route.is_shared() && self.upstream.user().is_none();
+        let is_shared = self.route.is_shared() && self.upstream.user_id().is_none();
         let mut in_flight = is_shared.then(|| {
             let (now, server) = (Instant::now(), self.upstream.name());
             self.callers.enter(now, server, self.principal.clone())

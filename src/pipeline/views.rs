@@ -2,6 +2,7 @@
 //! the shared lists are served where that takes too long.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use super::send::route_to;
 use super::users::own_id;
@@ -21,8 +22,8 @@ pub(super) fn view_of(upstream: &Upstream, viewer: &Viewer<'_>) -> Option<ViewId
 
 impl Pipeline {
     /// Has the client's views of the servers in scope read, where they are not known yet, and
-    /// waits for them: [`VIEW_TIMEOUT`] at most, and no longer than on `wait`, the request's own
-    /// where it has one. The client is notified when they come later. Old views are read again
+    /// waits for them, and for the lists of its user: [`VIEW_TIMEOUT`] at most in all, and no longer
+    /// than on `wait`, the request's own where it has one. The client is notified when they come later. Old views are read again
     /// without a wait. Returns true if there was a wait.
     pub(super) fn await_views(
         &self,
@@ -31,6 +32,7 @@ impl Pipeline {
         server: Option<&ServerName>,
         wait: Option<&Arc<Wait>>,
     ) -> bool {
+        let began = Instant::now();
         let has_waited = self.await_user_lists(scope, server, wait);
         let Some(client) = options.client else { return has_waited };
         let viewer = Viewer::new(client, options.about, options.views);
@@ -49,9 +51,10 @@ impl Pipeline {
         if self.coming(&seen, &viewer).is_empty() {
             return has_waited;
         }
-        let plain = if wait.is_none() { Wait::plain(VIEW_TIMEOUT).ok() } else { None };
+        let left = VIEW_TIMEOUT.saturating_sub(began.elapsed());
+        let plain = if wait.is_none() { Wait::plain(left).ok() } else { None };
         let Some(wait) = wait.or(plain.as_ref()) else { return has_waited };
-        let _within = wait.within(VIEW_TIMEOUT);
+        let _within = wait.within(left);
         let Some(_place) = self.catalogue.waiting().enter(scope.charged.as_ref(), wait) else {
             return has_waited;
         };

@@ -5,7 +5,7 @@ use std::sync::Arc;
 use crossbeam_channel::Sender;
 
 use super::{
-    Audience, Bearer, EventSink, HeardOver, Opened, Owner, Rescope, Session, SessionId,
+    Audience, EventSink, HeardOver, Opened, Owner, Requester, Rescope, Session, SessionId,
     Transport,
 };
 use crate::protocol::call::Caller;
@@ -25,7 +25,7 @@ pub(super) enum Command {
     },
     Revive {
         id: SessionId,
-        bearer: Bearer,
+        requester: Requester,
         may_hear: Vec<ServerName>,
         reply: Reply<Option<Arc<Session>>>,
     },

@@ -12,7 +12,7 @@ use super::questions::expiry;
 use super::table::{Bounds, Full, Table};
 use super::token::{Claims, Signer};
 use super::{
-    Bearer, Command, Opened, Owner, Rescope, Session, SessionEvents, SessionId, Sessions,
+    Command, Opened, Owner, Requester, Rescope, Session, SessionEvents, SessionId, Sessions,
     Transport, View,
 };
 use crate::error::CallError;
@@ -134,8 +134,8 @@ impl Manager {
                 self.fail_if_asked("session-open");
                 reply.send(self.open(door, owner, caller));
             }
-            Command::Revive { id, bearer, may_hear, reply } => {
-                reply.send(self.revive(id, bearer, may_hear));
+            Command::Revive { id, requester, may_hear, reply } => {
+                reply.send(self.revive(id, requester, may_hear));
             }
             Command::Introduce { id, caller, reply } => {
                 reply.send(self.table.introduce(&id, caller));
@@ -255,14 +255,14 @@ impl Manager {
     fn revive(
         &mut self,
         id: SessionId,
-        bearer: Bearer,
+        requester: Requester,
         may_hear: Vec<ServerName>,
     ) -> Option<Arc<Session>> {
         let published = self.view.read().get(&id).cloned();
         if published.is_some() {
             return published;
         }
-        let Bearer { principal, admission, charged, lease, user } = bearer;
+        let Requester { principal, admission, charged, lease, user } = requester;
         let claims = self.revivable(&id, principal.as_deref())?;
         let caller = claims.caller()?;
         let is_visible = |server: &ServerName| {
@@ -423,13 +423,13 @@ mod tests {
         sessions.open(Transport::StreamableHttp, owner(), caller).unwrap().id.clone()
     }
 
-    fn bearer(principal: &str) -> Bearer {
+    fn requester(principal: &str) -> Requester {
         let principal = Some(principal.into());
-        Bearer { principal, admission: 0, charged: None, lease: None, user: None }
+        Requester { principal, admission: 0, charged: None, lease: None, user: None }
     }
 
     fn finds(sessions: &Sessions, id: &str, principal: &str) -> bool {
-        sessions.find(id, bearer(principal), Transport::StreamableHttp, Vec::new).is_some()
+        sessions.find(id, requester(principal), Transport::StreamableHttp, Vec::new).is_some()
     }
 
     #[test]
@@ -438,7 +438,9 @@ mod tests {
         let id = open(&sessions);
         assert!(finds(&sessions, &id, "laptop"));
         assert!(!finds(&sessions, &id, "other"));
-        assert!(sessions.find(&id, bearer("laptop"), Transport::HttpSse, Vec::new).is_none());
+        assert!(
+            sessions.find(&id, requester("laptop"), Transport::HttpSse, Vec::new).is_none()
+        );
         sessions.close(&id).unwrap();
         assert!(!finds(&sessions, &id, "laptop"));
     }

@@ -63,7 +63,7 @@ pub use questions::{CallQuestions, Pending};
 pub use rescope::{Rescope, Rescoped, Sees};
 pub use resumable::{Delivery, Resumable};
 pub use transport::{
-    Bearer, Counts, EventSink, Listening, Owner, Refused, SessionId, Transport,
+    Counts, EventSink, Listening, Owner, Refused, Requester, SessionId, Transport,
 };
 
 use questions::OpenQuestions;
@@ -350,12 +350,12 @@ impl Sessions {
         self.ask(|reply| Command::Open { door, owner, caller, reply })?
     }
 
-    /// The session of that id if it is open and belongs to `bearer`. A valid id that an earlier
+    /// The session of that id if it is open and belongs to `requester`. A valid id that an earlier
     /// process issued is revived; its session may then see the servers that `may_hear` gives.
     pub fn find(
         &self,
         id: &str,
-        bearer: Bearer,
+        requester: Requester,
         door: Transport,
         may_hear: impl FnOnce() -> Vec<ServerName>,
     ) -> Option<Arc<Session>> {
@@ -365,12 +365,12 @@ impl Sessions {
             // Only tokens have a dot, so that a random text costs the session thread nothing.
             None if door == Transport::StreamableHttp && id.contains('.') => {
                 let id = SessionId::from(id);
-                let (bearer, may_hear) = (bearer.clone(), may_hear());
-                self.ask(|reply| Command::Revive { id, bearer, may_hear, reply }).ok()??
+                let (requester, may_hear) = (requester.clone(), may_hear());
+                self.ask(|reply| Command::Revive { id, requester, may_hear, reply }).ok()??
             }
             None => return None,
         };
-        let theirs = session.owner.principal == bearer.principal && session.door == door;
+        let theirs = session.owner.principal == requester.principal && session.door == door;
         theirs.then_some(session)
     }
 

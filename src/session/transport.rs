@@ -86,7 +86,7 @@ pub struct Owner {
 
 /// The sender of a request that names a session by its id.
 #[derive(Debug, Clone)]
-pub struct Bearer {
+pub struct Requester {
     /// The name of the key, or the id of the user, that came with the session's id.
     pub principal: Option<Arc<str>>,
     /// The number of the admission that let the request in.

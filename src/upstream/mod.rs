@@ -223,8 +223,8 @@ impl Upstream {
         self.may_be_per_user
     }
 
-    /// The user whose own it is, where the server's credentials are each user's own.
-    pub fn user(&self) -> Option<CredentialsId> {
+    /// The credentials of the user whose own it is, where they are each user's own at the server.
+    pub fn user_id(&self) -> Option<CredentialsId> {
         self.context.user.as_ref().map(|user| user.id)
     }
 

@@ -359,6 +359,7 @@ fn stay_while_parked(state: &Mutex<State>, call: &DetachedCall) {
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::access::policy::{Lease, Nearness, Principal};
     use crate::downstream::stateless::detached_call::tests::question;
     use crate::protocol::raw::Raw;
 
@@ -455,6 +456,46 @@ mod tests {
         eventually("it is over", || parked[0].is_over());
         assert!(calls.take(parked[1].id(), 0, Some(&other)).is_some());
         assert!(!parked[1].is_over());
+        calls.stop();
+    }
+
+    /// A token whose user has no rights any more, or still has them.
+    #[derive(Debug)]
+    struct Token(Option<Arc<Principal>>);
+
+    impl Lease for Token {
+        fn principal(&self) -> &Arc<Principal> {
+            unreachable!("only the present principal counts")
+        }
+        fn present(&self) -> Option<Arc<Principal>> {
+            self.0.clone()
+        }
+        fn is_good(&self) -> bool {
+            self.0.is_some()
+        }
+        fn ends(&self) -> Instant {
+            Instant::now() + LONG
+        }
+    }
+
+    #[test]
+    fn the_calls_of_a_user_without_rights_end() {
+        let calls = calls(LONG);
+        let alice = Arc::new(Principal::without_key(Nearness::Remote));
+        let tokens: [OptionalLease; 3] =
+            [Some(Arc::new(Token(None))), Some(Arc::new(Token(Some(alice)))), None];
+        let parked = tokens.map(|lease| {
+            let waiting = |wait: &Arc<Wait>, _: &dyn CallSink| {
+                while wait.until(None, None).is_ok() {}
+                Err(CallError::Cancelled)
+            };
+            let call = calls.start(Wait::plain(LONG).unwrap(), waiting).unwrap();
+            assert_eq!(calls.park(&call, Holder { lease, ..Holder::default() }, 0), Ok(true));
+            call
+        });
+        ParkedCalls::cancel(calls.take_without_rights());
+        let is_there = parked.map(|call| calls.take(call.id(), 0, None).is_some());
+        assert_eq!(is_there, [false, true, true]);
         calls.stop();
     }
 

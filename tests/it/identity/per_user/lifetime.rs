@@ -5,10 +5,12 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{Client, Via, bearer, key_of, keys, of_users};
-use crate::support::behind::{Era, Transport};
-use crate::support::duplex::{DOORS, Door, Duplex};
+use crate::support::behind::{Behind, Era, Transport};
+use crate::support::duplex::{DOORS, Door, Duplex, all_capabilities};
 use crate::support::gateway::{Gateway, is_alive};
+use crate::support::http::Request;
 use crate::support::issuer::Issuer;
+use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
@@ -128,6 +130,33 @@ fn a_list_that_takes_long_is_told_of_later_to_its_user_alone() {
     assert!(alice.names("tools/list", "tools", "name").contains(&"of_alice".to_owned()));
     assert!(bob.told(TOOLS_CHANGED).is_empty());
     alice.call("of_alice", &json!({}));
+}
+
+#[test]
+fn lists_of_a_user_and_of_its_client_are_waited_for_together() {
+    let (own, of_own) = of_users(Era::Legacy, Transport::Http);
+    let shared = Behind::of(Era::Legacy, Transport::Http, "shared");
+    let scripts = [own.script().unwrap(), shared.script().unwrap()];
+    scripts[1].offer_by_capability();
+    let gateway = Gateway::with(json!({
+        "api_keys": keys(&["alice", "bob"]),
+        "mcp_servers": { "own": of_own, "shared": shared.config() },
+    }))
+    .start();
+    let of_bob = Request::get("/mcp/tools/list").header("Authorization", &bearer("bob"));
+    wait_until("the shared lists are known", || {
+        let list = gateway.send(&of_bob).expect(200).json();
+        list["tools"].to_string().contains("shared")
+    });
+    scripts.iter().for_each(|script| script.hold(Some("tools/list")));
+    let alice = ModernClient::to(&gateway).declaring(all_capabilities());
+    let alice = alice.header("Authorization", &bearer("alice"));
+    let began = Instant::now();
+    alice.list("tools/list", "tools");
+    let took = began.elapsed();
+    scripts.iter().for_each(|script| script.hold(None));
+    // Either takes five seconds.
+    assert!(took > Duration::from_secs(4) && took < Duration::from_secs(9), "{took:?}");
 }
 
 #[test]
