@@ -40,14 +40,24 @@ const _: () = assert!(OAUTH_URL_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
 const _: () = assert!(OAUTH_TOKEN_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
 const _: () = assert!(AUTHORIZATION_SERVERS_MAX < OAUTH_LIST_ELEMENTS_MAX);
 
-/// Threads that ask authorization servers.
-pub const OAUTH_THREADS_MAX: usize = 4;
+/// Threads that ask authorization servers, of all servers.
+pub const OAUTH_THREADS_MAX: usize = 32;
+/// Those of them that may have tokens at once. The others are for people who sign in, who do not
+/// wait behind authorization servers that do not answer.
+pub const OAUTH_RENEWALS_MAX: usize = OAUTH_THREADS_MAX - 8;
+/// Such threads for the tokens of one server at once, and as many for people who sign in there.
+pub const OAUTH_JOBS_OF_SERVER_MAX: usize = 1;
 /// Questions to authorization servers that wait for such a thread. More are refused.
-pub const OAUTH_QUEUE_MAX: usize = 64;
+pub const OAUTH_JOBS_WAITING_MAX: usize = 1024;
+/// Those of them that are about the tokens of one server, and as many about its sign-ins.
+pub const OAUTH_JOBS_WAITING_OF_SERVER_MAX: usize = 256;
+/// The time after which such a thread ends that has nothing to do.
+pub const OAUTH_THREAD_IDLE: Duration = Duration::from_secs(10);
 /// The time for one request to an authorization server.
 pub const OAUTH_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// The time for which the metadata of a server and its authorization server are used again.
-pub const OAUTH_METADATA_LIFE: Duration = Duration::from_secs(600);
+/// The time for all requests of one renewal, or of one step of a sign-in: discovery, registration and
+/// the token request.
+pub const OAUTH_JOB_TIME: Duration = Duration::from_secs(45);
 /// So long before its end an access token is renewed.
 pub const TOKEN_RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 /// The part of a short access token's life that is left when it is renewed, as a divisor.
@@ -105,6 +115,8 @@ pub const BROWSER_MARKS_MAX: usize = 32;
 /// The time that a browser waits for one step of a sign-in: finding the authorization server and
 /// registering there, or exchanging the code for tokens.
 pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);
+const _: () = assert!(OAUTH_JOB_TIME.as_secs() < SIGN_IN_STEP_TIMEOUT.as_secs());
+const _: () = assert!(OAUTH_REQUEST_TIMEOUT.as_secs() < OAUTH_JOB_TIME.as_secs());
 /// Pages of the gateway from which people may sign in, at once; the oldest are forgotten.
 pub const SIGN_IN_PAGES_MAX: usize = 256;
 /// Such pages of one beginner for one server, and sign-ins that each has begun; the oldest are

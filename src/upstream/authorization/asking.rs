@@ -19,6 +19,7 @@ use super::registration::{Registration, with_registrations};
 use super::server_authorization::{NOBODY_HAS_SIGNED_IN, ServerAuthorization, Trouble};
 use super::token_endpoint::Asker;
 use super::want::Want;
+use super::workers::Purpose;
 
 /// The pause after a question for which there was no thread.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
@@ -72,7 +73,7 @@ impl ServerAuthorization {
                 Err(error) => me.failed(&error),
             }
         });
-        if !self.shared.workers.submit(job) {
+        if !self.shared.workers.submit(&self.server, Purpose::Token, job) {
             {
                 let mut state = self.lock();
                 state.is_asking = false;

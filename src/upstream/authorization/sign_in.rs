@@ -25,6 +25,7 @@ use crate::wait::{Interrupted, Wait};
 use super::flow_error::{FlowError, FlowStep, Remedy};
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
+use super::workers::Purpose;
 use super::{BegunSignIn, Owner, SignInError, SignedOut};
 
 /// A request that every server answers, and one that wants credentials refuses.
@@ -179,7 +180,7 @@ impl ServerAuthorization {
             drop(place);
             drop(ring);
         });
-        if !self.shared.workers.submit(job) {
+        if !self.shared.workers.submit(&self.server, Purpose::Person, job) {
             let what = "too many sign-ins and renewals wait".to_owned();
             return Err(SignInError::Failed(what));
         }

@@ -16,7 +16,7 @@ use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
 use crate::state::framed::Form;
 use crate::sync::Mutex;
-use crate::upstream::http_client::fetcher::RunningFetches;
+use crate::upstream::http_client::fetcher::{RunningFetches, time_left};
 
 use super::Owner;
 
@@ -113,7 +113,7 @@ impl Store {
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(false).mode(LOCK_MODE);
         let file = options.open(path.join(format!("{name}.lock")))?;
-        let until = Instant::now() + CREDENTIALS_LOCK_TIMEOUT;
+        let until = Instant::now() + time_left(CREDENTIALS_LOCK_TIMEOUT);
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Locked(file)),

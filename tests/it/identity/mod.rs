@@ -1,6 +1,7 @@
 //! Who asks, and with whose credentials: users who sign in at the gateway, and sign-in at servers.
 
 mod asked_to_sign_in;
+mod hung_authorization_server;
 mod login_command;
 mod per_user;
 pub(crate) mod resource_server;
