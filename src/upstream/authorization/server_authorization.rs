@@ -20,7 +20,7 @@ use crate::oauth::web_url::WebUrl;
 use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
 use crate::telemetry::log as log_lines;
-use crate::telemetry::redact::Secrets;
+use crate::telemetry::redact::{Secrets, SecretsInUse};
 use crate::upstream::failure::{Failure, FailureKind, Unauthorized};
 use crate::upstream::http_client::fetcher::Fetcher;
 use crate::wait::Wait;
@@ -48,6 +48,8 @@ pub struct ServerAuthorization {
     pub(super) file: FileName,
     /// The secrets that were sent or came, which others may repeat in their texts.
     pub(super) secrets: Secrets,
+    /// Those of the present credentials.
+    in_use: Arc<SecretsInUse>,
     state: Mutex<State>,
     listeners: Mutex<Vec<Weak<dyn AuthorizationListener>>>,
 }
@@ -56,6 +58,8 @@ pub struct ServerAuthorization {
 pub(crate) trait AuthorizationListener: Send + Sync {
     /// A secret is sent to the server from here on, which must be told to nobody.
     fn learned(&self, secret: &Secret);
+    /// The secrets of the present credentials, whatever they are, must be told to nobody.
+    fn uses(&self, in_use: &Arc<SecretsInUse>);
     /// There are credentials now, or other ones.
     fn signed_in(&self);
 }
@@ -157,6 +161,10 @@ impl ServerAuthorization {
         let url = WebUrl::parse(&target.url)
             .map_err(|_| "its URL is not one for OAuth".to_owned())?;
         let document = config.client_metadata_url.as_deref().map(WebUrl::parse).transpose();
+        let in_use = Arc::<SecretsInUse>::default();
+        let secrets = Secrets::new(&configured_secrets(&config));
+        secrets.heed(&in_use);
+        log_lines::heed(&in_use);
         let document = document.map_err(|error| unusable("client_metadata_url", &error))?;
         Ok(Arc::new_cyclic(|me| ServerAuthorization {
             me: me.clone(),
@@ -166,7 +174,8 @@ impl ServerAuthorization {
             owner,
             url,
             target: target.clone(),
-            secrets: Secrets::new(&configured_secrets(&config)),
+            secrets,
+            in_use,
             config,
             document,
             fetcher,
@@ -199,9 +208,7 @@ impl ServerAuthorization {
 
     /// Has somebody hear of credentials, for as long as they hold it.
     pub(crate) fn listen(&self, listener: &Arc<dyn AuthorizationListener>) {
-        if let Some(kept) = self.lock().kept.clone() {
-            secrets_of(&kept).for_each(|secret| listener.learned(secret));
-        }
+        listener.uses(&self.in_use);
         let mut listeners = self.listeners.lock();
         listeners.retain(|it| it.strong_count() > 0);
         listeners.push(Arc::downgrade(listener));
@@ -463,7 +470,10 @@ impl ServerAuthorization {
     /// Uses these credentials from here on.
     pub(super) fn adopt(&self, kept: Kept) {
         let listeners = self.listeners();
-        secrets_of(&kept).for_each(|secret| self.learn(secret));
+        let secrets: Vec<Secret> = secrets_of(&kept).cloned().collect();
+        // Those of before may still stand in texts, and these once nobody uses them any more.
+        let before = self.in_use.replace(&secrets);
+        before.iter().chain(&secrets).for_each(|secret| self.learn(secret));
         {
             let mut state = self.lock();
             if state.kept.as_deref() == Some(&kept) && !state.is_refused {
