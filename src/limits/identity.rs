@@ -58,6 +58,12 @@ pub const OAUTH_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time for all requests of one renewal, or of one step of a sign-in: discovery, registration and
 /// the token request.
 pub const OAUTH_JOB_TIME: Duration = Duration::from_secs(45);
+/// The time for the rest of an answer after which the request is sent once more, to another place or
+/// with another token. Past it there is another connection.
+pub const UPSTREAM_SKIP_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time for which a server's name that has led far away keeps what the server names from being
+/// near. No sign-in lasts longer.
+pub const REACH_MEMORY: Duration = SIGN_IN_LIFE;
 /// So long before its end an access token is renewed.
 pub const TOKEN_RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 /// The part of a short access token's life that is left when it is renewed, as a divisor.

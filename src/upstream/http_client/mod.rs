@@ -26,7 +26,7 @@ use crate::error::{HttpRefusal, RetryAfter, Stage};
 use crate::limits::{
     REQUEST_TOKENS_MAX, RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES,
     UPSTREAM_CHALLENGE_CHARS_MAX, UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_DRAIN_TIMEOUT,
-    UPSTREAM_IDLE_MAX,
+    UPSTREAM_IDLE_MAX, UPSTREAM_SKIP_TIMEOUT,
 };
 use crate::telemetry;
 use crate::telemetry::redact::excerpt;
@@ -164,20 +164,13 @@ impl HttpClient {
         loop {
             let token = credentials.token(wait)?;
             let carried = token.map(|token| Carried { credentials: &**credentials, token });
-            let mut answer = self.exchange_once(wait, ask, on_bell, carried)?;
+            let answer = self.exchange_once(wait, ask, on_bell, carried)?;
             let demand = credentials.demand(token, &answer);
             let Some(demand) = demand.filter(|_| n_tries < REQUEST_TOKENS_MAX) else {
                 return Ok(answer);
             };
             n_tries += 1;
-            // What it says does not matter, and a request that was refused was not done.
-            let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
-            drop(answer);
-            if let Err(failure) = rest
-                && matches!(failure.kind, FailureKind::Interrupted(_))
-            {
-                return Err(Failure { sent: false, ..failure });
-            }
+            answer.skip(wait)?;
             let satisfied = credentials.satisfy(&demand, token, wait);
             // The bell may have rung for something else meanwhile.
             rang(on_bell);
@@ -199,19 +192,10 @@ impl HttpClient {
                 Some(_) => self.watch.begin_heeding_bell(wait),
                 None => self.watch.begin(wait),
             }
-            let mut answer = self.send(ask, way.uri(), on_bell, carried)?;
+            let answer = self.send(ask, way.uri(), on_bell, carried)?;
             match way.take(answer.status, &answer.headers)? {
                 Turn::Arrived => return Ok(answer),
-                // Its connection can be used again then; what it says does not matter.
-                Turn::Again => {
-                    let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
-                    if let Err(failure) = rest
-                        && matches!(failure.kind, FailureKind::Interrupted(_))
-                    {
-                        // What was redirected was not done.
-                        return Err(Failure { sent: false, ..failure });
-                    }
-                }
+                Turn::Again => answer.skip(wait)?,
             }
         }
     }
@@ -385,6 +369,22 @@ impl HttpResponse<'_> {
         &mut self,
         bytes_max: usize,
         bound: &str,
+    /// Reads the body of an answer that says that the request is to be sent otherwise, so that its
+    /// connection can be used again. What does not come soon is not waited for: then there is
+    /// another connection.
+    ///
+    /// # Errors
+    /// The wait is over; the request was not done.
+    fn skip(mut self, wait: &Wait) -> Result<(), Failure> {
+        {
+            let _bound = wait.within(UPSTREAM_SKIP_TIMEOUT);
+            // Its text does not matter.
+            self.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound").ok();
+        }
+        let over = wait.check().map(drop);
+        over.map_err(|reason| Failure::interrupted(reason, Stage::Read, false))
+    }
+
         held: &mut Held<'_>,
     ) -> Result<Vec<u8>, Failure> {
         self.check_coding()?;
@@ -426,7 +426,7 @@ impl HttpResponse<'_> {
         }
     }
 
-    /// PoolCapacity for the body at once where its length is declared, so that a large one is not moved
+    /// Room for the body at once where its length is declared, so that a large one is not moved
     /// while it grows. The declared length is within the bound, or there is no answer.
     fn expected_bytes(&self, bytes_max: usize) -> usize {
         let length = self.length.and_then(|length| usize::try_from(length).ok());
