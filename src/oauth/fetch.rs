@@ -35,7 +35,7 @@ pub struct FetchRequest<'a> {
     pub content: FetchContent<'a>,
     /// Request headers beside those that follow from `content`, with lower-case names:
     /// `authorization`, `dpop`, `accept`.
-    pub headers: &'a [(&'static str, Secret)],
+    pub headers: &'a [(&'a str, Secret)],
     /// The addresses to which it may go, whatever name the URL has.
     pub reach: Reach,
     /// The time for the whole exchange, from looking up the name to the last byte of the answer.

@@ -15,9 +15,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use super::gateway::Directory;
-use super::http::{Request, try_exchange};
+use super::http::{Head, Request, try_exchange};
 use super::listener::{Incoming, Listener, Next};
 use super::upstream_http::{HttpUpstream, respond};
+use super::upstream_modern::ModernUpstream;
 use super::{in_background, unique};
 
 /// What comes back from the page of the authorization server.
@@ -232,9 +233,24 @@ impl AuthorizationServer {
 
     /// Makes of an MCP server one that wants tokens of this authorization server.
     pub fn protect(&self, upstream: &HttpUpstream) -> Arc<Protection> {
-        let protection = Arc::new(Protection {
+        let protection = self.protection(upstream.url());
+        let guard = protection.clone();
+        upstream.guard(move |request| guard.judge(request));
+        protection
+    }
+
+    /// The same of one without sessions.
+    pub fn protect_modern(&self, upstream: &ModernUpstream) -> Arc<Protection> {
+        let protection = self.protection(upstream.url());
+        let guard = protection.clone();
+        upstream.guard(move |request| guard.judge(request));
+        protection
+    }
+
+    fn protection(&self, url: String) -> Arc<Protection> {
+        Arc::new(Protection {
             shared: Mutex::new(self.shared.clone()),
-            url: upstream.url(),
+            url,
             scope: Mutex::default(),
             scope_of_calls: Mutex::default(),
             metadata: Mutex::default(),
@@ -242,10 +258,8 @@ impl AuthorizationServer {
             is_own: Mutex::new(false),
             n_refused: Mutex::new(0),
             n_admitted: Mutex::new(0),
-        });
-        let guard = protection.clone();
-        upstream.guard(move |request| guard.judge(request));
-        protection
+            strangers: Mutex::default(),
+        })
     }
 }
 
@@ -264,6 +278,8 @@ pub struct Protection {
     is_own: Mutex<bool>,
     n_refused: Mutex<usize>,
     n_admitted: Mutex<usize>,
+    /// The requests without credentials that were let in; none where none are.
+    strangers: Mutex<Option<Vec<(Head, String)>>>,
 }
 
 /// What a guard answers in place of the server.
@@ -307,6 +323,16 @@ impl Protection {
         *self.shared.lock().unwrap() = other.shared.clone();
     }
 
+    /// Requests without credentials are let in, too.
+    pub fn admit_strangers(&self) {
+        *self.strangers.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// The heads and bodies of those that were.
+    pub fn strangers(&self) -> Vec<(Head, String)> {
+        self.strangers.lock().unwrap().clone().unwrap_or_default()
+    }
+
     pub fn n_refused(&self) -> usize {
         *self.n_refused.lock().unwrap()
     }
@@ -338,6 +364,12 @@ impl Protection {
             return Some(Guarded::json("404 Not Found", &json!({})));
         }
         let authorization = request.head.header("Authorization").unwrap_or_default();
+        if authorization.is_empty()
+            && let Some(strangers) = &mut *self.strangers.lock().unwrap()
+        {
+            strangers.push((request.head.clone(), request.body.clone()));
+            return None;
+        }
         let (scheme, token) = authorization.split_once(' ').unwrap_or_default();
         let (wants_dpop, nonce) = shared.dpop();
         let is_scheme = scheme == if wants_dpop { "DPoP" } else { "Bearer" };
@@ -390,6 +422,13 @@ impl Protection {
 }
 
 impl Guarded {
+    pub(crate) fn write(&self, out: &mut TcpStream) -> io::Result<Next> {
+        let headers = self.headers.iter();
+        let headers: Vec<(&str, &str)> =
+            headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        respond(out, &self.status, &headers, &self.body)
+    }
+
     fn new(status: &str, headers: &[(&str, &str)], body: &str) -> Guarded {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let headers = headers.iter().map(owned).collect();

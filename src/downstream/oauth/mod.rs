@@ -16,7 +16,7 @@ use crate::http::{Head, PeerUser, Request, Responder};
 use crate::limits::SIGN_IN_STEP_TIMEOUT;
 use crate::oauth::client_authentication::AuthenticationMethod;
 use crate::oauth::form::Form;
-use crate::oauth::registration::ClientMetadata;
+use crate::oauth::registration::{ClientMetadata, RegisteredGrant};
 use crate::oauth::scope::Refreshes;
 use crate::oauth::web_url::WebUrl;
 use crate::pipeline::sign_in::{
@@ -364,10 +364,11 @@ fn client_document(front: &Front, responder: Responder) {
     };
     let metadata = ClientMetadata {
         client_name: CLIENT_NAME,
-        client_uri: None,
-        redirect_uris: &[redirect_uri.to_owned()],
+        grant: RegisteredGrant::AuthorizationCode {
+            redirect_uris: &[redirect_uri.to_owned()],
+            refreshes: Refreshes::Yes,
+        },
         authentication_method: AuthenticationMethod::None,
-        refreshes: Refreshes::Yes,
         dpop_bound: false,
     };
     let headers = [("Content-Type", JSON), ("Cache-Control", "max-age=300")];

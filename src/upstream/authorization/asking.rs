@@ -21,6 +21,8 @@ use super::token_endpoint::Asker;
 use super::want::Want;
 use super::workers::Purpose;
 
+/// The address that browsers come back to, of a grant without a person.
+const NO_REDIRECT: &str = "";
 /// The pause after a question for which there was no thread.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -30,6 +32,8 @@ enum Had {
     Token,
     /// Only a person can have one, because of this.
     NeedsPerson(String),
+    /// None: the server is not there, which its next request finds out.
+    Nothing,
 }
 
 /// The end of a question wakes whoever waits for it, whatever way it ends.
@@ -68,7 +72,7 @@ impl ServerAuthorization {
         let job = Box::new(move || {
             let _asked = Asked(&me);
             match me.had(&want) {
-                Ok(Had::Token) => (),
+                Ok(Had::Token | Had::Nothing) => (),
                 Ok(Had::NeedsPerson(why)) => me.ask_person(&why),
                 Err(error) => me.failed(&error),
             }
@@ -233,13 +237,15 @@ impl ServerAuthorization {
             let with = kept.grantor.with();
             return Err(FlowError::new(FlowStep::Token, with, what, Remedy::Nothing));
         }
+        if before.is_none() && *want == Want::Renewal && self.probe().is_err() {
+            return Ok(Had::Nothing);
+        }
         let (grantor, mut scopes) = match (want, before) {
             (Want::Renewal, Some(kept)) => (kept.grantor.clone(), kept.scopes.clone()),
             (Want::Renewal | Want::Refused(_) | Want::Scopes(_), _) => {
                 let found = self.discovered()?;
                 let scopes = self.scopes(&found, Refreshes::No);
-                let redirect_uri = self.shared.setup.redirect_uri.clone();
-                let client = self.client(&found, &redirect_uri.unwrap_or_default())?;
+                let client = self.client(&found, NO_REDIRECT)?;
                 let known = before.map(|kept| &kept.grantor);
                 (self.grantor(&found, client, known)?, scopes)
             }

@@ -1,12 +1,12 @@
 //! How this OAuth client is known to an authorization server: by the configuration, by its metadata
 //! document, or by a registration, which is kept.
 
-use crate::config::TokenEndpointAuthMethod;
+use crate::config::{Grant, TokenEndpointAuthMethod};
 use crate::limits::OAUTH_REQUEST_TIMEOUT;
 use crate::oauth::client_authentication::{AuthenticationMethod, ClientCredentials};
 use crate::oauth::fetch::{FetchContent, FetchRequest};
 use crate::oauth::registration::{
-    self, ClientMetadata, ConfiguredClient, RegisteredClient, RegistrationWay,
+    self, ClientMetadata, ConfiguredClient, RegisteredClient, RegisteredGrant, RegistrationWay,
 };
 use crate::oauth::web_url::WebUrl;
 use crate::protocol::server_name::ServerName;
@@ -26,7 +26,7 @@ pub(super) struct Registration<'a> {
     pub(super) asker: &'a Asker<'a>,
     pub(super) store: &'a Store,
     pub(super) server: &'a ServerName,
-    /// Where browsers come back to.
+    /// Where browsers come back to; empty for a grant without a person.
     pub(super) redirect_uri: &'a str,
     /// The URL of this OAuth client's metadata document, where it has one.
     pub(super) document: Option<&'a WebUrl>,
@@ -138,13 +138,19 @@ impl Registration<'_> {
             Some(method) => method.into(),
             None => AuthenticationMethod::for_registration(&found.server),
         };
+        let grant = match &self.asker.config.grant {
+            Grant::AuthorizationCode => RegisteredGrant::AuthorizationCode {
+                redirect_uris: &redirect_uris,
+                refreshes: found.server.refreshes(),
+            },
+            Grant::ClientCredentials => RegisteredGrant::ClientCredentials,
+            Grant::JwtBearer(_) => RegisteredGrant::JwtBearer,
+        };
         let redirect_uris = [self.redirect_uri.to_owned()];
         let metadata = ClientMetadata {
             client_name: CLIENT_NAME,
-            client_uri: None,
-            redirect_uris: &redirect_uris,
+            grant,
             authentication_method: asked,
-            refreshes: found.server.refreshes(),
             dpop_bound: self.dpop_bound,
         };
         let answer = self.asker.fetch.fetch(&FetchRequest {

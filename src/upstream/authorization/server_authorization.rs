@@ -40,7 +40,7 @@ pub struct ServerAuthorization {
     pub(super) server: ServerName,
     pub(super) owner: Owner,
     pub(super) url: WebUrl,
-    target: HttpTarget,
+    pub(super) target: HttpTarget,
     pub(super) config: Box<OAuthClientConfig>,
     /// The client metadata document of the configuration.
     pub(super) document: Option<WebUrl>,
@@ -300,6 +300,11 @@ impl ServerAuthorization {
         if is_known && let Some(failure) = self.failure_of(&state, now) {
             return Step::Fail(failure);
         }
+            // It has a token before it connects (extensions, OAuth Client Credentials,
+            // Implementation Guide): the server may answer less to those who have none.
+            Owner::Gateway if self.is_of_machines() && state.kept.is_none() && !has_renewed => {
+                Step::Renew
+            }
         match self.owner {
             // The server is asked, and says if it wants credentials, and which.
             Owner::Gateway => Step::Ask,

@@ -263,12 +263,15 @@ impl ServerAuthorization {
     }
 
     /// Asks the server how it wants credentials, where it has not said so yet.
-    fn probe(&self) -> Result<(), FlowError> {
+    pub(super) fn probe(&self) -> Result<(), FlowError> {
         if self.lock().challenge.is_some() {
             return Ok(());
         }
-        let headers =
-            [("accept", Secret::new("application/json, text/event-stream".to_owned()))];
+        let accept = Secret::new("application/json, text/event-stream".to_owned());
+        // What stands before the server may let nobody pass without them.
+        let configured = self.target.headers.iter();
+        let configured = configured.map(|(name, value)| (name.as_str(), value.clone()));
+        let headers: Vec<_> = configured.chain([("accept", accept)]).collect();
         let answer = self.fetcher.fetch(&FetchRequest {
             url: &self.url,
             content: FetchContent::Json(&Secret::new(PROBE.to_owned())),

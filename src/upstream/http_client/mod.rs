@@ -94,6 +94,14 @@ impl AgentFactory {
         AgentFactory { credentials, ..self }
     }
 
+    /// Waits until it is known what the next request carries.
+    ///
+    /// # Errors
+    /// There are no usable credentials, or the wait ended first.
+    pub(super) fn await_credentials(&self, wait: &Arc<Wait>) -> Result<(), Failure> {
+        self.credentials.as_ref().map_or(Ok(()), |it| it.token(wait).map(drop))
+    }
+
     pub(super) fn client(&self) -> HttpClient {
         let watch = Arc::new(InFlight::default());
         let dial = SocketConnector {
@@ -361,14 +369,6 @@ impl HttpResponse<'_> {
         Ok(if self.coding().is_some() { Vec::new() } else { body })
     }
 
-    /// The whole body.
-    ///
-    /// # Errors
-    /// Also if it is coded.
-    pub(super) fn read_whole(
-        &mut self,
-        bytes_max: usize,
-        bound: &str,
     /// Reads the body of an answer that says that the request is to be sent otherwise, so that its
     /// connection can be used again. What does not come soon is not waited for: then there is
     /// another connection.
@@ -385,6 +385,14 @@ impl HttpResponse<'_> {
         over.map_err(|reason| Failure::interrupted(reason, Stage::Read, false))
     }
 
+    /// The whole body.
+    ///
+    /// # Errors
+    /// Also if it is coded.
+    pub(super) fn read_whole(
+        &mut self,
+        bytes_max: usize,
+        bound: &str,
         held: &mut Held<'_>,
     ) -> Result<Vec<u8>, Failure> {
         self.check_coding()?;
