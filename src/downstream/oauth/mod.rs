@@ -75,8 +75,8 @@ impl Front {
         let mark = random_text().map_err(|error| error.to_string())?;
         let id = self.pipeline.invite_for_gateway(server, beginner, Some(&mark))?;
         let url = self.pipeline.sign_in_url(&id).ok_or(
-            "browsers cannot come back to this gateway: it listens on no address, and has no \
-             \"public_url\"",
+            "browsers cannot come back to this gateway: it listens on no loopback address, and has \
+             no https \"public_url\"",
         )?;
         Ok(Invited { url, cookie: marking.cookie(&id, &mark) })
     }

@@ -42,6 +42,7 @@ use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
 use crate::protocol::credentials_id::CredentialsId;
+use crate::oauth::web_url::WebUrl;
 use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
@@ -60,7 +61,7 @@ pub struct Setup {
     /// The directory in which credentials are kept.
     pub state_dir: Option<PathBuf>,
     /// The URL to which the authorization server sends the browser back; none where the gateway
-    /// has no address that a browser can reach.
+    /// has no address that a browser can reach, by https or on this machine.
     pub redirect_uri: Option<String>,
     /// The https URL at which this gateway serves its own client metadata document.
     pub client_document_url: Option<String>,
@@ -80,6 +81,10 @@ impl Setup {
             (None, None) => None,
         };
         let below = |base: &str, path: &str| format!("{}{path}", base.trim_end_matches('/'));
+        // The code that a browser brings back must not travel openly (security considerations,
+        // Communication Security).
+        let is_way_back = |base: &String| WebUrl::parse(base).is_ok_and(|url| url.is_secure());
+        let base = base.filter(is_way_back);
         let is_https = |base: &&String| base.starts_with("https://");
         Setup {
             state_dir: config.state_dir.clone(),
@@ -236,4 +241,34 @@ pub enum SignedOut {
     Forgotten,
     /// They are forgotten; the authorization server did not revoke them, and the text says why.
     NotRevoked(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    #[test]
+    fn codes_come_back_by_https_or_on_this_machine() {
+        let come_back = |public_url: &str, address: Option<&str>| {
+            let text = format!(r#"{{"mcp_servers":{{}}{public_url}}}"#);
+            let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
+            Setup::of(&config, address, None).redirect_uri
+        };
+        for (public_url, address, expected) in [
+            ("", Some("127.0.0.1:4000"), Some("http://127.0.0.1:4000/oauth/callback")),
+            ("", Some("0.0.0.0:4000"), Some("http://127.0.0.1:4000/oauth/callback")),
+            ("", Some("192.168.1.5:4000"), None),
+            ("", None, None),
+            (
+                r#","public_url":"https://a.example/t""#,
+                Some("192.168.1.5:4000"),
+                Some("https://a.example/t/oauth/callback"),
+            ),
+            (r#","public_url":"http://a.example""#, Some("127.0.0.1:4000"), None),
+        ] {
+            let found = come_back(public_url, address);
+            assert_eq!(found.as_deref(), expected, "{public_url} {address:?}");
+        }
+    }
 }

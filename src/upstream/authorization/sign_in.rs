@@ -209,7 +209,8 @@ impl ServerAuthorization {
         let redirect_uri = redirect_uri.or(self.shared.setup.redirect_uri.as_deref());
         let redirect_uri = redirect_uri.ok_or_else(|| {
             refused(
-                "this gateway has no address that a browser can come back to: set public_url",
+                "this gateway has no address that a browser can come back to, by https or on its own \
+                 machine: set public_url to an https one",
             )
         })?;
         self.probe()?;
