@@ -368,12 +368,12 @@ impl ServerAuthorization {
             redirect_uri: &begun.redirect_uri,
             verifier: &begun.verifier,
         };
-        let exchanged = self.shared.store.lock(&self.file).map_err(super::asking::not_kept);
-        let exchanged = exchanged.and_then(|_locked| {
+        let exchange = || {
             let _exchange = self.shared.exchanges.begin().ok_or_else(super::asking::ending)?;
             let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
             self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
-        });
+        };
+        let exchanged: Result<(), FlowError> = exchange();
         exchanged.map_err(|error| {
             if error.remedy == Remedy::RegisterAnew {
                 self.forget_registration(&begun.grantor);

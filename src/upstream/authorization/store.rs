@@ -123,7 +123,9 @@ impl Store {
                     std::thread::sleep(CREDENTIALS_LOCK_INTERVAL);
                 }
                 Err(TryLockError::WouldBlock) => {
-                    let what = format!("another process holds {name}.lock");
+                    let what = format!(
+                        "{name}.lock is held for too long, by another process or another renewal"
+                    );
                     return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
                 }
                 Err(TryLockError::Error(error)) => return Err(error),
