@@ -272,15 +272,10 @@ impl ServerAuthorization {
         self.keep(answer, grantor, &scopes, None).map(|()| Had::Token)
     }
 
-    /// How far away what the server names may be. It is the narrowest that the server's name has
-    /// ever led to: else whoever owns the name could let it lead to this machine later, and have
-    /// the gateway ask what only this machine reaches (DNS rebinding).
+    /// How far away what the server names may be.
     fn reach(&self) -> Reach {
-        let Some(now) = self.fetcher.reach_of(&self.url) else { return Reach::PublicOnly };
-        let mut state = self.lock();
-        let reach = state.reach.map_or(now, |before| before.min(now));
-        state.reach = Some(reach);
-        reach
+        let Some(found) = self.fetcher.reach_of(&self.url) else { return Reach::PublicOnly };
+        self.lock().reach.narrowed(found, Instant::now())
     }
 
     /// How authorization servers are asked.

@@ -26,6 +26,7 @@ mod kept;
 mod refusal;
 mod registration;
 mod requests;
+mod seen_reach;
 mod server_authorization;
 mod shared;
 mod sign_in;
@@ -41,8 +42,8 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
-use crate::protocol::credentials_id::CredentialsId;
 use crate::oauth::web_url::WebUrl;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
@@ -80,11 +81,11 @@ impl Setup {
             (None, Some(address)) => local_url(address),
             (None, None) => None,
         };
-        let below = |base: &str, path: &str| format!("{}{path}", base.trim_end_matches('/'));
         // The code that a browser brings back must not travel openly (security considerations,
         // Communication Security).
         let is_way_back = |base: &String| WebUrl::parse(base).is_ok_and(|url| url.is_secure());
         let base = base.filter(is_way_back);
+        let below = |base: &str, path: &str| format!("{}{path}", base.trim_end_matches('/'));
         let is_https = |base: &&String| base.starts_with("https://");
         Setup {
             state_dir: config.state_dir.clone(),

@@ -13,7 +13,6 @@ use crate::limits::{
     OAUTH_PAUSE_MIN,
 };
 use crate::oauth::challenge::TokenChallenge;
-use crate::oauth::fetch::Reach;
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::TokenType;
 use crate::oauth::web_url::WebUrl;
@@ -28,6 +27,7 @@ use crate::wait::Wait;
 use super::flow_error::{FlowError, Remedy};
 use super::kept::Kept;
 use super::refusal;
+use super::seen_reach::SeenReach;
 use super::shared::Shared;
 use super::store::{FileName, Stamp};
 use super::want::Want;
@@ -67,8 +67,7 @@ pub(crate) trait AuthorizationListener: Send + Sync {
 /// What is known at present.
 #[derive(Default)]
 pub(super) struct State {
-    /// The narrowest reach that the server's name has led to.
-    pub(super) reach: Option<Reach>,
+    pub(super) reach: SeenReach,
     pub(super) kept: Option<Arc<Kept>>,
     /// Of `kept`: each other one has another number.
     pub(super) number: u64,
