@@ -98,7 +98,8 @@ impl Discovery<'_> {
             let Some(document) = self.document(&place, &[])? else { continue };
             let read = ResourceMetadata::read(&document, self.server);
             let metadata = read.map_err(|error| {
-                FlowError::unusable(FlowStep::Discovery, place.as_str(), error)
+                // The server's query, which the first of the places has, may hold a secret.
+                FlowError::unusable(FlowStep::Discovery, place.without_query().as_str(), error)
             })?;
             return Ok(Some(metadata));
         }
@@ -274,6 +275,19 @@ mod tests {
             assert!(asked.iter().all(|it| !it.contains("/token")), "{asked:?}");
         }
     }
+    #[test]
+    fn what_is_told_of_metadata_holds_nothing_of_the_servers_query() {
+        let fetch = ScriptedFetch::default();
+        let place = "https://mcp.example/.well-known/oauth-protected-resource/mcp?key=hush";
+        fetch.answer(&format!("GET {place}"), 200, "[]");
+        let server = WebUrl::parse("https://mcp.example/mcp?key=hush").unwrap();
+        let reach = Reach::PublicOnly;
+        let discovery = Discovery { fetch: &fetch, reach, server: &server, known_issuer: None };
+        let told = discovery.run(None).unwrap_err().to_string();
+        assert!(told.contains("/.well-known/oauth-protected-resource/mcp:"), "{told}");
+        assert!(!told.contains("hush"), "{told}");
+    }
+
 
     #[test]
     fn one_that_is_not_well_is_asked_again_later_and_named() {
