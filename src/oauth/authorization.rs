@@ -132,16 +132,6 @@ impl AuthorizationAnswer {
         })
     }
 
-    /// Reads what a person pasted: the whole URL of the callback, or its query.
-    ///
-    /// # Errors
-    /// As [`AuthorizationAnswer::read`].
-    pub fn read_pasted(text: &str) -> Result<AuthorizationAnswer, Unusable> {
-        let text = text.trim();
-        let query = text.split_once('?').map_or(text, |(_, query)| query);
-        Self::read(query.split('#').next().unwrap_or_default())
-    }
-
     /// `state`, by which the sign-in is found.
     pub fn state(&self) -> &Secret {
         &self.state
@@ -297,19 +287,5 @@ mod tests {
         assert_eq!(answer.state().expose(), "s e");
         let printed = format!("{answer:?}");
         assert!(!printed.contains("sekrit") && !printed.contains("s e"), "{printed}");
-    }
-
-    #[test]
-    fn a_pasted_address_is_an_answer_too() {
-        for text in [
-            " http://127.0.0.1:1/oauth/callback?code=c&state=s\n",
-            "http://127.0.0.1:1/oauth/callback?code=c&state=s#",
-            "?code=c&state=s",
-            "code=c&state=s",
-        ] {
-            let answer = AuthorizationAnswer::read_pasted(text).unwrap();
-            assert_eq!(answer.state().expose(), "s", "{text}");
-        }
-        assert!(AuthorizationAnswer::read_pasted("http://127.0.0.1:1/oauth/callback").is_err());
     }
 }

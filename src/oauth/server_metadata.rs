@@ -23,10 +23,6 @@ pub struct ServerMetadata {
     pub registration_endpoint: Option<WebUrl>,
     /// `revocation_endpoint` (RFC 7009).
     pub revocation_endpoint: Option<WebUrl>,
-    /// `introspection_endpoint` (RFC 7662).
-    pub introspection_endpoint: Option<WebUrl>,
-    /// `jwks_uri`.
-    pub jwks_uri: Option<WebUrl>,
     /// `scopes_supported`.
     pub scopes_supported: Option<Vec<String>>,
     /// `grant_types_supported`.
@@ -101,12 +97,8 @@ impl ServerMetadata {
             token_endpoint,
             authorization_endpoint: document.secure_url("authorization_endpoint")?,
             registration_endpoint: document.secure_url("registration_endpoint")?,
-            // No sign-in fails for these three.
+            // No sign-in fails for it.
             revocation_endpoint: document.secure_url("revocation_endpoint").unwrap_or_default(),
-            introspection_endpoint: document
-                .secure_url("introspection_endpoint")
-                .unwrap_or_default(),
-            jwks_uri: document.secure_url("jwks_uri").unwrap_or_default(),
             scopes_supported: document.texts("scopes_supported")?,
             grant_types_supported: document.texts("grant_types_supported")?,
             code_challenge_methods_supported: document

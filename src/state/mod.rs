@@ -132,8 +132,8 @@ impl StateDir {
         self.lock.lock()
     }
 
-    /// A directory that another gateway may use: for reading, and for writing files that the
-    /// other gateway takes. Nothing in it is set aside or removed.
+    /// A directory that another gateway may use: for reading, and for files that both write, or that
+    /// the other gateway takes.
     pub fn of_another(path: &Path) -> StateDir {
         StateDir::of(path.to_path_buf(), None)
     }
@@ -230,7 +230,7 @@ impl StateDir {
             Ok(()) => log::warn!(
                 target: "state",
                 "{name} was open to others (mode {mode:o}) and is its owner's alone now: if \
-                 somebody may have read it, remove it, which ends all sessions"
+                 somebody may have read it, remove it, which ends all sessions or sign-ins"
             ),
             Err(error) => log::warn!(
                 target: "state",

@@ -407,12 +407,10 @@ impl ServerAuthorization {
         before: Option<&Grantor>,
     ) -> Result<Grantor, FlowError> {
         let with = found.with();
-        let unusable = |what: &str| {
-            FlowError::new(FlowStep::Discovery, with.clone(), what, Remedy::Nothing)
-        };
-        let token_endpoint = found.server.token_endpoint.clone();
-        let token_endpoint =
-            token_endpoint.ok_or_else(|| unusable("it has no token_endpoint"))?;
+        let token_endpoint = found.server.check_token_endpoint();
+        let token_endpoint = token_endpoint
+            .map_err(|error| FlowError::unusable(FlowStep::Discovery, &with, error))?
+            .clone();
         let dpop_key = match before.and_then(|before| before.dpop_key.clone()) {
             Some(key) => Some(key),
             None if self.wants_dpop(found) => {

@@ -13,7 +13,6 @@ use crate::protocol::revision::Revision;
 use crate::secret::Secret;
 
 use super::flow_error::{FlowError, FlowStep, Remedy};
-use super::refusal;
 
 /// What is known of a server and its authorization server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -162,7 +161,7 @@ impl Discovery<'_> {
 
 /// What an answer to the request for a document means: none is there where it is refused.
 fn read(answer: &FetchAnswer) -> Result<Option<JsonDocument>, (String, Remedy)> {
-    if refusal::is_unwell(answer.status) {
+    if answer.is_unavailable() {
         return Err((format!("status {}", answer.status), Remedy::TryLater));
     }
     if !answer.is_success() {
@@ -275,6 +274,7 @@ mod tests {
             assert!(asked.iter().all(|it| !it.contains("/token")), "{asked:?}");
         }
     }
+
     #[test]
     fn what_is_told_of_metadata_holds_nothing_of_the_servers_query() {
         let fetch = ScriptedFetch::default();
@@ -287,7 +287,6 @@ mod tests {
         assert!(told.contains("/.well-known/oauth-protected-resource/mcp:"), "{told}");
         assert!(!told.contains("hush"), "{told}");
     }
-
 
     #[test]
     fn one_that_is_not_well_is_asked_again_later_and_named() {

@@ -1,9 +1,4 @@
-//! Pure: what the statuses of servers and authorization servers say of credentials.
-
-/// True of an authorization server that is not well, or has too much to do: later it may be.
-pub(super) fn is_unwell(status: u16) -> bool {
-    matches!(status, 429 | 500..)
-}
+//! Pure: what the statuses of servers say of credentials.
 
 /// The status with which a server asks for credentials.
 pub(super) const UNAUTHORIZED: u16 = 401;

@@ -14,7 +14,6 @@ use crate::protocol::server_name::ServerName;
 use super::discovery::Discovered;
 use super::flow_error::{FlowError, FlowStep, Remedy};
 use super::kept::{Client, Registrations};
-use super::refusal;
 use super::store::{FileName, Store};
 use super::token_endpoint::{Asker, configured_credentials};
 
@@ -138,6 +137,7 @@ impl Registration<'_> {
             Some(method) => method.into(),
             None => AuthenticationMethod::for_registration(&found.server),
         };
+        let redirect_uris = [self.redirect_uri.to_owned()];
         let grant = match &self.asker.config.grant {
             Grant::AuthorizationCode => RegisteredGrant::AuthorizationCode {
                 redirect_uris: &redirect_uris,
@@ -146,7 +146,6 @@ impl Registration<'_> {
             Grant::ClientCredentials => RegisteredGrant::ClientCredentials,
             Grant::JwtBearer(_) => RegisteredGrant::JwtBearer,
         };
-        let redirect_uris = [self.redirect_uri.to_owned()];
         let metadata = ClientMetadata {
             client_name: CLIENT_NAME,
             grant,
@@ -162,7 +161,7 @@ impl Registration<'_> {
         });
         let answer = answer
             .map_err(|error| FlowError::unanswered(FlowStep::Registration, &with, error))?;
-        if refusal::is_unwell(answer.status) {
+        if answer.is_unavailable() {
             let what = format!("it answered with status {}", answer.status);
             return Err(self.failed(found, what, Remedy::TryLater));
         }

@@ -160,11 +160,11 @@ impl ServerAuthorization {
         let url = WebUrl::parse(&target.url)
             .map_err(|_| "its URL is not one for OAuth".to_owned())?;
         let document = config.client_metadata_url.as_deref().map(WebUrl::parse).transpose();
+        let document = document.map_err(|error| unusable("client_metadata_url", &error))?;
         let in_use = Arc::<SecretsInUse>::default();
         let secrets = Secrets::new(&configured_secrets(&config));
         secrets.heed(&in_use);
         log_lines::heed(&in_use);
-        let document = document.map_err(|error| unusable("client_metadata_url", &error))?;
         Ok(Arc::new_cyclic(|me| ServerAuthorization {
             me: me.clone(),
             shared,
@@ -299,12 +299,12 @@ impl ServerAuthorization {
         if is_known && let Some(failure) = self.failure_of(&state, now) {
             return Step::Fail(failure);
         }
+        match self.owner {
             // It has a token before it connects (extensions, OAuth Client Credentials,
             // Implementation Guide): the server may answer less to those who have none.
             Owner::Gateway if self.is_of_machines() && state.kept.is_none() && !has_renewed => {
                 Step::Renew
             }
-        match self.owner {
             // The server is asked, and says if it wants credentials, and which.
             Owner::Gateway => Step::Ask,
             Owner::User(_) => {

@@ -370,7 +370,11 @@ impl ServerAuthorization {
         };
         let exchange = || {
             let _exchange = self.shared.exchanges.begin().ok_or_else(super::asking::ending)?;
+            // The file is not locked yet: a code is good for a short time, and a renewal that waits
+            // for its authorization server may hold the lock for longer.
             let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
+            // The code is used up. Tokens that somebody else's may replace are better than none.
+            let _locked = self.shared.store.lock(&self.file).ok();
             self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
         };
         let exchanged: Result<(), FlowError> = exchange();
