@@ -61,7 +61,7 @@ impl AuthorizationRequest<'_> {
     }
 }
 
-/// What a browser brought to the callback, unchecked but for its form.
+/// The answer that a browser brought to the callback, unchecked but for its form.
 #[derive(Debug, Clone)]
 pub struct AuthorizationAnswer {
     state: Secret,
@@ -71,7 +71,7 @@ pub struct AuthorizationAnswer {
     error_description: Option<String>,
 }
 
-/// What the answer is held against: what was recorded before the browser was sent away.
+/// The facts that were recorded before the browser was sent away, against which the answer is held.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedAnswer<'a> {
     /// The issuer of the authorization server, none where it has no metadata.

@@ -10,6 +10,8 @@ use super::unusable::Unusable;
 use super::web_url::WebUrl;
 use crate::secret::Secret;
 
+#[cfg(test)]
+pub(crate) const NOT_FOUND: u16 = 404;
 const TOO_MANY_REQUESTS: u16 = 429;
 const SERVER_ERRORS_FROM: u16 = 500;
 

@@ -13,6 +13,9 @@ use super::web_url::{Scheme, WebUrl};
 use crate::limits::{OAUTH_CODE_BYTES_MAX, OAUTH_TEXT_BYTES_MAX};
 use crate::secret::Secret;
 
+/// The name of this OAuth client that authorization servers show to people.
+pub const CLIENT_NAME: &str = "Trunkline";
+
 /// How this OAuth client is known to an authorization server.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum RegistrationWay {
@@ -73,11 +76,9 @@ fn can_be_client_id(url: &WebUrl) -> bool {
     url.scheme() == Scheme::Https && url.path().len() > 1 && !has_dots
 }
 
-/// What this OAuth client says of itself.
+/// The description that this OAuth client gives of itself.
 #[derive(Debug, Clone)]
 pub struct ClientMetadata<'a> {
-    /// `client_name`, which authorization servers show to people.
-    pub client_name: &'a str,
     /// The grant that this OAuth client uses, and all that follows from it.
     pub grant: RegisteredGrant<'a>,
     /// `token_endpoint_auth_method`.
@@ -122,7 +123,7 @@ impl ClientMetadata<'_> {
     fn members(&self, method: AuthenticationMethod) -> Map<String, Value> {
         let mut members = Map::new();
         let mut put = |name: &str, value: Value| members.insert(name.to_owned(), value);
-        put("client_name", self.client_name.into());
+        put("client_name", CLIENT_NAME.into());
         let alone = match self.grant {
             RegisteredGrant::AuthorizationCode { redirect_uris, refreshes } => {
                 put("redirect_uris", redirect_uris.to_vec().into());
@@ -225,7 +226,7 @@ fn method_where_none_is_named(
     if needs_secret && secret.is_none() { AuthenticationMethod::None } else { asked }
 }
 
-/// What an authorization server says that does not register this OAuth client (RFC 7591 section
+/// The words of an authorization server that does not register this OAuth client (RFC 7591 section
 /// 3.2.2): its error and the description, and nothing else of the answer.
 fn refusal(answer: &FetchAnswer) -> Unusable {
     let document = answer.document().ok();
@@ -281,7 +282,6 @@ mod tests {
 
     fn metadata(redirect_uris: &[String]) -> ClientMetadata<'_> {
         ClientMetadata {
-            client_name: "Trunkline",
             grant: RegisteredGrant::AuthorizationCode {
                 redirect_uris,
                 refreshes: Refreshes::Yes,

@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::fetch::{Fetch, FetchAnswer, FetchContent, FetchError, FetchRequest, Reach};
+use super::fetch::{
+    Fetch, FetchAnswer, FetchContent, FetchError, FetchRequest, NOT_FOUND, Reach,
+};
 use crate::sync::Mutex;
 
 type Outcome = Result<FetchAnswer, FetchError>;
@@ -44,7 +46,7 @@ impl ScriptedFetch {
         }
     }
 
-    /// What was asked since the last look.
+    /// The requests since the last look.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock())
     }
@@ -74,7 +76,7 @@ impl Fetch for ScriptedFetch {
         let next = queue.and_then(|queue| {
             if queue.len() > 1 { queue.pop_front() } else { queue.front().cloned() }
         });
-        next.unwrap_or_else(|| Ok(FetchAnswer { status: 404, ..FetchAnswer::default() }))
+        next.unwrap_or_else(|| Ok(FetchAnswer { status: NOT_FOUND, ..FetchAnswer::default() }))
     }
 }
 
@@ -105,7 +107,7 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(ask("https://h/token").unwrap_err().to_string(), "no connection");
         }
-        assert_eq!(ask("https://h/other").unwrap().status, 404);
+        assert_eq!(ask("https://h/other").unwrap().status, NOT_FOUND);
         let asked = fetch.asked();
         assert_eq!(asked.len(), 4);
         assert_eq!(asked[3].line, "POST https://h/other");

@@ -9,7 +9,7 @@ use crate::limits::OAUTH_URL_BYTES_MAX;
 /// The one method of PKCE that is used.
 const S256: &str = "S256";
 
-/// What an authorization server says of itself. All endpoints are secure URLs.
+/// The description that an authorization server gives of itself. All endpoints are secure URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerMetadata {
     /// `issuer` of the document, with which answers and tokens are compared by its characters.

@@ -40,7 +40,7 @@ impl TokenType {
     }
 }
 
-/// What a token endpoint is asked for.
+/// The grant of a token request.
 #[derive(Debug, Clone, Copy)]
 pub enum Grant<'a> {
     /// An authorization code (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
@@ -144,13 +144,13 @@ pub struct TokenAnswer {
 /// Why a token endpoint gives no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenError {
-    /// What follows from it.
+    /// The kind, from which the way on follows.
     pub kind: TokenErrorKind,
-    /// What the authorization server says, in plain text without control characters.
+    /// The words of the authorization server, in plain text without control characters.
     pub text: String,
 }
 
-/// What follows from an error of a token endpoint.
+/// The errors of a token endpoint, by the way on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenErrorKind {
     /// `invalid_grant`: the code, the refresh token or the assertion is used up; sign in anew.
@@ -321,7 +321,7 @@ pub fn revocation_form(token: &Secret, revoked: RevokedToken) -> Form {
     form
 }
 
-/// What is revoked.
+/// The token that is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevokedToken {
     /// A refresh token, and with it the access tokens of its grant.

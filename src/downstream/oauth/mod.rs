@@ -28,9 +28,6 @@ use crate::telemetry::rejected::Reason;
 use crate::wait::Wait;
 use page::{Fields, Marking, POLICY, Page, marks_in};
 
-/// The name under which authorization servers show the gateway to people.
-const CLIENT_NAME: &str = "Trunkline";
-
 /// The query that each browser's address line would show, and each next server's log have, is not
 /// told to anybody.
 const NO_REFERRER: &str = "no-referrer";
@@ -363,7 +360,6 @@ fn client_document(front: &Front, responder: Responder) {
         return;
     };
     let metadata = ClientMetadata {
-        client_name: CLIENT_NAME,
         grant: RegisteredGrant::AuthorizationCode {
             redirect_uris: &[redirect_uri.to_owned()],
             refreshes: Refreshes::Yes,

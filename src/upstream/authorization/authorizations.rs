@@ -103,7 +103,7 @@ impl Authorizations {
         Ok(Some(made))
     }
 
-    /// What asks the issuers of clients' access tokens: no server's settings count for it.
+    /// Asks the issuers of clients' access tokens: no server's settings count for that.
     ///
     /// # Errors
     /// No connection could be made at all; the text says why.

@@ -14,7 +14,7 @@ use crate::secret::Secret;
 
 use super::flow_error::{FlowError, FlowStep, Remedy};
 
-/// What is known of a server and its authorization server.
+/// A server and its authorization server, as their metadata describe them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Discovered {
     /// The `resource` parameter of requests.
@@ -35,7 +35,7 @@ impl Discovered {
     }
 }
 
-/// Who looks for whose metadata.
+/// A search for the metadata of a server and its authorization server.
 pub(super) struct Discovery<'a> {
     pub(super) fetch: &'a dyn Fetch,
     pub(super) reach: Reach,
@@ -159,7 +159,7 @@ impl Discovery<'_> {
     }
 }
 
-/// What an answer to the request for a document means: none is there where it is refused.
+/// Reads the answer to the request for a document: none is there where it is refused.
 fn read(answer: &FetchAnswer) -> Result<Option<JsonDocument>, (String, Remedy)> {
     if answer.is_unavailable() {
         return Err((format!("status {}", answer.status), Remedy::TryLater));

@@ -56,7 +56,7 @@ pub const CALLBACK_PATH: &str = "/oauth/callback";
 /// The path of the client metadata document, below the same address.
 pub const CLIENT_DOCUMENT_PATH: &str = "/oauth/client.json";
 
-/// What the sign-ins of all servers need to know of this gateway.
+/// The facts of this gateway that the sign-ins of all servers need.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     /// The directory in which credentials are kept.
@@ -136,7 +136,7 @@ pub struct BegunSignIn {
 pub struct FinishedSignIn {
     /// The server.
     pub server: ServerName,
-    /// Whose credentials they are.
+    /// The owner of the credentials.
     pub owner: Owner,
 }
 
@@ -231,7 +231,7 @@ impl fmt::Display for SignInError {
 
 impl std::error::Error for SignInError {}
 
-/// What became of credentials at a sign-out. They are forgotten here in any case.
+/// The outcome of a sign-out. The credentials are forgotten here in any case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignedOut {
     /// There were none.

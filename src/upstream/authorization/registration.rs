@@ -17,10 +17,7 @@ use super::kept::{Client, Registrations};
 use super::store::{FileName, Store};
 use super::token_endpoint::{Asker, configured_credentials};
 
-/// The name that authorization servers show to people.
-const CLIENT_NAME: &str = "Trunkline";
-
-/// What a registration is for.
+/// The inputs of a registration.
 pub(super) struct Registration<'a> {
     pub(super) asker: &'a Asker<'a>,
     pub(super) store: &'a Store,
@@ -146,12 +143,8 @@ impl Registration<'_> {
             Grant::ClientCredentials => RegisteredGrant::ClientCredentials,
             Grant::JwtBearer(_) => RegisteredGrant::JwtBearer,
         };
-        let metadata = ClientMetadata {
-            client_name: CLIENT_NAME,
-            grant,
-            authentication_method: asked,
-            dpop_bound: self.dpop_bound,
-        };
+        let metadata =
+            ClientMetadata { grant, authentication_method: asked, dpop_bound: self.dpop_bound };
         let answer = self.asker.fetch.fetch(&FetchRequest {
             url: endpoint,
             content: FetchContent::Json(&metadata.registration_request()),

@@ -21,7 +21,7 @@ use crate::upstream::http_client::fetcher::{RunningFetches, time_left};
 use super::Owner;
 
 const SEALED_FORM: Form = Form { name: "oauth", version: 1 };
-/// What the key of these files is for, so that it opens no other.
+/// The purpose of the key of these files, so that it opens no other.
 const PURPOSE: &str = "oauth credentials";
 const LOCK_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -179,7 +179,7 @@ impl Store {
         directory.remove(&name.0)
     }
 
-    /// What tells a file from the one that is written after it; none where there is none.
+    /// The mark that tells a file from the one that is written after it; none where there is none.
     pub(super) fn stamp(&self, name: &FileName) -> Option<Stamp> {
         let what = self.path.as_ref()?.join(&name.0).symlink_metadata().ok()?;
         Some(Stamp {

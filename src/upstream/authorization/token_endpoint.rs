@@ -32,7 +32,7 @@ pub(super) struct Asker<'a> {
     /// Seconds since 1970.
     pub(super) now: u64,
     pub(super) config: &'a OAuthClientConfig,
-    /// Whose secrets are sent and come.
+    /// The authorization whose secrets are sent and come.
     pub(super) whose: &'a ServerAuthorization,
 }
 
@@ -107,8 +107,7 @@ impl Asker<'_> {
                 headers.push(("dpop", proof.map_err(unusable)?));
             }
             let endpoint = &grantor.token_endpoint;
-            let answer =
-                self.post(endpoint, grantor, form.clone(), headers, FlowStep::Token)?;
+            let answer = self.post(endpoint, grantor, form.clone(), headers)?;
             match TokenAnswer::read(&answer) {
                 Ok(token) => {
                     let others = [&token.refresh_token, &token.id_token];
@@ -152,13 +151,8 @@ impl Asker<'_> {
         grantor: &Grantor,
         mut form: Form,
         mut headers: Vec<(&'static str, Secret)>,
-        step: FlowStep,
     ) -> Result<FetchAnswer, FlowError> {
         let with = grantor.with();
-        let client = &grantor.client;
-        let credentials = self.credentials(client, &with)?;
-        let oauth_client =
-            OAuthClient { id: &client.id, credentials: &credentials, method: client.method };
         let audience = if grantor.issuer.is_empty() {
             grantor.token_endpoint.as_str()
         } else {
@@ -167,12 +161,25 @@ impl Asker<'_> {
         let algorithms = grantor.algorithms.assertions.as_deref();
         let inputs =
             AssertionInputs { audience, algorithms, now: self.now, random: self.random };
-        let authorization = oauth_client.authenticate(&mut form, &inputs);
-        let authorization =
-            authorization.map_err(|error| FlowError::unusable(step, &with, error))?;
-        headers.extend(authorization.map(|value| ("authorization", value)));
+        headers.extend(self.authenticated(&mut form, &grantor.client, &inputs, &with)?);
         self.send(url, self.reach, &form, &headers)
-            .map_err(|error| FlowError::unanswered(step, &with, error))
+            .map_err(|error| FlowError::unanswered(FlowStep::Token, &with, error))
+    }
+
+    /// Authenticates this OAuth client in a form, or by the header that it gives.
+    fn authenticated(
+        &self,
+        form: &mut Form,
+        client: &Client,
+        inputs: &AssertionInputs<'_>,
+        with: &str,
+    ) -> Result<Option<(&'static str, Secret)>, FlowError> {
+        let credentials = &self.credentials(client, with)?;
+        let oauth_client = OAuthClient { id: &client.id, credentials, method: client.method };
+        let authorization = oauth_client.authenticate(form, inputs);
+        let authorization =
+            authorization.map_err(|error| FlowError::unusable(FlowStep::Token, with, error))?;
+        Ok(authorization.map(|value| ("authorization", value)))
     }
 
     fn send(
@@ -228,17 +235,10 @@ impl Asker<'_> {
         };
         let mut headers = Vec::new();
         if provider.client_id.is_some() {
-            let credentials = self.credentials(&client, &with)?;
-            let oauth_client = OAuthClient {
-                id: &client.id,
-                credentials: &credentials,
-                method: client.method,
-            };
             let (audience, algorithms) = (url.as_str(), None);
             let inputs =
                 AssertionInputs { audience, algorithms, now: self.now, random: self.random };
-            let value = oauth_client.authenticate(&mut form, &inputs).map_err(unusable)?;
-            headers.extend(value.map(|value| ("authorization", value)));
+            headers.extend(self.authenticated(&mut form, &client, &inputs, &with)?);
         }
         // The operator has named it, wherever it is.
         let answer = self
@@ -261,7 +261,7 @@ impl Asker<'_> {
         hint: RevokedToken,
     ) -> Result<(), FlowError> {
         let form = revocation_form(token, hint);
-        let answer = self.post(url, grantor, form, Vec::new(), FlowStep::Token)?;
+        let answer = self.post(url, grantor, form, Vec::new())?;
         if answer.is_success() {
             return Ok(());
         }

@@ -59,7 +59,7 @@ pub(crate) fn time_left(timeout: Duration) -> Duration {
     })
 }
 
-/// What is waited for at present, so that a stop ends it.
+/// The waits of the fetches that run at present, so that a stop ends them.
 #[derive(Default)]
 pub(crate) struct RunningFetches(Mutex<Running>);
 
