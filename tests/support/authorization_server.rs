@@ -88,6 +88,10 @@ struct State {
     place: String,
     consent: Consent,
     lifetime: Option<Duration>,
+    /// The `expires_in` of answers, in place of the lifetime.
+    told_lifetime_s: Option<i64>,
+    /// The `scope` of answers and of tokens, in place of what was asked for.
+    granted_scope: Option<String>,
     gives_refresh_tokens: bool,
     rotates: bool,
     codes: HashMap<String, Code>,
@@ -122,6 +126,8 @@ impl AuthorizationServer {
             place: "/.well-known/oauth-authorization-server".to_owned(),
             consent: Consent::Grants,
             lifetime: Some(Duration::from_secs(3600)),
+            told_lifetime_s: None,
+            granted_scope: None,
             gives_refresh_tokens: true,
             rotates: true,
             codes: HashMap::new(),
@@ -171,6 +177,16 @@ impl AuthorizationServer {
     /// Access tokens live so long from here on.
     pub fn set_lifetime(&self, lifetime: Option<Duration>) {
         self.state().lifetime = lifetime;
+    }
+
+    /// Answers say that access tokens live so many seconds, whatever is true.
+    pub fn tell_lifetime(&self, seconds: i64) {
+        self.state().told_lifetime_s = Some(seconds);
+    }
+
+    /// Tokens are granted this scope from here on, and answers say so; `None` ends it.
+    pub fn grant_only(&self, scope: Option<&str>) {
+        self.state().granted_scope = scope.map(str::to_owned);
     }
 
     pub fn give_no_refresh_tokens(&self) {
@@ -648,11 +664,18 @@ impl Shared {
         let mut state = self.state.lock().unwrap();
         let token = unique("access-token");
         let ends = state.lifetime.map(|life| Instant::now() + life);
+        let granted = state.granted_scope.clone();
+        let scope = granted.as_deref().unwrap_or(scope);
         state.tokens.insert(token.clone(), Token { scope: scope.to_owned(), ends });
         let kind = if state.wants_dpop { "DPoP" } else { "Bearer" };
         let mut answer = json!({ "access_token": token, "token_type": kind });
-        if let Some(life) = state.lifetime {
-            answer["expires_in"] = life.as_secs().into();
+        let told = state.told_lifetime_s.map(Value::from);
+        let life = state.lifetime.map(|life| Value::from(life.as_secs()));
+        if let Some(life) = told.or(life) {
+            answer["expires_in"] = life;
+        }
+        if granted.is_some() {
+            answer["scope"] = scope.into();
         }
         let refreshes = matches!(grant, "authorization_code" | "refresh_token");
         if refreshes && state.gives_refresh_tokens {

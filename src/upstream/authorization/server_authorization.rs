@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crate::config::{Grant, HttpTarget, JwtBearer, OAuthClientConfig, Secret};
 use crate::error::{HttpRefusal, Stage};
@@ -22,9 +22,7 @@ use super::flow_error::FlowError;
 use super::kept::Kept;
 use super::refusal;
 use super::shared::Shared;
-use super::state::{
-    Holder, Moment, NOBODY_HAS_SIGNED_IN, Reason, Renewal, State, Step, Trouble,
-};
+use super::state::{Holder, Moment, Need, Origin, Reason, Renewal, State, Step};
 use super::store::FileName;
 use super::want::Want;
 use super::{Owner, SignInStatus};
@@ -200,9 +198,9 @@ impl ServerAuthorization {
                 }
                 Step::Ask => return Ok(None),
                 Step::Fail(reason) => return Err(self.failure_of(&reason)),
-                Step::Renew => {
+                Step::Renew(want) => {
                     has_renewed = true;
-                    self.submit(Want::Renewal);
+                    self.submit(want);
                     self.settled(wait)?;
                 }
                 Step::Wait => self.settled(wait)?,
@@ -219,7 +217,7 @@ impl ServerAuthorization {
     ) -> Result<(), Failure> {
         let mut has_asked = false;
         loop {
-            let renewal = self.lock().another(number, Instant::now(), has_asked);
+            let renewal = self.lock().another(number, self.moment(), has_asked);
             match renewal {
                 Renewal::IsThere | Renewal::TryAgain => return Ok(()),
                 Renewal::Fail(reason) => return Err(self.failure_of(&reason)),
@@ -270,9 +268,10 @@ impl ServerAuthorization {
     }
 
     /// Uses these credentials from here on.
-    pub(super) fn adopt(&self, kept: Kept) {
+    pub(super) fn adopt(&self, kept: Kept, origin: Origin) {
         let listeners = self.listeners();
         secrets_of(&kept).for_each(|secret| self.learn(secret));
+        let is_signed_in;
         {
             let mut state = self.lock();
             if state.unrefused().is_some_and(|present| **present == kept) {
@@ -282,8 +281,12 @@ impl ServerAuthorization {
                 kept.grantor.dpop_key.as_ref().filter(|_| kept.token_type == TokenType::DPoP);
             let key = key.and_then(|key| SigningKey::from_pkcs8(&key.0).ok());
             state.adopt(kept, key.map(Arc::new));
+            is_signed_in = state.is_signed_in();
         }
-        self.shared.sign_ins.forget(self);
+        // A renewal is not what the person on the page has come for.
+        if origin == Origin::SignIn && is_signed_in {
+            self.shared.sign_ins.forget(self);
+        }
         self.wake();
         listeners.iter().for_each(|listener| listener.signed_in());
     }
@@ -295,8 +298,8 @@ impl ServerAuthorization {
     }
 
     /// A person must sign in.
-    pub(super) fn need_sign_in(&self, why: &str) {
-        let is_news = self.lock().need_sign_in(why, Instant::now());
+    pub(super) fn need_sign_in(&self, why: &str, need: Need) {
+        let is_news = self.lock().need_sign_in(why, need, Instant::now());
         if is_news && self.owner == Owner::Gateway {
             log::warn!(target: "oauth", "{}: {why}: it needs a sign-in (trunkline login {})",
                 self.server, self.server);
@@ -327,30 +330,8 @@ impl ServerAuthorization {
     /// How the sign-in is at present. Looks for a sign-in that another process has made.
     pub fn status(&self) -> SignInStatus {
         self.look_at_file();
-        let left = self.shared.sign_ins.left_to(self);
-        let state = self.lock();
-        if let Some(kept) = state.unrefused() {
-            let is_over = kept.is_over(self.shared.now()) && kept.refresh_token.is_none();
-            if !is_over {
-                let until =
-                    kept.expires_at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at));
-                let (issuer, scopes) = (kept.grantor.with(), kept.scopes.to_string());
-                return SignInStatus::SignedIn { until, issuer, scopes };
-            }
-        }
-        if let Some(left) = left {
-            return SignInStatus::UnderWay { until: SystemTime::now() + left };
-        }
-        match &state.trouble {
-            Trouble::NeedsSignIn { why, .. } => SignInStatus::NeedsSignIn { why: why.clone() },
-            Trouble::Failing { why, .. } => SignInStatus::Failing { why: why.clone() },
-            Trouble::None => match self.owner {
-                Owner::Gateway => SignInStatus::Unknown,
-                Owner::User(_) => {
-                    SignInStatus::NeedsSignIn { why: NOBODY_HAS_SIGNED_IN.to_owned() }
-                }
-            },
-        }
+        let until = self.shared.sign_ins.left_to(self).map(|left| SystemTime::now() + left);
+        self.lock().status(self.holder(), self.shared.now(), until)
     }
 
     /// Takes a nonce from the server's answer.

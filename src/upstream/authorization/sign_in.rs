@@ -19,10 +19,12 @@ use crate::oauth::token::{Grant, RevokedToken};
 use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 
+use super::asking::Requested;
 use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::registration::forget_registrations;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
-use super::state::Holder;
+use super::state::{Holder, Need};
 use super::{BegunSignIn, Owner, SignInError, SignedOut};
 
 /// A request that every server answers, and one that wants credentials refuses.
@@ -71,7 +73,7 @@ impl ServerAuthorization {
             let is_under_way = self.shared.sign_ins.left_to(self).is_some();
             let mut is_there = false;
             let waits = self.lock_to_wait(wait, |state| {
-                is_there = state.unrefused().is_some() && state.wanted_scopes.is_none();
+                is_there = state.is_signed_in();
                 !is_there && (is_under_way || state.is_asking)
             });
             if is_there {
@@ -135,6 +137,9 @@ impl ServerAuthorization {
             store.remove(&self.file)?;
             kept
         };
+        // An authorization server that has lost a registration shows people an error, and tells
+        // nobody else.
+        forget_registrations(store, &self.server)?;
         self.shared.sign_ins.forget(self);
         self.forget();
         let Some(kept) = kept else { return Ok(SignedOut::NothingThere) };
@@ -200,6 +205,10 @@ impl ServerAuthorization {
                 "this gateway has no address that a browser can come back to: set public_url",
             )
         })?;
+        // What was granted before is asked for again, with what a request has wanted since: the
+        // gateway may know of it and this process not yet (authorization, Step-Up Authorization
+        // Flow).
+        self.look_at_file();
         self.probe()?;
         let found = self.discovered()?;
         let with = found.with();
@@ -274,8 +283,8 @@ impl ServerAuthorization {
     }
 
     /// A person must sign in: the page is opened for the one at this machine, if there is one.
-    pub(super) fn ask_person(&self, why: &str) {
-        self.need_sign_in(why);
+    pub(super) fn ask_person(&self, why: &str, need: Need) {
+        self.need_sign_in(why, need);
         let setup = &self.shared.setup;
         let Some(browser) = setup.browser.as_deref().filter(|_| self.may_open_page()) else {
             return;
@@ -303,8 +312,12 @@ impl ServerAuthorization {
 
     /// A sign-in has come to nothing: calls wait for it no longer.
     fn sign_in_failed(&self, why: &str) {
-        self.lock().pages.failed(Instant::now());
-        self.need_sign_in(why);
+        let need = {
+            let mut state = self.lock();
+            state.pages.failed(Instant::now());
+            state.need()
+        };
+        self.need_sign_in(why, need);
     }
 
     /// Takes the answer of the authorization server, and has the tokens.
@@ -341,7 +354,10 @@ impl ServerAuthorization {
         let exchanged = exchanged.and_then(|_locked| {
             let _exchange = self.shared.exchanges.begin().ok_or_else(super::asking::ending)?;
             let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
-            self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
+            let before = self.lock().kept.clone();
+            let wanted = before.map(|kept| kept.wanted.clone()).unwrap_or_default();
+            let requested = Requested { scopes: &begun.scopes, wanted: &wanted, before: None };
+            self.keep(answer, begun.grantor.clone(), &requested)
         });
         exchanged.map_err(|error| {
             if error.remedy == Remedy::RegisterAnew {
