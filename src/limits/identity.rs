@@ -62,6 +62,8 @@ pub const SIGN_INS_MAX: usize = 256;
 pub const SIGN_INS_OF_OWNER_MAX: usize = 4;
 /// The time after which a sign-in that was begun is forgotten.
 pub const SIGN_IN_LIFE: Duration = Duration::from_secs(600);
+/// Sign-ins in a row from which no browser has come back, before this OAuth client is registered anew.
+pub const UNANSWERED_SIGN_INS_MAX: u32 = 2;
 /// The time for which it is believed that a sign-in is needed before the server is asked again.
 pub const NEED_BELIEVED: Duration = Duration::from_secs(30);
 /// The time between two looks at a file of credentials for what another process has written.

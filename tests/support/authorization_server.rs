@@ -99,6 +99,8 @@ struct State {
     refresh_tokens: HashMap<String, String>,
     /// The scopes of each registration that names some.
     registered: HashMap<String, String>,
+    /// Those that were lost.
+    lost: HashSet<String>,
     spent: HashSet<String>,
     /// A refresh token was used a second time.
     n_reused: usize,
@@ -134,6 +136,7 @@ impl AuthorizationServer {
             tokens: HashMap::new(),
             refresh_tokens: HashMap::new(),
             registered: HashMap::new(),
+            lost: HashSet::new(),
             spent: HashSet::new(),
             n_reused: 0,
             failing: None,
@@ -217,6 +220,13 @@ impl AuthorizationServer {
     /// Refresh tokens that were given are good for nothing any more.
     pub fn end_refresh_tokens(&self) {
         self.state().refresh_tokens.clear();
+    }
+
+    /// The clients that have registered are unknown from here on.
+    pub fn lose_registrations(&self) {
+        let mut state = self.state();
+        let lost: Vec<String> = state.registered.drain().map(|(id, _)| id).collect();
+        state.lost.extend(lost);
     }
 
     /// Tokens are bound to a key, and proofs have this nonce.
@@ -557,6 +567,9 @@ impl Shared {
 
     fn authorize(&self, seen: &Seen) -> Guarded {
         let mut state = self.state.lock().unwrap();
+        if state.lost.contains(seen.field("client_id")) {
+            return Guarded::new("400 Bad Request", &[], "this client is not known");
+        }
         let code = unique("code");
         let redirect_uri = seen.field("redirect_uri").to_owned();
         let granted = Code {

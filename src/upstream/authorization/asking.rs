@@ -12,7 +12,7 @@ use super::Unwritten;
 use super::credentials_file::Newest;
 use super::discovery::Discovered;
 use super::flow_error::{FlowError, FlowStep, Remedy};
-use super::kept::{Grantor, Kept};
+use super::kept::{Grantor, Kept, Registrations};
 use super::registration::with_registrations;
 use super::server_authorization::ServerAuthorization;
 use super::state::{Holder, NOBODY_HAS_SIGNED_IN, Need, Origin, TOKEN_HAS_ENDED, Trouble};
@@ -194,7 +194,7 @@ impl ServerAuthorization {
             }
             // That of the configuration is the operator's to mend.
             Remedy::RegisterAnew if self.config.client_id.is_none() => {
-                self.forget_registration(grantor);
+                self.forget_client(grantor);
                 return Ok(needs(&format!("the sign-in has ended ({error})")));
             }
             Remedy::RegisterAnew | Remedy::TryLater | Remedy::Nothing => (),
@@ -210,12 +210,19 @@ impl ServerAuthorization {
         Err(error)
     }
 
-    /// A registration that the authorization server does not know any more.
-    pub(super) fn forget_registration(&self, grantor: &Grantor) {
-        let forgotten = with_registrations(&self.shared.store, &self.server, |all| {
-            all.forget(&grantor.with(), &grantor.client.id);
-        });
-        if let Err(error) = forgotten {
+    /// Forgets the registration of a client that the authorization server does not know any more.
+    pub(super) fn forget_client(&self, grantor: &Grantor) {
+        self.change_registrations(|all| all.forget(&grantor.with(), &grantor.client.id));
+    }
+
+    /// Forgets the registration with which sign-ins come to nothing.
+    pub(super) fn forget_registration(&self, issuer: &str, redirect_uri: &str) {
+        self.change_registrations(|all| all.forget_at(issuer, redirect_uri));
+    }
+
+    fn change_registrations(&self, change: impl FnOnce(&mut Registrations)) {
+        let changed = with_registrations(&self.shared.store, &self.server, change);
+        if let Err(error) = changed {
             log::warn!(target: "oauth", "{}: a registration cannot be forgotten: {error}",
                 self.server);
         }

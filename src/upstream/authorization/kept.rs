@@ -274,7 +274,7 @@ impl Registrations {
         client: &Client,
         secret_expires_at: Option<u64>,
     ) {
-        self.dynamic.retain(|it| it.issuer != issuer || it.redirect_uri != redirect_uri);
+        self.forget_at(issuer, redirect_uri);
         let n_over = (self.dynamic.len() + 1).saturating_sub(REGISTRATIONS_MAX);
         self.dynamic.drain(..n_over);
         self.dynamic.push(RegistrationJson {
@@ -288,6 +288,11 @@ impl Registrations {
     /// Forgets the registration of a client that its authorization server does not know any more.
     pub(super) fn forget(&mut self, issuer: &str, client_id: &str) {
         self.dynamic.retain(|it| it.issuer != issuer || it.client.id != client_id);
+    }
+
+    /// Forgets the registration for one address at an issuer.
+    pub(super) fn forget_at(&mut self, issuer: &str, redirect_uri: &str) {
+        self.dynamic.retain(|it| it.issuer != issuer || it.redirect_uri != redirect_uri);
     }
 
     /// The issuer that a `client_id` of the configuration belongs to: the one with which it is
@@ -398,6 +403,11 @@ pub(super) mod tests {
         assert_eq!(id(&all, "https://one", "http://there/cb", 99), None);
         assert_eq!(id(&all, "https://two", "http://here/cb", 49), Some("two".to_owned()));
         assert_eq!(id(&all, "https://two", "http://here/cb", 50), None, "its secret has ended");
+        all.forget_at("https://one", "http://there/cb");
+        all.forget_at("https://two", "http://here/cb");
+        assert_eq!(id(&all, "https://two", "http://here/cb", 49), None);
+        all.forget("https://one", "two");
+        assert_eq!(id(&all, "https://one", "http://here/cb", 99), Some("one".to_owned()));
         all.forget("https://one", "one");
         assert_eq!(id(&all, "https://one", "http://here/cb", 0), None);
         for n in 0..100 {

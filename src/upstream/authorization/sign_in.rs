@@ -215,6 +215,9 @@ impl ServerAuthorization {
         let unusable = |error| FlowError::unusable(FlowStep::Authorization, &with, error);
         let endpoint = found.server.check_authorization_code().map_err(unusable)?;
         let scopes = self.scopes(&found, Refreshes::Yes);
+        if self.lock().sign_in_begun() {
+            self.forget_registration(&with, redirect_uri);
+        }
         let client = self.client(&found, redirect_uri)?;
         let grantor = self.grantor(&found, client, None)?;
         let (pkce, state) = (Pkce::from_random(self.random()?), Secret::new(self.token()?));
@@ -333,6 +336,7 @@ impl ServerAuthorization {
             names_issuer: begun.names_issuer,
         };
         self.learn(answer.state());
+        self.lock().sign_in_answered();
         let code = answer.code(expected).map_err(|error| {
             let with = begun.grantor.with();
             let error = error.to_string();
@@ -361,7 +365,7 @@ impl ServerAuthorization {
         });
         exchanged.map_err(|error| {
             if error.remedy == Remedy::RegisterAnew {
-                self.forget_registration(&begun.grantor);
+                self.forget_client(&begun.grantor);
             }
             let what = format!("the sign-in failed: {error}");
             self.sign_in_failed(&what);

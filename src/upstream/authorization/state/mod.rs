@@ -3,7 +3,7 @@
 use std::sync::Arc;
 use std::time::{Duration, Instant, SystemTime};
 
-use crate::limits::{NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN};
+use crate::limits::{NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN, UNANSWERED_SIGN_INS_MAX};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::Reach;
 use crate::oauth::signing_key::SigningKey;
@@ -45,6 +45,8 @@ pub(super) struct State {
     n_failed: u32,
     pub(super) pages: Pages,
     pub(super) step_ups: StepUps,
+    /// Sign-ins in a row from whose page no browser has come back.
+    n_unanswered: u32,
     /// The nonce that the server wants in proofs.
     pub(super) nonce: Option<String>,
     /// How the server asked for credentials last.
@@ -282,6 +284,20 @@ impl State {
         self.number += 1;
         self.look.saw(None);
         self.look.is_saved();
+    }
+
+    /// A sign-in begins. True if so many led to no answer before that the authorization server may have
+    /// lost the registration of this OAuth client: it shows the person an error then, and sends no
+    /// browser back (RFC 6749, section 4.1.2.1).
+    pub(super) fn sign_in_begun(&mut self) -> bool {
+        let is_doubtful = self.n_unanswered >= UNANSWERED_SIGN_INS_MAX;
+        self.n_unanswered = if is_doubtful { 1 } else { self.n_unanswered + 1 };
+        is_doubtful
+    }
+
+    /// A browser has come back from the authorization server, whatever it has brought.
+    pub(super) fn sign_in_answered(&mut self) {
+        self.n_unanswered = 0;
     }
 
     /// A person must sign in. True if that is news.

@@ -264,3 +264,13 @@ fn pauses_grow_up_to_a_bound_and_are_long_where_somebody_must_change_something()
     scene.state.failed("no", Remedy::Nothing, scene.now);
     assert_eq!(pause(&scene.state, scene.now), OAUTH_PAUSE_MAX);
 }
+
+#[test]
+fn a_registration_is_doubted_after_sign_ins_from_which_nobody_came_back() {
+    let mut state = State::default();
+    for is_doubtful in [false, false, true, false, true] {
+        assert_eq!(state.sign_in_begun(), is_doubtful);
+    }
+    state.sign_in_answered();
+    assert!(!state.sign_in_begun());
+}
