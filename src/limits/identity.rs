@@ -78,12 +78,23 @@ pub const SIGN_INS_MAX: usize = 256;
 pub const SIGN_INS_OF_OWNER_MAX: usize = 4;
 /// The time after which a sign-in that was begun is forgotten.
 pub const SIGN_IN_LIFE: Duration = Duration::from_secs(600);
+/// Sign-ins in a row from which no browser has come back, before this OAuth client is registered anew.
+pub const UNANSWERED_SIGN_INS_MAX: u32 = 2;
 /// The time for which it is believed that a sign-in is needed before the server is asked again.
 pub const NEED_BELIEVED: Duration = Duration::from_secs(30);
 /// The time between two looks at a file of credentials for what another process has written.
 pub const CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The same while the access token is good.
 pub const GOOD_CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two tries to write credentials that could not be written.
+pub const UNSAVED_CREDENTIALS_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest time for which an access token is used, however short its life is said to be. What is
+/// over by then is renewed no sooner.
+pub const TOKEN_USE_MIN: Duration = Duration::from_secs(2);
+/// The shortest life of an access token that is renewed in advance, although no request needs it yet.
+pub const TOKEN_RENEWED_LIFE_MIN: Duration = Duration::from_secs(5);
+/// The time for which it is believed that a server refuses all access tokens. One more is tried then.
+pub const REFUSALS_BELIEVED: Duration = Duration::from_secs(60);
 /// A token of another process that the server refuses is renewed once within this time, although
 /// the server has refused another one before it.
 pub const REFUSALS_PARDON_INTERVAL: Duration = Duration::from_secs(30);

@@ -59,7 +59,7 @@ pub fn locations(issuer: &WebUrl) -> Vec<WebUrl> {
 /// identical, by the characters. Only a slash that is the whole path may be there or not. Either
 /// form has its metadata at the same place, and many a protected resource writes the issuer of its
 /// authorization server with the slash, because its URL type does; the official SDKs take that too.
-fn is_same_issuer(named: &str, asked: &str) -> bool {
+pub fn is_same_issuer(named: &str, asked: &str) -> bool {
     let origin = |text: &str| {
         let url = WebUrl::parse(text).ok()?;
         let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();

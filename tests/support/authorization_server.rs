@@ -89,6 +89,10 @@ struct State {
     place: String,
     consent: Consent,
     lifetime: Option<Duration>,
+    /// The `expires_in` of answers, in place of the lifetime.
+    told_lifetime_s: Option<i64>,
+    /// The `scope` of answers and of tokens, in place of what was asked for.
+    granted_scope: Option<String>,
     gives_refresh_tokens: bool,
     rotates: bool,
     codes: HashMap<String, Code>,
@@ -96,6 +100,8 @@ struct State {
     refresh_tokens: HashMap<String, String>,
     /// The scopes of each registration that names some.
     registered: HashMap<String, String>,
+    /// Those that were lost.
+    lost: HashSet<String>,
     spent: HashSet<String>,
     /// A refresh token was used a second time.
     n_reused: usize,
@@ -123,12 +129,15 @@ impl AuthorizationServer {
             place: "/.well-known/oauth-authorization-server".to_owned(),
             consent: Consent::Grants,
             lifetime: Some(Duration::from_secs(3600)),
+            told_lifetime_s: None,
+            granted_scope: None,
             gives_refresh_tokens: true,
             rotates: true,
             codes: HashMap::new(),
             tokens: HashMap::new(),
             refresh_tokens: HashMap::new(),
             registered: HashMap::new(),
+            lost: HashSet::new(),
             spent: HashSet::new(),
             n_reused: 0,
             failing: None,
@@ -174,6 +183,16 @@ impl AuthorizationServer {
         self.state().lifetime = lifetime;
     }
 
+    /// Answers say that access tokens live so many seconds, whatever is true.
+    pub fn tell_lifetime(&self, seconds: i64) {
+        self.state().told_lifetime_s = Some(seconds);
+    }
+
+    /// Tokens are granted this scope from here on, and answers say so; `None` ends it.
+    pub fn grant_only(&self, scope: Option<&str>) {
+        self.state().granted_scope = scope.map(str::to_owned);
+    }
+
     pub fn give_no_refresh_tokens(&self) {
         self.state().gives_refresh_tokens = false;
     }
@@ -202,6 +221,13 @@ impl AuthorizationServer {
     /// Refresh tokens that were given are good for nothing any more.
     pub fn end_refresh_tokens(&self) {
         self.state().refresh_tokens.clear();
+    }
+
+    /// The clients that have registered are unknown from here on.
+    pub fn lose_registrations(&self) {
+        let mut state = self.state();
+        let lost: Vec<String> = state.registered.drain().map(|(id, _)| id).collect();
+        state.lost.extend(lost);
     }
 
     /// Tokens are bound to a key, and proofs have this nonce.
@@ -580,6 +606,9 @@ impl Shared {
 
     fn authorize(&self, seen: &Seen) -> Guarded {
         let mut state = self.state.lock().unwrap();
+        if state.lost.contains(seen.field("client_id")) {
+            return Guarded::new("400 Bad Request", &[], "this client is not known");
+        }
         let code = unique("code");
         let redirect_uri = seen.field("redirect_uri").to_owned();
         let granted = Code {
@@ -687,11 +716,18 @@ impl Shared {
         let mut state = self.state.lock().unwrap();
         let token = unique("access-token");
         let ends = state.lifetime.map(|life| Instant::now() + life);
+        let granted = state.granted_scope.clone();
+        let scope = granted.as_deref().unwrap_or(scope);
         state.tokens.insert(token.clone(), Token { scope: scope.to_owned(), ends });
         let kind = if state.wants_dpop { "DPoP" } else { "Bearer" };
         let mut answer = json!({ "access_token": token, "token_type": kind });
-        if let Some(life) = state.lifetime {
-            answer["expires_in"] = life.as_secs().into();
+        let told = state.told_lifetime_s.map(Value::from);
+        let life = state.lifetime.map(|life| Value::from(life.as_secs()));
+        if let Some(life) = told.or(life) {
+            answer["expires_in"] = life;
+        }
+        if granted.is_some() {
+            answer["scope"] = scope.into();
         }
         let refreshes = matches!(grant, "authorization_code" | "refresh_token");
         if refreshes && state.gives_refresh_tokens {

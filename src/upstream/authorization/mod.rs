@@ -18,12 +18,17 @@
 mod asking;
 mod authorizations;
 mod browser;
+mod credentials_file;
 mod discovery;
 mod exchanges;
+mod file_look;
 mod files;
 mod flow_error;
+mod flow_inputs;
 mod kept;
+mod pages;
 mod refusal;
+mod refusals;
 mod registration;
 mod requests;
 mod seen_reach;
@@ -31,6 +36,8 @@ mod server_authorization;
 mod shared;
 mod sign_in;
 mod sign_ins;
+mod state;
+mod step_ups;
 mod store;
 mod token_endpoint;
 mod want;
@@ -70,6 +77,18 @@ pub struct Setup {
     pub browser: Option<String>,
     /// The time for which calls wait for a sign-in (`limits.parked_ms`).
     pub patience: Duration,
+    /// What becomes of tokens that cannot be written.
+    pub unwritten: Unwritten,
+}
+
+/// What becomes of tokens that cannot be written to the state directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unwritten {
+    /// They are used, and written later if they can be.
+    #[default]
+    Used,
+    /// They are of no use to a process that ends after the sign-in, which fails.
+    Refused,
 }
 
 impl Setup {
@@ -96,6 +115,7 @@ impl Setup {
                 .map(|base| below(base, CLIENT_DOCUMENT_PATH)),
             browser: browser.filter(|it| !it.trim().is_empty()),
             patience: config.limits.parked,
+            unwritten: Unwritten::default(),
         }
     }
 }

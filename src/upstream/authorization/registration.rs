@@ -78,7 +78,9 @@ impl Registration<'_> {
         if first != found.with() {
             let what = format!(
                 "client_id {id:?} belongs to the authorization server {first}, and the server \
-                 names this one now: configure the client that is registered there"
+                 names this one now: configure the client that is registered there, or run \
+                 \"trunkline logout {}\" if it is",
+                self.server
             );
             return Err(self.failed(found, what, Remedy::Nothing));
         }
@@ -173,6 +175,16 @@ impl Registration<'_> {
         with_registrations(self.store, self.server, change)
             .map_err(|error| self.failed(found, error.to_string(), Remedy::TryLater))
     }
+}
+
+/// Forgets all registrations of a server, and the issuers of the clients of its configuration.
+///
+/// # Errors
+/// The disk refuses.
+pub(super) fn forget_registrations(store: &Store, server: &ServerName) -> std::io::Result<()> {
+    let name = FileName::of_registrations(server);
+    let _locked = store.lock(&name)?;
+    store.remove(&name)
 }
 
 /// Reads the registrations of a server, and writes them again if `change` has changed them.

@@ -8,10 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SecureRandom as _;
 
 use crate::config::Secret;
-use crate::limits::{
-    BROWSER_PAGES_MAX, BROWSER_REST, BROWSER_REST_MAX, BROWSER_WINDOW,
-    CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE,
-};
+use crate::limits::{CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE};
 use crate::oauth::authorization::{AuthorizationAnswer, AuthorizationRequest, ExpectedAnswer};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::{Fetch as _, FetchContent, FetchRequest, Reach};
@@ -22,9 +19,12 @@ use crate::oauth::token::{Grant, RevokedToken};
 use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 
+use super::asking::Requested;
 use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::registration::forget_registrations;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
+use super::state::{Holder, Need};
 use super::workers::Purpose;
 use super::{BegunSignIn, Owner, SignInError, SignedOut};
 
@@ -40,12 +40,6 @@ impl Drop for RingOnDrop {
     fn drop(&mut self) {
         self.0.bell().ring();
     }
-}
-
-/// So long no page is opened by itself after so many in a row that led to no sign-in.
-fn rest_after(n_unfinished: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(n_unfinished.saturating_sub(1).min(16));
-    BROWSER_REST.saturating_mul(doubled).min(BROWSER_REST_MAX)
 }
 
 impl ServerAuthorization {
@@ -80,8 +74,7 @@ impl ServerAuthorization {
             let is_under_way = self.shared.sign_ins.left_to(self).is_some();
             let mut is_there = false;
             let waits = self.lock_to_wait(wait, |state| {
-                is_there =
-                    state.kept.is_some() && !state.is_refused && state.wanted_scopes.is_none();
+                is_there = state.is_signed_in();
                 !is_there && (is_under_way || state.is_asking)
             });
             if is_there {
@@ -110,9 +103,7 @@ impl ServerAuthorization {
         loop {
             self.look_at_file();
             let now = Instant::now();
-            let waits = self.lock_to_wait(wait, |state| {
-                state.signing_in_until.is_some_and(|until| now < until)
-            });
+            let waits = self.lock_to_wait(wait, |state| state.pages.is_waited_for(now));
             if !waits {
                 return Ok(());
             }
@@ -147,6 +138,9 @@ impl ServerAuthorization {
             store.remove(&self.file)?;
             kept
         };
+        // An authorization server that has lost a registration shows people an error, and tells
+        // nobody else.
+        forget_registrations(store, &self.server)?;
         self.shared.sign_ins.forget(self);
         self.forget();
         let Some(kept) = kept else { return Ok(SignedOut::NothingThere) };
@@ -203,7 +197,7 @@ impl ServerAuthorization {
     ) -> Result<BegunSignIn, FlowError> {
         let refused =
             |what: &str| FlowError::new(FlowStep::Authorization, "", what, Remedy::Nothing);
-        if self.is_of_machines() {
+        if self.holder() == Holder::Machine {
             return Err(refused("nobody has to sign in with the grant of the configuration"));
         }
         let redirect_uri = redirect_uri.or(self.shared.setup.redirect_uri.as_deref());
@@ -213,12 +207,19 @@ impl ServerAuthorization {
                  machine: set public_url to an https one",
             )
         })?;
+        // What was granted before is asked for again, with what a request has wanted since: the
+        // gateway may know of it and this process not yet (authorization, Step-Up Authorization
+        // Flow).
+        self.look_at_file();
         self.probe()?;
         let found = self.discovered()?;
         let with = found.with();
         let unusable = |error| FlowError::unusable(FlowStep::Authorization, &with, error);
         let endpoint = found.server.check_authorization_code().map_err(unusable)?;
         let scopes = self.scopes(&found, Refreshes::Yes);
+        if self.lock().sign_in_begun() {
+            self.forget_registration(&with, redirect_uri);
+        }
         let client = self.client(&found, redirect_uri)?;
         let grantor = self.grantor(&found, client, None)?;
         let (pkce, state) = (Pkce::from_random(self.random()?), Secret::new(self.token()?));
@@ -290,8 +291,8 @@ impl ServerAuthorization {
     }
 
     /// A person must sign in: the page is opened for the one at this machine, if there is one.
-    pub(super) fn ask_person(&self, why: &str) {
-        self.need_sign_in(why);
+    pub(super) fn ask_person(&self, why: &str, need: Need) {
+        self.need_sign_in(why, need);
         let setup = &self.shared.setup;
         let Some(browser) = setup.browser.as_deref().filter(|_| self.may_open_page()) else {
             return;
@@ -300,14 +301,7 @@ impl ServerAuthorization {
             Ok(begun) => begun,
             Err(error) => return self.failed(&error),
         };
-        {
-            let mut state = self.lock();
-            let now = Instant::now();
-            state.signing_in_until = Some(now + setup.patience);
-            state.n_unfinished = state.n_unfinished.saturating_add(1);
-            state.no_page_until = Some(now + setup.patience + rest_after(state.n_unfinished));
-            state.pages.push_back(now);
-        }
+        self.lock().pages.opened(Instant::now(), setup.patience);
         log::info!(target: "oauth", "{}: a page to sign in is opened in the browser", self.server);
         if let Err(what) = self.shared.browsers.open(browser, &begun.url) {
             self.sign_in_failed(&format!("{why}, and no page could be opened: {what}"));
@@ -321,21 +315,26 @@ impl ServerAuthorization {
         if self.owner != Owner::Gateway || !has_way_back || is_under_way {
             return false;
         }
-        let now = Instant::now();
-        let mut state = self.lock();
-        state.pages.retain(|at| now.saturating_duration_since(*at) < BROWSER_WINDOW);
-        let rests = state.no_page_until.is_some_and(|until| now < until);
-        !rests && state.pages.len() < BROWSER_PAGES_MAX
+        self.lock().pages.may_open(Instant::now())
     }
 
     /// A sign-in has come to nothing: calls wait for it no longer.
     fn sign_in_failed(&self, why: &str) {
-        {
+        let need = {
             let mut state = self.lock();
-            state.signing_in_until = None;
-            state.no_page_until = Some(Instant::now() + rest_after(state.n_unfinished));
+            state.pages.failed(Instant::now());
+            state.need()
+        };
+        self.need_sign_in(why, need);
+    }
+
+    /// The answer of a page has led to nothing. Calls wait on while another page is open.
+    fn answer_failed(&self, why: &str) {
+        if self.shared.sign_ins.left_to(self).is_none() {
+            return self.sign_in_failed(why);
         }
-        self.need_sign_in(why);
+        let need = self.lock().need();
+        self.need_sign_in(why, need);
     }
 
     /// Takes the answer of the authorization server, and has the tokens.
@@ -351,12 +350,13 @@ impl ServerAuthorization {
             names_issuer: begun.names_issuer,
         };
         self.learn(answer.state());
+        self.lock().sign_in_answered();
         let code = answer.code(expected).map_err(|error| {
             let with = begun.grantor.with();
             let error = error.to_string();
             let error = self.secrets.scrub_cut(&error);
             let what = format!("the sign-in at {with} was refused: {error}");
-            self.sign_in_failed(&what);
+            self.answer_failed(&what);
             SignInError::Refused(what)
         })?;
         self.on_worker(wait, move |this| this.exchange(&begun, &code))?
@@ -375,18 +375,21 @@ impl ServerAuthorization {
             let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
             // The code is used up. Tokens that somebody else's may replace are better than none.
             let _locked = self.shared.store.lock(&self.file).ok();
-            self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
+            let before = self.lock().kept.clone();
+            let wanted = before.map(|kept| kept.wanted.clone()).unwrap_or_default();
+            let requested = Requested { scopes: &begun.scopes, wanted: &wanted, before: None };
+            self.keep(answer, begun.grantor.clone(), &requested)
         };
         let exchanged: Result<(), FlowError> = exchange();
         exchanged.map_err(|error| {
             if error.remedy == Remedy::RegisterAnew {
-                self.forget_registration(&begun.grantor);
+                self.forget_client(&begun.grantor);
             }
             let what = format!("the sign-in failed: {error}");
-            self.sign_in_failed(&what);
+            self.answer_failed(&what);
             SignInError::Failed(what)
         })?;
-        self.lock().no_page_until = None;
+        self.lock().pages.finished();
         log::info!(target: "oauth", "{}: signed in at {}", self.server, begun.grantor.with());
         Ok(())
     }

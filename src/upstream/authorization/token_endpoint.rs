@@ -65,6 +65,27 @@ pub(super) fn configured_credentials(
     })
 }
 
+/// The same grantor for the client as the configuration has it now: its secret may be another one
+/// than at the last sign-in.
+pub(super) fn with_configured_client(
+    mut grantor: Grantor,
+    config: &OAuthClientConfig,
+) -> Grantor {
+    use AuthenticationMethod::{ClientSecretBasic, ClientSecretPost, None, PrivateKeyJwt};
+    if config.client_id.is_some() {
+        let client = &mut grantor.client;
+        client.secret.clone_from(&config.client_secret);
+        client.method = match (config.token_endpoint_auth_method, client.method) {
+            (Some(method), _) => method.into(),
+            _ if config.private_key_file.is_some() => PrivateKeyJwt,
+            _ if client.secret.is_none() => None,
+            (Option::None, method @ (ClientSecretBasic | ClientSecretPost)) => method,
+            (Option::None, None | PrivateKeyJwt) => ClientSecretBasic,
+        };
+    }
+    grantor
+}
+
 impl Asker<'_> {
     fn credentials(&self, client: &Client, with: &str) -> Result<ClientCredentials, FlowError> {
         let failed =
@@ -287,5 +308,43 @@ impl Grantor {
     /// The authorization server as errors name it.
     pub(super) fn with(&self) -> String {
         if self.issuer.is_empty() { self.token_endpoint.origin() } else { self.issuer.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kept::tests::kept;
+    use super::*;
+
+    #[test]
+    fn the_client_of_the_configuration_counts_as_it_is_now() {
+        use AuthenticationMethod::{ClientSecretBasic, ClientSecretPost, PrivateKeyJwt};
+        let none = AuthenticationMethod::None;
+        let secret = |text: Option<&str>| text.map(|it| Secret::new(it.to_owned()));
+        let key = || Some(std::path::PathBuf::from("key.pem"));
+        for (id, configured, key_file, method, expected) in [
+            (None, None, None, ClientSecretPost, (Some("old"), ClientSecretPost)),
+            (Some("me"), Some("new"), None, ClientSecretPost, (Some("new"), ClientSecretPost)),
+            (Some("me"), Some("new"), None, none, (Some("new"), ClientSecretBasic)),
+            (Some("me"), None, key(), ClientSecretBasic, (None, PrivateKeyJwt)),
+            (Some("me"), None, None, ClientSecretBasic, (None, none)),
+        ] {
+            let told = format!("{id:?} {configured:?} {key_file:?} {method:?}");
+            let config = OAuthClientConfig {
+                client_id: id.map(str::to_owned),
+                client_secret: secret(configured),
+                private_key_file: key_file,
+                ..OAuthClientConfig::default()
+            };
+            let mut grantor = kept(None).grantor;
+            grantor.client.secret = secret(Some("old"));
+            grantor.client.method = method;
+            let client = with_configured_client(grantor, &config).client;
+            assert_eq!(
+                (client.secret, client.method),
+                (secret(expected.0), expected.1),
+                "{told}"
+            );
+        }
     }
 }

@@ -3,6 +3,7 @@
 mod asked_to_sign_in;
 mod hung_authorization_server;
 mod login_command;
+mod lost_tokens;
 mod machine_tokens;
 mod per_user;
 pub(crate) mod resource_server;
