@@ -27,7 +27,7 @@ use crate::limits::{
 use crate::telemetry::timestamp::rfc3339;
 use crate::upstream::authorization::{
     Authorizations, BegunSignIn, CALLBACK_PATH, FileMark, FinishedSignIn, Holder, Owner,
-    ServerAuthorization, Setup, SignInError, SignInStatus,
+    ServerAuthorization, Setup, SignInError, SignInStatus, Unwritten,
 };
 use crate::wait::{Wait, Woken};
 
@@ -120,6 +120,7 @@ impl Server {
         // back to this command.
         setup.client_document_url =
             setup.client_document_url.filter(|_| come_back == ComeBack::Paste);
+        setup.unwritten = Unwritten::Refused;
         let authorizations = Authorizations::start(setup)
             .map_err(|error| fail(&format!("{command}: {error}")))?;
         Ok(Server { config, server: found, authorizations })

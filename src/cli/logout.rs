@@ -41,6 +41,10 @@ fn end(server: &Server, owner: Owner, revocation: Revocation) -> Result<SignedOu
 /// Ends the sign-ins of users, those of that name or all.
 fn users(server: &Server, user: Option<&str>) -> Result<u8, u8> {
     let name = server.server.name.as_str();
+    if user.is_none() {
+        let forgotten = server.authorizations.forget_registrations(&server.server.name);
+        forgotten.map_err(|error| fail(&format!("logout: {error}")))?;
+    }
     let all = server.authorizations.users_at(&server.server.name);
     let is_meant =
         |it: &&UserSignIn| user.is_none_or(|user| it.holder.name.as_deref() == Some(user));

@@ -15,9 +15,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use super::gateway::Directory;
-use super::http::{Request, try_exchange};
+use super::http::{Head, Request, try_exchange};
 use super::listener::{Incoming, Listener, Next};
 use super::upstream_http::{HttpUpstream, respond};
+use super::upstream_modern::ModernUpstream;
 use super::upstream_sse::SseUpstream;
 use super::{in_background, unique};
 
@@ -89,6 +90,10 @@ struct State {
     place: String,
     consent: Consent,
     lifetime: Option<Duration>,
+    /// The `expires_in` of answers, in place of the lifetime.
+    told_lifetime_s: Option<i64>,
+    /// The `scope` of answers and of tokens, in place of what was asked for.
+    granted_scope: Option<String>,
     gives_refresh_tokens: bool,
     revokes_access_tokens: bool,
     rotates: bool,
@@ -97,6 +102,8 @@ struct State {
     refresh_tokens: HashMap<String, String>,
     /// The scopes of each registration that names some.
     registered: HashMap<String, String>,
+    /// Those that were lost.
+    lost: HashSet<String>,
     spent: HashSet<String>,
     /// A refresh token was used a second time.
     n_reused: usize,
@@ -124,6 +131,8 @@ impl AuthorizationServer {
             place: "/.well-known/oauth-authorization-server".to_owned(),
             consent: Consent::Grants,
             lifetime: Some(Duration::from_secs(3600)),
+            told_lifetime_s: None,
+            granted_scope: None,
             gives_refresh_tokens: true,
             revokes_access_tokens: true,
             rotates: true,
@@ -131,6 +140,7 @@ impl AuthorizationServer {
             tokens: HashMap::new(),
             refresh_tokens: HashMap::new(),
             registered: HashMap::new(),
+            lost: HashSet::new(),
             spent: HashSet::new(),
             n_reused: 0,
             failing: None,
@@ -176,6 +186,16 @@ impl AuthorizationServer {
         self.state().lifetime = lifetime;
     }
 
+    /// Answers say that access tokens live so many seconds, whatever is true.
+    pub fn tell_lifetime(&self, seconds: i64) {
+        self.state().told_lifetime_s = Some(seconds);
+    }
+
+    /// Tokens are granted this scope from here on, and answers say so; `None` ends it.
+    pub fn grant_only(&self, scope: Option<&str>) {
+        self.state().granted_scope = scope.map(str::to_owned);
+    }
+
     pub fn give_no_refresh_tokens(&self) {
         self.state().gives_refresh_tokens = false;
     }
@@ -209,6 +229,13 @@ impl AuthorizationServer {
     /// Refresh tokens that were given are good for nothing any more.
     pub fn end_refresh_tokens(&self) {
         self.state().refresh_tokens.clear();
+    }
+
+    /// The clients that have registered are unknown from here on.
+    pub fn lose_registrations(&self) {
+        let mut state = self.state();
+        let lost: Vec<String> = state.registered.drain().map(|(id, _)| id).collect();
+        state.lost.extend(lost);
     }
 
     /// Tokens are bound to a key, and proofs have this nonce.
@@ -250,6 +277,7 @@ impl AuthorizationServer {
             is_own: Mutex::new(false),
             n_refused: Mutex::new(0),
             n_admitted: Mutex::new(0),
+            strangers: Mutex::default(),
             last_token: Mutex::default(),
         });
         let guard = protection.clone();
@@ -271,6 +299,16 @@ pub trait Guardable {
 }
 
 impl Guardable for HttpUpstream {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        self.guard(guard);
+    }
+}
+
+impl Guardable for ModernUpstream {
     fn url(&self) -> String {
         self.url()
     }
@@ -305,6 +343,8 @@ pub struct Protection {
     is_own: Mutex<bool>,
     n_refused: Mutex<usize>,
     n_admitted: Mutex<usize>,
+    /// The requests without credentials that were let in; none where none are.
+    strangers: Mutex<Option<Vec<(Head, String)>>>,
     /// What the last request that was admitted carried.
     last_token: Mutex<String>,
 }
@@ -348,6 +388,16 @@ impl Protection {
     /// The server belongs to another authorization server from here on.
     pub fn migrate_to(&self, other: &AuthorizationServer) {
         *self.shared.lock().unwrap() = other.shared.clone();
+    }
+
+    /// Requests without credentials are let in, too.
+    pub fn admit_strangers(&self) {
+        *self.strangers.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// The heads and bodies of those that were.
+    pub fn strangers(&self) -> Vec<(Head, String)> {
+        self.strangers.lock().unwrap().clone().unwrap_or_default()
     }
 
     pub fn n_refused(&self) -> usize {
@@ -397,6 +447,12 @@ impl Protection {
             return Some(Guarded::json("404 Not Found", &json!({})));
         }
         let authorization = request.head.header("Authorization").unwrap_or_default();
+        if authorization.is_empty()
+            && let Some(strangers) = &mut *self.strangers.lock().unwrap()
+        {
+            strangers.push((request.head.clone(), request.body.clone()));
+            return None;
+        }
         let (scheme, token) = authorization.split_once(' ').unwrap_or_default();
         let (wants_dpop, nonce) = shared.dpop();
         let is_scheme = scheme == if wants_dpop { "DPoP" } else { "Bearer" };
@@ -612,6 +668,9 @@ impl Shared {
 
     fn authorize(&self, seen: &Seen) -> Guarded {
         let mut state = self.state.lock().unwrap();
+        if state.lost.contains(seen.field("client_id")) {
+            return Guarded::new("400 Bad Request", &[], "this client is not known");
+        }
         let code = unique("code");
         let redirect_uri = seen.field("redirect_uri").to_owned();
         let granted = Code {
@@ -719,11 +778,18 @@ impl Shared {
         let mut state = self.state.lock().unwrap();
         let token = unique("access-token");
         let ends = state.lifetime.map(|life| Instant::now() + life);
+        let granted = state.granted_scope.clone();
+        let scope = granted.as_deref().unwrap_or(scope);
         state.tokens.insert(token.clone(), Token { scope: scope.to_owned(), ends });
         let kind = if state.wants_dpop { "DPoP" } else { "Bearer" };
         let mut answer = json!({ "access_token": token, "token_type": kind });
-        if let Some(life) = state.lifetime {
-            answer["expires_in"] = life.as_secs().into();
+        let told = state.told_lifetime_s.map(Value::from);
+        let life = state.lifetime.map(|life| Value::from(life.as_secs()));
+        if let Some(life) = told.or(life) {
+            answer["expires_in"] = life;
+        }
+        if granted.is_some() {
+            answer["scope"] = scope.into();
         }
         let refreshes = matches!(grant, "authorization_code" | "refresh_token");
         if refreshes && state.gives_refresh_tokens {

@@ -1,6 +1,7 @@
 //! What requests carry to a server, and how its refusals are read. Read this first.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ureq::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
@@ -78,7 +79,7 @@ impl RequestCredentials for ServerAuthorization {
         if verdict == Verdict::Passed {
             let mut state = self.lock();
             if token == Some(TokenNumber(state.number)) {
-                state.n_refused = 0;
+                state.refusals.passed();
             }
             return None;
         }
@@ -100,11 +101,14 @@ impl RequestCredentials for ServerAuthorization {
             }
             Verdict::Forbidden if error.as_deref() == Some(INSUFFICIENT_SCOPE) => {
                 let wanted = challenge.and_then(|it| it.scope).unwrap_or_default();
+                let scopes = Scopes::parse(&wanted);
                 let state = self.lock();
                 let kept = state.kept.as_ref().filter(|_| token.is_some())?;
-                // A token that was asked for with these scopes will not be better next time.
-                let is_covered = kept.scopes.covers(&Scopes::parse(&wanted));
-                (!is_covered).then_some(Demand::Scopes(wanted))
+                // A token that has these scopes, or was asked for with them a short time ago, will
+                // not be better next time.
+                let is_in_vain = kept.scopes.covers(&scopes)
+                    || state.step_ups.were_denied(&scopes, Instant::now());
+                (!is_in_vain).then_some(Demand::Scopes(wanted))
             }
             Verdict::Forbidden => None,
         }
@@ -119,11 +123,11 @@ impl RequestCredentials for ServerAuthorization {
         let number = token.map(|token| token.0);
         match demand {
             Demand::Nonce => Ok(()),
-            Demand::Token => self.another(number, Want::Refused(number), wait),
+            Demand::Token => self.another(number, &Want::Refused(number), wait),
             Demand::Scopes(scopes) => {
                 self.may_step_up(scopes)
                     .map_err(|why| self.failure(Unauthorized::Unavailable, &why))?;
-                self.another(number, Want::Scopes(scopes.clone()), wait)
+                self.another(number, &Want::Scopes(scopes.clone()), wait)
             }
         }
     }

@@ -8,10 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SecureRandom as _;
 
 use crate::config::Secret;
-use crate::limits::{
-    BROWSER_PAGES_MAX, BROWSER_REST, BROWSER_REST_MAX, BROWSER_WINDOW,
-    CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE,
-};
+use crate::limits::{CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE};
 use crate::oauth::authorization::{AuthorizationAnswer, AuthorizationRequest, ExpectedAnswer};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::{Fetch as _, FetchContent, FetchRequest, Reach};
@@ -22,10 +19,13 @@ use crate::oauth::token::Grant;
 use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 
+use super::asking::Requested;
 use super::flow_error::{FlowError, FlowStep, Remedy};
 use super::registration::Led;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
+use super::state::{Need, TokenSource};
+use super::workers::Purpose;
 use super::{BegunSignIn, Owner, SignInError};
 
 /// A request that every server answers, and one that wants credentials refuses.
@@ -40,12 +40,6 @@ impl Drop for RingOnDrop {
     fn drop(&mut self) {
         self.0.bell().ring();
     }
-}
-
-/// So long no page is opened by itself after so many in a row that led to no sign-in.
-fn rest_after(n_unfinished: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(n_unfinished.saturating_sub(1).min(16));
-    BROWSER_REST.saturating_mul(doubled).min(BROWSER_REST_MAX)
 }
 
 impl ServerAuthorization {
@@ -80,8 +74,7 @@ impl ServerAuthorization {
             let is_under_way = self.shared.sign_ins.left_to(self).is_some();
             let mut is_there = false;
             let waits = self.lock_to_wait(wait, |state| {
-                is_there =
-                    state.kept.is_some() && !state.is_refused && state.wanted_scopes.is_none();
+                is_there = state.is_signed_in();
                 !is_there && (is_under_way || state.is_asking)
             });
             if is_there {
@@ -110,9 +103,7 @@ impl ServerAuthorization {
         loop {
             self.look_at_file();
             let now = Instant::now();
-            let waits = self.lock_to_wait(wait, |state| {
-                state.signing_in_until.is_some_and(|until| now < until)
-            });
+            let waits = self.lock_to_wait(wait, |state| state.pages.is_waited_for(now));
             if !waits {
                 return Ok(());
             }
@@ -141,7 +132,7 @@ impl ServerAuthorization {
             drop(place);
             drop(ring);
         });
-        if !self.shared.workers.submit(job) {
+        if !self.shared.workers.submit(&self.server, Purpose::Person, job) {
             let what = "too many sign-ins and renewals wait".to_owned();
             return Err(SignInError::Failed(what));
         }
@@ -164,7 +155,7 @@ impl ServerAuthorization {
     ) -> Result<BegunSignIn, FlowError> {
         let refused =
             |what: &str| FlowError::new(FlowStep::Authorization, "", what, Remedy::Nothing);
-        if self.is_of_machines() {
+        if self.token_source() == TokenSource::Machine {
             return Err(refused("nobody has to sign in with the grant of the configuration"));
         }
         let led = if redirect_uri.is_some() { Led::ByCommand } else { Led::ByGateway };
@@ -172,9 +163,14 @@ impl ServerAuthorization {
         let redirect_uri = redirect_uri.or(setup.redirect_uri.as_deref());
         let redirect_uri = redirect_uri.ok_or_else(|| {
             refused(
-                "this gateway has no address that a browser can come back to: set public_url",
+                "this gateway has no address that a browser can come back to, by https or on its own \
+                 machine: set public_url to an https one",
             )
         })?;
+        // What was granted before is asked for again, with what a request has wanted since: the
+        // gateway may know of it and this process not yet (authorization, Step-Up Authorization
+        // Flow).
+        self.look_at_file();
         self.probe()?;
         let found = self.discovered()?;
         let with = found.with();
@@ -226,12 +222,15 @@ impl ServerAuthorization {
     }
 
     /// Asks the server how it wants credentials, where it has not said so yet.
-    fn probe(&self) -> Result<(), FlowError> {
+    pub(super) fn probe(&self) -> Result<(), FlowError> {
         if self.lock().challenge.is_some() {
             return Ok(());
         }
-        let headers =
-            [("accept", Secret::new("application/json, text/event-stream".to_owned()))];
+        let accept = Secret::new("application/json, text/event-stream".to_owned());
+        // What stands before the server may let nobody pass without them.
+        let configured = self.target.headers.iter();
+        let configured = configured.map(|(name, value)| (name.as_str(), value.clone()));
+        let headers: Vec<_> = configured.chain([("accept", accept)]).collect();
         let answer = self.fetcher.fetch(&FetchRequest {
             url: &self.url,
             content: FetchContent::Json(&Secret::new(PROBE.to_owned())),
@@ -249,8 +248,8 @@ impl ServerAuthorization {
     }
 
     /// A person must sign in: the page is opened for the one at this machine, if there is one.
-    pub(super) fn ask_person(&self, why: &str) {
-        self.need_sign_in(why);
+    pub(super) fn ask_person(&self, why: &str, need: Need) {
+        self.need_sign_in(why, need);
         let setup = &self.shared.setup();
         let Some(browser) = setup.browser.as_deref().filter(|_| self.may_open_page()) else {
             return;
@@ -259,14 +258,7 @@ impl ServerAuthorization {
             Ok(begun) => begun,
             Err(error) => return self.failed(&error),
         };
-        {
-            let mut state = self.lock();
-            let now = Instant::now();
-            state.signing_in_until = Some(now + setup.patience);
-            state.n_unfinished = state.n_unfinished.saturating_add(1);
-            state.no_page_until = Some(now + setup.patience + rest_after(state.n_unfinished));
-            state.pages.push_back(now);
-        }
+        self.lock().pages.opened(Instant::now(), setup.patience);
         log::info!(target: "oauth", "{}: a page to sign in is opened in the browser", self.server);
         if let Err(what) = self.shared.browsers.open(browser, &begun.url) {
             self.sign_in_failed(&format!("{why}, and no page could be opened: {what}"));
@@ -280,21 +272,26 @@ impl ServerAuthorization {
         if self.owner != Owner::Gateway || !has_way_back || is_under_way {
             return false;
         }
-        let now = Instant::now();
-        let mut state = self.lock();
-        state.pages.retain(|at| now.saturating_duration_since(*at) < BROWSER_WINDOW);
-        let rests = state.no_page_until.is_some_and(|until| now < until);
-        !rests && state.pages.len() < BROWSER_PAGES_MAX
+        self.lock().pages.may_open(Instant::now())
     }
 
     /// A sign-in has come to nothing: calls wait for it no longer.
     fn sign_in_failed(&self, why: &str) {
-        {
+        let need = {
             let mut state = self.lock();
-            state.signing_in_until = None;
-            state.no_page_until = Some(Instant::now() + rest_after(state.n_unfinished));
+            state.pages.failed(Instant::now());
+            state.need()
+        };
+        self.need_sign_in(why, need);
+    }
+
+    /// The answer of a page has led to nothing. Calls wait on while another page is open.
+    fn answer_failed(&self, why: &str) {
+        if self.shared.sign_ins.left_to(self).is_none() {
+            return self.sign_in_failed(why);
         }
-        self.need_sign_in(why);
+        let need = self.lock().need();
+        self.need_sign_in(why, need);
     }
 
     /// Takes the answer of the authorization server, and has the tokens.
@@ -315,7 +312,7 @@ impl ServerAuthorization {
             let error = error.to_string();
             let error = self.secrets.scrub_cut(&error);
             let what = format!("the sign-in at {with} was refused: {error}");
-            self.sign_in_failed(&what);
+            self.answer_failed(&what);
             SignInError::Refused(what)
         })?;
         self.on_worker(wait, move |this| this.exchange(&begun, &code))?
@@ -327,21 +324,28 @@ impl ServerAuthorization {
             redirect_uri: &begun.redirect_uri,
             verifier: &begun.verifier,
         };
-        let exchanged = self.shared.store.lock(&self.file).map_err(super::asking::not_kept);
-        let exchanged = exchanged.and_then(|_locked| {
+        let exchange = || {
             let _exchange = self.shared.exchanges.begin().ok_or_else(super::asking::ending)?;
+            // The file is not locked yet: a code is good for a short time, and a renewal that waits
+            // for its authorization server may hold the lock for longer.
             let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
-            self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
-        });
+            // The code is used up. Tokens that somebody else's may replace are better than none.
+            let _locked = self.shared.store.lock(&self.file).ok();
+            let before = self.lock().kept.clone();
+            let wanted = before.map(|kept| kept.wanted.clone()).unwrap_or_default();
+            let requested = Requested { scopes: &begun.scopes, wanted: &wanted, before: None };
+            self.keep(answer, begun.grantor.clone(), &requested)
+        };
+        let exchanged: Result<(), FlowError> = exchange();
         exchanged.map_err(|error| {
             if error.remedy == Remedy::RegisterAnew {
-                self.forget_registration(&begun.grantor);
+                self.forget_client(&begun.grantor);
             }
             let what = format!("the sign-in failed: {error}");
-            self.sign_in_failed(&what);
+            self.answer_failed(&what);
             SignInError::Failed(what)
         })?;
-        self.lock().no_page_until = None;
+        self.lock().pages.finished();
         self.registration_works(&begun.grantor);
         log::info!(target: "oauth", "{}: signed in at {}", self.server, begun.grantor.with());
         Ok(())

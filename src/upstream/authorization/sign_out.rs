@@ -14,8 +14,10 @@ use super::authorizations::Authorizations;
 use super::flow_error::Remedy;
 use super::holder::{Holder, UserSignIn};
 use super::kept::Kept;
+use super::registration::forget_registrations;
 use super::server_authorization::ServerAuthorization;
 use super::store::FileName;
+use super::workers::Purpose;
 use super::{Owner, SignInError};
 
 /// What became of credentials at a sign-out. They are forgotten here in any case.
@@ -77,6 +79,11 @@ impl ServerAuthorization {
             store.remove(&self.file)?;
             text.as_deref().and_then(Kept::from_json)
         };
+        if self.owner == Owner::Gateway {
+            // An authorization server that has lost a registration shows people an error, and tells
+            // nobody else.
+            forget_registrations(store, &self.server)?;
+        }
         self.shared.sign_ins.forget(self);
         self.forget();
         Ok(kept.map_or(SignedOut::NothingThere, |kept| self.revoked(&kept, revocation)))
@@ -133,6 +140,14 @@ impl Authorizations {
         read.collect()
     }
 
+    /// Forgets how the gateway is known to the authorization servers of a server.
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn forget_registrations(&self, server: &ServerName) -> io::Result<()> {
+        forget_registrations(&self.shared.store, server)
+    }
+
     /// Ends the sign-ins of users whose key is not among `keys` (each the SHA-256 of one) any more:
     /// nobody can use these sign-ins, and their refresh tokens would be good for as long as the
     /// authorization server likes. Returns at once.
@@ -144,20 +159,19 @@ impl Authorizations {
         let is_own = |it: &&Arc<UpstreamConfig>| {
             it.oauth().is_some() && it.credentials == Credentials::PerUser
         };
-        let servers: Vec<_> = servers.iter().filter(is_own).cloned().collect();
-        if servers.is_empty() {
-            return;
-        }
-        let this = Arc::downgrade(self);
-        let job = Box::new(move || {
-            for server in &servers {
-                let Some(this) = this.upgrade() else { return };
-                this.end_at(server, &keys);
+        let keys = Arc::new(keys);
+        for server in servers.iter().filter(is_own) {
+            let (this, server, keys) = (Arc::downgrade(self), server.clone(), keys.clone());
+            let name = server.name.clone();
+            let job = Box::new(move || {
+                if let Some(this) = this.upgrade() {
+                    this.end_at(&server, &keys);
+                }
+            });
+            if !self.shared.workers.submit(&name, Purpose::Token, job) {
+                log::warn!(target: "oauth", "{name}: too many sign-ins and renewals wait: the \
+                    sign-ins of users whose key has gone end with the next reload or start");
             }
-        });
-        if !self.shared.workers.submit(job) {
-            log::warn!(target: "oauth", "too many sign-ins and renewals wait: the sign-ins of users \
-                whose key has gone end with the next reload or start");
         }
     }
 

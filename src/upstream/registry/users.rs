@@ -67,7 +67,8 @@ impl Upstreams {
 
     /// Makes the upstream of a user, unless there is one by now.
     fn make_of_user(&self, base: &Upstream, user: User) -> Result<Arc<Upstream>, CallError> {
-        // No other lock is taken while the upstreams of users are locked.
+        // Not locked below the upstreams of users: there, only the locks of the upstream that is
+        // made and of its authorization are taken.
         let reports = self.running().reports.clone().ok_or(CallError::ShuttingDown)?;
         let name = base.name();
         let config = user.registered.for_user(&user.credentials);
