@@ -95,7 +95,7 @@ pub const UNSAVED_CREDENTIALS_INTERVAL: Duration = Duration::from_secs(5);
 /// over by then is renewed no sooner.
 pub const TOKEN_USE_MIN: Duration = Duration::from_secs(2);
 /// The shortest life of an access token that is renewed in advance, although no request needs it yet.
-pub const TOKEN_RENEWED_LIFE_MIN: Duration = Duration::from_secs(5);
+pub const TOKEN_RENEWED_LIFE_MIN: Duration = Duration::from_secs(3);
 /// The time for which it is believed that a server refuses all access tokens. One more is tried then.
 pub const REFUSALS_BELIEVED: Duration = Duration::from_secs(60);
 /// A token of another process that the server refuses is renewed once within this time, although
