@@ -58,6 +58,9 @@ pub const OAUTH_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time for all requests of one renewal, or of one step of a sign-in: discovery, registration and
 /// the token request.
 pub const OAUTH_JOB_TIME: Duration = Duration::from_secs(45);
+/// The time for which it is believed that a server is away which could not be asked how it wants
+/// credentials. Requests find out by themselves meanwhile.
+pub const SERVER_AWAY_BELIEVED: Duration = Duration::from_secs(10);
 /// The time for the rest of an answer after which the request is sent once more, to another place or
 /// with another token. Past it there is another connection.
 pub const UPSTREAM_SKIP_TIMEOUT: Duration = Duration::from_millis(500);
