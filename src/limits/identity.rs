@@ -58,6 +58,9 @@ pub const OAUTH_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
 /// The time for all requests of one renewal, or of one step of a sign-in: discovery, registration and
 /// the token request.
 pub const OAUTH_JOB_TIME: Duration = Duration::from_secs(45);
+/// The time for which it is believed that a server is away which could not be asked how it wants
+/// credentials. Requests find out by themselves meanwhile.
+pub const SERVER_AWAY_BELIEVED: Duration = Duration::from_secs(10);
 /// The time for the rest of an answer after which the request is sent once more, to another place or
 /// with another token. Past it there is another connection.
 pub const UPSTREAM_SKIP_TIMEOUT: Duration = Duration::from_millis(500);
@@ -93,7 +96,7 @@ pub const UNSAVED_CREDENTIALS_INTERVAL: Duration = Duration::from_secs(5);
 /// over by then is renewed no sooner.
 pub const TOKEN_USE_MIN: Duration = Duration::from_secs(2);
 /// The shortest life of an access token that is renewed in advance, although no request needs it yet.
-pub const TOKEN_RENEWED_LIFE_MIN: Duration = Duration::from_secs(5);
+pub const TOKEN_RENEWED_LIFE_MIN: Duration = Duration::from_secs(3);
 /// The time for which it is believed that a server refuses all access tokens. One more is tried then.
 pub const REFUSALS_BELIEVED: Duration = Duration::from_secs(60);
 /// A token of another process that the server refuses is renewed once within this time, although

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Dpop, Grant as ConfiguredGrant, JwtBearer};
+use crate::limits::SERVER_AWAY_BELIEVED;
 use crate::oauth::scope::{self, Refreshes, Scopes};
 use crate::oauth::token::{Grant, TokenAnswer, TokenType};
 
@@ -297,6 +298,7 @@ impl ServerAuthorization {
             return Err(FlowError::new(FlowStep::Token, with, REFUSES_ALL, Remedy::Nothing));
         }
         if before.is_none() && *want == Want::Renewal && self.probe().is_err() {
+            self.lock().away_until = Some(Instant::now() + SERVER_AWAY_BELIEVED);
             return Ok(Had::Nothing);
         }
         let (grantor, mut scopes) = self.inputs_of_machine(want, before)?;

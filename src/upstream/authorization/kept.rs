@@ -393,7 +393,8 @@ pub(super) mod tests {
             (Some(3600), Some(4540), 4600),
             (Some(40), Some(1030), 1040),
             (Some(0), None, 1002),
-            (Some(4), None, 1004),
+            (Some(2), None, 1002),
+            (Some(4), Some(1003), 1004),
             (None, None, u64::MAX),
         ] {
             let kept = kept(life);

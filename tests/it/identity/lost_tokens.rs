@@ -4,7 +4,7 @@
 use std::io::{BufRead as _, BufReader, Read as _};
 use std::path::{Path, PathBuf};
 use std::process::{Child, Command, Stdio};
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -345,11 +345,14 @@ fn a_token_that_is_over_at_once_is_used_and_not_renewed_all_the_time() {
     place.signs_in(&json!(true));
     let gateway = place.serve(&json!(true));
     gateway.wait_until_well(&["s"]);
+    let began = Instant::now();
     for _ in 0..12 {
         call(&gateway);
         rest(100);
     }
-    assert!(place.renewals() <= 2, "{}", place.renewals());
+    // One at the start, and one in two seconds; calls alone would be twelve.
+    let n_most = 2 + usize::try_from(began.elapsed().as_secs() / 2).unwrap();
+    assert!(place.renewals() <= n_most, "{} of {n_most}", place.renewals());
 }
 
 #[test]

@@ -46,6 +46,8 @@ pub(super) struct State {
     pub(super) step_ups: StepUps,
     /// The nonce that the server wants in proofs.
     pub(super) nonce: Option<String>,
+    /// So long it is believed that the server is not there to be asked how it wants credentials.
+    pub(super) away_until: Option<Instant>,
     /// How the server asked for credentials last.
     pub(super) challenge: Option<TokenChallenge>,
     /// When the authorization server's metadata were read last; none after a failure.
@@ -222,7 +224,8 @@ impl State {
     /// Implementation Guide): the server may answer less to those who have none.
     fn want(&self, source: TokenSource, now: Instant) -> Option<Want> {
         let Some(kept) = &self.kept else {
-            return (source == TokenSource::Machine).then_some(Want::Renewal);
+            let is_away = self.away_until.is_some_and(|until| now < until);
+            return (source == TokenSource::Machine && !is_away).then_some(Want::Renewal);
         };
         if !self.refusals.is_refused() {
             return Some(Want::Renewal);

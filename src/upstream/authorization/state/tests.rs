@@ -2,7 +2,7 @@
 
 use super::*;
 use crate::config::Secret;
-use crate::limits::REFUSALS_BELIEVED;
+use crate::limits::{REFUSALS_BELIEVED, SERVER_AWAY_BELIEVED};
 use crate::oauth::scope::Scopes;
 
 use super::super::kept::tests::kept;
@@ -26,6 +26,8 @@ enum Event {
     Asking,
     /// A question fails, and may be asked again later.
     Failed,
+    /// The server could not be asked how it wants credentials.
+    Away,
     NeedsSignIn,
     NeedsRights,
     /// A page is open for the person.
@@ -67,6 +69,7 @@ impl Scene {
             }
             Event::Asking => assert!(state.begin(&Want::Renewal, now)),
             Event::Failed => state.failed("down", Remedy::TryLater, now),
+            Event::Away => state.away_until = Some(now + SERVER_AWAY_BELIEVED),
             Event::NeedsSignIn => {
                 state.need_sign_in("ended", Need::Credentials, now);
             }
@@ -92,7 +95,7 @@ fn fails(kind: Unauthorized, why: &str) -> Reason {
 #[test]
 fn what_a_request_does_follows_from_what_is_known() {
     use Event::{
-        Asking, Failed, Had, HadOnce, HadWanting, NeedsRights, NeedsSignIn, PageOpened,
+        Asking, Away, Failed, Had, HadOnce, HadWanting, NeedsRights, NeedsSignIn, PageOpened,
         Refused, Rested, UntilDue, UntilEnd,
     };
     use TokenSource::{Gateway, Machine, User};
@@ -104,6 +107,8 @@ fn what_a_request_does_follows_from_what_is_known() {
     for (events, source, step) in [
         (&[][..], Gateway, Step::Ask),
         (&[], Machine, renew()),
+        (&[Away], Machine, Step::Ask),
+        (&[Away, Rested], Machine, renew()),
         (&[Failed], Machine, fail(Unavailable, "down")),
         (&[Failed, Rested], Machine, renew()),
         (&[], User, fail(Needed, NOBODY_HAS_SIGNED_IN)),
