@@ -16,6 +16,7 @@ mod server_events;
 mod session_events;
 pub mod session_route;
 pub mod sign_in;
+mod sign_in_tool;
 mod status;
 mod subscriptions;
 mod task_owners;
@@ -277,6 +278,9 @@ impl Pipeline {
         let started = Instant::now();
         let method = call.method;
         self.pay(scope, options, &call)?;
+        if let Some(upstream) = self.signs_in_at(scope, options, &call) {
+            return self.sign_in_by_tool(scope, &upstream, &call, (wait, sink));
+        }
         let route = self.find_signed_in(scope, options, &call, wait, sink)?;
         let waited = options.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let options = CallOptions { waited, ..options };

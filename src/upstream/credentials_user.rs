@@ -8,11 +8,14 @@ use crate::telemetry::redact::Secrets;
 
 use super::authorization::AuthorizationListener;
 use super::session::context::{Mailbox, SessionContext};
+use super::session::user::User;
 
 /// The one who uses the credentials at a server.
 struct CredentialsUser {
     mailbox: Weak<Mailbox>,
     secrets: Weak<Secrets>,
+    /// The user, where the credentials are one user's own.
+    user: Weak<User>,
 }
 
 impl AuthorizationListener for CredentialsUser {
@@ -25,6 +28,13 @@ impl AuthorizationListener for CredentialsUser {
     fn signed_in(&self) {
         if let Some(mailbox) = self.mailbox.upgrade() {
             mailbox.wanted();
+            // A server that had only refused calls would not be asked for its lists again, which
+            // have the gateway's own tool for signing in no longer.
+            if let Some(user) = self.user.upgrade()
+                && user.is_sign_in_offered()
+            {
+                user.list_again(&mailbox);
+            }
         }
     }
 }
@@ -34,8 +44,9 @@ pub(super) fn listener(context: &SessionContext) -> Option<Arc<dyn Authorization
     let authorization = context.authorization.as_ref()?;
     let (mailbox, secrets) =
         (Arc::downgrade(&context.mailbox), Arc::downgrade(&context.secrets));
+    let user = context.user.as_ref().map(Arc::downgrade).unwrap_or_default();
     let listener: Arc<dyn AuthorizationListener> =
-        Arc::new(CredentialsUser { mailbox, secrets });
+        Arc::new(CredentialsUser { mailbox, secrets, user });
     authorization.listen(&listener);
     Some(listener)
 }

@@ -13,7 +13,7 @@ use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::{
     UNUSABLE_USER_TOLD_INTERVAL, USER_UPSTREAMS_MAX, USER_UPSTREAMS_OF_PRINCIPAL_MAX,
 };
-use crate::protocol::call::{Kind, Notice, PrincipalId};
+use crate::protocol::call::{Notice, PrincipalId};
 use crate::protocol::credentials::UserCredentials;
 use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::legacy::Initialized;
@@ -354,10 +354,8 @@ impl Upstream {
     /// Has the lists of a user read again that are no longer known, or are old, unless they are
     /// being read.
     pub fn list_again(&self) {
-        let Some(user) = &self.context.user else { return };
-        if user.wants_lists_again() {
-            // As if it had said so: then it is not asked again and again.
-            Kind::ALL.into_iter().for_each(|kind| self.context.mailbox.list_changed(kind));
+        if let Some(user) = &self.context.user {
+            user.list_again(&self.context.mailbox);
         }
     }
 
@@ -432,6 +430,14 @@ impl Upstream {
     pub fn missed_lists(&self) {
         if let Some(user) = &self.context.user {
             user.missed();
+        }
+    }
+
+    /// Notes that clients were served the gateway's own tool for signing in: they are notified
+    /// when the user's lists are read, which do not have it.
+    pub fn offered_sign_in(&self) {
+        if let Some(user) = &self.context.user {
+            user.offered_sign_in();
         }
     }
 }

@@ -6,12 +6,13 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::config::UpstreamConfig;
-use crate::protocol::call::PrincipalId;
+use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::credentials::UserCredentials;
 use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::sync::Mutex;
 
+use crate::upstream::session::context::Mailbox;
 use crate::upstream::supervisor::view_readings::ViewReading;
 use crate::upstream::{Event, FailureReport, Report};
 
@@ -28,6 +29,8 @@ pub(crate) struct User {
     is_listed: AtomicBool,
     /// True if clients were served before the lists were known, and are to be notified of them.
     is_missed: AtomicBool,
+    /// True if clients were served the gateway's own tool for signing in since lists came last.
+    is_sign_in_offered: AtomicBool,
     /// The last failure, while the server cannot be used.
     failure: Mutex<Option<FailureReport>>,
 }
@@ -41,8 +44,18 @@ impl User {
         let id = credentials.id(&registered.name);
         let used = Arc::new(LastUse::new(Instant::now()));
         let (is_listed, is_missed) = (AtomicBool::new(false), AtomicBool::new(false));
-        let failure = Mutex::new(None);
-        User { id, credentials, charged, registered, used, is_listed, is_missed, failure }
+        let (is_sign_in_offered, failure) = (AtomicBool::new(false), Mutex::new(None));
+        User {
+            id,
+            credentials,
+            charged,
+            registered,
+            used,
+            is_listed,
+            is_missed,
+            is_sign_in_offered,
+            failure,
+        }
     }
 
     /// Notes that the user has called.
@@ -50,10 +63,12 @@ impl User {
         self.used.note(now);
     }
 
-    /// Returns true if lists were told that are to be read again, and have not been wanted again
-    /// since.
-    pub(crate) fn wants_lists_again(&self) -> bool {
-        self.is_listed.swap(false, Ordering::Relaxed)
+    /// Has the lists read again that were reported, unless they have been wanted again since.
+    pub(crate) fn list_again(&self, mailbox: &Mailbox) {
+        if self.is_listed.swap(false, Ordering::Relaxed) {
+            // As if the server had said so: then it is not asked again and again.
+            Kind::ALL.into_iter().for_each(|kind| mailbox.list_changed(kind));
+        }
     }
 
     /// True if clients were served without the lists, which have not come since.
@@ -64,6 +79,16 @@ impl User {
     /// Notes that clients were served without the lists.
     pub(crate) fn missed(&self) {
         self.is_missed.store(true, Ordering::Relaxed);
+    }
+
+    /// Notes that clients were served the gateway's own tool for signing in.
+    pub(crate) fn offered_sign_in(&self) {
+        self.is_sign_in_offered.store(true, Ordering::Relaxed);
+    }
+
+    /// True if clients were served that tool since lists came last.
+    pub(crate) fn is_sign_in_offered(&self) -> bool {
+        self.is_sign_in_offered.load(Ordering::Relaxed)
     }
 
     /// The failure that keeps the user from the server at present.
@@ -84,6 +109,7 @@ impl User {
                 *self.failure.lock() = None;
                 let reading = begin(self.charged.as_ref())?;
                 let is_missed = self.is_missed.swap(false, Ordering::Relaxed);
+                let is_sign_in_over = self.is_sign_in_offered.swap(false, Ordering::Relaxed);
                 Event::View {
                     id: ViewId::of_user(self.id),
                     used: self.used.clone(),
@@ -91,7 +117,7 @@ impl User {
                     freshness,
                     read_at,
                     left_out,
-                    untold: Untold { is_missed, announced: Vec::new() },
+                    untold: Untold { is_missed, announced: Vec::new(), is_sign_in_over },
                     reading,
                 }
             }
