@@ -128,18 +128,19 @@ impl Pipeline {
         sink: &dyn CallSink,
     ) -> Result<(), CallError> {
         let server = upstream.name();
-        let needed = |message: String| {
+        let needs = |message: String, page: Option<String>| {
             let (server, is_under_way) = (server.clone(), false);
-            CallError::NeedsSignIn { server, message, is_under_way }
+            CallError::NeedsSignIn { server, message, page, is_under_way }
         };
         let Some(authorization) = upstream.authorization() else { return Ok(()) };
         let beginner = Beginner::of(&scope.principal).ok_or_else(|| {
-            needed(
-                "each user signs in there, and this client has no key that says who it is"
-                    .into(),
-            )
+            let what =
+                "each user signs in there, and this client has no key that says who it is";
+            needs(what.to_owned(), None)
         })?;
-        let url = self.invite_user(server, beginner, authorization).map_err(needed)?;
+        let invited = self.invite_user(server, beginner, authorization);
+        let url = invited.map_err(|why| needs(why, None))?;
+        let needed = |message: String| needs(message, Some(url.clone()));
         let told = format!("open {url} in a browser, sign in, and call again");
         if !can_open_pages(caller) {
             return Err(needed(told));

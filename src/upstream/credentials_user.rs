@@ -9,6 +9,7 @@ use crate::telemetry::redact::Secrets;
 use super::authorization::AuthorizationListener;
 use super::session::context::{Mailbox, SessionContext};
 use super::session::user::User;
+use super::users::list_again;
 
 /// The one who uses the credentials at a server.
 struct CredentialsUser {
@@ -33,7 +34,7 @@ impl AuthorizationListener for CredentialsUser {
             if let Some(user) = self.user.upgrade()
                 && user.is_sign_in_offered()
             {
-                user.list_again(&mailbox);
+                list_again(&user, &mailbox);
             }
         }
     }

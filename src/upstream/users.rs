@@ -13,7 +13,7 @@ use crate::fair_shares::{NotTaken, Shares};
 use crate::limits::{
     UNUSABLE_USER_TOLD_INTERVAL, USER_UPSTREAMS_MAX, USER_UPSTREAMS_OF_PRINCIPAL_MAX,
 };
-use crate::protocol::call::{Notice, PrincipalId};
+use crate::protocol::call::{Kind, Notice, PrincipalId};
 use crate::protocol::credentials::UserCredentials;
 use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::legacy::Initialized;
@@ -24,6 +24,7 @@ use crate::sync::Mutex;
 use crate::thread::Joined;
 
 use super::authorization::SignInStatus;
+use super::session::context::Mailbox;
 use super::session::user::User;
 use super::{FailureReport, ServerEvents, State, Upstream, Wire};
 
@@ -350,12 +351,20 @@ impl ServerEvents for EventsOfUser {
     }
 }
 
+/// [`Upstream::list_again`] of that user's upstream, which has this mailbox.
+pub(super) fn list_again(user: &User, mailbox: &Mailbox) {
+    if user.wants_lists_again() {
+        // As if the server had said so: then it is not asked again and again.
+        Kind::ALL.into_iter().for_each(|kind| mailbox.list_changed(kind));
+    }
+}
+
 impl Upstream {
     /// Has the lists of a user read again that are no longer known, or are old, unless they are
     /// being read.
     pub fn list_again(&self) {
         if let Some(user) = &self.context.user {
-            user.list_again(&self.context.mailbox);
+            list_again(user, &self.context.mailbox);
         }
     }
 

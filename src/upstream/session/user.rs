@@ -6,13 +6,12 @@ use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
 use crate::config::UpstreamConfig;
-use crate::protocol::call::{Kind, PrincipalId};
+use crate::protocol::call::PrincipalId;
 use crate::protocol::credentials::UserCredentials;
 use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::view::{LastUse, Untold, ViewId};
 use crate::sync::Mutex;
 
-use crate::upstream::session::context::Mailbox;
 use crate::upstream::supervisor::view_readings::ViewReading;
 use crate::upstream::{Event, FailureReport, Report};
 
@@ -63,12 +62,10 @@ impl User {
         self.used.note(now);
     }
 
-    /// Has the lists read again that were reported, unless they have been wanted again since.
-    pub(crate) fn list_again(&self, mailbox: &Mailbox) {
-        if self.is_listed.swap(false, Ordering::Relaxed) {
-            // As if the server had said so: then it is not asked again and again.
-            Kind::ALL.into_iter().for_each(|kind| mailbox.list_changed(kind));
-        }
+    /// Returns true if lists were told that are to be read again, and have not been wanted again
+    /// since.
+    pub(crate) fn wants_lists_again(&self) -> bool {
+        self.is_listed.swap(false, Ordering::Relaxed)
     }
 
     /// True if clients were served without the lists, which have not come since.

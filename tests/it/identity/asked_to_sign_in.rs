@@ -8,7 +8,7 @@ use crate::support::authorization_server::AuthorizationServer;
 use crate::support::duplex::{DOORS, Duplex};
 use crate::support::ears::all_capabilities;
 use crate::support::gateway::{Directory, Gateway};
-use crate::support::http::{Request, exchange};
+use crate::support::http::{Connection, Request, exchange};
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 
@@ -24,6 +24,10 @@ struct Scene {
 
 impl Scene {
     fn start() -> Scene {
+        Scene::with(json!({}))
+    }
+
+    fn with(log: Value) -> Scene {
         let (auth, upstream, state) =
             (AuthorizationServer::start(), HttpUpstream::start(), Directory::new());
         auth.protect(&upstream);
@@ -33,7 +37,12 @@ impl Scene {
             } },
             "state_dir": state.path(),
             "first_list_ms": 100,
-            "api_keys": [{ "name": "alice", "key": ALICE }, { "name": "bob", "key": BOB }],
+            "log": log,
+            "api_keys": [
+                { "name": "alice", "key": ALICE },
+                { "name": "bob", "key": BOB },
+                { "name": "root", "key": "key-of-root-000000", "admin": true },
+            ],
         }))
         .start();
         Scene { auth, _upstream: upstream, _state: state, gateway }
@@ -142,4 +151,53 @@ fn a_user_who_declines_is_told_so() {
     let answer = client.begin_call("echo", &json!({ "message": "hello" })).join().unwrap();
     let message = answer["error"]["message"].as_str().unwrap_or_else(|| panic!("{answer}"));
     assert!(message.contains("declined"), "{message}");
+}
+
+/// Whoever reads what operators are told has no page of a user's.
+#[test]
+fn the_page_of_a_user_is_told_to_that_user_alone() {
+    let scene = Scene::with(json!({ "level": "trace", "bodies": true, "access": true }));
+    let mut watching = Connection::open(scene.gateway.address());
+    let watch = Request::get("/status/events").header("x-api-key", "key-of-root-000000");
+    watching.send(&watch.header("Accept", "text/event-stream"));
+    let mut events = watching.into_events().expect_open();
+    let page_of = |text: &str| {
+        let (_, page) = text.split_once("/oauth/sign-in/").unwrap_or_else(|| panic!("{text}"));
+        page.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect()
+    };
+    let mut pages: Vec<String> = Vec::new();
+    let body = json!({ "name": "echo", "arguments": { "message": "hello" } });
+    let rest = Request::post("/mcp/tools/call", &body).header("x-api-key", ALICE);
+    pages.push(page_of(
+        scene.gateway.send(&rest).expect_error(502)["message"].as_str().unwrap(),
+    ));
+    let client = Duplex::to(&scene.gateway, DOORS[0]).key(BOB).named("bob");
+    let client = client.declaring(json!({})).open();
+    let refused = client.refused("tools/call", &body);
+    pages.push(page_of(refused["message"].as_str().unwrap()));
+    let modern = ModernClient::to(&scene.gateway).key(BOB);
+    pages.push(page_of(&modern.ask("echo", &json!({})).text));
+    let asked = ModernClient::to(&scene.gateway).key(ALICE).declaring(all_capabilities());
+    pages.push(page_of(&asked.ask("echo", &json!({})).text));
+    scene.sign_in(
+        &format!("http://{}/oauth/sign-in/{}", scene.gateway.address(), pages[0]),
+        ALICE,
+    );
+    // Once the last of them is told, all are.
+    let body = json!({ "name": "echo", "arguments": { "message": "the last one" } });
+    scene.gateway.send(&Request::post("/mcp/tools/call", &body).header("x-api-key", ALICE));
+    let mut told = String::new();
+    let mut n_failed = 0;
+    while !told.contains("\"outcome\":\"ok\"") || n_failed < 3 {
+        let event = events.next();
+        n_failed += usize::from(event.data.contains("needs a sign-in: open the page"));
+        told.push_str(&event.data);
+    }
+    let log = scene.gateway.stderr();
+    assert!(log.contains("needs a sign-in: open the page [secret] in a browser"), "{log}");
+    for page in pages {
+        assert_eq!(page.len(), 43, "{page}");
+        assert!(!told.contains(&page), "{told}");
+        assert!(!log.contains(&page), "{log}");
+    }
 }
