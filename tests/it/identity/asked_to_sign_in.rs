@@ -161,6 +161,8 @@ fn the_page_of_a_user_is_told_to_that_user_alone() {
     let watch = Request::get("/status/events").header("x-api-key", "key-of-root-000000");
     watching.send(&watch.header("Accept", "text/event-stream"));
     let mut events = watching.into_events().expect_open();
+    // From here on it is told what comes.
+    assert_eq!(events.next().name, "open");
     let page_of = |text: &str| {
         let (_, page) = text.split_once("/oauth/sign-in/").unwrap_or_else(|| panic!("{text}"));
         page.chars().take_while(|c| c.is_ascii_alphanumeric() || "-_".contains(*c)).collect()
@@ -185,7 +187,8 @@ fn the_page_of_a_user_is_told_to_that_user_alone() {
     );
     // Once the last of them is told, all are.
     let body = json!({ "name": "echo", "arguments": { "message": "the last one" } });
-    scene.gateway.send(&Request::post("/mcp/tools/call", &body).header("x-api-key", ALICE));
+    let last = Request::post("/mcp/tools/call", &body).header("x-api-key", ALICE);
+    scene.gateway.send(&last).expect(200);
     let mut told = String::new();
     let mut n_failed = 0;
     while !told.contains("\"outcome\":\"ok\"") || n_failed < 3 {
