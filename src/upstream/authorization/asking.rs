@@ -5,7 +5,7 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Dpop, Grant as ConfiguredGrant, JwtBearer};
-use crate::limits::{BROWSER_REST, REFUSALS_PARDON_INTERVAL, STEP_UP_WINDOW, STEP_UPS_MAX};
+use crate::limits::{STEP_UP_WINDOW, STEP_UPS_MAX};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::Reach;
 use crate::oauth::scope::{self, Refreshes, ScopeSources, Scopes};
@@ -16,7 +16,8 @@ use super::discovery::{Discovered, Discovery};
 use super::flow_error::{FlowError, FlowStep, Remedy};
 use super::kept::{Algorithms, Client, DpopKey, Grantor, Kept};
 use super::registration::{Registration, with_registrations};
-use super::server_authorization::{NOBODY_HAS_SIGNED_IN, ServerAuthorization, Trouble};
+use super::server_authorization::ServerAuthorization;
+use super::state::{Holder, NOBODY_HAS_SIGNED_IN, Trouble};
 use super::token_endpoint::Asker;
 use super::want::Want;
 
@@ -45,24 +46,8 @@ impl ServerAuthorization {
     /// Has an authorization server asked, unless one is asked already. Returns at once.
     pub(super) fn submit(&self, want: Want) {
         let Some(me) = self.me.upgrade() else { return };
-        {
-            let mut state = self.lock();
-            if state.is_asking {
-                return;
-            }
-            state.is_asking = true;
-            match &want {
-                Want::Renewal => (),
-                Want::Refused(number) if *number == Some(state.number) => {
-                    state.n_refused += u32::from(!state.is_refused);
-                    state.is_refused = true;
-                }
-                Want::Refused(_) => (),
-                Want::Scopes(scopes) => {
-                    state.wanted_scopes = Some(scopes.clone());
-                    state.step_ups.push_back(Instant::now());
-                }
-            }
+        if !self.lock().begin(&want, Instant::now()) {
+            return;
         }
         let job = Box::new(move || {
             let _asked = Asked(&me);
@@ -101,7 +86,7 @@ impl ServerAuthorization {
             }
             None => (),
         }
-        if self.is_of_machines() {
+        if self.holder() == Holder::Machine {
             return self.had_by_machine(want, before.as_deref());
         }
         match (want, before) {
@@ -114,27 +99,10 @@ impl ServerAuthorization {
         }
     }
 
-    /// Uses credentials that another process has written. Nobody here has had them for a refused
-    /// token's sake, so the first refusal of theirs is answered with a renewal like any other's;
-    /// but not all the time, or two processes would renew in turn for a server that refuses all.
-    pub(super) fn adopt_from_file(&self, kept: Kept) {
-        {
-            let now = Instant::now();
-            let mut state = self.lock();
-            let rests = state
-                .pardoned_at
-                .is_some_and(|at| now.saturating_duration_since(at) < REFUSALS_PARDON_INTERVAL);
-            if state.n_refused > 0 && !rests {
-                (state.n_refused, state.pardoned_at) = (0, Some(now));
-            }
-        }
-        self.adopt(kept);
-    }
-
     /// The server has refused the token of a person's sign-in.
     fn had_after_refusal(&self, kept: &Kept) -> Result<Had, FlowError> {
-        if self.refuses_all() {
-            self.lock().no_page_until = Some(Instant::now() + BROWSER_REST);
+        if self.lock().refusals.refuses_all() {
+            self.lock().pages.rest(Instant::now());
             let what =
                 "the server refuses the access tokens that its authorization server gives";
             return Ok(Had::NeedsPerson(what.to_owned()));
@@ -153,11 +121,6 @@ impl ServerAuthorization {
             Err(error) if error.remedy == Remedy::TryLater => self.refreshed(kept),
             Err(error) => Err(error),
         }
-    }
-
-    /// True if the server refuses one token after the other: the next one will not be better.
-    fn refuses_all(&self) -> bool {
-        self.lock().n_refused > 1
     }
 
     fn refreshed(&self, kept: &Kept) -> Result<Had, FlowError> {
@@ -226,7 +189,7 @@ impl ServerAuthorization {
     /// The token of a client that asks on its own behalf.
     fn had_by_machine(&self, want: &Want, before: Option<&Kept>) -> Result<Had, FlowError> {
         let refused = matches!(want, Want::Refused(_));
-        if let Some(kept) = before.filter(|_| refused && self.refuses_all()) {
+        if let Some(kept) = before.filter(|_| refused && self.lock().refusals.refuses_all()) {
             let what =
                 "the server refuses the access tokens that its authorization server gives";
             let with = kept.grantor.with();
@@ -326,10 +289,8 @@ impl ServerAuthorization {
                 ));
             }
         }
-        let now = Instant::now();
         let mut state = self.lock();
-        state.step_ups.retain(|at| now.saturating_duration_since(*at) < STEP_UP_WINDOW);
-        if state.step_ups.len() >= STEP_UPS_MAX && !state.is_asking {
+        if state.step_ups.are_too_many(Instant::now()) && !state.is_asking {
             let minutes = STEP_UP_WINDOW.as_secs() / 60;
             return Err(format!(
                 "the server wants another scope ({wanted}), after more scopes were asked for \
@@ -339,8 +300,8 @@ impl ServerAuthorization {
         Ok(())
     }
 
-    /// The scopes to ask for: those of the configuration, or else those of before too, where they were granted by the same
-    /// authorization server, and those that a request needed.
+    /// The scopes to ask for: those of the configuration; or else those that the server names, those
+    /// that were granted before by the same authorization server, and those that a request needed.
     pub(super) fn scopes(&self, found: &Discovered, refreshes: Refreshes) -> Scopes {
         let state = self.lock();
         let challenged = state.challenge.as_ref().and_then(|it| it.scope.as_deref());

@@ -78,7 +78,7 @@ impl RequestCredentials for ServerAuthorization {
         if verdict == Verdict::Passed {
             let mut state = self.lock();
             if token == Some(TokenNumber(state.number)) {
-                state.n_refused = 0;
+                state.refusals.passed();
             }
             return None;
         }
@@ -119,11 +119,11 @@ impl RequestCredentials for ServerAuthorization {
         let number = token.map(|token| token.0);
         match demand {
             Demand::Nonce => Ok(()),
-            Demand::Token => self.another(number, Want::Refused(number), wait),
+            Demand::Token => self.another(number, &Want::Refused(number), wait),
             Demand::Scopes(scopes) => {
                 self.may_step_up(scopes)
                     .map_err(|why| self.failure(Unauthorized::Unavailable, &why))?;
-                self.another(number, Want::Scopes(scopes.clone()), wait)
+                self.another(number, &Want::Scopes(scopes.clone()), wait)
             }
         }
     }

@@ -1,19 +1,12 @@
 //! The credentials of one owner at one server: what requests carry, and what is known of how
 //! further ones are had.
 
-use std::collections::VecDeque;
 use std::fmt;
 use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Grant, HttpTarget, JwtBearer, OAuthClientConfig, Secret};
 use crate::error::{HttpRefusal, Stage};
-use crate::limits::{
-    CREDENTIALS_LOOK_INTERVAL, GOOD_CREDENTIALS_LOOK_INTERVAL, NEED_BELIEVED, OAUTH_PAUSE_MAX,
-    OAUTH_PAUSE_MIN,
-};
-use crate::oauth::challenge::TokenChallenge;
-use crate::oauth::fetch::Reach;
 use crate::oauth::signing_key::SigningKey;
 use crate::oauth::token::TokenType;
 use crate::oauth::web_url::WebUrl;
@@ -25,11 +18,14 @@ use crate::upstream::failure::{Failure, FailureKind, Unauthorized};
 use crate::upstream::http_client::fetcher::Fetcher;
 use crate::wait::Wait;
 
-use super::flow_error::{FlowError, Remedy};
+use super::flow_error::FlowError;
 use super::kept::Kept;
 use super::refusal;
 use super::shared::Shared;
-use super::store::{FileName, Stamp};
+use super::state::{
+    Holder, Moment, NOBODY_HAS_SIGNED_IN, Reason, Renewal, State, Step, Trouble,
+};
+use super::store::FileName;
 use super::want::Want;
 use super::{Owner, SignInStatus};
 
@@ -60,62 +56,6 @@ pub(crate) trait AuthorizationListener: Send + Sync {
     fn signed_in(&self);
 }
 
-/// What is known at present.
-#[derive(Default)]
-pub(super) struct State {
-    /// The narrowest reach that the server's name has led to.
-    pub(super) reach: Option<Reach>,
-    pub(super) kept: Option<Arc<Kept>>,
-    /// Of `kept`: each other one has another number.
-    pub(super) number: u64,
-    /// The key of `kept`, if it is bound to one.
-    key: Option<Arc<SigningKey>>,
-    /// The server has refused `kept`.
-    pub(super) is_refused: bool,
-    /// Access tokens in a row that the server has refused before it has taken one.
-    pub(super) n_refused: u32,
-    /// When such a row was broken off last, see `adopt_from_file`.
-    pub(super) pardoned_at: Option<Instant>,
-    /// The file as it was read last, and when it was looked at.
-    seen: Option<Stamp>,
-    looked_at: Option<Instant>,
-    /// An authorization server is asked.
-    pub(super) is_asking: bool,
-    /// Who waits for the end of that, or of a sign-in.
-    waiting: Vec<Arc<Wait>>,
-    pub(super) trouble: Trouble,
-    /// Failures in a row.
-    n_failed: u32,
-    /// Calls wait for the person at this machine until then.
-    pub(super) signing_in_until: Option<Instant>,
-    /// When pages were opened by themselves.
-    pub(super) pages: VecDeque<Instant>,
-    /// Pages in a row that led to no sign-in.
-    pub(super) n_unfinished: u32,
-    /// No page is opened by itself before that.
-    pub(super) no_page_until: Option<Instant>,
-    /// The scopes that a request needed and the token was not good for.
-    pub(super) wanted_scopes: Option<String>,
-    /// When tokens with more scopes were asked for.
-    pub(super) step_ups: VecDeque<Instant>,
-    /// The nonce that the server wants in proofs.
-    nonce: Option<String>,
-    /// How the server asked for credentials last.
-    pub(super) challenge: Option<TokenChallenge>,
-}
-
-/// Why there are no usable credentials.
-#[derive(Debug, Clone, Default)]
-pub(super) enum Trouble {
-    /// It is not known yet.
-    #[default]
-    None,
-    /// A person must sign in.
-    NeedsSignIn { why: String, since: Instant },
-    /// The same is tried again then, not before.
-    Failing { why: String, until: Instant },
-}
-
 /// What a request carries.
 pub(super) struct Carried {
     pub(super) kept: Arc<Kept>,
@@ -123,15 +63,6 @@ pub(super) struct Carried {
     pub(super) key: Option<Arc<SigningKey>>,
     /// The nonce of the proof, if the server wants one.
     pub(super) nonce: Option<String>,
-}
-
-/// What a request does next.
-enum Step {
-    Use { number: u64, renews: bool },
-    Renew,
-    Wait,
-    Ask,
-    Fail(Failure),
 }
 
 impl fmt::Debug for ServerAuthorization {
@@ -189,11 +120,12 @@ impl ServerAuthorization {
         self.state.lock()
     }
 
-    /// True if no person has to do with it.
-    pub(super) fn is_of_machines(&self) -> bool {
-        match self.config.grant {
-            Grant::AuthorizationCode => false,
-            Grant::ClientCredentials | Grant::JwtBearer(_) => true,
+    /// By whom access tokens are had.
+    pub(super) fn holder(&self) -> Holder {
+        match (&self.config.grant, self.owner) {
+            (Grant::ClientCredentials | Grant::JwtBearer(_), _) => Holder::Machine,
+            (Grant::AuthorizationCode, Owner::Gateway) => Holder::Gateway,
+            (Grant::AuthorizationCode, Owner::User(_)) => Holder::User,
         }
     }
 
@@ -245,76 +177,29 @@ impl ServerAuthorization {
         self.failure(Unauthorized::NeedsSignIn, why)
     }
 
-    /// The failure that present trouble means for a request; none if nothing is known.
-    fn failure_of(&self, state: &State, now: Instant) -> Option<Failure> {
-        match &state.trouble {
-            Trouble::None => None,
-            Trouble::NeedsSignIn { why, .. } => {
-                let is_signing_in = state.signing_in_until.is_some_and(|until| now < until);
-                let kind = match is_signing_in {
-                    true => Unauthorized::SigningIn,
-                    false => Unauthorized::NeedsSignIn,
-                };
-                Some(self.failure(kind, why))
-            }
-            Trouble::Failing { why, .. } => Some(self.failure(Unauthorized::Unavailable, why)),
-        }
+    fn failure_of(&self, reason: &Reason) -> Failure {
+        self.failure(reason.kind, &reason.why)
     }
 
-    /// The present token for a request, and what is to be done besides or before.
-    fn step(&self, has_renewed: bool) -> Step {
-        self.look_at_file();
-        let (now, time) = (Instant::now(), self.shared.now());
-        let state = self.lock();
-        if let Some(kept) = state.kept.as_ref().filter(|_| !state.is_refused) {
-            let can_renew = kept.refresh_token.is_some() || self.is_of_machines();
-            let is_paused =
-                matches!(&state.trouble, Trouble::Failing { until, .. } if now < *until);
-            if !kept.is_over(time) {
-                let is_due = kept.renew_at().is_some_and(|at| time >= at);
-                let renews = is_due && can_renew && !state.is_asking && !is_paused;
-                return Step::Use { number: state.number, renews };
-            }
-            if can_renew && !is_paused && !has_renewed {
-                return if state.is_asking { Step::Wait } else { Step::Renew };
-            }
-        }
-        if state.is_asking {
-            return Step::Wait;
-        }
-        let is_known = match &state.trouble {
-            Trouble::None => false,
-            Trouble::NeedsSignIn { since, .. } => {
-                let is_signing_in = state.signing_in_until.is_some_and(|until| now < until);
-                is_signing_in || now.saturating_duration_since(*since) < NEED_BELIEVED
-            }
-            Trouble::Failing { until, .. } => now < *until,
-        };
-        if is_known && let Some(failure) = self.failure_of(&state, now) {
-            return Step::Fail(failure);
-        }
-        match self.owner {
-            // The server is asked, and says if it wants credentials, and which.
-            Owner::Gateway => Step::Ask,
-            Owner::User(_) => {
-                Step::Fail(self.failure(Unauthorized::NeedsSignIn, NOBODY_HAS_SIGNED_IN))
-            }
-        }
+    fn moment(&self) -> Moment {
+        Moment { now: Instant::now(), time: self.shared.now() }
     }
 
     /// The number of the token for the next request; none while the server has not asked for one.
     pub(super) fn number(&self, wait: &Arc<Wait>) -> Result<Option<u64>, Failure> {
         let mut has_renewed = false;
         loop {
-            match self.step(has_renewed) {
-                Step::Use { number, renews } => {
-                    if renews {
+            self.look_at_file();
+            let step = self.lock().step(self.holder(), self.moment(), has_renewed);
+            match step {
+                Step::Use { number, is_due } => {
+                    if is_due {
                         self.submit(Want::Renewal);
                     }
                     return Ok(Some(number));
                 }
                 Step::Ask => return Ok(None),
-                Step::Fail(failure) => return Err(failure),
+                Step::Fail(reason) => return Err(self.failure_of(&reason)),
                 Step::Renew => {
                     has_renewed = true;
                     self.submit(Want::Renewal);
@@ -329,28 +214,22 @@ impl ServerAuthorization {
     pub(super) fn another(
         &self,
         number: Option<u64>,
-        want: Want,
+        want: &Want,
         wait: &Arc<Wait>,
     ) -> Result<(), Failure> {
-        let mut want = Some(want);
+        let mut has_asked = false;
         loop {
-            let is_asking = {
-                let state = self.lock();
-                let is_there = state.kept.is_some() && !state.is_refused;
-                if is_there && number != Some(state.number) {
-                    return Ok(());
+            let renewal = self.lock().another(number, Instant::now(), has_asked);
+            match renewal {
+                Renewal::IsThere | Renewal::TryAgain => return Ok(()),
+                Renewal::Fail(reason) => return Err(self.failure_of(&reason)),
+                Renewal::Wait => self.settled(wait)?,
+                Renewal::Submit => {
+                    has_asked = true;
+                    self.submit(want.clone());
+                    self.settled(wait)?;
                 }
-                if want.is_none() && !state.is_asking {
-                    let failure = self.failure_of(&state, Instant::now());
-                    return failure.map_or(Ok(()), Err);
-                }
-                state.is_asking
-            };
-            // What is asked for at present may be something else.
-            if !is_asking && let Some(want) = want.take() {
-                self.submit(want);
             }
-            self.settled(wait)?;
         }
     }
 
@@ -390,94 +269,19 @@ impl ServerAuthorization {
         waiting.iter().for_each(|wait| wait.bell().ring());
     }
 
-    /// Looks if another process has signed in or out, but not all the time. It looks also while
-    /// the token is good: the person may have signed in with another account, or out.
-    pub(super) fn look_at_file(&self) {
-        let now = Instant::now();
-        let seen = {
-            let mut state = self.lock();
-            let good = state.kept.as_ref().filter(|_| !state.is_refused);
-            let interval = match good.is_some_and(|kept| !kept.is_over(self.shared.now())) {
-                true => GOOD_CREDENTIALS_LOOK_INTERVAL,
-                false => CREDENTIALS_LOOK_INTERVAL,
-            };
-            let since = |at| now.saturating_duration_since(at);
-            if state.looked_at.is_some_and(|at| since(at) < interval) {
-                return;
-            }
-            state.looked_at = Some(now);
-            state.seen
-        };
-        if self.shared.store.stamp(&self.file) == seen {
-            return;
-        }
-        match self.read_file() {
-            Ok(Some(kept)) => self.adopt_from_file(kept),
-            Ok(None) if self.lock().seen.is_none() && seen.is_some() => {
-                self.signed_out_elsewhere()
-            }
-            // The credentials are for something else, or cannot be read at present.
-            Ok(None) | Err(_) => (),
-        }
-    }
-
-    /// Another process has signed out, and has revoked the tokens where it could.
-    fn signed_out_elsewhere(&self) {
-        self.forget();
-        if !self.is_of_machines() {
-            self.need_sign_in("somebody has signed out");
-        }
-    }
-
-    /// The usable credentials in the file; what is of no use is set aside.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub(super) fn read_file(&self) -> std::io::Result<Option<Kept>> {
-        let store = &self.shared.store;
-        let stamp = store.stamp(&self.file);
-        let text = store.read(&self.file)?;
-        self.lock().seen = stamp;
-        let Some(text) = text else { return Ok(None) };
-        let Some(kept) = Kept::from_json(&text) else {
-            store.set_aside(&self.file, "it holds no credentials");
-            return Ok(None);
-        };
-        // Tokens of another server, or of a client that is not configured any more.
-        let is_same_client =
-            self.config.client_id.as_ref().is_none_or(|id| *id == kept.grantor.client.id);
-        Ok(Some(kept).filter(|it| it.grantor.server == self.url.as_str() && is_same_client))
-    }
-
-    /// Writes credentials before they are used.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub(super) fn write_file(&self, kept: &Kept) -> std::io::Result<()> {
-        let store = &self.shared.store;
-        store.write(&self.file, &kept.to_json())?;
-        self.lock().seen = store.stamp(&self.file);
-        Ok(())
-    }
-
     /// Uses these credentials from here on.
     pub(super) fn adopt(&self, kept: Kept) {
         let listeners = self.listeners();
         secrets_of(&kept).for_each(|secret| self.learn(secret));
         {
             let mut state = self.lock();
-            if state.kept.as_deref() == Some(&kept) && !state.is_refused {
+            if state.unrefused().is_some_and(|present| **present == kept) {
                 return;
             }
             let key =
                 kept.grantor.dpop_key.as_ref().filter(|_| kept.token_type == TokenType::DPoP);
             let key = key.and_then(|key| SigningKey::from_pkcs8(&key.0).ok());
-            state.key = key.map(Arc::new);
-            state.kept = Some(Arc::new(kept));
-            state.number += 1;
-            state.is_refused = false;
-            (state.trouble, state.n_failed, state.n_unfinished) = (Trouble::None, 0, 0);
-            (state.signing_in_until, state.wanted_scopes) = (None, None);
+            state.adopt(kept, key.map(Arc::new));
         }
         self.shared.sign_ins.forget(self);
         self.wake();
@@ -486,25 +290,13 @@ impl ServerAuthorization {
 
     /// There are no credentials any more.
     pub(super) fn forget(&self) {
-        {
-            let mut state = self.lock();
-            state.kept = None;
-            state.key = None;
-            state.number += 1;
-            state.seen = None;
-        }
+        self.lock().forget();
         self.wake();
     }
 
     /// A person must sign in.
     pub(super) fn need_sign_in(&self, why: &str) {
-        let is_news = {
-            let mut state = self.lock();
-            let is_known = matches!(&state.trouble, Trouble::NeedsSignIn { why: known, .. } if known == why);
-            let (why, since) = (why.to_owned(), Instant::now());
-            state.trouble = Trouble::NeedsSignIn { why, since };
-            !is_known
-        };
+        let is_news = self.lock().need_sign_in(why, Instant::now());
         if is_news && self.owner == Owner::Gateway {
             log::warn!(target: "oauth", "{}: {why}: it needs a sign-in (trunkline login {})",
                 self.server, self.server);
@@ -515,34 +307,14 @@ impl ServerAuthorization {
     /// No token could be had.
     pub(super) fn failed(&self, error: &FlowError) {
         let why = error.to_string();
-        {
-            let mut state = self.lock();
-            state.n_failed = state.n_failed.saturating_add(1);
-            let doubled = OAUTH_PAUSE_MIN * 2_u32.saturating_pow(state.n_failed.min(16) - 1);
-            let pause = match error.remedy {
-                Remedy::TryLater => doubled.min(OAUTH_PAUSE_MAX),
-                Remedy::SignInAnew | Remedy::RegisterAnew | Remedy::Nothing => OAUTH_PAUSE_MAX,
-            };
-            let until = Instant::now() + pause;
-            state.trouble = Trouble::Failing { why: why.clone(), until };
-        }
+        self.lock().failed(&why, error.remedy, Instant::now());
         log::warn!(target: "oauth", "{}: no access token: {why}", self.server);
         self.wake();
     }
 
     /// When the access token is due to be renewed, for whoever looks after the server.
     pub(crate) fn renew_at(&self) -> Option<Instant> {
-        let state = self.lock();
-        let kept = state.kept.as_ref().filter(|_| !state.is_refused)?;
-        if kept.refresh_token.is_none() && !self.is_of_machines() {
-            return None;
-        }
-        let left = kept.renew_at()?.saturating_sub(self.shared.now());
-        let due = Instant::now() + Duration::from_secs(left);
-        Some(match &state.trouble {
-            Trouble::Failing { until, .. } => due.max(*until),
-            Trouble::None | Trouble::NeedsSignIn { .. } => due,
-        })
+        self.lock().renew_at(self.holder(), self.moment())
     }
 
     /// Renews the access token if that is due. Returns at once.
@@ -557,7 +329,7 @@ impl ServerAuthorization {
         self.look_at_file();
         let left = self.shared.sign_ins.left_to(self);
         let state = self.lock();
-        if let Some(kept) = state.kept.as_ref().filter(|_| !state.is_refused) {
+        if let Some(kept) = state.unrefused() {
             let is_over = kept.is_over(self.shared.now()) && kept.refresh_token.is_none();
             if !is_over {
                 let until =
@@ -596,9 +368,6 @@ impl ServerAuthorization {
         Some(Carried { kept, key: state.key.clone(), nonce: state.nonce.clone() })
     }
 }
-
-/// Why a sign-in is needed where there never was one.
-pub(super) const NOBODY_HAS_SIGNED_IN: &str = "nobody has signed in yet";
 
 fn configured_secrets(config: &OAuthClientConfig) -> Vec<Secret> {
     let of_provider = match &config.grant {

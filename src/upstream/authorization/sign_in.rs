@@ -8,10 +8,7 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::rand::SecureRandom as _;
 
 use crate::config::Secret;
-use crate::limits::{
-    BROWSER_PAGES_MAX, BROWSER_REST, BROWSER_REST_MAX, BROWSER_WINDOW,
-    CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE,
-};
+use crate::limits::{CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE};
 use crate::oauth::authorization::{AuthorizationAnswer, AuthorizationRequest, ExpectedAnswer};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::{Fetch as _, FetchContent, FetchRequest, Reach};
@@ -25,6 +22,7 @@ use crate::wait::{Interrupted, Wait};
 use super::flow_error::{FlowError, FlowStep, Remedy};
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
+use super::state::Holder;
 use super::{BegunSignIn, Owner, SignInError, SignedOut};
 
 /// A request that every server answers, and one that wants credentials refuses.
@@ -39,12 +37,6 @@ impl Drop for RingOnDrop {
     fn drop(&mut self) {
         self.0.bell().ring();
     }
-}
-
-/// So long no page is opened by itself after so many in a row that led to no sign-in.
-fn rest_after(n_unfinished: u32) -> Duration {
-    let doubled = 2_u32.saturating_pow(n_unfinished.saturating_sub(1).min(16));
-    BROWSER_REST.saturating_mul(doubled).min(BROWSER_REST_MAX)
 }
 
 impl ServerAuthorization {
@@ -79,8 +71,7 @@ impl ServerAuthorization {
             let is_under_way = self.shared.sign_ins.left_to(self).is_some();
             let mut is_there = false;
             let waits = self.lock_to_wait(wait, |state| {
-                is_there =
-                    state.kept.is_some() && !state.is_refused && state.wanted_scopes.is_none();
+                is_there = state.unrefused().is_some() && state.wanted_scopes.is_none();
                 !is_there && (is_under_way || state.is_asking)
             });
             if is_there {
@@ -109,9 +100,7 @@ impl ServerAuthorization {
         loop {
             self.look_at_file();
             let now = Instant::now();
-            let waits = self.lock_to_wait(wait, |state| {
-                state.signing_in_until.is_some_and(|until| now < until)
-            });
+            let waits = self.lock_to_wait(wait, |state| state.pages.is_waited_for(now));
             if !waits {
                 return Ok(());
             }
@@ -202,7 +191,7 @@ impl ServerAuthorization {
     ) -> Result<BegunSignIn, FlowError> {
         let refused =
             |what: &str| FlowError::new(FlowStep::Authorization, "", what, Remedy::Nothing);
-        if self.is_of_machines() {
+        if self.holder() == Holder::Machine {
             return Err(refused("nobody has to sign in with the grant of the configuration"));
         }
         let redirect_uri = redirect_uri.or(self.shared.setup.redirect_uri.as_deref());
@@ -295,14 +284,7 @@ impl ServerAuthorization {
             Ok(begun) => begun,
             Err(error) => return self.failed(&error),
         };
-        {
-            let mut state = self.lock();
-            let now = Instant::now();
-            state.signing_in_until = Some(now + setup.patience);
-            state.n_unfinished = state.n_unfinished.saturating_add(1);
-            state.no_page_until = Some(now + setup.patience + rest_after(state.n_unfinished));
-            state.pages.push_back(now);
-        }
+        self.lock().pages.opened(Instant::now(), setup.patience);
         log::info!(target: "oauth", "{}: a page to sign in is opened in the browser", self.server);
         if let Err(what) = self.shared.browsers.open(browser, &begun.url) {
             self.sign_in_failed(&format!("{why}, and no page could be opened: {what}"));
@@ -316,20 +298,12 @@ impl ServerAuthorization {
         if self.owner != Owner::Gateway || !has_way_back || is_under_way {
             return false;
         }
-        let now = Instant::now();
-        let mut state = self.lock();
-        state.pages.retain(|at| now.saturating_duration_since(*at) < BROWSER_WINDOW);
-        let rests = state.no_page_until.is_some_and(|until| now < until);
-        !rests && state.pages.len() < BROWSER_PAGES_MAX
+        self.lock().pages.may_open(Instant::now())
     }
 
     /// A sign-in has come to nothing: calls wait for it no longer.
     fn sign_in_failed(&self, why: &str) {
-        {
-            let mut state = self.lock();
-            state.signing_in_until = None;
-            state.no_page_until = Some(Instant::now() + rest_after(state.n_unfinished));
-        }
+        self.lock().pages.failed(Instant::now());
         self.need_sign_in(why);
     }
 
@@ -377,7 +351,7 @@ impl ServerAuthorization {
             self.sign_in_failed(&what);
             SignInError::Failed(what)
         })?;
-        self.lock().no_page_until = None;
+        self.lock().pages.finished();
         log::info!(target: "oauth", "{}: signed in at {}", self.server, begun.grantor.with());
         Ok(())
     }
