@@ -4,13 +4,12 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
 use super::route::{Route, Wanted};
 use super::send::Asker;
-use super::sign_in::{Beginner, SignInStatus};
+use super::sign_in::Beginner;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::{CallError, Stage};
@@ -25,8 +24,6 @@ use crate::upstream::Upstream;
 use crate::upstream::authorization::ServerAuthorization;
 use crate::wait::Wait;
 
-/// The time between two looks for a sign-in that another process has made.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The method by which clients are asked to open a page.
 const ELICITATION: &str = "elicitation/create";
 /// Where an RPC id of a question comes from that no server has asked.
@@ -107,11 +104,7 @@ impl Pipeline {
         if !self.upstreams.get(server)?.config().is_per_user() {
             return None;
         }
-        let upstream = self.upstream_for(scope, server).ok()?;
-        let status = upstream.authorization()?.status();
-        let needs =
-            matches!(status, SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. });
-        needs.then_some(upstream)
+        self.upstream_for(scope, server).ok().filter(|it| it.awaits_person())
     }
 
     /// Asks the caller to sign in, and waits for that: as long as a call may be parked.
@@ -238,19 +231,15 @@ fn await_sign_in(
     said: &Receiver<Result<Raw, RpcError>>,
     wait: &Arc<Wait>,
 ) -> Waited {
-    loop {
-        if matches!(authorization.status(), SignInStatus::SignedIn { .. }) {
-            return Waited::SignedIn;
-        }
-        match said.try_recv() {
-            Ok(Ok(answer)) if !is_accepted(&answer) => return Waited::Declined,
-            Ok(Err(_)) => return Waited::NotAsked,
-            // The browser may still be on its way.
-            Ok(Ok(_)) | Err(_) => (),
-        }
-        if wait.until(None, Some(LOOK_INTERVAL)).is_err() {
-            return Waited::Over;
-        }
+    let given_up = || match said.try_recv() {
+        Ok(Ok(answer)) if !is_accepted(&answer) => Some(Waited::Declined),
+        Ok(Err(_)) => Some(Waited::NotAsked),
+        // The browser may still be on its way.
+        Ok(Ok(_)) | Err(_) => None,
+    };
+    match authorization.wait_until_signed_in(wait, given_up) {
+        Ok(given_up) => given_up.unwrap_or(Waited::SignedIn),
+        Err(_) => Waited::Over,
     }
 }
 

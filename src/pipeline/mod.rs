@@ -292,10 +292,8 @@ impl Pipeline {
         }
         let asker = self.asker(scope, options, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
-        let asked = call.params.get(route.key).map(str::to_owned);
-        let own = route.value.clone();
-        let caller = call.caller;
-        let mut params = call.params;
+        let (asked, own) = (call.params.get(route.key).map(str::to_owned), route.value.clone());
+        let (caller, mut params) = (call.caller, call.params);
         params.set(route.key, route.value);
         let mut meta = call.meta;
         let asking = telemetry::request::ask_upstream(&mut meta);
@@ -314,17 +312,17 @@ impl Pipeline {
         let took =
             asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);
         asker.count(outcome, took);
-        if let Ok(Outcome::Complete(result)) = &answer
-            && let is_task = (method == Method::ToolsCall
+        if let Ok(Outcome::Complete(result)) = &mut answer {
+            let is_task = method == Method::ToolsCall
                 && tasks::is_task(result)
-                && !self.asks_during_calls(scope, &route.server))
-            && (has_task || is_task)
-        {
+                && !self.asks_during_calls(scope, &route.server);
             if begins_task || is_task {
                 let catalogue = self.catalogue_for(scope, options);
                 asker.has_begun(result, catalogue.output_of(&route.server, &own));
             }
-            answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
+            if has_task || is_task {
+                *result = tasks::owned(&route.server, result);
+            }
         }
         if let (Ok(Outcome::Complete(result)), Some(asked)) = (&mut answer, &asked) {
             let names = (asked.as_str(), own.as_str());

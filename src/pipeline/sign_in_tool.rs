@@ -71,7 +71,8 @@ impl Pipeline {
             // The server takes its time, and most likely wants a sign-in. A list that lacked the
             // tool would not be asked for again.
             SignInStatus::Unknown => matches!(upstream.state(), State::Starting { .. }),
-            SignInStatus::SignedIn { .. } | SignInStatus::Failing { .. } => false,
+            SignInStatus::SignedIn { .. } => !upstream.authorization()?.has_enough(),
+            SignInStatus::Failing { .. } => false,
         };
         offers.then_some(upstream)
     }
@@ -121,11 +122,7 @@ impl Pipeline {
     ) -> Result<Outcome, CallError> {
         let server = upstream.name();
         telemetry::request::leads_to(server.as_str(), &format!("{server} {OWN_NAME}"));
-        let is_signed_in = || {
-            let status = upstream.authorization().map(|it| it.status());
-            matches!(status, Some(SignInStatus::SignedIn { .. }))
-        };
-        if !is_signed_in() {
+        if !upstream.authorization().is_some_and(|it| it.has_enough()) {
             // Whoever calls has seen a list with this tool, perhaps one that another gateway at
             // the same address gave.
             upstream.offered_sign_in();

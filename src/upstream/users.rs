@@ -399,23 +399,22 @@ impl Upstream {
     }
 
     /// True if the user must sign in first, or is about to.
-    fn awaits_person(&self) -> bool {
+    pub fn awaits_person(&self) -> bool {
         self.authorization().is_some_and(|it| match it.status() {
             SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. } => true,
-            SignInStatus::Unknown
-            | SignInStatus::SignedIn { .. }
-            | SignInStatus::Failing { .. } => false,
+            SignInStatus::SignedIn { .. } => self.is_refused_to_user() && !it.has_enough(),
+            SignInStatus::Unknown | SignInStatus::Failing { .. } => false,
         })
     }
 
     /// True if the user has signed in since contact failed for want of that: it is made anew.
     pub fn is_signed_in_since(&self) -> bool {
-        let is_signed_in = || {
-            let status = self.authorization().map(|it| it.status());
-            matches!(status, Some(SignInStatus::SignedIn { .. }))
-        };
+        self.is_refused_to_user() && self.authorization().is_some_and(|it| it.has_enough())
+    }
+
+    /// True if contact has failed for want of credentials that are good enough.
+    fn is_refused_to_user(&self) -> bool {
         self.failure_of_user().is_some_and(|it| it.stage == Stage::Authorization)
-            && is_signed_in()
     }
 
     /// Subscribes to a resource for one who was subscribed to it with other credentials. The

@@ -1,6 +1,7 @@
 //! What requests carry to a server, and how its refusals are read. Read this first.
 
 use std::sync::Arc;
+use std::time::Instant;
 
 use ureq::http::header::{AUTHORIZATION, WWW_AUTHENTICATE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
@@ -121,6 +122,11 @@ impl RequestCredentials for ServerAuthorization {
             Demand::Nonce => Ok(()),
             Demand::Token => self.another(number, &Want::Refused(number), wait),
             Demand::Scopes(scopes) => {
+                let still_wanted =
+                    self.lock().still_wanted(self.holder(), scopes, Instant::now());
+                if let Some(reason) = still_wanted {
+                    return Err(self.failure(reason.kind, &reason.why));
+                }
                 self.may_step_up(scopes)
                     .map_err(|why| self.failure(Unauthorized::Unavailable, &why))?;
                 self.another(number, &Want::Scopes(scopes.clone()), wait)

@@ -240,7 +240,7 @@ impl ServerAuthorization {
                 return Ok(());
             }
             if let Err(reason) = wait.until(None, None) {
-                self.lock().waiting.retain(|other| !Arc::ptr_eq(other, wait));
+                self.leave(wait);
                 return Err(Failure::interrupted(reason, Stage::Authorization, false));
             }
         }
@@ -254,13 +254,19 @@ impl ServerAuthorization {
     ) -> bool {
         let mut state = self.lock();
         if !waits(&state) {
-            state.waiting.retain(|other| !Arc::ptr_eq(other, wait));
+            drop(state);
+            self.leave(wait);
             return false;
         }
         if !state.waiting.iter().any(|other| Arc::ptr_eq(other, wait)) {
             state.waiting.push(wait.clone());
         }
         true
+    }
+
+    /// Takes a wait that has ended out of those that are woken.
+    pub(super) fn leave(&self, wait: &Arc<Wait>) {
+        self.lock().waiting.retain(|other| !Arc::ptr_eq(other, wait));
     }
 
     /// Wakes everybody who waits.
@@ -329,14 +335,11 @@ impl ServerAuthorization {
         self.look_at_file();
         let left = self.shared.sign_ins.left_to(self);
         let state = self.lock();
-        if let Some(kept) = state.unrefused() {
-            let is_over = kept.is_over(self.shared.now()) && kept.refresh_token.is_none();
-            if !is_over {
-                let until =
-                    kept.expires_at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at));
-                let (issuer, scopes) = (kept.grantor.with(), kept.scopes.to_string());
-                return SignInStatus::SignedIn { until, issuer, scopes };
-            }
+        if let Some(kept) = state.usable(self.shared.now()) {
+            let until =
+                kept.expires_at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at));
+            let (issuer, scopes) = (kept.grantor.with(), kept.scopes.to_string());
+            return SignInStatus::SignedIn { until, issuer, scopes };
         }
         if let Some(left) = left {
             return SignInStatus::UnderWay { until: SystemTime::now() + left };
@@ -351,6 +354,13 @@ impl ServerAuthorization {
                 }
             },
         }
+    }
+
+    /// True if somebody is signed in, and no request has wanted more scopes since. Looks for a
+    /// sign-in that another process has made.
+    pub fn has_enough(&self) -> bool {
+        self.look_at_file();
+        self.lock().has_enough(self.shared.now())
     }
 
     /// Takes a nonce from the server's answer.

@@ -141,6 +141,17 @@ impl State {
         self.kept.as_ref().filter(|_| !self.refusals.is_refused())
     }
 
+    /// The credentials with which requests can be sent, now or once they are renewed. `time`: in
+    /// seconds since 1970.
+    pub(super) fn usable(&self, time: u64) -> Option<&Arc<Kept>> {
+        self.unrefused().filter(|kept| !kept.is_over(time) || kept.refresh_token.is_some())
+    }
+
+    /// True if there are such credentials, and no request was refused for their scopes.
+    pub(super) fn has_enough(&self, time: u64) -> bool {
+        self.usable(time).is_some() && self.wanted_scopes.is_none()
+    }
+
     /// What the present trouble means for a request; none if nothing is known.
     pub(super) fn reason(&self, now: Instant) -> Option<Reason> {
         let (kind, why) = match &self.trouble {
@@ -202,6 +213,19 @@ impl State {
             (false, false) => Renewal::Submit,
             (false, true) => self.reason(now).map_or(Renewal::TryAgain, Renewal::Fail),
         }
+    }
+
+    /// The reason why a request cannot have these scopes at present, where its user has been asked
+    /// for them before and has not signed in since.
+    pub(super) fn still_wanted(
+        &self,
+        holder: Holder,
+        scopes: &str,
+        now: Instant,
+    ) -> Option<Reason> {
+        let is_known = self.wanted_scopes.as_deref() == Some(scopes) && !self.is_asking;
+        let reason = self.reason(now).filter(|_| holder == Holder::User && is_known)?;
+        (reason.kind == Unauthorized::NeedsSignIn).then_some(reason)
     }
 
     /// An authorization server is about to be asked. False if one is asked already.

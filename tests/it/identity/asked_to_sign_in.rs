@@ -1,10 +1,13 @@
 //! A user who has not signed in at a server whose credentials are each user's own: the call asks
 //! its client to open the gateway's page, and goes on once the user has signed in there.
 
+use std::collections::BTreeSet;
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::sign_in_pages::{cookie_of, form, target_of, way_back};
-use crate::support::authorization_server::AuthorizationServer;
+use crate::support::authorization_server::{AuthorizationServer, Protection};
 use crate::support::duplex::{DOORS, Duplex};
 use crate::support::ears::all_capabilities;
 use crate::support::gateway::{Directory, Gateway};
@@ -17,6 +20,7 @@ pub(super) const BOB: &str = "key-of-bob-0000000";
 
 struct Scene {
     auth: AuthorizationServer,
+    protection: Arc<Protection>,
     _upstream: HttpUpstream,
     _state: Directory,
     gateway: Gateway,
@@ -30,7 +34,7 @@ impl Scene {
     fn with(log: Value) -> Scene {
         let (auth, upstream, state) =
             (AuthorizationServer::start(), HttpUpstream::start(), Directory::new());
-        auth.protect(&upstream);
+        let protection = auth.protect(&upstream);
         let gateway = Gateway::with(json!({
             "mcp_servers": { "s": {
                 "url": upstream.url(), "transport": "http", "oauth": true, "credentials": "per_user",
@@ -45,7 +49,7 @@ impl Scene {
             ],
         }))
         .start();
-        Scene { auth, _upstream: upstream, _state: state, gateway }
+        Scene { auth, protection, _upstream: upstream, _state: state, gateway }
     }
 
     /// Does in a browser what the page wants, with that key.
@@ -203,4 +207,67 @@ fn the_page_of_a_user_is_told_to_that_user_alone() {
         assert!(!told.contains(&page), "{told}");
         assert!(!log.contains(&page), "{log}");
     }
+}
+
+/// The user has signed in, and one request needs more than the access token is good for.
+#[test]
+fn a_user_is_asked_again_where_a_call_needs_more_scopes() {
+    let scene = Scene::start();
+    scene.protection.need("basic");
+    let client = Duplex::to(&scene.gateway, DOORS[0]).key(ALICE).named("alice").open();
+    let signed_in_for = |client: &Duplex, n_asked: usize, tool: &str| {
+        let call = client.begin_call(tool, &json!({ "message": "hello" }));
+        let asked = client.wait_asked_times("elicitation/create", n_asked);
+        scene.sign_in(&url_of(&asked.message["params"]), ALICE);
+        let answer = call.join().unwrap();
+        assert_eq!(text_of(&answer["result"]), "hello", "{answer}");
+    };
+    signed_in_for(&client, 1, "echo");
+    scene.protection.need_for("tools/call", "write");
+    signed_in_for(&client, 2, "echo");
+    scene.protection.need_for("tools/call", "write more");
+    let address = scene.gateway.address().to_owned();
+    let modern = ModernClient::to(&scene.gateway)
+        .key(ALICE)
+        .declaring(all_capabilities())
+        .answering(move |question| {
+            sign_in(&address, &url_of(&question["params"]), ALICE);
+            crate::support::ears::Say::Result(json!({ "action": "accept" }))
+        });
+    let run = modern.run_call("echo", &json!({ "message": "hello" }));
+    assert_eq!(run.asked(), [["elicitation/create"]]);
+    assert_eq!(text_of(&run.message["result"]), "hello", "{}", run.message);
+    let asked = scene.auth.seen_of("GET /authorize");
+    let scopes: Vec<BTreeSet<&str>> =
+        asked.iter().map(|it| it.field("scope").split(' ').collect()).collect();
+    let wanted = [&["basic"][..], &["basic", "write"], &["basic", "more", "write"]];
+    assert_eq!(scopes, wanted.map(|it| it.iter().copied().collect()));
+}
+
+/// Nobody has to sign in for a call that is answered with the page, however often it comes.
+#[test]
+fn a_client_that_cannot_be_asked_is_told_each_time_where_more_scopes_are_had() {
+    let scene = Scene::start();
+    let body = json!({ "name": "echo", "arguments": { "message": "hello" } });
+    let call = |key: &str| {
+        let request = Request::post("/mcp/tools/call", &body).header("x-api-key", key);
+        scene.gateway.send(&request)
+    };
+    let page_of = |told: &Value| {
+        let message = told["message"].as_str().unwrap().to_owned();
+        let page = message.split(' ').find(|word| word.starts_with("http://"));
+        page.unwrap_or_else(|| panic!("{told}")).to_owned()
+    };
+    let first = page_of(&call(ALICE).expect_error(502));
+    scene.sign_in(&first, ALICE);
+    call(ALICE).expect(200);
+    scene.protection.need_for("tools/call", "write");
+    let mut page = String::new();
+    for _ in 0..12 {
+        let told = call(ALICE).expect_error(502);
+        assert_eq!(told["code"], "needs_sign_in", "{told}");
+        page = page_of(&told);
+    }
+    scene.sign_in(&page, ALICE);
+    assert_eq!(text_of(&call(ALICE).expect(200).json()), "hello");
 }

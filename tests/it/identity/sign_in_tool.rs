@@ -1,10 +1,12 @@
 //! The tool that leads a user who has not signed in at a server to the sign-in: it is listed in
 //! place of the server's tools, and gone when these are there.
 
+use std::sync::Arc;
+
 use serde_json::{Value, json};
 
 use super::asked_to_sign_in::{ALICE, BOB, sign_in, text_of, url_of};
-use crate::support::authorization_server::AuthorizationServer;
+use crate::support::authorization_server::{AuthorizationServer, Protection};
 use crate::support::duplex::{DOORS, Duplex};
 use crate::support::ears::{Say, all_capabilities};
 use crate::support::gateway::{Directory, Gateway};
@@ -18,6 +20,7 @@ const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
 /// `linear`, at which users sign in, and another server beside it.
 struct Scene {
     auth: AuthorizationServer,
+    protection: Arc<Protection>,
     linear: HttpUpstream,
     _other: HttpUpstream,
     _state: Directory,
@@ -37,7 +40,7 @@ impl Scene {
             (AuthorizationServer::start(), HttpUpstream::start(), HttpUpstream::start());
         linear.serve_only_tools(&["echo"]);
         other.serve_only_tools(&["echo"]);
-        auth.protect(&linear);
+        let protection = auth.protect(&linear);
         let state = Directory::new();
         let gateway = Gateway::with(json!({
             "mcp_servers": {
@@ -55,7 +58,7 @@ impl Scene {
         }))
         .start();
         gateway.wait_until_well(&["other"]);
-        Scene { auth, linear, _other: other, _state: state, gateway }
+        Scene { auth, protection, linear, _other: other, _state: state, gateway }
     }
 
     fn listed(&self, key: &str, path: &str) -> Vec<String> {
@@ -220,4 +223,29 @@ fn a_tool_of_that_name_is_the_server_s_own() {
     let refused = scene.called(ALICE, "linear-sign_in").expect_error(502);
     assert_eq!(refused["code"], "needs_sign_in", "{refused}");
     assert_eq!(scene.listed(ALICE, "/mcp/tools/list"), listed);
+}
+
+#[test]
+fn the_tool_is_listed_while_the_lists_need_more_scopes() {
+    let scene = Scene::start();
+    scene.sign_in_by_rest(BOB);
+    scene.protection.need_for("tools/list", "read");
+    let client = Duplex::to(&scene.gateway, DOORS[0]).key(ALICE).named("alice").open();
+    client.list("tools/list", "tools");
+    // The first sign-in brings no such scope: nobody knows of it yet.
+    scene.sign_in_by_rest(ALICE);
+    let names = || client.names("tools/list", "tools", "name");
+    let is_told = || {
+        let told = scene.called(ALICE, "linear-sign_in");
+        (told.status() == 502).then(|| told.expect_error(502))
+    };
+    let told = wait_for("more scopes are wanted", is_told);
+    assert_eq!(told["code"], "needs_sign_in", "{told}");
+    assert_eq!(names(), ["linear-sign_in", "other-echo"]);
+    scene.sign_in_by_rest(ALICE);
+    wait_for("its tools are listed", || {
+        (names() == ["linear-echo", "other-echo"]).then_some(())
+    });
+    let scopes = scene.auth.seen_of("GET /authorize");
+    assert_eq!(scopes.last().unwrap().field("scope"), "read");
 }
