@@ -13,6 +13,7 @@ use super::sign_in::Beginner;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::{CallError, Stage};
+use crate::limits::SIGN_INS_OF_CALL_MAX;
 use crate::protocol::call::{Call, CallSink, Caller, Notice, Outcome, Outgoing};
 use crate::protocol::capabilities::lacking;
 use crate::protocol::jsonrpc::{RequestId, RpcError};
@@ -20,8 +21,8 @@ use crate::protocol::method::notification::ELICITATION_COMPLETE;
 use crate::protocol::question::{AnswerTo, Question};
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
-use crate::upstream::Upstream;
 use crate::upstream::authorization::ServerAuthorization;
+use crate::upstream::{State, Upstream};
 use crate::wait::Wait;
 
 /// The method by which clients are asked to open a page.
@@ -55,7 +56,7 @@ impl Pipeline {
     }
 
     /// [`Pipeline::find`]; a caller who has not signed in at the server that may have the item is
-    /// asked to.
+    /// asked to, and once more where the server then wants more scopes for its lists.
     ///
     /// # Errors
     /// As [`Pipeline::find`] and [`Pipeline::ask_to_sign_in`].
@@ -67,16 +68,17 @@ impl Pipeline {
         wait: &Arc<Wait>,
         sink: &dyn CallSink,
     ) -> Result<Route, CallError> {
-        match self.find(scope, options, call, wait) {
-            Err(error @ (CallError::Unknown { .. } | CallError::NeedsSignIn { .. })) => {
-                let Some(upstream) = self.awaits_sign_in(scope, options, call) else {
-                    return Err(error);
-                };
-                self.ask_to_sign_in(scope, &upstream, &call.caller, wait, sink)?;
-                self.find(scope, options, call, wait)
-            }
-            found => found,
+        for _ in 0..SIGN_INS_OF_CALL_MAX {
+            let found = self.find(scope, options, call, wait);
+            let Err(CallError::Unknown { .. } | CallError::NeedsSignIn { .. }) = found else {
+                return found;
+            };
+            let Some(upstream) = self.awaits_sign_in(scope, options, call) else {
+                return found;
+            };
+            self.ask_to_sign_in(scope, &upstream, &call.caller, wait, sink)?;
         }
+        self.find(scope, options, call, wait)
     }
 
     /// Sends a request; a caller who has not signed in at the server is asked to first.
@@ -104,7 +106,8 @@ impl Pipeline {
         if !self.upstreams.get(server)?.config().is_per_user() {
             return None;
         }
-        self.upstream_for(scope, server).ok().filter(|it| it.awaits_person())
+        let upstream = self.upstream_for(scope, server).ok()?;
+        (upstream.state() == State::NeedsSignIn).then_some(upstream)
     }
 
     /// Asks the caller to sign in, and waits for that: as long as a call may be parked.

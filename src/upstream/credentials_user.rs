@@ -29,6 +29,7 @@ impl AuthorizationListener for CredentialsUser {
     fn signed_in(&self) {
         if let Some(mailbox) = self.mailbox.upgrade() {
             mailbox.wanted();
+            mailbox.signed_in();
             // A server that had only refused calls would not be asked for its lists again, which
             // have the gateway's own tool for signing in no longer.
             if let Some(user) = self.user.upgrade()

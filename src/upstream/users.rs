@@ -399,7 +399,7 @@ impl Upstream {
     }
 
     /// True if the user must sign in first, or is about to.
-    pub fn awaits_person(&self) -> bool {
+    fn awaits_person(&self) -> bool {
         self.authorization().is_some_and(|it| match it.status() {
             SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. } => true,
             SignInStatus::SignedIn { .. } => self.is_refused_to_user() && !it.has_enough(),

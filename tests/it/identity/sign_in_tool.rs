@@ -2,6 +2,7 @@
 //! place of the server's tools, and gone when these are there.
 
 use std::sync::Arc;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
@@ -248,4 +249,24 @@ fn the_tool_is_listed_while_the_lists_need_more_scopes() {
     });
     let scopes = scene.auth.seen_of("GET /authorize");
     assert_eq!(scopes.last().unwrap().field("scope"), "read");
+}
+
+#[test]
+fn a_call_goes_on_once_the_scopes_of_the_lists_are_there() {
+    let scene = Scene::start();
+    scene.protection.need_for("tools/list", "read");
+    let address = scene.gateway.address().to_owned();
+    let client = ModernClient::to(&scene.gateway)
+        .key(ALICE)
+        .declaring(all_capabilities())
+        .answering(move |question| {
+            sign_in(&address, &url_of(&question["params"]), ALICE);
+            Say::Result(json!({ "action": "accept" }))
+        });
+    let began = Instant::now();
+    let run = client.run_call("linear-echo", &json!({ "message": "hello" }));
+    assert_eq!(text_of(&run.message["result"]), "hello", "{}", run.message);
+    assert_eq!(run.asked(), [["elicitation/create"], ["elicitation/create"]]);
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    assert_eq!(client.tool_names(), ["linear-echo", "other-echo"]);
 }
