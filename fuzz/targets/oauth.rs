@@ -152,8 +152,6 @@ pub(super) fn oauth_documents(data: &[u8]) {
                 &metadata.token_endpoint,
                 &metadata.registration_endpoint,
                 &metadata.revocation_endpoint,
-                &metadata.introspection_endpoint,
-                &metadata.jwks_uri,
             ];
             assert!(endpoints.into_iter().flatten().all(WebUrl::is_secure));
             if let Err(error) = metadata.check_authorization_code() {

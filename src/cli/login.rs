@@ -23,7 +23,7 @@ use crate::limits::{
 use crate::telemetry::timestamp::rfc3339;
 use crate::upstream::authorization::{
     Authorizations, BegunSignIn, CALLBACK_PATH, FinishedSignIn, Owner, ServerAuthorization,
-    Setup, SignInError, SignInStatus, SignedOut,
+    Setup, SignInError, SignInStatus, SignedOut, Unwritten,
 };
 use crate::wait::{Wait, Woken};
 
@@ -145,6 +145,7 @@ impl Known {
         // back to this command.
         setup.client_document_url =
             setup.client_document_url.filter(|_| come_back == ComeBack::Paste);
+        setup.unwritten = Unwritten::Refused;
         let authorizations =
             Authorizations::start(setup).map_err(|error| of_failure(error.to_string()))?;
         let authorization = authorizations.of(&found, Owner::Gateway).map_err(of_failure)?;

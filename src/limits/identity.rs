@@ -40,14 +40,30 @@ const _: () = assert!(OAUTH_URL_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
 const _: () = assert!(OAUTH_TOKEN_BYTES_MAX < OAUTH_DOCUMENT_BYTES_MAX);
 const _: () = assert!(AUTHORIZATION_SERVERS_MAX < OAUTH_LIST_ELEMENTS_MAX);
 
-/// Threads that ask authorization servers.
-pub const OAUTH_THREADS_MAX: usize = 4;
+/// Threads that ask authorization servers, of all servers.
+pub const OAUTH_THREADS_MAX: usize = 32;
+/// Those of them that may have tokens at once. The others are for people who sign in, who do not
+/// wait behind authorization servers that do not answer.
+pub const OAUTH_RENEWALS_MAX: usize = OAUTH_THREADS_MAX - 8;
+/// Such threads for the tokens of one server at once, and as many for people who sign in there.
+pub const OAUTH_JOBS_OF_SERVER_MAX: usize = 1;
 /// Questions to authorization servers that wait for such a thread. More are refused.
-pub const OAUTH_QUEUE_MAX: usize = 64;
+pub const OAUTH_JOBS_WAITING_MAX: usize = 1024;
+/// Those of them that are about the tokens of one server, and as many about its sign-ins.
+pub const OAUTH_JOBS_WAITING_OF_SERVER_MAX: usize = 256;
+/// The time after which such a thread ends that has nothing to do.
+pub const OAUTH_THREAD_IDLE: Duration = Duration::from_secs(10);
 /// The time for one request to an authorization server.
 pub const OAUTH_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// The time for which the metadata of a server and its authorization server are used again.
-pub const OAUTH_METADATA_LIFE: Duration = Duration::from_secs(600);
+/// The time for all requests of one renewal, or of one step of a sign-in: discovery, registration and
+/// the token request.
+pub const OAUTH_JOB_TIME: Duration = Duration::from_secs(45);
+/// The time for the rest of an answer after which the request is sent once more, to another place or
+/// with another token. Past it there is another connection.
+pub const UPSTREAM_SKIP_TIMEOUT: Duration = Duration::from_millis(500);
+/// The time for which a server's name that has led far away keeps what the server names from being
+/// near. No sign-in lasts longer.
+pub const REACH_MEMORY: Duration = SIGN_IN_LIFE;
 /// So long before its end an access token is renewed.
 pub const TOKEN_RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 /// The part of a short access token's life that is left when it is renewed, as a divisor.
@@ -62,12 +78,23 @@ pub const SIGN_INS_MAX: usize = 256;
 pub const SIGN_INS_OF_OWNER_MAX: usize = 4;
 /// The time after which a sign-in that was begun is forgotten.
 pub const SIGN_IN_LIFE: Duration = Duration::from_secs(600);
+/// Sign-ins in a row from which no browser has come back, before this OAuth client is registered anew.
+pub const UNANSWERED_SIGN_INS_MAX: u32 = 2;
 /// The time for which it is believed that a sign-in is needed before the server is asked again.
 pub const NEED_BELIEVED: Duration = Duration::from_secs(30);
 /// The time between two looks at a file of credentials for what another process has written.
 pub const CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The same while the access token is good.
 pub const GOOD_CREDENTIALS_LOOK_INTERVAL: Duration = Duration::from_secs(1);
+/// The time between two tries to write credentials that could not be written.
+pub const UNSAVED_CREDENTIALS_INTERVAL: Duration = Duration::from_secs(5);
+/// The shortest time for which an access token is used, however short its life is said to be. What is
+/// over by then is renewed no sooner.
+pub const TOKEN_USE_MIN: Duration = Duration::from_secs(2);
+/// The shortest life of an access token that is renewed in advance, although no request needs it yet.
+pub const TOKEN_RENEWED_LIFE_MIN: Duration = Duration::from_secs(5);
+/// The time for which it is believed that a server refuses all access tokens. One more is tried then.
+pub const REFUSALS_BELIEVED: Duration = Duration::from_secs(60);
 /// A token of another process that the server refuses is renewed once within this time, although
 /// the server has refused another one before it.
 pub const REFUSALS_PARDON_INTERVAL: Duration = Duration::from_secs(30);
@@ -105,6 +132,8 @@ pub const BROWSER_MARKS_MAX: usize = 32;
 /// The time that a browser waits for one step of a sign-in: finding the authorization server and
 /// registering there, or exchanging the code for tokens.
 pub const SIGN_IN_STEP_TIMEOUT: Duration = Duration::from_secs(60);
+const _: () = assert!(OAUTH_JOB_TIME.as_secs() < SIGN_IN_STEP_TIMEOUT.as_secs());
+const _: () = assert!(OAUTH_REQUEST_TIMEOUT.as_secs() < OAUTH_JOB_TIME.as_secs());
 /// Pages of the gateway from which people may sign in, at once; the oldest are forgotten.
 pub const SIGN_IN_PAGES_MAX: usize = 256;
 /// Such pages of one beginner for one server, and sign-ins that each has begun; the oldest are

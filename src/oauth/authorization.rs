@@ -61,7 +61,7 @@ impl AuthorizationRequest<'_> {
     }
 }
 
-/// What a browser brought to the callback, unchecked but for its form.
+/// The answer that a browser brought to the callback, unchecked but for its form.
 #[derive(Debug, Clone)]
 pub struct AuthorizationAnswer {
     state: Secret,
@@ -71,7 +71,7 @@ pub struct AuthorizationAnswer {
     error_description: Option<String>,
 }
 
-/// What the answer is held against: what was recorded before the browser was sent away.
+/// The facts that were recorded before the browser was sent away, against which the answer is held.
 #[derive(Debug, Clone, Copy)]
 pub struct ExpectedAnswer<'a> {
     /// The issuer of the authorization server, none where it has no metadata.
@@ -130,16 +130,6 @@ impl AuthorizationAnswer {
             // For people only, so it is cut and never a reason to refuse.
             error_description: form.once("error_description")?.map(str::to_owned),
         })
-    }
-
-    /// Reads what a person pasted: the whole URL of the callback, or its query.
-    ///
-    /// # Errors
-    /// As [`AuthorizationAnswer::read`].
-    pub fn read_pasted(text: &str) -> Result<AuthorizationAnswer, Unusable> {
-        let text = text.trim();
-        let query = text.split_once('?').map_or(text, |(_, query)| query);
-        Self::read(query.split('#').next().unwrap_or_default())
     }
 
     /// `state`, by which the sign-in is found.
@@ -297,19 +287,5 @@ mod tests {
         assert_eq!(answer.state().expose(), "s e");
         let printed = format!("{answer:?}");
         assert!(!printed.contains("sekrit") && !printed.contains("s e"), "{printed}");
-    }
-
-    #[test]
-    fn a_pasted_address_is_an_answer_too() {
-        for text in [
-            " http://127.0.0.1:1/oauth/callback?code=c&state=s\n",
-            "http://127.0.0.1:1/oauth/callback?code=c&state=s#",
-            "?code=c&state=s",
-            "code=c&state=s",
-        ] {
-            let answer = AuthorizationAnswer::read_pasted(text).unwrap();
-            assert_eq!(answer.state().expose(), "s", "{text}");
-        }
-        assert!(AuthorizationAnswer::read_pasted("http://127.0.0.1:1/oauth/callback").is_err());
     }
 }

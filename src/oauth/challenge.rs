@@ -71,7 +71,7 @@ fn add(challenge: &mut Challenge, name: &str, value: String) {
     }
 }
 
-/// What stands behind a name and `=`.
+/// The value behind a name and `=`.
 enum Value {
     Text(String),
     /// A quoted text without its end.

@@ -126,7 +126,7 @@ pub struct OAuthClient<'a> {
     pub method: AuthenticationMethod,
 }
 
-/// What an assertion needs beside the key.
+/// The inputs of an assertion beside the key.
 pub struct AssertionInputs<'a> {
     /// `aud`: the issuer of the authorization server, or the URL of its token endpoint where it
     /// has no metadata.

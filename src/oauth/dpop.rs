@@ -12,7 +12,7 @@ use super::unusable::Unusable;
 use super::web_url::WebUrl;
 use crate::secret::Secret;
 
-/// What a proof is about.
+/// The request that a proof is about.
 #[derive(Debug, Clone, Copy)]
 pub struct ProofRequest<'a> {
     /// `htm`: the method of the HTTP request.

@@ -10,9 +10,8 @@ use super::unusable::Unusable;
 use super::web_url::WebUrl;
 use crate::secret::Secret;
 
-const NOT_FOUND: u16 = 404;
-const METHOD_NOT_ALLOWED: u16 = 405;
-const GONE: u16 = 410;
+#[cfg(test)]
+pub(crate) const NOT_FOUND: u16 = 404;
 const TOO_MANY_REQUESTS: u16 = 429;
 const SERVER_ERRORS_FROM: u16 = 500;
 
@@ -35,7 +34,7 @@ pub struct FetchRequest<'a> {
     pub content: FetchContent<'a>,
     /// Request headers beside those that follow from `content`, with lower-case names:
     /// `authorization`, `dpop`, `accept`.
-    pub headers: &'a [(&'static str, Secret)],
+    pub headers: &'a [(&'a str, Secret)],
     /// The addresses to which it may go, whatever name the URL has.
     pub reach: Reach,
     /// The time for the whole exchange, from looking up the name to the last byte of the answer.
@@ -64,8 +63,6 @@ pub struct FetchAnswer {
     pub www_authenticate: Vec<String>,
     /// `DPoP-Nonce` (RFC 9449 section 8).
     pub dpop_nonce: Option<String>,
-    /// `Location`.
-    pub location: Option<String>,
     /// `Cache-Control`.
     pub cache_control: Option<String>,
     /// The body, whole.
@@ -76,11 +73,6 @@ impl FetchAnswer {
     /// True for a status from 200 to 299.
     pub fn is_success(&self) -> bool {
         (200..=299).contains(&self.status)
-    }
-
-    /// True if there is nothing at this URL, or nothing that can be had by this method.
-    pub fn is_absent(&self) -> bool {
-        [NOT_FOUND, METHOD_NOT_ALLOWED, GONE].contains(&self.status)
     }
 
     /// True if the server is not well for the moment, or wants to be asked less often.
@@ -111,13 +103,6 @@ impl FetchAnswer {
             let seconds = value.trim().trim_matches('"').parse().ok()?;
             name.trim().eq_ignore_ascii_case("max-age").then(|| Duration::from_secs(seconds))
         })
-    }
-}
-
-impl FetchAnswer {
-    /// What a server answers that has nothing at a URL.
-    pub fn absent() -> FetchAnswer {
-        FetchAnswer { status: NOT_FOUND, ..FetchAnswer::default() }
     }
 }
 

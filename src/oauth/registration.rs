@@ -7,10 +7,14 @@ use super::client_authentication::AuthenticationMethod;
 use super::fetch::FetchAnswer;
 use super::scope::Refreshes;
 use super::server_metadata::ServerMetadata;
+use super::token::grant_type;
 use super::unusable::{Unusable, plain, shown};
 use super::web_url::{Scheme, WebUrl};
-use crate::limits::{OAUTH_CODE_BYTES_MAX, OAUTH_TEXT_BYTES_MAX, OAUTH_TOKEN_BYTES_MAX};
+use crate::limits::{OAUTH_CODE_BYTES_MAX, OAUTH_TEXT_BYTES_MAX};
 use crate::secret::Secret;
+
+/// The name of this OAuth client that authorization servers show to people.
+pub const CLIENT_NAME: &str = "Trunkline";
 
 /// How this OAuth client is known to an authorization server.
 #[derive(Debug, Clone, PartialEq, Eq)]
@@ -72,21 +76,31 @@ fn can_be_client_id(url: &WebUrl) -> bool {
     url.scheme() == Scheme::Https && url.path().len() > 1 && !has_dots
 }
 
-/// What this OAuth client says of itself.
+/// The description that this OAuth client gives of itself.
 #[derive(Debug, Clone)]
 pub struct ClientMetadata<'a> {
-    /// `client_name`, which authorization servers show to people.
-    pub client_name: &'a str,
-    /// `client_uri`.
-    pub client_uri: Option<&'a str>,
-    /// `redirect_uris`.
-    pub redirect_uris: &'a [String],
+    /// The grant that this OAuth client uses, and all that follows from it.
+    pub grant: RegisteredGrant<'a>,
     /// `token_endpoint_auth_method`.
     pub authentication_method: AuthenticationMethod,
-    /// Tells if `grant_types` has `refresh_token`, see [`ServerMetadata::refreshes`].
-    pub refreshes: Refreshes,
     /// `dpop_bound_access_tokens`, where wanted (RFC 9449 section 5.2).
     pub dpop_bound: bool,
+}
+
+/// A grant that an OAuth client is registered for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum RegisteredGrant<'a> {
+    /// A person signs in with a browser.
+    AuthorizationCode {
+        /// `redirect_uris`.
+        redirect_uris: &'a [String],
+        /// Tells if `grant_types` has `refresh_token`, see [`ServerMetadata::refreshes`].
+        refreshes: Refreshes,
+    },
+    /// The client's own credentials are enough (RFC 6749, section 4.4).
+    ClientCredentials,
+    /// An assertion that another party has signed (RFC 7523, section 2.1).
+    JwtBearer,
 }
 
 impl ClientMetadata<'_> {
@@ -109,33 +123,42 @@ impl ClientMetadata<'_> {
     fn members(&self, method: AuthenticationMethod) -> Map<String, Value> {
         let mut members = Map::new();
         let mut put = |name: &str, value: Value| members.insert(name.to_owned(), value);
-        put("client_name", self.client_name.into());
-        if let Some(uri) = self.client_uri {
-            put("client_uri", uri.into());
+        put("client_name", CLIENT_NAME.into());
+        let alone = match self.grant {
+            RegisteredGrant::AuthorizationCode { redirect_uris, refreshes } => {
+                put("redirect_uris", redirect_uris.to_vec().into());
+                let with_refresh = match refreshes {
+                    Refreshes::Yes => Some(grant_type::REFRESH_TOKEN),
+                    Refreshes::No => None,
+                };
+                let grants = std::iter::once(grant_type::AUTHORIZATION_CODE);
+                put("grant_types", grants.chain(with_refresh).collect());
+                put("response_types", vec!["code"].into());
+                put("application_type", application_type(redirect_uris).into());
+                None
+            }
+            RegisteredGrant::ClientCredentials => Some(grant_type::CLIENT_CREDENTIALS),
+            RegisteredGrant::JwtBearer => Some(grant_type::JWT_BEARER),
+        };
+        if let Some(grant) = alone {
+            // Its tokens come from the token endpoint alone (RFC 7591, section 2.1). Without a list
+            // of response types the registration would be for codes.
+            put("grant_types", vec![grant].into());
+            put("response_types", Value::Array(Vec::new()));
         }
-        put("redirect_uris", self.redirect_uris.to_vec().into());
-        put(
-            "grant_types",
-            match self.refreshes {
-                Refreshes::Yes => vec!["authorization_code", "refresh_token"].into(),
-                Refreshes::No => vec!["authorization_code"].into(),
-            },
-        );
-        put("response_types", vec!["code"].into());
-        put("application_type", self.application_type().into());
         put("token_endpoint_auth_method", method.as_str().into());
         if self.dpop_bound {
             put("dpop_bound_access_tokens", true.into());
         }
         members
     }
+}
 
-    /// `native` where browsers come back to this machine, `web` elsewhere (client registration,
-    /// Application Type and Redirect URI Constraints).
-    fn application_type(&self) -> &'static str {
-        let is_local = |uri: &String| WebUrl::parse(uri).is_ok_and(|url| url.is_loopback());
-        if self.redirect_uris.iter().any(is_local) { "native" } else { "web" }
-    }
+/// `native` where browsers come back to this machine, `web` elsewhere (client registration,
+/// Application Type and Redirect URI Constraints).
+fn application_type(redirect_uris: &[String]) -> &'static str {
+    let is_local = |uri: &String| WebUrl::parse(uri).is_ok_and(|url| url.is_loopback());
+    if redirect_uris.iter().any(is_local) { "native" } else { "web" }
 }
 
 /// An OAuth client as an authorization server has registered it.
@@ -149,10 +172,6 @@ pub struct RegisteredClient {
     pub client_secret_expires_at: Option<u64>,
     /// `token_endpoint_auth_method`.
     pub authentication_method: AuthenticationMethod,
-    /// `registration_client_uri` (RFC 7592).
-    pub registration_client_uri: Option<WebUrl>,
-    /// `registration_access_token` (RFC 7592).
-    pub registration_access_token: Option<Secret>,
 }
 
 impl RegisteredClient {
@@ -170,11 +189,9 @@ impl RegisteredClient {
         }
         let document =
             answer.document().map_err(|error| error.at("the answer to the registration"))?;
-        let secret = |name: &str, bytes_max: usize| {
-            let text = document.text(name, bytes_max)?.filter(|text| !text.is_empty());
-            Ok::<_, Unusable>(text.map(|text| Secret::new(text.to_owned())))
-        };
-        let client_secret = secret("client_secret", OAUTH_CODE_BYTES_MAX)?;
+        let secret = document.text("client_secret", OAUTH_CODE_BYTES_MAX)?;
+        let secret = secret.filter(|text| !text.is_empty());
+        let client_secret = secret.map(|text| Secret::new(text.to_owned()));
         let method = document.text("token_endpoint_auth_method", OAUTH_TEXT_BYTES_MAX)?;
         let authentication_method = match method.filter(|name| !name.is_empty()) {
             None => method_where_none_is_named(asked, client_secret.as_ref()),
@@ -190,13 +207,6 @@ impl RegisteredClient {
             // Zero says that it does not end (RFC 7591 section 3.2.1).
             client_secret_expires_at: ends.filter(|seconds| *seconds > 0),
             authentication_method,
-            registration_client_uri: document
-                .secure_url("registration_client_uri")
-                .unwrap_or_default(),
-            registration_access_token: secret(
-                "registration_access_token",
-                OAUTH_TOKEN_BYTES_MAX,
-            )?,
         })
     }
 }
@@ -216,7 +226,7 @@ fn method_where_none_is_named(
     if needs_secret && secret.is_none() { AuthenticationMethod::None } else { asked }
 }
 
-/// What an authorization server says that does not register this OAuth client (RFC 7591 section
+/// The words of an authorization server that does not register this OAuth client (RFC 7591 section
 /// 3.2.2): its error and the description, and nothing else of the answer.
 fn refusal(answer: &FetchAnswer) -> Unusable {
     let document = answer.document().ok();
@@ -272,12 +282,28 @@ mod tests {
 
     fn metadata(redirect_uris: &[String]) -> ClientMetadata<'_> {
         ClientMetadata {
-            client_name: "Trunkline",
-            client_uri: None,
-            redirect_uris,
+            grant: RegisteredGrant::AuthorizationCode {
+                redirect_uris,
+                refreshes: Refreshes::Yes,
+            },
             authentication_method: AuthenticationMethod::ClientSecretBasic,
-            refreshes: Refreshes::Yes,
             dpop_bound: false,
+        }
+    }
+
+    #[test]
+    fn a_client_without_persons_is_registered_for_its_own_grant_and_no_redirect() {
+        for (grant, name) in [
+            (RegisteredGrant::ClientCredentials, "client_credentials"),
+            (RegisteredGrant::JwtBearer, "urn:ietf:params:oauth:grant-type:jwt-bearer"),
+        ] {
+            let request = ClientMetadata { grant, ..metadata(&[]) }.registration_request();
+            assert_eq!(
+                request.expose(),
+                format!(
+                    r#"{{"client_name":"Trunkline","grant_types":["{name}"],"response_types":[],"token_endpoint_auth_method":"client_secret_basic"}}"#
+                )
+            );
         }
     }
 
@@ -292,7 +318,10 @@ mod tests {
         for local in ["http://127.0.0.1:1/oauth/callback", "http://localhost/oauth/callback"] {
             let redirect = [local.to_owned()];
             let metadata = ClientMetadata {
-                refreshes: Refreshes::No,
+                grant: RegisteredGrant::AuthorizationCode {
+                    redirect_uris: &redirect,
+                    refreshes: Refreshes::No,
+                },
                 dpop_bound: true,
                 ..metadata(&redirect)
             };

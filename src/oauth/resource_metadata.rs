@@ -11,7 +11,7 @@ use crate::limits::{AUTHORIZATION_SERVERS_MAX, OAUTH_TEXT_BYTES_MAX, OAUTH_URL_B
 /// The path under which the metadata of an origin's resources are.
 pub const WELL_KNOWN: &str = "/.well-known/oauth-protected-resource";
 
-/// What a protected resource says of itself.
+/// The description that a protected resource gives of itself.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ResourceMetadata {
     /// `resource`: the identifier, as it is written. It is the `resource` parameter of requests

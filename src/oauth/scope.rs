@@ -79,7 +79,7 @@ fn is_scope(text: &str) -> bool {
     !text.is_empty() && text.len() <= OAUTH_TEXT_BYTES_MAX && text.bytes().all(is_scope_byte)
 }
 
-/// What is known when scopes are chosen.
+/// The lists of scopes of which those to ask for are chosen.
 #[derive(Debug, Clone, Copy, Default)]
 pub struct ScopeSources<'a> {
     /// `scopes` of the configuration.

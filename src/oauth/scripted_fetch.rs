@@ -2,7 +2,9 @@
 
 use std::collections::VecDeque;
 
-use super::fetch::{Fetch, FetchAnswer, FetchContent, FetchError, FetchRequest, Reach};
+use super::fetch::{
+    Fetch, FetchAnswer, FetchContent, FetchError, FetchRequest, NOT_FOUND, Reach,
+};
 use crate::sync::Mutex;
 
 type Outcome = Result<FetchAnswer, FetchError>;
@@ -22,7 +24,7 @@ pub(crate) struct Asked {
     /// The body, empty for GET.
     pub(crate) body: String,
     /// The headers.
-    pub(crate) headers: Vec<(&'static str, String)>,
+    pub(crate) headers: Vec<(String, String)>,
     /// The addresses to which it might have gone.
     pub(crate) reach: Reach,
 }
@@ -44,7 +46,7 @@ impl ScriptedFetch {
         }
     }
 
-    /// What was asked since the last look.
+    /// The requests since the last look.
     pub(crate) fn asked(&self) -> Vec<Asked> {
         std::mem::take(&mut *self.asked.lock())
     }
@@ -60,7 +62,9 @@ impl Fetch for ScriptedFetch {
         };
         let line = format!("{method} {}", request.url);
         let headers = request.headers.iter();
-        let headers = headers.map(|(name, value)| (*name, value.expose().to_owned())).collect();
+        let headers = headers
+            .map(|(name, value)| ((*name).to_owned(), value.expose().to_owned()))
+            .collect();
         self.asked.lock().push(Asked {
             line: line.clone(),
             body,
@@ -72,7 +76,7 @@ impl Fetch for ScriptedFetch {
         let next = queue.and_then(|queue| {
             if queue.len() > 1 { queue.pop_front() } else { queue.front().cloned() }
         });
-        next.unwrap_or_else(|| Ok(FetchAnswer::absent()))
+        next.unwrap_or_else(|| Ok(FetchAnswer { status: NOT_FOUND, ..FetchAnswer::default() }))
     }
 }
 
@@ -103,12 +107,12 @@ mod tests {
         for _ in 0..2 {
             assert_eq!(ask("https://h/token").unwrap_err().to_string(), "no connection");
         }
-        assert!(ask("https://h/other").unwrap().is_absent());
+        assert_eq!(ask("https://h/other").unwrap().status, NOT_FOUND);
         let asked = fetch.asked();
         assert_eq!(asked.len(), 4);
         assert_eq!(asked[3].line, "POST https://h/other");
         assert_eq!((asked[0].body.as_str(), asked[0].reach), ("a=b", Reach::PublicOnly));
-        assert_eq!(asked[0].headers, [("dpop", "proof".to_owned())]);
+        assert_eq!(asked[0].headers, [("dpop".to_owned(), "proof".to_owned())]);
         assert!(fetch.asked().is_empty());
     }
 }

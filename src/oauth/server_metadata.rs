@@ -9,7 +9,7 @@ use crate::limits::OAUTH_URL_BYTES_MAX;
 /// The one method of PKCE that is used.
 const S256: &str = "S256";
 
-/// What an authorization server says of itself. All endpoints are secure URLs.
+/// The description that an authorization server gives of itself. All endpoints are secure URLs.
 #[derive(Debug, Clone, Default, PartialEq, Eq)]
 pub struct ServerMetadata {
     /// `issuer` of the document, with which answers and tokens are compared by its characters.
@@ -23,10 +23,6 @@ pub struct ServerMetadata {
     pub registration_endpoint: Option<WebUrl>,
     /// `revocation_endpoint` (RFC 7009).
     pub revocation_endpoint: Option<WebUrl>,
-    /// `introspection_endpoint` (RFC 7662).
-    pub introspection_endpoint: Option<WebUrl>,
-    /// `jwks_uri`.
-    pub jwks_uri: Option<WebUrl>,
     /// `scopes_supported`.
     pub scopes_supported: Option<Vec<String>>,
     /// `grant_types_supported`.
@@ -63,7 +59,7 @@ pub fn locations(issuer: &WebUrl) -> Vec<WebUrl> {
 /// identical, by the characters. Only a slash that is the whole path may be there or not. Either
 /// form has its metadata at the same place, and many a protected resource writes the issuer of its
 /// authorization server with the slash, because its URL type does; the official SDKs take that too.
-fn is_same_issuer(named: &str, asked: &str) -> bool {
+pub fn is_same_issuer(named: &str, asked: &str) -> bool {
     let origin = |text: &str| {
         let url = WebUrl::parse(text).ok()?;
         let is_bare = matches!(url.path(), "" | "/") && url.query().is_none();
@@ -101,12 +97,8 @@ impl ServerMetadata {
             token_endpoint,
             authorization_endpoint: document.secure_url("authorization_endpoint")?,
             registration_endpoint: document.secure_url("registration_endpoint")?,
-            // No sign-in fails for these three.
+            // No sign-in fails for it.
             revocation_endpoint: document.secure_url("revocation_endpoint").unwrap_or_default(),
-            introspection_endpoint: document
-                .secure_url("introspection_endpoint")
-                .unwrap_or_default(),
-            jwks_uri: document.secure_url("jwks_uri").unwrap_or_default(),
             scopes_supported: document.texts("scopes_supported")?,
             grant_types_supported: document.texts("grant_types_supported")?,
             code_challenge_methods_supported: document

@@ -40,7 +40,7 @@ impl TokenType {
     }
 }
 
-/// What a token endpoint is asked for.
+/// The grant of a token request.
 #[derive(Debug, Clone, Copy)]
 pub enum Grant<'a> {
     /// An authorization code (RFC 6749 section 4.1.3, RFC 7636 section 4.5).
@@ -71,6 +71,18 @@ pub enum Grant<'a> {
     },
 }
 
+/// The values of `grant_type` by which this OAuth client asks for access tokens.
+pub mod grant_type {
+    /// RFC 6749, section 4.1.3.
+    pub const AUTHORIZATION_CODE: &str = "authorization_code";
+    /// RFC 6749, section 6.
+    pub const REFRESH_TOKEN: &str = "refresh_token";
+    /// RFC 6749, section 4.4.2.
+    pub const CLIENT_CREDENTIALS: &str = "client_credentials";
+    /// RFC 7523, section 2.1.
+    pub const JWT_BEARER: &str = "urn:ietf:params:oauth:grant-type:jwt-bearer";
+}
+
 impl Grant<'_> {
     /// The fields of the request, without those that authenticate the OAuth client. `scope` is
     /// left out where a code is redeemed, because the code has its scopes (RFC 6749 section
@@ -80,19 +92,21 @@ impl Grant<'_> {
         let mut scope = scopes.parameter();
         match *self {
             Self::AuthorizationCode { code, redirect_uri, verifier } => {
-                form.push("grant_type", "authorization_code");
+                form.push("grant_type", grant_type::AUTHORIZATION_CODE);
                 form.push("code", code.expose());
                 form.push("redirect_uri", redirect_uri);
                 form.push("code_verifier", verifier.expose());
                 scope = None;
             }
             Self::RefreshToken(token) => {
-                form.push("grant_type", "refresh_token");
+                form.push("grant_type", grant_type::REFRESH_TOKEN);
                 form.push("refresh_token", token.expose());
             }
-            Self::ClientCredentials => form.push("grant_type", "client_credentials"),
+            Self::ClientCredentials => {
+                form.push("grant_type", grant_type::CLIENT_CREDENTIALS);
+            }
             Self::JwtBearer { assertion } => {
-                form.push("grant_type", "urn:ietf:params:oauth:grant-type:jwt-bearer");
+                form.push("grant_type", grant_type::JWT_BEARER);
                 form.push("assertion", assertion.expose());
             }
             Self::IdJag { id_token, audience } => {
@@ -130,13 +144,13 @@ pub struct TokenAnswer {
 /// Why a token endpoint gives no token.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub struct TokenError {
-    /// What follows from it.
+    /// The kind, from which the way on follows.
     pub kind: TokenErrorKind,
-    /// What the authorization server says, in plain text without control characters.
+    /// The words of the authorization server, in plain text without control characters.
     pub text: String,
 }
 
-/// What follows from an error of a token endpoint.
+/// The errors of a token endpoint, by the way on.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum TokenErrorKind {
     /// `invalid_grant`: the code, the refresh token or the assertion is used up; sign in anew.
@@ -307,7 +321,7 @@ pub fn revocation_form(token: &Secret, revoked: RevokedToken) -> Form {
     form
 }
 
-/// What is revoked.
+/// The token that is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevokedToken {
     /// A refresh token, and with it the access tokens of its grant.

@@ -179,7 +179,7 @@ impl Pipeline {
             }
         };
         self.sign_in_url(&id).ok_or_else(|| {
-            "browsers cannot come back: the gateway has no \"public_url\"".to_owned()
+            "browsers cannot come back: the gateway has no https \"public_url\"".to_owned()
         })
     }
 

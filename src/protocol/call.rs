@@ -339,11 +339,16 @@ impl<'a> Outgoing<'a> {
 
     /// The message's text under `id`, whole in itself as stateless revisions have it.
     pub fn to_modern_message(&self, id: &RequestId) -> String {
+        self.to_modern_message_with(self.about.capabilities, id)
+    }
+
+    /// [`Outgoing::to_modern_message`] with other capabilities than the caller's.
+    pub fn to_modern_message_with(&self, capabilities: &str, id: &RequestId) -> String {
         let mut meta = self.meta.clone().unwrap_or_default();
         if self.wants_progress {
             meta.set("progressToken", id.as_json());
         }
-        modern::write_meta(&mut meta, self.about.capabilities, self.about.log_level);
+        modern::write_meta(&mut meta, capabilities, self.about.log_level);
         let mut params = self.params.clone();
         params.set("_meta", meta.to_text());
         jsonrpc::request(id, self.method, Some(&params.to_text()))

@@ -143,6 +143,24 @@ pub fn of_client_for_modern(capabilities: &str) -> String {
     without(capabilities, &["tasks", EXTENSIONS])
 }
 
+/// The extension by which a client has access tokens for itself.
+pub const CLIENT_CREDENTIALS_EXTENSION: &str =
+    "io.modelcontextprotocol/oauth-client-credentials";
+/// The extension by which a client has access tokens through an enterprise's identity provider.
+pub const ENTERPRISE_EXTENSION: &str =
+    "io.modelcontextprotocol/enterprise-managed-authorization";
+
+/// Capabilities of a client that has an extension besides.
+pub fn with_extension(capabilities: &str, name: &str) -> String {
+    let mut fields = RawObject::parse(capabilities).unwrap_or_default();
+    let before = fields.get(EXTENSIONS).map(str::to_owned);
+    let before = before.as_deref().and_then(|all| RawObject::parse(all).ok());
+    let mut extensions = before.unwrap_or_default();
+    extensions.set(name, "{}".to_owned());
+    fields.set(EXTENSIONS, extensions.to_text());
+    fields.to_text()
+}
+
 /// A server's capabilities for a client of that revision: across eras without those that are
 /// negotiated within one era only.
 pub fn of_server_for(capabilities: &str, server: Revision, client: Revision) -> String {
@@ -191,6 +209,20 @@ mod tests {
         ]);
         assert_eq!(union, r#"{"tools":{"listChanged":true},"resources":{"subscribe":true}}"#);
         assert_eq!(merged([]), "{}");
+    }
+
+    #[test]
+    fn an_extension_stands_beside_those_of_the_caller() {
+        for (before, after) in [
+            ("{}", r#"{"extensions":{"a/b":{}}}"#),
+            (
+                r#"{"roots":{},"extensions":{"c/d":{"x":1}}}"#,
+                r#"{"roots":{},"extensions":{"c/d":{"x":1},"a/b":{}}}"#,
+            ),
+            (r#"{"extensions":[]}"#, r#"{"extensions":{"a/b":{}}}"#),
+        ] {
+            assert_eq!(with_extension(before, "a/b"), after);
+        }
     }
 
     #[test]

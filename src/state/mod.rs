@@ -132,8 +132,8 @@ impl StateDir {
         self.lock.lock()
     }
 
-    /// A directory that another gateway may use: for reading, and for writing files that the
-    /// other gateway takes. Nothing in it is set aside or removed.
+    /// A directory that another gateway may use: for reading, and for files that both write, or that
+    /// the other gateway takes.
     pub fn of_another(path: &Path) -> StateDir {
         StateDir::of(path.to_path_buf(), None)
     }
@@ -195,6 +195,13 @@ impl StateDir {
         written.map(|()| key)
     }
 
+    /// The key of [`StateDir::oauth_key`], if it is there: nobody is waited for to read it.
+    pub fn known_oauth_key(&self) -> Option<[u8; 32]> {
+        let body = self.look_at(OAUTH_KEY, OAUTH_KEY_FORM).ok()??;
+        self.tighten(OAUTH_KEY);
+        body.try_into().ok()
+    }
+
     /// The key in a file, which is made where there is none, and what came of writing it.
     fn key(&self, name: &str, form: Form) -> io::Result<([u8; 32], io::Result<()>)> {
         let key = |body: Vec<u8>| <[u8; 32]>::try_from(body).ok();
@@ -230,7 +237,7 @@ impl StateDir {
             Ok(()) => log::warn!(
                 target: "state",
                 "{name} was open to others (mode {mode:o}) and is its owner's alone now: if \
-                 somebody may have read it, remove it, which ends all sessions"
+                 somebody may have read it, remove it, which ends all sessions or sign-ins"
             ),
             Err(error) => log::warn!(
                 target: "state",
@@ -341,7 +348,10 @@ impl StateDir {
 
     /// Gives a file to the directory's owner, where root writes for the gateway of another user,
     /// which could not read it.
-    fn give(&self, file: &File) -> io::Result<()> {
+    ///
+    /// # Errors
+    /// The disk refuses.
+    pub fn give(&self, file: &File) -> io::Result<()> {
         let (directory, made) = (std::fs::metadata(&self.path)?, file.metadata()?);
         if made.uid() == 0 && directory.uid() != 0 {
             std::os::unix::fs::fchown(file, Some(directory.uid()), Some(directory.gid()))?;

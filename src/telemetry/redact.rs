@@ -3,6 +3,7 @@
 use std::borrow::Cow;
 use std::collections::VecDeque;
 use std::ops::Range;
+use std::sync::{Arc, Weak};
 
 use crate::config::Secret;
 use crate::config::secrets::is_token;
@@ -48,7 +49,20 @@ pub struct Secrets {
     guessed: Vec<Secret>,
     /// The learned secrets, the newest last.
     learned: RwLock<VecDeque<Secret>>,
+    in_use: RwLock<Vec<Weak<SecretsInUse>>>,
     room: Room,
+}
+
+/// The secrets that their owner sends at present, such as an access token. They make room for no
+/// others as long as the owner holds them.
+#[derive(Debug, Default)]
+pub struct SecretsInUse(RwLock<Vec<Secret>>);
+
+impl SecretsInUse {
+    /// Takes these in place of the present ones, which it returns.
+    pub fn replace(&self, secrets: &[Secret]) -> Vec<Secret> {
+        std::mem::replace(&mut self.0.write(), long_ones(secrets))
+    }
 }
 
 /// How much of learned secrets is kept.
@@ -124,8 +138,18 @@ impl Secrets {
         learned.push_back(secret);
     }
 
+    /// Looks for the secrets, too, that an owner has in use.
+    pub fn heed(&self, in_use: &Arc<SecretsInUse>) {
+        let mut all = self.in_use.write();
+        all.retain(|it| it.strong_count() > 0);
+        all.push(Arc::downgrade(in_use));
+    }
+
     /// Calls `look` with each secret that such a reader must not see.
     fn each(&self, reader: Reader, mut look: impl FnMut(&str)) {
+        for in_use in self.in_use.read().iter().filter_map(Weak::upgrade) {
+            in_use.0.read().iter().for_each(|secret| look(secret.expose()));
+        }
         let learned = self.learned.read();
         let guessed = match reader {
             Reader::Client => &[],
@@ -361,6 +385,20 @@ mod tests {
         assert_eq!(secrets.scrub("session-0"), "[secret]");
         learn("one-more");
         assert_eq!(secrets.scrub("session-0 one-more"), "session-0 [secret]");
+    }
+
+    #[test]
+    fn what_is_in_use_goes_however_much_is_learned_until_it_is_replaced() {
+        let (secrets, in_use) = (Secrets::default(), Arc::new(SecretsInUse::default()));
+        let secret = |text: &str| Secret::new(text.to_owned());
+        secrets.heed(&in_use);
+        assert!(in_use.replace(&[secret("token-1"), secret("x")]).is_empty());
+        (0..=LEARNED_SECRETS_MAX).for_each(|n| secrets.learn(secret(&format!("other-{n}"))));
+        assert_eq!(secrets.scrub("x token-1 other-0"), "x [secret] other-0");
+        assert_eq!(in_use.replace(&[secret("token-2")]), [secret("token-1")]);
+        assert_eq!(secrets.scrub("token-1 token-2"), "token-1 [secret]");
+        drop(in_use);
+        assert_eq!(secrets.scrub("token-2"), "token-2");
     }
 
     #[test]

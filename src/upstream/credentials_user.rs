@@ -4,7 +4,7 @@
 use std::sync::{Arc, Weak};
 
 use crate::config::Secret;
-use crate::telemetry::redact::Secrets;
+use crate::telemetry::redact::{Secrets, SecretsInUse};
 
 use super::authorization::AuthorizationListener;
 use super::session::context::{Mailbox, SessionContext};
@@ -23,6 +23,12 @@ impl AuthorizationListener for CredentialsUser {
     fn learned(&self, secret: &Secret) {
         if let Some(secrets) = self.secrets.upgrade() {
             secrets.learn(secret.clone());
+        }
+    }
+
+    fn uses(&self, in_use: &Arc<SecretsInUse>) {
+        if let Some(secrets) = self.secrets.upgrade() {
+            secrets.heed(in_use);
         }
     }
 

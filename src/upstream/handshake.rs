@@ -2,7 +2,7 @@
 //! and their answers.
 
 use crate::error::Stage;
-use crate::protocol::call::{About, Outgoing};
+use crate::protocol::call::Outgoing;
 use crate::protocol::jsonrpc::{self, RequestId, RpcError, code};
 use crate::protocol::legacy::{self, Initialized};
 use crate::protocol::method::{Method, notification};
@@ -49,19 +49,9 @@ fn knows_no_initialize(error: &RpcError) -> bool {
     misses_meta || codes.contains(&error.code)
 }
 
-/// The text of `server/discover` as the gateway sends it.
-pub(crate) fn discover(id: u64) -> String {
-    let outgoing = Outgoing {
-        method: Method::ServerDiscover.as_str(),
-        is_safe_to_repeat: true,
-        params: RawObject::default(),
-        meta: None,
-        wants_progress: false,
-        about: About::default(),
-        charged: None,
-        mirrored: Vec::new(),
-    };
-    outgoing.to_modern_message(&RequestId::from(id))
+/// `server/discover` as the gateway sends it.
+pub(crate) fn discovery() -> Outgoing<'static> {
+    Outgoing::own(Method::ServerDiscover, RawObject::default())
 }
 
 /// What is assumed of a modern server that does not say what it has.

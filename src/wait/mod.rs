@@ -93,11 +93,15 @@ impl Drop for Held {
 /// A guard: when it is dropped, a part of a wait is not bounded by itself any more. See
 /// [`Wait::within`].
 #[derive(Debug)]
-pub struct Within<'a>(&'a Wait);
+pub struct Within<'a> {
+    wait: &'a Wait,
+    /// The end of the part around this one.
+    around: Option<Instant>,
+}
 
 impl Drop for Within<'_> {
     fn drop(&mut self) {
-        locked(&self.0.deadline).part = None;
+        locked(&self.wait.deadline).part = self.around;
     }
 }
 
@@ -244,10 +248,14 @@ impl Wait {
     }
 
     /// Bounds a part of the call, until the returned guard is dropped: when `patience` is over,
-    /// [`Wait::until`] fails with [`Interrupted::Deadline`], but the wait itself is not ended.
+    /// [`Wait::until`] fails with [`Interrupted::Deadline`], but the wait itself is not ended. A part
+    /// of a part ends with that one at the latest.
     pub fn within(&self, patience: Duration) -> Within<'_> {
-        locked(&self.deadline).part = Some(Instant::now() + patience);
-        Within(self)
+        let end = Instant::now() + patience;
+        let mut deadline = locked(&self.deadline);
+        let around = deadline.part;
+        deadline.part = Some(around.map_or(end, |around| around.min(end)));
+        Within { wait: self, around }
     }
 
     /// Ends the wait at `at` as if its client had cancelled it, whatever its times are: from then
@@ -480,6 +488,20 @@ mod tests {
         drop(part);
         assert_eq!(wait.interrupted(), None);
         assert_eq!(wait.until(None, Some(Duration::from_millis(1))), Ok(Woken::Tick));
+    }
+
+    #[test]
+    fn a_part_of_a_part_ends_with_it_and_leaves_it_as_it_was() {
+        let wait = Wait::plain(Duration::from_secs(5)).unwrap();
+        let outer = wait.within(Duration::from_millis(10));
+        drop(wait.within(Duration::from_millis(1)));
+        assert_eq!(wait.check().map(drop), Ok(()));
+        let inner = wait.within(Duration::from_secs(3));
+        assert_eq!(wait.until(None, None), Err(Interrupted::Deadline));
+        drop(inner);
+        assert_eq!(wait.check().map(drop), Err(Interrupted::Deadline));
+        drop(outer);
+        assert_eq!(wait.check().map(drop), Ok(()));
     }
 
     #[test]

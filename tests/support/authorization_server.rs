@@ -15,9 +15,10 @@ use base64::engine::general_purpose::{STANDARD, URL_SAFE_NO_PAD};
 use serde_json::{Map, Value, json};
 
 use super::gateway::Directory;
-use super::http::{Request, try_exchange};
+use super::http::{Head, Request, try_exchange};
 use super::listener::{Incoming, Listener, Next};
 use super::upstream_http::{HttpUpstream, respond};
+use super::upstream_modern::ModernUpstream;
 use super::{in_background, unique};
 
 /// What comes back from the page of the authorization server.
@@ -88,6 +89,10 @@ struct State {
     place: String,
     consent: Consent,
     lifetime: Option<Duration>,
+    /// The `expires_in` of answers, in place of the lifetime.
+    told_lifetime_s: Option<i64>,
+    /// The `scope` of answers and of tokens, in place of what was asked for.
+    granted_scope: Option<String>,
     gives_refresh_tokens: bool,
     rotates: bool,
     codes: HashMap<String, Code>,
@@ -95,6 +100,8 @@ struct State {
     refresh_tokens: HashMap<String, String>,
     /// The scopes of each registration that names some.
     registered: HashMap<String, String>,
+    /// Those that were lost.
+    lost: HashSet<String>,
     spent: HashSet<String>,
     /// A refresh token was used a second time.
     n_reused: usize,
@@ -122,12 +129,15 @@ impl AuthorizationServer {
             place: "/.well-known/oauth-authorization-server".to_owned(),
             consent: Consent::Grants,
             lifetime: Some(Duration::from_secs(3600)),
+            told_lifetime_s: None,
+            granted_scope: None,
             gives_refresh_tokens: true,
             rotates: true,
             codes: HashMap::new(),
             tokens: HashMap::new(),
             refresh_tokens: HashMap::new(),
             registered: HashMap::new(),
+            lost: HashSet::new(),
             spent: HashSet::new(),
             n_reused: 0,
             failing: None,
@@ -173,6 +183,16 @@ impl AuthorizationServer {
         self.state().lifetime = lifetime;
     }
 
+    /// Answers say that access tokens live so many seconds, whatever is true.
+    pub fn tell_lifetime(&self, seconds: i64) {
+        self.state().told_lifetime_s = Some(seconds);
+    }
+
+    /// Tokens are granted this scope from here on, and answers say so; `None` ends it.
+    pub fn grant_only(&self, scope: Option<&str>) {
+        self.state().granted_scope = scope.map(str::to_owned);
+    }
+
     pub fn give_no_refresh_tokens(&self) {
         self.state().gives_refresh_tokens = false;
     }
@@ -201,6 +221,13 @@ impl AuthorizationServer {
     /// Refresh tokens that were given are good for nothing any more.
     pub fn end_refresh_tokens(&self) {
         self.state().refresh_tokens.clear();
+    }
+
+    /// The clients that have registered are unknown from here on.
+    pub fn lose_registrations(&self) {
+        let mut state = self.state();
+        let lost: Vec<String> = state.registered.drain().map(|(id, _)| id).collect();
+        state.lost.extend(lost);
     }
 
     /// Tokens are bound to a key, and proofs have this nonce.
@@ -232,9 +259,24 @@ impl AuthorizationServer {
 
     /// Makes of an MCP server one that wants tokens of this authorization server.
     pub fn protect(&self, upstream: &HttpUpstream) -> Arc<Protection> {
-        let protection = Arc::new(Protection {
+        let protection = self.protection(upstream.url());
+        let guard = protection.clone();
+        upstream.guard(move |request| guard.judge(request));
+        protection
+    }
+
+    /// The same of one without sessions.
+    pub fn protect_modern(&self, upstream: &ModernUpstream) -> Arc<Protection> {
+        let protection = self.protection(upstream.url());
+        let guard = protection.clone();
+        upstream.guard(move |request| guard.judge(request));
+        protection
+    }
+
+    fn protection(&self, url: String) -> Arc<Protection> {
+        Arc::new(Protection {
             shared: Mutex::new(self.shared.clone()),
-            url: upstream.url(),
+            url,
             scope: Mutex::default(),
             scopes_of_methods: Mutex::default(),
             metadata: Mutex::default(),
@@ -242,10 +284,8 @@ impl AuthorizationServer {
             is_own: Mutex::new(false),
             n_refused: Mutex::new(0),
             n_admitted: Mutex::new(0),
-        });
-        let guard = protection.clone();
-        upstream.guard(move |request| guard.judge(request));
-        protection
+            strangers: Mutex::default(),
+        })
     }
 }
 
@@ -264,6 +304,8 @@ pub struct Protection {
     is_own: Mutex<bool>,
     n_refused: Mutex<usize>,
     n_admitted: Mutex<usize>,
+    /// The requests without credentials that were let in; none where none are.
+    strangers: Mutex<Option<Vec<(Head, String)>>>,
 }
 
 /// What a guard answers in place of the server.
@@ -312,6 +354,16 @@ impl Protection {
         *self.shared.lock().unwrap() = other.shared.clone();
     }
 
+    /// Requests without credentials are let in, too.
+    pub fn admit_strangers(&self) {
+        *self.strangers.lock().unwrap() = Some(Vec::new());
+    }
+
+    /// The heads and bodies of those that were.
+    pub fn strangers(&self) -> Vec<(Head, String)> {
+        self.strangers.lock().unwrap().clone().unwrap_or_default()
+    }
+
     pub fn n_refused(&self) -> usize {
         *self.n_refused.lock().unwrap()
     }
@@ -343,6 +395,12 @@ impl Protection {
             return Some(Guarded::json("404 Not Found", &json!({})));
         }
         let authorization = request.head.header("Authorization").unwrap_or_default();
+        if authorization.is_empty()
+            && let Some(strangers) = &mut *self.strangers.lock().unwrap()
+        {
+            strangers.push((request.head.clone(), request.body.clone()));
+            return None;
+        }
         let (scheme, token) = authorization.split_once(' ').unwrap_or_default();
         let (wants_dpop, nonce) = shared.dpop();
         let is_scheme = scheme == if wants_dpop { "DPoP" } else { "Bearer" };
@@ -393,6 +451,13 @@ impl Protection {
 }
 
 impl Guarded {
+    pub(crate) fn write(&self, out: &mut TcpStream) -> io::Result<Next> {
+        let headers = self.headers.iter();
+        let headers: Vec<(&str, &str)> =
+            headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        respond(out, &self.status, &headers, &self.body)
+    }
+
     pub fn new(status: &str, headers: &[(&str, &str)], body: &str) -> Guarded {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let headers = headers.iter().map(owned).collect();
@@ -544,6 +609,9 @@ impl Shared {
 
     fn authorize(&self, seen: &Seen) -> Guarded {
         let mut state = self.state.lock().unwrap();
+        if state.lost.contains(seen.field("client_id")) {
+            return Guarded::new("400 Bad Request", &[], "this client is not known");
+        }
         let code = unique("code");
         let redirect_uri = seen.field("redirect_uri").to_owned();
         let granted = Code {
@@ -651,11 +719,18 @@ impl Shared {
         let mut state = self.state.lock().unwrap();
         let token = unique("access-token");
         let ends = state.lifetime.map(|life| Instant::now() + life);
+        let granted = state.granted_scope.clone();
+        let scope = granted.as_deref().unwrap_or(scope);
         state.tokens.insert(token.clone(), Token { scope: scope.to_owned(), ends });
         let kind = if state.wants_dpop { "DPoP" } else { "Bearer" };
         let mut answer = json!({ "access_token": token, "token_type": kind });
-        if let Some(life) = state.lifetime {
-            answer["expires_in"] = life.as_secs().into();
+        let told = state.told_lifetime_s.map(Value::from);
+        let life = state.lifetime.map(|life| Value::from(life.as_secs()));
+        if let Some(life) = told.or(life) {
+            answer["expires_in"] = life;
+        }
+        if granted.is_some() {
+            answer["scope"] = scope.into();
         }
         let refreshes = matches!(grant, "authorization_code" | "refresh_token");
         if refreshes && state.gives_refresh_tokens {

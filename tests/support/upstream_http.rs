@@ -48,7 +48,7 @@ struct Shell {
 }
 
 /// See [`HttpUpstream::guard`].
-type Guard = dyn Fn(&Incoming) -> Option<Guarded> + Send + Sync;
+pub(crate) type Guard = dyn Fn(&Incoming) -> Option<Guarded> + Send + Sync;
 
 /// The server. It reads as its [`Script`], for switches and counters.
 pub struct HttpUpstream {
@@ -290,10 +290,7 @@ impl Shell {
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
         let guard = self.guard.lock().unwrap().clone();
         if let Some(answer) = guard.and_then(|guard| guard(request)) {
-            let headers = answer.headers.iter();
-            let headers: Vec<(&str, &str)> =
-                headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            return respond(out, &answer.status, &headers, &answer.body);
+            return answer.write(out);
         }
         let path = match &*self.redirect.lock().unwrap() {
             Some((status, location)) if request.path() == "/mcp" => {

@@ -14,10 +14,11 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::net::RecvFlags;
 use serde_json::{Value, json};
 
+use super::authorization_server::Guarded;
 use super::http::Head;
 use super::listener::{Incoming, Listener, Next};
 use super::script::{MODERN, Script, meta};
-use super::upstream_http::{Answers, JSON, answer, begin_stream, respond, write_event};
+use super::upstream_http::{Answers, Guard, JSON, answer, begin_stream, respond, write_event};
 use super::{in_background, unique};
 
 /// A request as it came.
@@ -41,6 +42,7 @@ struct Shell {
     script: Arc<Script>,
     record: Arc<Record>,
     answers: Mutex<Answers>,
+    guard: Mutex<Option<Arc<Guard>>>,
 }
 
 /// The server. It reads as its [`Script`], for switches and counters.
@@ -63,7 +65,8 @@ impl ModernUpstream {
     pub fn start() -> ModernUpstream {
         let script = Arc::new(Script::new());
         let (record, answers) = (Arc::default(), Mutex::new(Answers::Json));
-        let shell = Arc::new(Shell { script: script.clone(), record, answers });
+        let guard = Mutex::default();
+        let shell = Arc::new(Shell { script: script.clone(), record, answers, guard });
         let serving = shell.clone();
         let listener = Listener::absent(move |request, out| serving.serve(request, out));
         listener.start();
@@ -76,6 +79,11 @@ impl ModernUpstream {
 
     pub fn address(&self) -> String {
         format!("127.0.0.1:{}", self.listener.port())
+    }
+
+    /// Requests come to this first.
+    pub fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        *self.shell.guard.lock().unwrap() = Some(Arc::new(guard));
     }
 
     pub fn answer_with(&self, answers: Answers) {
@@ -146,6 +154,10 @@ impl Shell {
             message: message.clone(),
             is_closed: false,
         });
+        let guard = self.guard.lock().unwrap().clone();
+        if let Some(answer) = guard.and_then(|guard| guard(request)) {
+            return answer.write(out);
+        }
         if request.path() != "/mcp" {
             return respond(out, "404 Not Found", &[], "no such page");
         }

@@ -72,7 +72,7 @@ pub(super) fn check(
     users::warn_of_namesakes(reader, &raw);
     let around = oauth::Around {
         has_state_dir: raw.state_dir.is_some(),
-        browsers_come_back: raw.public_url.is_some() || listen.as_ref().is_none_or(is_loopback),
+        browsers_come_back: browsers_come_back(&raw, public_url.as_ref(), listen.as_ref()),
     };
     let checked = |server| server::check(reader, server, around).map(Arc::new);
     let upstreams: Vec<_> = raw.servers.into_iter().filter_map(checked).collect();
@@ -235,6 +235,20 @@ fn check_socket_group(reader: &Reader<'_>, text: Option<&Text>) -> Option<String
         reader.problem("/socket_group", "must be the name or the number of a group");
     }
     Some(group.clone())
+}
+
+/// True if the answers of authorization servers can reach the gateway by way of browsers.
+fn browsers_come_back(
+    raw: &RawConfig,
+    public_url: Option<&PublicUrl>,
+    listen: Option<&Listen>,
+) -> bool {
+    match (&raw.public_url, public_url) {
+        (_, Some(url)) => url.is_secure(),
+        // It has a problem of its own.
+        (Some(_), None) => true,
+        (None, None) => listen.is_none_or(is_loopback),
+    }
 }
 
 fn check_public_url(reader: &Reader<'_>, text: Option<&Text>) -> Option<PublicUrl> {

@@ -13,8 +13,8 @@ use crate::config::{
 pub(crate) struct Around {
     /// True if there is a `state_dir`.
     pub(crate) has_state_dir: bool,
-    /// True if a browser could come back to the gateway: there is a `public_url`, or the gateway
-    /// listens on loopback.
+    /// True if a browser could come back to the gateway: there is a `public_url` with https, or all
+    /// is on this machine.
     pub(crate) browsers_come_back: bool,
 }
 
@@ -42,7 +42,7 @@ pub(super) fn check_credentials(reader: &Reader<'_>, raw: &RawServer, around: Ar
         RawGrant::AuthorizationCode => {
             if !around.browsers_come_back {
                 problem(
-                    "\"per_user\" needs \"public_url\": users' browsers come back to \
+                    "\"per_user\" needs \"public_url\" with https: users' browsers come back to \
                      {public_url}/oauth/callback",
                 );
             }

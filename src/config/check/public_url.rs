@@ -42,6 +42,21 @@ impl PublicUrl {
         self.url.get(..self.path_at).unwrap_or_default()
     }
 
+    /// True for `https`, and for this machine by its form: codes of sign-ins may come back there
+    /// (security considerations, Communication Security).
+    pub fn is_secure(&self) -> bool {
+        let authority = self.authority();
+        let host = match authority.strip_prefix('[') {
+            Some(rest) => rest.split(']').next().unwrap_or_default(),
+            None => authority.split(':').next().unwrap_or_default(),
+        };
+        let host = host.to_ascii_lowercase();
+        let is_here = host == "localhost"
+            || host.ends_with(".localhost")
+            || host.parse::<std::net::IpAddr>().is_ok_and(|it| it.is_loopback());
+        is_here || self.url.starts_with("https://")
+    }
+
     /// The path before the gateway's own paths: empty, or `/trunk`.
     pub fn path(&self) -> &str {
         self.url.get(self.path_at..).unwrap_or_default()
@@ -62,6 +77,17 @@ mod tests {
         ] {
             let url = PublicUrl::parse(text).unwrap();
             assert_eq!((url.origin(), url.authority(), url.path()), (origin, authority, path));
+        }
+        for (text, is_secure) in [
+            ("https://a.example", true),
+            ("http://a.example", false),
+            ("http://10.0.0.1:4000", false),
+            ("http://localhost.example", false),
+            ("http://LOCALHOST:4000", true),
+            ("http://127.0.0.2/x", true),
+            ("http://[::1]:4", true),
+        ] {
+            assert_eq!(PublicUrl::parse(text).unwrap().is_secure(), is_secure, "{text}");
         }
         for wrong in
             ["", "a.example", "ftp://a/", "https://a/?b", "https://a/#b", "https://u@a/"]

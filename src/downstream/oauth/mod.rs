@@ -16,7 +16,7 @@ use crate::http::{Head, PeerUser, Request, Responder};
 use crate::limits::SIGN_IN_STEP_TIMEOUT;
 use crate::oauth::client_authentication::AuthenticationMethod;
 use crate::oauth::form::Form;
-use crate::oauth::registration::ClientMetadata;
+use crate::oauth::registration::{ClientMetadata, RegisteredGrant};
 use crate::oauth::scope::Refreshes;
 use crate::oauth::web_url::WebUrl;
 use crate::pipeline::sign_in::{
@@ -27,9 +27,6 @@ use crate::telemetry;
 use crate::telemetry::rejected::Reason;
 use crate::wait::Wait;
 use page::{Fields, Marking, POLICY, Page, marks_in};
-
-/// The name under which authorization servers show the gateway to people.
-const CLIENT_NAME: &str = "Trunkline";
 
 /// The query that each browser's address line would show, and each next server's log have, is not
 /// told to anybody.
@@ -75,8 +72,8 @@ impl Front {
         let mark = random_text().map_err(|error| error.to_string())?;
         let id = self.pipeline.invite_for_gateway(server, beginner, Some(&mark))?;
         let url = self.pipeline.sign_in_url(&id).ok_or(
-            "browsers cannot come back to this gateway: it listens on no address, and has no \
-             \"public_url\"",
+            "browsers cannot come back to this gateway: it listens on no loopback address, and has \
+             no https \"public_url\"",
         )?;
         Ok(Invited { url, cookie: marking.cookie(&id, &mark) })
     }
@@ -363,11 +360,11 @@ fn client_document(front: &Front, responder: Responder) {
         return;
     };
     let metadata = ClientMetadata {
-        client_name: CLIENT_NAME,
-        client_uri: None,
-        redirect_uris: &[redirect_uri.to_owned()],
+        grant: RegisteredGrant::AuthorizationCode {
+            redirect_uris: &[redirect_uri.to_owned()],
+            refreshes: Refreshes::Yes,
+        },
         authentication_method: AuthenticationMethod::None,
-        refreshes: Refreshes::Yes,
         dpop_bound: false,
     };
     let headers = [("Content-Type", JSON), ("Cache-Control", "max-age=300")];

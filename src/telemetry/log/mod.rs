@@ -19,7 +19,7 @@ use time::macros::format_description;
 
 pub use fields::Fields;
 
-use super::redact::Secrets;
+use super::redact::{Secrets, SecretsInUse};
 use crate::config::{LogConfig, LogFormat, Secret};
 use crate::limits::{LOG_LINE_BYTES_MAX, LOG_QUEUE_LINES_MAX};
 use crate::sync::RwLock;
@@ -219,6 +219,13 @@ impl Direct {
 pub fn learn(secret: &Secret) {
     if let Some(direct) = DIRECT.get() {
         direct.control.learn(secret);
+    }
+}
+
+/// Keeps the secrets that an owner has in use out of all lines.
+pub fn heed(in_use: &Arc<SecretsInUse>) {
+    if let Some(direct) = DIRECT.get() {
+        direct.control.secrets.read().heed(in_use);
     }
 }
 

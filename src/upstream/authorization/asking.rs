@@ -5,22 +5,23 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Dpop, Grant as ConfiguredGrant, JwtBearer};
-use crate::limits::{STEP_UP_WINDOW, STEP_UPS_MAX};
-use crate::oauth::challenge::TokenChallenge;
-use crate::oauth::fetch::Reach;
-use crate::oauth::scope::{self, Refreshes, ScopeSources, Scopes};
-use crate::oauth::signing_key::SigningKey;
+use crate::oauth::scope::{self, Refreshes, Scopes};
 use crate::oauth::token::{Grant, TokenAnswer, TokenType};
 
-use super::discovery::{Discovered, Discovery};
+use super::Unwritten;
+use super::credentials_file::Newest;
+use super::discovery::Discovered;
 use super::flow_error::{FlowError, FlowStep, Remedy};
-use super::kept::{Algorithms, Client, DpopKey, Grantor, Kept};
-use super::registration::{Registration, with_registrations};
+use super::kept::{Grantor, Kept, Registrations};
+use super::registration::with_registrations;
 use super::server_authorization::ServerAuthorization;
-use super::state::{Holder, NOBODY_HAS_SIGNED_IN, Trouble};
-use super::token_endpoint::Asker;
+use super::state::{Holder, NOBODY_HAS_SIGNED_IN, Need, Origin, TOKEN_HAS_ENDED, Trouble};
+use super::token_endpoint::with_configured_client;
 use super::want::Want;
+use super::workers::Purpose;
 
+/// The address that browsers come back to, of a grant without a person.
+const NO_REDIRECT: &str = "";
 /// The pause after a question for which there was no thread.
 const BUSY_PAUSE: Duration = Duration::from_secs(1);
 
@@ -29,7 +30,31 @@ enum Had {
     /// A token, which is used from here on.
     Token,
     /// Only a person can have one, because of this.
-    NeedsPerson(String),
+    NeedsPerson(String, Need),
+    /// None: the server is not there, which its next request finds out.
+    Nothing,
+}
+
+/// Why another token of the same authorization server is not had.
+const REFUSES_ALL: &str =
+    "the server refuses the access tokens that its authorization server gives";
+
+fn needs(why: &str) -> Had {
+    Had::NeedsPerson(why.to_owned(), Need::Credentials)
+}
+
+fn has_moved(found: &Discovered) -> Had {
+    needs(&format!("the server has another authorization server: {}", found.with()))
+}
+
+/// What an answer of a token endpoint is an answer to.
+pub(super) struct Requested<'a> {
+    /// The scopes that were asked for, or that the refresh token has.
+    pub(super) scopes: &'a Scopes,
+    /// Those of them that a request needed which was refused before.
+    pub(super) wanted: &'a Scopes,
+    /// The credentials that are renewed, where no person has signed in.
+    pub(super) before: Option<&'a Kept>,
 }
 
 /// The end of a question wakes whoever waits for it, whatever way it ends.
@@ -52,12 +77,12 @@ impl ServerAuthorization {
         let job = Box::new(move || {
             let _asked = Asked(&me);
             match me.had(&want) {
-                Ok(Had::Token) => (),
-                Ok(Had::NeedsPerson(why)) => me.ask_person(&why),
+                Ok(Had::Token | Had::Nothing) => (),
+                Ok(Had::NeedsPerson(why, need)) => me.ask_person(&why, need),
                 Err(error) => me.failed(&error),
             }
         });
-        if !self.shared.workers.submit(job) {
+        if !self.shared.workers.submit(&self.server, Purpose::Token, job) {
             {
                 let mut state = self.lock();
                 state.is_asking = false;
@@ -72,51 +97,62 @@ impl ServerAuthorization {
     fn had(&self, want: &Want) -> Result<Had, FlowError> {
         // Another gateway, or a command, may renew the same token: only one of them does.
         let _locked = self.shared.store.lock(&self.file).map_err(not_kept)?;
-        let mut before = self.lock().kept.clone();
-        match self.read_file().map_err(not_kept)? {
-            Some(newest) if before.as_deref() != Some(&newest) => {
-                self.adopt_from_file(newest);
-                return Ok(Had::Token);
-            }
-            Some(_) => (),
-            // Somebody has signed out.
-            None if before.is_some() => {
-                self.forget();
-                before = None;
-            }
-            None => (),
+        let before = match self.newest().map_err(not_kept)? {
+            Newest::FromFile => return Ok(Had::Token),
+            Newest::Present(kept) => Some(kept),
+            Newest::None => None,
+        };
+        if *want == Want::Saving {
+            return Ok(Had::Token);
         }
         if self.holder() == Holder::Machine {
             return self.had_by_machine(want, before.as_deref());
         }
         match (want, before) {
-            (Want::Scopes(scopes), Some(_)) => {
-                Ok(Had::NeedsPerson(format!("a request needs more rights ({scopes})")))
+            (_, None) => Ok(needs(NOBODY_HAS_SIGNED_IN)),
+            (Want::Scopes(scopes), Some(kept)) => {
+                self.want_scopes(&kept, scopes);
+                let why = format!("a request needs more rights ({scopes})");
+                Ok(Had::NeedsPerson(why, Need::Rights))
             }
-            (_, None) => Ok(Had::NeedsPerson(NOBODY_HAS_SIGNED_IN.to_owned())),
-            (Want::Renewal, Some(kept)) => self.refreshed(&kept),
+            (Want::Renewal | Want::Saving, Some(kept)) => self.refreshed(&kept),
             (Want::Refused(_), Some(kept)) => self.had_after_refusal(&kept),
+        }
+    }
+
+    /// Keeps in mind what a request needed, for the next sign-in of any process.
+    fn want_scopes(&self, kept: &Arc<Kept>, wanted: &str) {
+        let wanted = kept.wanted.union(&Scopes::parse(wanted));
+        if wanted == kept.wanted {
+            return;
+        }
+        self.replace(kept, Kept { wanted, ..(**kept).clone() });
+    }
+
+    /// Changes what is kept besides the access token.
+    fn replace(&self, before: &Kept, after: Kept) {
+        if let Err(error) = self.write_file(&after) {
+            log::warn!(target: "oauth", "{}: its credentials cannot be written: {error}",
+                self.server);
+        }
+        let mut state = self.lock();
+        if state.kept.as_deref() == Some(before) {
+            state.kept = Some(Arc::new(after));
         }
     }
 
     /// The server has refused the token of a person's sign-in.
     fn had_after_refusal(&self, kept: &Kept) -> Result<Had, FlowError> {
-        if self.lock().refusals.refuses_all() {
+        if self.lock().refusals.refuses_all(Instant::now()) {
             self.lock().pages.rest(Instant::now());
-            let what =
-                "the server refuses the access tokens that its authorization server gives";
-            return Ok(Had::NeedsPerson(what.to_owned()));
+            return Ok(needs(REFUSES_ALL));
         }
         if kept.refresh_token.is_none() {
-            return Ok(Had::NeedsPerson("the access token has ended".to_owned()));
+            return Ok(needs(TOKEN_HAS_ENDED));
         }
         // The server may have another authorization server by now.
         match self.discovered() {
-            Ok(found) if found.with() != kept.grantor.with() => {
-                let what =
-                    format!("the server has another authorization server: {}", found.with());
-                Ok(Had::NeedsPerson(what))
-            }
+            Ok(found) if found.with() != kept.grantor.with() => Ok(has_moved(&found)),
             Ok(_) => self.refreshed(kept),
             Err(error) if error.remedy == Remedy::TryLater => self.refreshed(kept),
             Err(error) => Err(error),
@@ -125,279 +161,179 @@ impl ServerAuthorization {
 
     fn refreshed(&self, kept: &Kept) -> Result<Had, FlowError> {
         let Some(refresh_token) = &kept.refresh_token else {
-            return Ok(Had::NeedsPerson("the access token has ended".to_owned()));
+            return Ok(needs(TOKEN_HAS_ENDED));
         };
+        let grantor = with_configured_client(kept.grantor.clone(), &self.config);
+        if self.config.dpop == Dpop::On && grantor.dpop_key.is_none() {
+            return Ok(needs(
+                "its tokens are not bound to a key, as \"dpop\" says they must be",
+            ));
+        }
         let _exchange = self.shared.exchanges.begin().ok_or_else(ending)?;
         let grant = Grant::RefreshToken(refresh_token);
-        let grantor = kept.grantor.clone();
         let answer = self.asker().token(&grantor, grant, &Scopes::default());
         match answer {
             Ok(answer) => {
-                let scopes = kept.scopes.clone();
-                self.keep(answer, grantor, &scopes, Some(kept)).map(|()| Had::Token)
+                let (scopes, wanted) = (&kept.scopes, &Scopes::default());
+                let requested = Requested { scopes, wanted, before: Some(kept) };
+                self.keep(answer, grantor, &requested).map(|()| Had::Token)
             }
-            Err(error) if error.remedy == Remedy::TryLater => Err(error),
-            Err(error) => {
-                if error.remedy == Remedy::RegisterAnew {
-                    self.forget_registration(&grantor);
-                }
-                // It is good for nothing any more; the access token may be, until it ends.
-                let spent = Kept { refresh_token: None, ..kept.clone() };
-                self.write_file(&spent).map_err(not_kept)?;
-                let mut state = self.lock();
-                if state.kept.as_deref() == Some(kept) {
-                    state.kept = Some(Arc::new(spent));
-                }
-                Ok(Had::NeedsPerson(format!("the sign-in has ended ({error})")))
-            }
+            Err(error) => self.not_refreshed(kept, &grantor, error),
         }
     }
 
-    /// A registration that the authorization server does not know any more.
-    pub(super) fn forget_registration(&self, grantor: &Grantor) {
-        let forgotten = with_registrations(&self.shared.store, &self.server, |all| {
-            all.forget(&grantor.with(), &grantor.client.id);
-        });
-        if let Err(error) = forgotten {
+    /// A refresh token has led to no access token. It ends by `invalid_grant` alone (RFC 6749,
+    /// section 5.2): whatever else stands in the way may be gone later, and nobody has to sign in
+    /// anew for it.
+    fn not_refreshed(
+        &self,
+        kept: &Kept,
+        grantor: &Grantor,
+        error: FlowError,
+    ) -> Result<Had, FlowError> {
+        match error.remedy {
+            Remedy::SignInAnew => {
+                // The access token may be good for something, until it ends.
+                self.replace(kept, Kept { refresh_token: None, ..kept.clone() });
+                return Ok(needs(&format!("the sign-in has ended ({error})")));
+            }
+            // That of the configuration is the operator's to mend.
+            Remedy::RegisterAnew if self.config.client_id.is_none() => {
+                self.forget_client(grantor);
+                return Ok(needs(&format!("the sign-in has ended ({error})")));
+            }
+            Remedy::RegisterAnew | Remedy::TryLater | Remedy::Nothing => (),
+        }
+        // Its authorization server may be gone for good, and the server have another one.
+        if error.step == FlowStep::Token
+            && self.lock().has_failed()
+            && let Ok(found) = self.discovered()
+            && found.with() != kept.grantor.with()
+        {
+            return Ok(has_moved(&found));
+        }
+        Err(error)
+    }
+
+    /// Forgets the registration of a client that the authorization server does not know any more.
+    pub(super) fn forget_client(&self, grantor: &Grantor) {
+        self.change_registrations(|all| all.forget(&grantor.with(), &grantor.client.id));
+    }
+
+    /// Forgets the registration with which sign-ins come to nothing.
+    pub(super) fn forget_registration(&self, issuer: &str, redirect_uri: &str) {
+        self.change_registrations(|all| all.forget_at(issuer, redirect_uri));
+    }
+
+    fn change_registrations(&self, change: impl FnOnce(&mut Registrations)) {
+        let changed = with_registrations(&self.shared.store, &self.server, change);
+        if let Err(error) = changed {
             log::warn!(target: "oauth", "{}: a registration cannot be forgotten: {error}",
                 self.server);
         }
     }
 
     /// Keeps the tokens of an answer, and uses them from there on.
+    ///
+    /// # Errors
+    /// They must not be used; or this process is about to end, and they cannot be written.
     pub(super) fn keep(
         &self,
         answer: TokenAnswer,
         grantor: Grantor,
-        requested: &Scopes,
-        before: Option<&Kept>,
+        requested: &Requested<'_>,
     ) -> Result<(), FlowError> {
-        if answer.token_type == TokenType::DPoP && grantor.dpop_key.is_none() {
-            let what = "the access token is bound to a key that was not given";
-            return Err(FlowError::new(FlowStep::Token, grantor.with(), what, Remedy::Nothing));
+        let unusable = |what: &str| {
+            Err(FlowError::new(FlowStep::Token, grantor.with(), what, Remedy::Nothing))
+        };
+        match answer.token_type {
+            TokenType::DPoP if grantor.dpop_key.is_none() => {
+                return unusable("the access token is bound to a key that was not given");
+            }
+            // Whoever wants the protection discards it (RFC 9449, section 5).
+            TokenType::Bearer if self.config.dpop == Dpop::On => {
+                return unusable(
+                    "the access token is not bound to the key, as \"dpop\" says it must be",
+                );
+            }
+            TokenType::DPoP | TokenType::Bearer => (),
         }
-        let kept = Kept::of(answer, grantor, requested, before, self.shared.now());
-        if let Err(error) = self.write_file(&kept) {
+        let Requested { scopes, wanted, before } = *requested;
+        let kept = Kept::of(answer, grantor, scopes, before, self.shared.now());
+        let written = self.write_file(&kept);
+        if let Err(error) = written {
+            if self.shared.setup.unwritten == Unwritten::Refused {
+                return Err(not_kept(error));
+            }
             // The old refresh token may be used up: what is not kept is better used than lost.
-            log::warn!(target: "oauth", "{}: its tokens cannot be kept, and are lost when the \
-                gateway ends: {error}", self.server);
+            log::warn!(target: "oauth", "{}: its tokens cannot be kept, and are lost if the \
+                gateway ends before they can: {error}", self.server);
         }
-        self.adopt(kept);
+        self.lock().step_ups.ended(wanted, &kept.scopes, Instant::now());
+        let origin = match before {
+            Some(_) => Origin::Renewal,
+            None => Origin::SignIn,
+        };
+        self.adopt(kept, origin);
         Ok(())
     }
 
     /// The token of a client that asks on its own behalf.
     fn had_by_machine(&self, want: &Want, before: Option<&Kept>) -> Result<Had, FlowError> {
         let refused = matches!(want, Want::Refused(_));
-        if let Some(kept) = before.filter(|_| refused && self.lock().refusals.refuses_all()) {
-            let what =
-                "the server refuses the access tokens that its authorization server gives";
+        let refuses_all = || self.lock().refusals.refuses_all(Instant::now());
+        if let Some(kept) = before.filter(|_| refused && refuses_all()) {
             let with = kept.grantor.with();
-            return Err(FlowError::new(FlowStep::Token, with, what, Remedy::Nothing));
+            return Err(FlowError::new(FlowStep::Token, with, REFUSES_ALL, Remedy::Nothing));
         }
-        let (grantor, mut scopes) = match (want, before) {
-            (Want::Renewal, Some(kept)) => (kept.grantor.clone(), kept.scopes.clone()),
-            (Want::Renewal | Want::Refused(_) | Want::Scopes(_), _) => {
-                let found = self.discovered()?;
+        if before.is_none() && *want == Want::Renewal && self.probe().is_err() {
+            return Ok(Had::Nothing);
+        }
+        // The server may have another authorization server by now, and the configuration another
+        // secret. What was kept serves while the metadata cannot be had.
+        let (grantor, mut scopes) = match (self.discovered(), before) {
+            (Err(error), Some(kept)) if error.remedy == Remedy::TryLater => (
+                with_configured_client(kept.grantor.clone(), &self.config),
+                kept.scopes.clone(),
+            ),
+            (found, _) => {
+                let found = found?;
                 let scopes = self.scopes(&found, Refreshes::No);
-                let redirect_uri = self.shared.setup.redirect_uri.clone();
-                let client = self.client(&found, &redirect_uri.unwrap_or_default())?;
+                let client = self.client(&found, NO_REDIRECT)?;
                 let known = before.map(|kept| &kept.grantor);
                 (self.grantor(&found, client, known)?, scopes)
             }
         };
-        if let (Want::Scopes(wanted), Some(kept)) = (want, before) {
-            scopes = scope::step_up(&kept.scopes.union(&scopes), Some(wanted));
+        let mut wanted = Scopes::default();
+        if let (Want::Scopes(more), Some(kept)) = (want, before) {
+            wanted = Scopes::parse(more);
+            scopes = scope::step_up(&kept.scopes.union(&scopes), Some(more));
         }
         let scopes = self.configured_scopes().unwrap_or(scopes);
+        let answer = self.asked_by_machine(&grantor, &scopes)?;
+        let requested = Requested { scopes: &scopes, wanted: &wanted, before: None };
+        self.keep(answer, grantor, &requested).map(|()| Had::Token)
+    }
+
+    fn asked_by_machine(
+        &self,
+        grantor: &Grantor,
+        scopes: &Scopes,
+    ) -> Result<TokenAnswer, FlowError> {
         let asker = self.asker();
-        let answer = match &self.config.grant {
+        match &self.config.grant {
             // It has been excluded above.
             ConfiguredGrant::AuthorizationCode | ConfiguredGrant::ClientCredentials => {
-                asker.token(&grantor, Grant::ClientCredentials, &scopes)?
+                asker.token(grantor, Grant::ClientCredentials, scopes)
             }
             ConfiguredGrant::JwtBearer(JwtBearer { assertion_file, identity_provider }) => {
                 let mut assertion = asker.assertion(assertion_file)?;
                 if let Some(provider) = identity_provider {
-                    assertion = asker.id_jag(provider, &assertion, &grantor, &scopes)?;
+                    assertion = asker.id_jag(provider, &assertion, grantor, scopes)?;
                 }
-                let grant = Grant::JwtBearer { assertion: &assertion };
-                asker.token(&grantor, grant, &scopes)?
-            }
-        };
-        self.keep(answer, grantor, &scopes, None).map(|()| Had::Token)
-    }
-
-    /// How far away what the server names may be. It is the narrowest that the server's name has
-    /// ever led to: else whoever owns the name could let it lead to this machine later, and have
-    /// the gateway ask what only this machine reaches (DNS rebinding).
-    fn reach(&self) -> Reach {
-        let Some(now) = self.fetcher.reach_of(&self.url) else { return Reach::PublicOnly };
-        let mut state = self.lock();
-        let reach = state.reach.map_or(now, |before| before.min(now));
-        state.reach = Some(reach);
-        reach
-    }
-
-    /// How authorization servers are asked.
-    pub(super) fn asker(&self) -> Asker<'_> {
-        Asker {
-            fetch: &self.fetcher,
-            reach: self.reach(),
-            random: &self.shared.random,
-            now: self.shared.now(),
-            config: &self.config,
-            whose: self,
-        }
-    }
-
-    /// The authorization server as it is now.
-    pub(super) fn discovered(&self) -> Result<Discovered, FlowError> {
-        let (challenge, known) = {
-            let state = self.lock();
-            let known = state.kept.as_ref().map(|kept| kept.grantor.issuer.clone());
-            (state.challenge.clone(), known)
-        };
-        let discovery = Discovery {
-            fetch: &self.fetcher,
-            reach: self.reach(),
-            server: &self.url,
-            known_issuer: known.as_deref(),
-        };
-        discovery.run(challenge.as_ref())
-    }
-
-    /// The scopes of the configuration: where there are any, no others are asked for.
-    fn configured_scopes(&self) -> Option<Scopes> {
-        let configured = self.config.scopes.as_deref()?;
-        Some(configured.iter().map(String::as_str).collect())
-    }
-
-    /// Checks that a token with these scopes may be asked for.
-    ///
-    /// # Errors
-    /// The text says why not.
-    pub(super) fn may_step_up(&self, wanted: &str) -> Result<(), String> {
-        if let Some(configured) = self.configured_scopes() {
-            let wanted = Scopes::parse(wanted);
-            let beside: Vec<_> = wanted.iter().filter(|it| !configured.contains(it)).collect();
-            if !beside.is_empty() {
-                let beside = beside.join(" ");
-                return Err(format!(
-                    "the server wants the scope {beside:?}, which is not among the \
-                     configured \"scopes\" ({configured})"
-                ));
+                asker.token(grantor, Grant::JwtBearer { assertion: &assertion }, scopes)
             }
         }
-        let mut state = self.lock();
-        if state.step_ups.are_too_many(Instant::now()) && !state.is_asking {
-            let minutes = STEP_UP_WINDOW.as_secs() / 60;
-            return Err(format!(
-                "the server wants another scope ({wanted}), after more scopes were asked for \
-                 {STEP_UPS_MAX} times in {minutes} minutes"
-            ));
-        }
-        Ok(())
-    }
-
-    /// The scopes to ask for: those of the configuration; or else those that the server names, those
-    /// that were granted before by the same authorization server, and those that a request needed.
-    pub(super) fn scopes(&self, found: &Discovered, refreshes: Refreshes) -> Scopes {
-        let state = self.lock();
-        let challenged = state.challenge.as_ref().and_then(|it| it.scope.as_deref());
-        let of_resource = found.metadata.as_ref().and_then(|it| it.scopes_supported.as_deref());
-        let sources = ScopeSources {
-            configured: self.config.scopes.as_deref(),
-            challenged,
-            of_resource,
-            of_authorization_server: found.server.scopes_supported.as_deref(),
-        };
-        let chosen = scope::select(sources, refreshes);
-        if self.config.scopes.is_some() {
-            return chosen;
-        }
-        let before = state.kept.as_ref().filter(|kept| kept.grantor.with() == found.with());
-        let chosen = match before {
-            Some(kept) => kept.scopes.union(&chosen),
-            None => chosen,
-        };
-        scope::step_up(&chosen, state.wanted_scopes.as_deref())
-    }
-
-    /// True if tokens are to be bound to a key.
-    fn wants_dpop(&self, found: &Discovered) -> bool {
-        let is_required =
-            found.metadata.as_ref().is_some_and(|it| it.dpop_bound_access_tokens_required);
-        let is_asked = |it: &TokenChallenge| it.token_type == TokenType::DPoP;
-        let is_asked = self.lock().challenge.as_ref().is_some_and(is_asked);
-        self.config.dpop == Dpop::On || is_required || is_asked
-    }
-
-    /// This OAuth client as the authorization server knows it.
-    pub(super) fn client(
-        &self,
-        found: &Discovered,
-        redirect_uri: &str,
-    ) -> Result<Client, FlowError> {
-        let asker = self.asker();
-        let setup = &self.shared.setup;
-        // The gateway's own document names the gateway's own address.
-        let own = setup
-            .client_document_url
-            .as_deref()
-            .filter(|_| setup.redirect_uri.as_deref() == Some(redirect_uri))
-            .and_then(|url| crate::oauth::web_url::WebUrl::parse(url).ok());
-        let registration = Registration {
-            asker: &asker,
-            store: &self.shared.store,
-            server: &self.server,
-            redirect_uri,
-            document: self.document.as_ref().or(own.as_ref()),
-            dpop_bound: self.wants_dpop(found),
-        };
-        registration.client(found)
-    }
-
-    /// The one who is asked for tokens. The key of before serves on.
-    pub(super) fn grantor(
-        &self,
-        found: &Discovered,
-        client: Client,
-        before: Option<&Grantor>,
-    ) -> Result<Grantor, FlowError> {
-        let with = found.with();
-        let unusable = |what: &str| {
-            FlowError::new(FlowStep::Discovery, with.clone(), what, Remedy::Nothing)
-        };
-        let token_endpoint = found.server.token_endpoint.clone();
-        let token_endpoint =
-            token_endpoint.ok_or_else(|| unusable("it has no token_endpoint"))?;
-        let dpop_key = match before.and_then(|before| before.dpop_key.clone()) {
-            Some(key) => Some(key),
-            None if self.wants_dpop(found) => {
-                let key = SigningKey::generate(&self.shared.random);
-                let key =
-                    key.map_err(|error| FlowError::unusable(FlowStep::Token, &with, error))?;
-                Some(DpopKey(key))
-            }
-            None => None,
-        };
-        Ok(Grantor {
-            server: self.url.as_str().to_owned(),
-            issuer: found.server.issuer.clone(),
-            token_endpoint,
-            revocation_endpoint: found.server.revocation_endpoint.clone(),
-            algorithms: Algorithms {
-                assertions: found
-                    .server
-                    .token_endpoint_auth_signing_alg_values_supported
-                    .clone(),
-                proofs: found.server.dpop_signing_alg_values_supported.clone(),
-            },
-            resource: found.resource.clone(),
-            client,
-            dpop_key,
-        })
     }
 }
 

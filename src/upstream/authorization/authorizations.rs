@@ -26,8 +26,10 @@ pub struct Authorizations {
     shared: Arc<Shared>,
     names: Arc<DnsCache>,
     tls: Tls,
-    known: Mutex<HashMap<(ServerName, Owner), Weak<ServerAuthorization>>>,
+    known: Mutex<Known>,
 }
+
+type Known = HashMap<(ServerName, Owner), Weak<ServerAuthorization>>;
 
 impl fmt::Debug for Authorizations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -74,12 +76,13 @@ impl Authorizations {
             return Ok(None);
         }
         let key = (config.name.clone(), owner);
-        let mut known = self.known.lock();
-        if let Some(same) = known.get(&key).and_then(Weak::upgrade)
-            && same.is_for(target)
-        {
+        let same = |known: &Known| {
+            known.get(&key).and_then(Weak::upgrade).filter(|it| it.is_for(target))
+        };
+        if let Some(same) = same(&self.known.lock()) {
             return Ok(Some(same));
         }
+        // It may read a file of certificates, for which nobody is to wait.
         let factory =
             AgentFactory::new(target, self.names.clone(), &self.tls, config.connect_timeout)?;
         let fetcher = Fetcher::new(factory, self.shared.running.clone());
@@ -90,12 +93,17 @@ impl Authorizations {
             target,
             fetcher,
         )?;
+        let mut known = self.known.lock();
+        // Another thread may have been faster.
+        if let Some(same) = same(&known) {
+            return Ok(Some(same));
+        }
         known.retain(|_, it| it.strong_count() > 0);
-        known.insert(key, Arc::downgrade(&made));
+        known.insert(key.clone(), Arc::downgrade(&made));
         Ok(Some(made))
     }
 
-    /// What asks the issuers of clients' access tokens: no server's settings count for it.
+    /// Asks the issuers of clients' access tokens: no server's settings count for that.
     ///
     /// # Errors
     /// No connection could be made at all; the text says why.

@@ -143,16 +143,12 @@ fn reap(running: &Mutex<Running>) {
     }
 }
 
-/// The programs of `$BROWSER`, each with its arguments: there is a colon between them.
+/// The programs of `$BROWSER`, each with its arguments: there is a colon between them. Quotes and
+/// backslashes count as in a shell, nothing else does.
 fn alternatives(browser: &str) -> Vec<Vec<String>> {
-    browser.split(':').map(words).filter(|words| !words.is_empty()).collect()
-}
-
-/// The words of a command line: quotes and backslashes count as in a shell, nothing else does.
-fn words(text: &str) -> Vec<String> {
-    let (mut words, mut word) = (Vec::new(), None::<String>);
+    let (mut all, mut words, mut word) = (Vec::new(), Vec::new(), None::<String>);
     let mut quote = None;
-    let mut rest = text.chars();
+    let mut rest = browser.chars();
     while let Some(c) = rest.next() {
         match (quote, c) {
             (Some(open), c) if c == open => quote = None,
@@ -163,12 +159,18 @@ fn words(text: &str) -> Vec<String> {
                 quote = Some(c);
                 word.get_or_insert_default();
             }
+            (None, ':') => {
+                words.extend(word.take());
+                all.push(std::mem::take(&mut words));
+            }
             (None, c) if c.is_whitespace() => words.extend(word.take()),
             (None, c) => word.get_or_insert_default().push(c),
         }
     }
     words.extend(word);
-    words
+    all.push(words);
+    all.retain(|words| !words.is_empty());
+    all
 }
 
 /// The words with the URL in place of `%s`, or behind them where they have none.
@@ -184,6 +186,12 @@ fn with_url(words: &[String], url: &str) -> Vec<String> {
 mod tests {
     use super::*;
 
+    fn words(text: &str) -> Vec<String> {
+        let mut all = alternatives(text);
+        assert!(all.len() < 2, "{all:?}");
+        all.pop().unwrap_or_default()
+    }
+
     #[test]
     fn a_command_line_is_split_as_a_shell_would_and_nothing_in_it_is_run() {
         for (text, expected) in [
@@ -193,6 +201,7 @@ mod tests {
             ("a '' b", vec!["a", "", "b"]),
             ("a $(touch x) `y`; z", vec!["a", "$(touch", "x)", "`y`;", "z"]),
             ("\"a\\\"b\" 'c\\d'", vec!["a\"b", "c\\d"]),
+            ("b \"--proxy=h:1\" 'c:d' e\\:f", vec!["b", "--proxy=h:1", "c:d", "e:f"]),
             ("", vec![]),
         ] {
             assert_eq!(words(text), expected, "{text}");

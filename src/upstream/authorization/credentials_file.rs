@@ -1,13 +1,15 @@
 //! The file of one owner's credentials: written before they are used, and looked at for what another
 //! process has written.
 
+use std::sync::Arc;
 use std::time::Instant;
 
 use crate::limits::{CREDENTIALS_LOOK_INTERVAL, GOOD_CREDENTIALS_LOOK_INTERVAL};
 
 use super::kept::Kept;
 use super::server_authorization::ServerAuthorization;
-use super::state::Holder;
+use super::state::{Holder, Need, Origin};
+use super::want::Want;
 
 impl ServerAuthorization {
     /// Looks if another process has signed in or out, but not all the time. It looks also while
@@ -16,6 +18,10 @@ impl ServerAuthorization {
         let now = Instant::now();
         let seen = {
             let mut state = self.lock();
+            if state.look.is_to_be_saved(now) {
+                drop(state);
+                return self.submit(Want::Saving);
+            }
             let is_good =
                 state.unrefused().is_some_and(|kept| !kept.is_over(self.shared.now()));
             let interval = match is_good {
@@ -35,8 +41,15 @@ impl ServerAuthorization {
             Ok(None) if self.lock().look.seen().is_none() && seen.is_some() => {
                 self.signed_out_elsewhere()
             }
-            // The credentials are for something else, or cannot be read at present.
-            Ok(None) | Err(_) => (),
+            // The credentials are for something else.
+            Ok(None) => (),
+            Err(error) => {
+                let why = error.to_string();
+                if self.lock().look.could_not_read(&why) {
+                    log::warn!(target: "oauth",
+                        "{}: the credentials in state_dir cannot be read: {why}", self.server);
+                }
+            }
         }
     }
 
@@ -44,7 +57,7 @@ impl ServerAuthorization {
     fn signed_out_elsewhere(&self) {
         self.forget();
         if self.holder() != Holder::Machine {
-            self.need_sign_in("somebody has signed out");
+            self.need_sign_in("somebody has signed out", Need::Credentials);
         }
     }
 
@@ -74,14 +87,70 @@ impl ServerAuthorization {
     /// The disk refuses.
     pub(super) fn write_file(&self, kept: &Kept) -> std::io::Result<()> {
         let store = &self.shared.store;
-        store.write(&self.file, &kept.to_json())?;
-        self.lock().look.saw(store.stamp(&self.file));
-        Ok(())
+        let written = store.write(&self.file, &kept.to_json());
+        let stamp = store.stamp(&self.file);
+        let mut state = self.lock();
+        match &written {
+            Ok(()) => {
+                state.look.saw(stamp);
+                state.look.is_saved();
+            }
+            Err(_) => state.look.could_not_save(Instant::now()),
+        }
+        written
+    }
+
+    /// The credentials that a question goes on from, while the file is locked: those of the file, or
+    /// those that could not be written, which are written again first.
+    ///
+    /// # Errors
+    /// The disk refuses to read.
+    pub(super) fn newest(&self) -> std::io::Result<Newest> {
+        let (present, is_unsaved, seen) = {
+            let state = self.lock();
+            (state.kept.clone(), state.look.is_unsaved(), state.look.seen())
+        };
+        // The file is older, unless another process has written it since.
+        if let Some(present) = present.as_ref().filter(|_| is_unsaved)
+            && self.shared.store.stamp(&self.file) == seen
+        {
+            if self.write_file(present).is_ok() {
+                log::info!(target: "oauth", "{}: its tokens are kept now", self.server);
+            }
+            return Ok(Newest::Present(present.clone()));
+        }
+        Ok(match (self.read_file()?, present) {
+            (Some(newest), Some(present)) if *present == newest => Newest::Present(present),
+            (Some(newest), _) => {
+                self.adopt_from_file(newest);
+                Newest::FromFile
+            }
+            // Somebody has signed out.
+            (None, Some(_)) => {
+                self.forget();
+                Newest::None
+            }
+            (None, None) => Newest::None,
+        })
     }
 
     /// Uses credentials that another process has written.
     pub(super) fn adopt_from_file(&self, kept: Kept) {
-        self.lock().refusals.pardoned(Instant::now());
-        self.adopt(kept);
+        {
+            let mut state = self.lock();
+            state.refusals.pardoned(Instant::now());
+            state.look.is_saved();
+        }
+        self.adopt(kept, Origin::SignIn);
     }
+}
+
+/// What is newest of the file and the present credentials.
+pub(super) enum Newest {
+    /// There are none.
+    None,
+    /// The present ones.
+    Present(Arc<Kept>),
+    /// Those of the file, which are the present ones by now.
+    FromFile,
 }

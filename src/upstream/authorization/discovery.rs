@@ -7,15 +7,14 @@ use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::{Fetch, FetchAnswer, FetchContent, FetchRequest, Reach};
 use crate::oauth::json_document::JsonDocument;
 use crate::oauth::resource_metadata::{self, ResourceMetadata, canonical_resource};
-use crate::oauth::server_metadata::{self, ServerMetadata};
+use crate::oauth::server_metadata::{self, ServerMetadata, is_same_issuer};
 use crate::oauth::web_url::WebUrl;
 use crate::protocol::revision::Revision;
 use crate::secret::Secret;
 
 use super::flow_error::{FlowError, FlowStep, Remedy};
-use super::refusal;
 
-/// What is known of a server and its authorization server.
+/// A server and its authorization server, as their metadata describe them.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Discovered {
     /// The `resource` parameter of requests.
@@ -36,13 +35,23 @@ impl Discovered {
     }
 }
 
-/// Who looks for whose metadata.
+/// A search for the metadata of a server and its authorization server.
 pub(super) struct Discovery<'a> {
     pub(super) fetch: &'a dyn Fetch,
     pub(super) reach: Reach,
     pub(super) server: &'a WebUrl,
     /// Of several authorization servers, this one is asked first: it has issued tokens before.
     pub(super) known_issuer: Option<&'a str>,
+    pub(super) others: Others,
+}
+
+/// When the next one of several authorization servers is asked.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Others {
+    /// Where the one before is of no use.
+    AfterRefusal,
+    /// Also where the one before is not well, unless it has issued tokens.
+    AfterFailure,
 }
 
 impl Discovery<'_> {
@@ -59,7 +68,7 @@ impl Discovery<'_> {
         };
         let mut issuers = metadata.authorization_servers.clone();
         if let Some(known) = self.known_issuer {
-            issuers.sort_by_key(|issuer| issuer != known);
+            issuers.sort_by_key(|issuer| !is_same_issuer(issuer, known));
         }
         let mut failed = None;
         for issuer in &issuers {
@@ -68,12 +77,22 @@ impl Discovery<'_> {
                     let resource = metadata.resource.clone();
                     return Ok(Discovered { resource, metadata: Some(metadata), server });
                 }
+                // It may be well again soon. Another one in its place would not know the refresh
+                // tokens and the clients that it has given.
+                Err(error) if error.remedy == Remedy::TryLater && self.waits_for(issuer) => {
+                    return Err(error);
+                }
                 Err(error) => failed = failed.or(Some(error)),
             }
         }
         Err(failed.unwrap_or_else(|| {
             self.refused("its metadata name no authorization server".to_owned())
         }))
+    }
+
+    fn waits_for(&self, issuer: &str) -> bool {
+        let is_known = self.known_issuer.is_some_and(|known| is_same_issuer(issuer, known));
+        is_known || self.others == Others::AfterRefusal
     }
 
     fn refused(&self, what: String) -> FlowError {
@@ -98,7 +117,8 @@ impl Discovery<'_> {
             let Some(document) = self.document(&place, &[])? else { continue };
             let read = ResourceMetadata::read(&document, self.server);
             let metadata = read.map_err(|error| {
-                FlowError::unusable(FlowStep::Discovery, place.as_str(), error)
+                // The server's query, which the first of the places has, may hold a secret.
+                FlowError::unusable(FlowStep::Discovery, place.without_query().as_str(), error)
             })?;
             return Ok(Some(metadata));
         }
@@ -159,9 +179,9 @@ impl Discovery<'_> {
     }
 }
 
-/// What an answer to the request for a document means: none is there where it is refused.
+/// Reads the answer to the request for a document: none is there where it is refused.
 fn read(answer: &FetchAnswer) -> Result<Option<JsonDocument>, (String, Remedy)> {
-    if refusal::is_unwell(answer.status) {
+    if answer.is_unavailable() {
         return Err((format!("status {}", answer.status), Remedy::TryLater));
     }
     if !answer.is_success() {
@@ -192,7 +212,8 @@ mod tests {
             ..TokenChallenge::new(TokenType::Bearer)
         });
         let reach = Reach::PublicOnly;
-        let discovery = Discovery { fetch, reach, server: &server, known_issuer: None };
+        let (known_issuer, others) = (None, Others::AfterFailure);
+        let discovery = Discovery { fetch, reach, server: &server, known_issuer, others };
         discovery.run(challenge.as_ref())
     }
 
@@ -276,6 +297,25 @@ mod tests {
     }
 
     #[test]
+    fn what_is_told_of_metadata_holds_nothing_of_the_servers_query() {
+        let fetch = ScriptedFetch::default();
+        let place = "https://mcp.example/.well-known/oauth-protected-resource/mcp?key=hush";
+        fetch.answer(&format!("GET {place}"), 200, "[]");
+        let server = WebUrl::parse("https://mcp.example/mcp?key=hush").unwrap();
+        let reach = Reach::PublicOnly;
+        let discovery = Discovery {
+            fetch: &fetch,
+            reach,
+            server: &server,
+            known_issuer: None,
+            others: Others::AfterRefusal,
+        };
+        let told = discovery.run(None).unwrap_err().to_string();
+        assert!(told.contains("/.well-known/oauth-protected-resource/mcp:"), "{told}");
+        assert!(!told.contains("hush"), "{told}");
+    }
+
+    #[test]
     fn one_that_is_not_well_is_asked_again_later_and_named() {
         let fetch = ScriptedFetch::default();
         let well_known = "GET https://mcp.example/.well-known/oauth-protected-resource/mcp";
@@ -285,6 +325,36 @@ mod tests {
         let error = run(&fetch, None).unwrap_err();
         assert_eq!(error.remedy, Remedy::TryLater);
         assert!(error.to_string().starts_with("discovery at https://as.example: "), "{error}");
+    }
+
+    #[test]
+    fn one_that_is_not_well_is_waited_for_where_no_other_would_do() {
+        let well_known = "GET https://mcp.example/.well-known/oauth-protected-resource/mcp";
+        let place = |host: &str| {
+            format!("GET https://{host}.example/.well-known/oauth-authorization-server")
+        };
+        let (one, two) = (Some("https://one.example"), Some("https://two.example/"));
+        for (known_issuer, others, status, found) in [
+            (None, Others::AfterFailure, 503, two),
+            (None, Others::AfterRefusal, 503, None),
+            (None, Others::AfterRefusal, 404, two),
+            (one, Others::AfterFailure, 503, None),
+            (Some("https://one.example/"), Others::AfterFailure, 503, None),
+            (one, Others::AfterFailure, 404, two),
+            (two, Others::AfterRefusal, 503, two),
+            (Some("https://gone.example"), Others::AfterFailure, 503, two),
+        ] {
+            let fetch = ScriptedFetch::default();
+            let both = resource(r#""https://one.example","https://two.example""#);
+            fetch.answer(well_known, 200, &both);
+            fetch.answer(&place("one"), status, "");
+            fetch.answer(&place("two"), 200, &metadata("https://two.example/"));
+            let server = &WebUrl::parse(SERVER).unwrap();
+            let reach = Reach::PublicOnly;
+            let discovery = Discovery { fetch: &fetch, reach, server, known_issuer, others };
+            let with = discovery.run(None).map(|it| it.with());
+            assert_eq!(with.as_deref().ok(), found, "{known_issuer:?} {others:?} {status}");
+        }
     }
 
     #[test]

@@ -34,7 +34,7 @@ impl FlowStep {
     }
 }
 
-/// What follows from a failed step.
+/// The way on after a failed step.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Remedy {
     /// The same may work later.

@@ -7,7 +7,10 @@ use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Serialize};
 
 use crate::config::Secret;
-use crate::limits::{REGISTRATIONS_MAX, TOKEN_RENEWAL_DIVISOR, TOKEN_RENEWAL_MARGIN};
+use crate::limits::{
+    REGISTRATIONS_MAX, TOKEN_RENEWAL_DIVISOR, TOKEN_RENEWAL_MARGIN, TOKEN_RENEWED_LIFE_MIN,
+    TOKEN_USE_MIN,
+};
 use crate::oauth::client_authentication::AuthenticationMethod;
 use crate::oauth::scope::Scopes;
 use crate::oauth::token::{TokenAnswer, TokenType};
@@ -67,13 +70,17 @@ pub(super) struct Kept {
     pub(super) obtained_at: u64,
     /// Seconds since 1970; none if the authorization server has not said when it ends.
     pub(super) expires_at: Option<u64>,
-    /// The scopes that were asked for, or granted besides.
+    /// The scopes that were granted: those that the answer names, or else those that were asked for
+    /// (RFC 6749, section 5.1).
     pub(super) scopes: Scopes,
+    /// The scopes that a request needed which the token is not good for. The next sign-in asks for
+    /// them, whichever process makes it.
+    pub(super) wanted: Scopes,
 }
 
 impl Kept {
     /// The tokens of an answer. `before`: those that were renewed, whose refresh token stays where
-    /// the answer has none.
+    /// the answer has none, as do the scopes that are wanted.
     pub(super) fn of(
         answer: TokenAnswer,
         grantor: Grantor,
@@ -82,7 +89,6 @@ impl Kept {
         now: u64,
     ) -> Kept {
         let kept = before.and_then(|kept| kept.refresh_token.clone());
-        let granted = answer.scopes.unwrap_or_default();
         Kept {
             grantor,
             access_token: answer.access_token,
@@ -90,19 +96,31 @@ impl Kept {
             refresh_token: answer.refresh_token.or(kept),
             obtained_at: now,
             expires_at: answer.expires_in.map(|life| now.saturating_add(life.as_secs())),
-            scopes: requested.union(&granted),
+            scopes: answer.scopes.unwrap_or_else(|| requested.clone()),
+            wanted: before.map(|kept| kept.wanted.clone()).unwrap_or_default(),
         }
+    }
+
+    /// The end of the access token, in seconds since 1970; none if it does not end. One that is said
+    /// to end at once is used for a while all the same: the server says if it is good.
+    fn end(&self) -> Option<u64> {
+        let least = self.obtained_at.saturating_add(TOKEN_USE_MIN.as_secs());
+        Some(self.expires_at?.max(least))
     }
 
     /// True once the access token has ended.
     pub(super) fn is_over(&self, now: u64) -> bool {
-        self.expires_at.is_some_and(|at| now >= at)
+        self.end().is_some_and(|end| now >= end)
     }
 
-    /// When it should be renewed, in seconds since 1970; none if it does not end.
+    /// When it should be renewed in advance, in seconds since 1970; none if it does not end, or so
+    /// soon that it would be renewed all the time: it is renewed when a request needs it.
     pub(super) fn renew_at(&self) -> Option<u64> {
-        let end = self.expires_at?;
+        let end = self.end()?;
         let life = Duration::from_secs(end.saturating_sub(self.obtained_at));
+        if life < TOKEN_RENEWED_LIFE_MIN {
+            return None;
+        }
         let margin = TOKEN_RENEWAL_MARGIN.min(life / TOKEN_RENEWAL_DIVISOR);
         Some(end.saturating_sub(margin.as_secs()))
     }
@@ -134,6 +152,7 @@ impl Kept {
             obtained_at: self.obtained_at,
             expires_at: self.expires_at,
             scopes: self.scopes.to_string(),
+            wanted: self.wanted.to_string(),
         };
         serde_json::to_string(&written).unwrap_or_default()
     }
@@ -160,6 +179,7 @@ impl Kept {
             obtained_at: read.obtained_at,
             expires_at: read.expires_at,
             scopes: Scopes::parse(&read.scopes),
+            wanted: Scopes::parse(&read.wanted),
         })
     }
 }
@@ -181,6 +201,8 @@ struct KeptJson {
     obtained_at: u64,
     expires_at: Option<u64>,
     scopes: String,
+    #[serde(default)]
+    wanted: String,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -252,7 +274,7 @@ impl Registrations {
         client: &Client,
         secret_expires_at: Option<u64>,
     ) {
-        self.dynamic.retain(|it| it.issuer != issuer || it.redirect_uri != redirect_uri);
+        self.forget_at(issuer, redirect_uri);
         let n_over = (self.dynamic.len() + 1).saturating_sub(REGISTRATIONS_MAX);
         self.dynamic.drain(..n_over);
         self.dynamic.push(RegistrationJson {
@@ -266,6 +288,11 @@ impl Registrations {
     /// Forgets the registration of a client that its authorization server does not know any more.
     pub(super) fn forget(&mut self, issuer: &str, client_id: &str) {
         self.dynamic.retain(|it| it.issuer != issuer || it.client.id != client_id);
+    }
+
+    /// Forgets the registration for one address at an issuer.
+    pub(super) fn forget_at(&mut self, issuer: &str, redirect_uri: &str) {
+        self.dynamic.retain(|it| it.issuer != issuer || it.redirect_uri != redirect_uri);
     }
 
     /// The issuer that a `client_id` of the configuration belongs to: the one with which it is
@@ -282,15 +309,15 @@ impl Registrations {
 }
 
 #[cfg(test)]
-mod tests {
+pub(super) mod tests {
     use super::*;
 
-    pub(crate) fn client(id: &str) -> Client {
+    pub(in super::super) fn client(id: &str) -> Client {
         let method = AuthenticationMethod::ClientSecretBasic;
         Client { id: id.to_owned(), secret: Some(Secret::new("hush".to_owned())), method }
     }
 
-    fn kept(expires_in: Option<u64>) -> Kept {
+    pub(in super::super) fn kept(expires_in: Option<u64>) -> Kept {
         let url = |text: &str| WebUrl::parse(text).unwrap();
         let answer = TokenAnswer {
             access_token: Secret::new("access-token".to_owned()),
@@ -315,9 +342,9 @@ mod tests {
 
     #[test]
     fn what_is_kept_is_read_as_it_was_written_and_never_printed() {
-        let kept = kept(Some(3600));
+        let kept = Kept { wanted: Scopes::parse("d"), ..kept(Some(3600)) };
         assert_eq!(Kept::from_json(&kept.to_json()).unwrap(), kept);
-        assert_eq!(kept.scopes.to_string(), "a b c");
+        assert_eq!(kept.scopes.to_string(), "b c", "what was granted");
         let printed = format!("{kept:?}");
         for secret in ["access-token", "refresh-token", "hush", "[1, 2, 3]"] {
             assert!(!printed.contains(secret), "{printed}");
@@ -327,16 +354,23 @@ mod tests {
 
     #[test]
     fn a_token_is_renewed_a_minute_before_its_end_and_a_short_one_in_its_last_quarter() {
-        for (life, due) in [(Some(3600), Some(4540)), (Some(40), Some(1030)), (None, None)] {
+        for (life, due, end) in [
+            (Some(3600), Some(4540), 4600),
+            (Some(40), Some(1030), 1040),
+            (Some(0), None, 1002),
+            (Some(4), None, 1004),
+            (None, None, u64::MAX),
+        ] {
             let kept = kept(life);
             assert_eq!(kept.renew_at(), due, "{life:?}");
-            assert!(!kept.is_over(1000) && kept.is_over(5000) == life.is_some());
+            assert!(!kept.is_over(end - 1), "{life:?}");
+            assert_eq!(kept.is_over(end), life.is_some(), "{life:?}");
         }
     }
 
     #[test]
-    fn a_refresh_token_stays_where_an_answer_has_none() {
-        let before = kept(Some(1));
+    fn a_refresh_token_stays_where_an_answer_has_none_and_what_is_wanted_until_a_sign_in() {
+        let before = Kept { wanted: Scopes::parse("d"), ..kept(Some(1)) };
         let answer = TokenAnswer {
             access_token: Secret::new("next".to_owned()),
             token_type: TokenType::Bearer,
@@ -346,8 +380,13 @@ mod tests {
             id_token: None,
         };
         let grantor = before.grantor.clone();
-        let after = Kept::of(answer, grantor, &before.scopes, Some(&before), 2000);
+        let after =
+            Kept::of(answer.clone(), grantor.clone(), &before.scopes, Some(&before), 2000);
         assert_eq!(after.refresh_token, before.refresh_token);
+        assert_eq!((&after.scopes, &after.wanted), (&before.scopes, &before.wanted));
+        let anew = Kept::of(answer, grantor, &Scopes::parse("x"), None, 2000);
+        assert_eq!(anew.scopes.to_string(), "x", "those that were asked for");
+        assert!(anew.wanted.is_empty());
     }
 
     #[test]
@@ -364,6 +403,11 @@ mod tests {
         assert_eq!(id(&all, "https://one", "http://there/cb", 99), None);
         assert_eq!(id(&all, "https://two", "http://here/cb", 49), Some("two".to_owned()));
         assert_eq!(id(&all, "https://two", "http://here/cb", 50), None, "its secret has ended");
+        all.forget_at("https://one", "http://there/cb");
+        all.forget_at("https://two", "http://here/cb");
+        assert_eq!(id(&all, "https://two", "http://here/cb", 49), None);
+        all.forget("https://one", "two");
+        assert_eq!(id(&all, "https://one", "http://here/cb", 99), Some("one".to_owned()));
         all.forget("https://one", "one");
         assert_eq!(id(&all, "https://one", "http://here/cb", 0), None);
         for n in 0..100 {

@@ -24,12 +24,14 @@ mod exchanges;
 mod file_look;
 mod files;
 mod flow_error;
+mod flow_inputs;
 mod kept;
 mod pages;
 mod refusal;
 mod refusals;
 mod registration;
 mod requests;
+mod seen_reach;
 mod server_authorization;
 mod shared;
 mod sign_in;
@@ -47,6 +49,7 @@ use std::path::PathBuf;
 use std::time::{Duration, SystemTime};
 
 use crate::config::Config;
+use crate::oauth::web_url::WebUrl;
 use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
@@ -60,13 +63,13 @@ pub const CALLBACK_PATH: &str = "/oauth/callback";
 /// The path of the client metadata document, below the same address.
 pub const CLIENT_DOCUMENT_PATH: &str = "/oauth/client.json";
 
-/// What the sign-ins of all servers need to know of this gateway.
+/// The facts of this gateway that the sign-ins of all servers need.
 #[derive(Debug, Clone, Default)]
 pub struct Setup {
     /// The directory in which credentials are kept.
     pub state_dir: Option<PathBuf>,
     /// The URL to which the authorization server sends the browser back; none where the gateway
-    /// has no address that a browser can reach.
+    /// has no address that a browser can reach, by https or on this machine.
     pub redirect_uri: Option<String>,
     /// The https URL at which this gateway serves its own client metadata document.
     pub client_document_url: Option<String>,
@@ -74,6 +77,18 @@ pub struct Setup {
     pub browser: Option<String>,
     /// The time for which calls wait for a sign-in (`limits.parked_ms`).
     pub patience: Duration,
+    /// What becomes of tokens that cannot be written.
+    pub unwritten: Unwritten,
+}
+
+/// What becomes of tokens that cannot be written to the state directory.
+#[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
+pub enum Unwritten {
+    /// They are used, and written later if they can be.
+    #[default]
+    Used,
+    /// They are of no use to a process that ends after the sign-in, which fails.
+    Refused,
 }
 
 impl Setup {
@@ -85,6 +100,10 @@ impl Setup {
             (None, Some(address)) => local_url(address),
             (None, None) => None,
         };
+        // The code that a browser brings back must not travel openly (security considerations,
+        // Communication Security).
+        let is_way_back = |base: &String| WebUrl::parse(base).is_ok_and(|url| url.is_secure());
+        let base = base.filter(is_way_back);
         let below = |base: &str, path: &str| format!("{}{path}", base.trim_end_matches('/'));
         let is_https = |base: &&String| base.starts_with("https://");
         Setup {
@@ -96,6 +115,7 @@ impl Setup {
                 .map(|base| below(base, CLIENT_DOCUMENT_PATH)),
             browser: browser.filter(|it| !it.trim().is_empty()),
             patience: config.limits.parked,
+            unwritten: Unwritten::default(),
         }
     }
 }
@@ -136,7 +156,7 @@ pub struct BegunSignIn {
 pub struct FinishedSignIn {
     /// The server.
     pub server: ServerName,
-    /// Whose credentials they are.
+    /// The owner of the credentials.
     pub owner: Owner,
 }
 
@@ -231,7 +251,7 @@ impl fmt::Display for SignInError {
 
 impl std::error::Error for SignInError {}
 
-/// What became of credentials at a sign-out. They are forgotten here in any case.
+/// The outcome of a sign-out. The credentials are forgotten here in any case.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub enum SignedOut {
     /// There were none.
@@ -242,4 +262,34 @@ pub enum SignedOut {
     Forgotten,
     /// They are forgotten; the authorization server did not revoke them, and the text says why.
     NotRevoked(String),
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::Overrides;
+
+    #[test]
+    fn codes_come_back_by_https_or_on_this_machine() {
+        let come_back = |public_url: &str, address: Option<&str>| {
+            let text = format!(r#"{{"mcp_servers":{{}}{public_url}}}"#);
+            let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
+            Setup::of(&config, address, None).redirect_uri
+        };
+        for (public_url, address, expected) in [
+            ("", Some("127.0.0.1:4000"), Some("http://127.0.0.1:4000/oauth/callback")),
+            ("", Some("0.0.0.0:4000"), Some("http://127.0.0.1:4000/oauth/callback")),
+            ("", Some("192.168.1.5:4000"), None),
+            ("", None, None),
+            (
+                r#","public_url":"https://a.example/t""#,
+                Some("192.168.1.5:4000"),
+                Some("https://a.example/t/oauth/callback"),
+            ),
+            (r#","public_url":"http://a.example""#, Some("127.0.0.1:4000"), None),
+        ] {
+            let found = come_back(public_url, address);
+            assert_eq!(found.as_deref(), expected, "{public_url} {address:?}");
+        }
+    }
 }

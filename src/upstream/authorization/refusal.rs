@@ -1,14 +1,9 @@
-//! Pure: what the statuses of servers and authorization servers say of credentials.
-
-/// True of an authorization server that is not well, or has too much to do: later it may be.
-pub(super) fn is_unwell(status: u16) -> bool {
-    matches!(status, 429 | 500..)
-}
+//! Pure: what the statuses of servers say of credentials.
 
 /// The status with which a server asks for credentials.
 pub(super) const UNAUTHORIZED: u16 = 401;
 
-/// What a server's status says of the credentials of a request.
+/// A server's judgement on the credentials of a request, by the status of its answer.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Verdict {
     /// Nothing.
@@ -19,7 +14,7 @@ pub(super) enum Verdict {
     Forbidden,
 }
 
-/// See [`Verdict`].
+/// The judgement of an answer with this status.
 pub(super) fn verdict(status: u16) -> Verdict {
     match status {
         UNAUTHORIZED => Verdict::Unauthorized,

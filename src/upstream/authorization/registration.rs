@@ -1,12 +1,12 @@
 //! How this OAuth client is known to an authorization server: by the configuration, by its metadata
 //! document, or by a registration, which is kept.
 
-use crate::config::TokenEndpointAuthMethod;
+use crate::config::{Grant, TokenEndpointAuthMethod};
 use crate::limits::OAUTH_REQUEST_TIMEOUT;
 use crate::oauth::client_authentication::{AuthenticationMethod, ClientCredentials};
 use crate::oauth::fetch::{FetchContent, FetchRequest};
 use crate::oauth::registration::{
-    self, ClientMetadata, ConfiguredClient, RegisteredClient, RegistrationWay,
+    self, ClientMetadata, ConfiguredClient, RegisteredClient, RegisteredGrant, RegistrationWay,
 };
 use crate::oauth::web_url::WebUrl;
 use crate::protocol::server_name::ServerName;
@@ -14,19 +14,15 @@ use crate::protocol::server_name::ServerName;
 use super::discovery::Discovered;
 use super::flow_error::{FlowError, FlowStep, Remedy};
 use super::kept::{Client, Registrations};
-use super::refusal;
 use super::store::{FileName, Store};
 use super::token_endpoint::{Asker, configured_credentials};
 
-/// The name that authorization servers show to people.
-const CLIENT_NAME: &str = "Trunkline";
-
-/// What a registration is for.
+/// The inputs of a registration.
 pub(super) struct Registration<'a> {
     pub(super) asker: &'a Asker<'a>,
     pub(super) store: &'a Store,
     pub(super) server: &'a ServerName,
-    /// Where browsers come back to.
+    /// Where browsers come back to; empty for a grant without a person.
     pub(super) redirect_uri: &'a str,
     /// The URL of this OAuth client's metadata document, where it has one.
     pub(super) document: Option<&'a WebUrl>,
@@ -82,7 +78,9 @@ impl Registration<'_> {
         if first != found.with() {
             let what = format!(
                 "client_id {id:?} belongs to the authorization server {first}, and the server \
-                 names this one now: configure the client that is registered there"
+                 names this one now: configure the client that is registered there, or run \
+                 \"trunkline logout {}\" if it is",
+                self.server
             );
             return Err(self.failed(found, what, Remedy::Nothing));
         }
@@ -139,14 +137,16 @@ impl Registration<'_> {
             None => AuthenticationMethod::for_registration(&found.server),
         };
         let redirect_uris = [self.redirect_uri.to_owned()];
-        let metadata = ClientMetadata {
-            client_name: CLIENT_NAME,
-            client_uri: None,
-            redirect_uris: &redirect_uris,
-            authentication_method: asked,
-            refreshes: found.server.refreshes(),
-            dpop_bound: self.dpop_bound,
+        let grant = match &self.asker.config.grant {
+            Grant::AuthorizationCode => RegisteredGrant::AuthorizationCode {
+                redirect_uris: &redirect_uris,
+                refreshes: found.server.refreshes(),
+            },
+            Grant::ClientCredentials => RegisteredGrant::ClientCredentials,
+            Grant::JwtBearer(_) => RegisteredGrant::JwtBearer,
         };
+        let metadata =
+            ClientMetadata { grant, authentication_method: asked, dpop_bound: self.dpop_bound };
         let answer = self.asker.fetch.fetch(&FetchRequest {
             url: endpoint,
             content: FetchContent::Json(&metadata.registration_request()),
@@ -156,7 +156,7 @@ impl Registration<'_> {
         });
         let answer = answer
             .map_err(|error| FlowError::unanswered(FlowStep::Registration, &with, error))?;
-        if refusal::is_unwell(answer.status) {
+        if answer.is_unavailable() {
             let what = format!("it answered with status {}", answer.status);
             return Err(self.failed(found, what, Remedy::TryLater));
         }
@@ -175,6 +175,16 @@ impl Registration<'_> {
         with_registrations(self.store, self.server, change)
             .map_err(|error| self.failed(found, error.to_string(), Remedy::TryLater))
     }
+}
+
+/// Forgets all registrations of a server, and the issuers of the clients of its configuration.
+///
+/// # Errors
+/// The disk refuses.
+pub(super) fn forget_registrations(store: &Store, server: &ServerName) -> std::io::Result<()> {
+    let name = FileName::of_registrations(server);
+    let _locked = store.lock(&name)?;
+    store.remove(&name)
 }
 
 /// Reads the registrations of a server, and writes them again if `change` has changed them.

@@ -101,11 +101,14 @@ impl RequestCredentials for ServerAuthorization {
             }
             Verdict::Forbidden if error.as_deref() == Some(INSUFFICIENT_SCOPE) => {
                 let wanted = challenge.and_then(|it| it.scope).unwrap_or_default();
+                let scopes = Scopes::parse(&wanted);
                 let state = self.lock();
                 let kept = state.kept.as_ref().filter(|_| token.is_some())?;
-                // A token that was asked for with these scopes will not be better next time.
-                let is_covered = kept.scopes.covers(&Scopes::parse(&wanted));
-                (!is_covered).then_some(Demand::Scopes(wanted))
+                // A token that has these scopes, or was asked for with them a short time ago, will
+                // not be better next time.
+                let is_in_vain = kept.scopes.covers(&scopes)
+                    || state.step_ups.were_denied(&scopes, Instant::now());
+                (!is_in_vain).then_some(Demand::Scopes(wanted))
             }
             Verdict::Forbidden => None,
         }

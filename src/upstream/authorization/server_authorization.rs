@@ -3,7 +3,7 @@
 
 use std::fmt;
 use std::sync::{Arc, MutexGuard, Weak};
-use std::time::{Duration, Instant, SystemTime};
+use std::time::{Instant, SystemTime};
 
 use crate::config::{Grant, HttpTarget, JwtBearer, OAuthClientConfig, Secret};
 use crate::error::{HttpRefusal, Stage};
@@ -13,7 +13,7 @@ use crate::oauth::web_url::WebUrl;
 use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
 use crate::telemetry::log as log_lines;
-use crate::telemetry::redact::Secrets;
+use crate::telemetry::redact::{Secrets, SecretsInUse};
 use crate::upstream::failure::{Failure, FailureKind, Unauthorized};
 use crate::upstream::http_client::fetcher::Fetcher;
 use crate::wait::Wait;
@@ -22,9 +22,7 @@ use super::flow_error::FlowError;
 use super::kept::Kept;
 use super::refusal;
 use super::shared::Shared;
-use super::state::{
-    Holder, Moment, NOBODY_HAS_SIGNED_IN, Reason, Renewal, State, Step, Trouble,
-};
+use super::state::{Holder, Moment, Need, Origin, Reason, Renewal, State, Step};
 use super::store::FileName;
 use super::want::Want;
 use super::{Owner, SignInStatus};
@@ -36,7 +34,7 @@ pub struct ServerAuthorization {
     pub(super) server: ServerName,
     pub(super) owner: Owner,
     pub(super) url: WebUrl,
-    target: HttpTarget,
+    pub(super) target: HttpTarget,
     pub(super) config: Box<OAuthClientConfig>,
     /// The client metadata document of the configuration.
     pub(super) document: Option<WebUrl>,
@@ -44,6 +42,8 @@ pub struct ServerAuthorization {
     pub(super) file: FileName,
     /// The secrets that were sent or came, which others may repeat in their texts.
     pub(super) secrets: Secrets,
+    /// Those of the present credentials.
+    in_use: Arc<SecretsInUse>,
     state: Mutex<State>,
     listeners: Mutex<Vec<Weak<dyn AuthorizationListener>>>,
 }
@@ -52,6 +52,8 @@ pub struct ServerAuthorization {
 pub(crate) trait AuthorizationListener: Send + Sync {
     /// A secret is sent to the server from here on, which must be told to nobody.
     fn learned(&self, secret: &Secret);
+    /// The secrets of the present credentials, whatever they are, must be told to nobody.
+    fn uses(&self, in_use: &Arc<SecretsInUse>);
     /// There are credentials now, or other ones.
     fn signed_in(&self);
 }
@@ -89,6 +91,10 @@ impl ServerAuthorization {
             .map_err(|_| "its URL is not one for OAuth".to_owned())?;
         let document = config.client_metadata_url.as_deref().map(WebUrl::parse).transpose();
         let document = document.map_err(|error| unusable("client_metadata_url", &error))?;
+        let in_use = Arc::<SecretsInUse>::default();
+        let secrets = Secrets::new(&configured_secrets(&config));
+        secrets.heed(&in_use);
+        log_lines::heed(&in_use);
         Ok(Arc::new_cyclic(|me| ServerAuthorization {
             me: me.clone(),
             shared,
@@ -97,7 +103,8 @@ impl ServerAuthorization {
             owner,
             url,
             target: target.clone(),
-            secrets: Secrets::new(&configured_secrets(&config)),
+            secrets,
+            in_use,
             config,
             document,
             fetcher,
@@ -131,9 +138,7 @@ impl ServerAuthorization {
 
     /// Has somebody hear of credentials, for as long as they hold it.
     pub(crate) fn listen(&self, listener: &Arc<dyn AuthorizationListener>) {
-        if let Some(kept) = self.lock().kept.clone() {
-            secrets_of(&kept).for_each(|secret| listener.learned(secret));
-        }
+        listener.uses(&self.in_use);
         let mut listeners = self.listeners.lock();
         listeners.retain(|it| it.strong_count() > 0);
         listeners.push(Arc::downgrade(listener));
@@ -200,9 +205,9 @@ impl ServerAuthorization {
                 }
                 Step::Ask => return Ok(None),
                 Step::Fail(reason) => return Err(self.failure_of(&reason)),
-                Step::Renew => {
+                Step::Renew(want) => {
                     has_renewed = true;
-                    self.submit(Want::Renewal);
+                    self.submit(want);
                     self.settled(wait)?;
                 }
                 Step::Wait => self.settled(wait)?,
@@ -219,7 +224,7 @@ impl ServerAuthorization {
     ) -> Result<(), Failure> {
         let mut has_asked = false;
         loop {
-            let renewal = self.lock().another(number, Instant::now(), has_asked);
+            let renewal = self.lock().another(number, self.moment(), has_asked);
             match renewal {
                 Renewal::IsThere | Renewal::TryAgain => return Ok(()),
                 Renewal::Fail(reason) => return Err(self.failure_of(&reason)),
@@ -276,9 +281,13 @@ impl ServerAuthorization {
     }
 
     /// Uses these credentials from here on.
-    pub(super) fn adopt(&self, kept: Kept) {
+    pub(super) fn adopt(&self, kept: Kept, origin: Origin) {
         let listeners = self.listeners();
-        secrets_of(&kept).for_each(|secret| self.learn(secret));
+        let secrets: Vec<Secret> = secrets_of(&kept).cloned().collect();
+        // Those of before may still stand in texts, and these once nobody uses them any more.
+        let before = self.in_use.replace(&secrets);
+        before.iter().chain(&secrets).for_each(|secret| self.learn(secret));
+        let is_signed_in;
         {
             let mut state = self.lock();
             if state.unrefused().is_some_and(|present| **present == kept) {
@@ -288,8 +297,12 @@ impl ServerAuthorization {
                 kept.grantor.dpop_key.as_ref().filter(|_| kept.token_type == TokenType::DPoP);
             let key = key.and_then(|key| SigningKey::from_pkcs8(&key.0).ok());
             state.adopt(kept, key.map(Arc::new));
+            is_signed_in = state.is_signed_in();
         }
-        self.shared.sign_ins.forget(self);
+        // A renewal is not what the person on the page has come for.
+        if origin == Origin::SignIn && is_signed_in {
+            self.shared.sign_ins.forget(self);
+        }
         self.wake();
         listeners.iter().for_each(|listener| listener.signed_in());
     }
@@ -301,8 +314,8 @@ impl ServerAuthorization {
     }
 
     /// A person must sign in.
-    pub(super) fn need_sign_in(&self, why: &str) {
-        let is_news = self.lock().need_sign_in(why, Instant::now());
+    pub(super) fn need_sign_in(&self, why: &str, need: Need) {
+        let is_news = self.lock().need_sign_in(why, need, Instant::now());
         if is_news && self.owner == Owner::Gateway {
             log::warn!(target: "oauth", "{}: {why}: it needs a sign-in (trunkline login {})",
                 self.server, self.server);
@@ -333,27 +346,8 @@ impl ServerAuthorization {
     /// How the sign-in is at present. Looks for a sign-in that another process has made.
     pub fn status(&self) -> SignInStatus {
         self.look_at_file();
-        let left = self.shared.sign_ins.left_to(self);
-        let state = self.lock();
-        if let Some(kept) = state.usable(self.shared.now()) {
-            let until =
-                kept.expires_at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at));
-            let (issuer, scopes) = (kept.grantor.with(), kept.scopes.to_string());
-            return SignInStatus::SignedIn { until, issuer, scopes };
-        }
-        if let Some(left) = left {
-            return SignInStatus::UnderWay { until: SystemTime::now() + left };
-        }
-        match &state.trouble {
-            Trouble::NeedsSignIn { why, .. } => SignInStatus::NeedsSignIn { why: why.clone() },
-            Trouble::Failing { why, .. } => SignInStatus::Failing { why: why.clone() },
-            Trouble::None => match self.owner {
-                Owner::Gateway => SignInStatus::Unknown,
-                Owner::User(_) => {
-                    SignInStatus::NeedsSignIn { why: NOBODY_HAS_SIGNED_IN.to_owned() }
-                }
-            },
-        }
+        let until = self.shared.sign_ins.left_to(self).map(|left| SystemTime::now() + left);
+        self.lock().status(self.holder(), self.shared.now(), until)
     }
 
     /// True if somebody is signed in, and no request has wanted more scopes since. Looks for a

@@ -16,7 +16,7 @@ use super::sign_ins::SignIns;
 use super::store::Store;
 use super::workers::Workers;
 
-/// See above. When it is dropped, all of it ends.
+/// The parts that all authorizations share. When this is dropped, all of them end.
 pub(super) struct Shared {
     pub(super) setup: Setup,
     pub(super) store: Store,

@@ -19,10 +19,13 @@ use crate::oauth::token::{Grant, RevokedToken};
 use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 
+use super::asking::Requested;
 use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::registration::forget_registrations;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
-use super::state::Holder;
+use super::state::{Holder, Need};
+use super::workers::Purpose;
 use super::{BegunSignIn, Owner, SignInError, SignedOut};
 
 /// A request that every server answers, and one that wants credentials refuses.
@@ -141,6 +144,9 @@ impl ServerAuthorization {
             store.remove(&self.file)?;
             kept
         };
+        // An authorization server that has lost a registration shows people an error, and tells
+        // nobody else.
+        forget_registrations(store, &self.server)?;
         self.shared.sign_ins.forget(self);
         self.forget();
         let Some(kept) = kept else { return Ok(SignedOut::NothingThere) };
@@ -174,7 +180,7 @@ impl ServerAuthorization {
             drop(place);
             drop(ring);
         });
-        if !self.shared.workers.submit(job) {
+        if !self.shared.workers.submit(&self.server, Purpose::Person, job) {
             let what = "too many sign-ins and renewals wait".to_owned();
             return Err(SignInError::Failed(what));
         }
@@ -203,15 +209,23 @@ impl ServerAuthorization {
         let redirect_uri = redirect_uri.or(self.shared.setup.redirect_uri.as_deref());
         let redirect_uri = redirect_uri.ok_or_else(|| {
             refused(
-                "this gateway has no address that a browser can come back to: set public_url",
+                "this gateway has no address that a browser can come back to, by https or on its own \
+                 machine: set public_url to an https one",
             )
         })?;
+        // What was granted before is asked for again, with what a request has wanted since: the
+        // gateway may know of it and this process not yet (authorization, Step-Up Authorization
+        // Flow).
+        self.look_at_file();
         self.probe()?;
         let found = self.discovered()?;
         let with = found.with();
         let unusable = |error| FlowError::unusable(FlowStep::Authorization, &with, error);
         let endpoint = found.server.check_authorization_code().map_err(unusable)?;
         let scopes = self.scopes(&found, Refreshes::Yes);
+        if self.lock().sign_in_begun() {
+            self.forget_registration(&with, redirect_uri);
+        }
         let client = self.client(&found, redirect_uri)?;
         let grantor = self.grantor(&found, client, None)?;
         let (pkce, state) = (Pkce::from_random(self.random()?), Secret::new(self.token()?));
@@ -257,12 +271,15 @@ impl ServerAuthorization {
     }
 
     /// Asks the server how it wants credentials, where it has not said so yet.
-    fn probe(&self) -> Result<(), FlowError> {
+    pub(super) fn probe(&self) -> Result<(), FlowError> {
         if self.lock().challenge.is_some() {
             return Ok(());
         }
-        let headers =
-            [("accept", Secret::new("application/json, text/event-stream".to_owned()))];
+        let accept = Secret::new("application/json, text/event-stream".to_owned());
+        // What stands before the server may let nobody pass without them.
+        let configured = self.target.headers.iter();
+        let configured = configured.map(|(name, value)| (name.as_str(), value.clone()));
+        let headers: Vec<_> = configured.chain([("accept", accept)]).collect();
         let answer = self.fetcher.fetch(&FetchRequest {
             url: &self.url,
             content: FetchContent::Json(&Secret::new(PROBE.to_owned())),
@@ -280,8 +297,8 @@ impl ServerAuthorization {
     }
 
     /// A person must sign in: the page is opened for the one at this machine, if there is one.
-    pub(super) fn ask_person(&self, why: &str) {
-        self.need_sign_in(why);
+    pub(super) fn ask_person(&self, why: &str, need: Need) {
+        self.need_sign_in(why, need);
         let setup = &self.shared.setup;
         let Some(browser) = setup.browser.as_deref().filter(|_| self.may_open_page()) else {
             return;
@@ -309,8 +326,21 @@ impl ServerAuthorization {
 
     /// A sign-in has come to nothing: calls wait for it no longer.
     fn sign_in_failed(&self, why: &str) {
-        self.lock().pages.failed(Instant::now());
-        self.need_sign_in(why);
+        let need = {
+            let mut state = self.lock();
+            state.pages.failed(Instant::now());
+            state.need()
+        };
+        self.need_sign_in(why, need);
+    }
+
+    /// The answer of a page has led to nothing. Calls wait on while another page is open.
+    fn answer_failed(&self, why: &str) {
+        if self.shared.sign_ins.left_to(self).is_none() {
+            return self.sign_in_failed(why);
+        }
+        let need = self.lock().need();
+        self.need_sign_in(why, need);
     }
 
     /// Takes the answer of the authorization server, and has the tokens.
@@ -326,12 +356,13 @@ impl ServerAuthorization {
             names_issuer: begun.names_issuer,
         };
         self.learn(answer.state());
+        self.lock().sign_in_answered();
         let code = answer.code(expected).map_err(|error| {
             let with = begun.grantor.with();
             let error = error.to_string();
             let error = self.secrets.scrub_cut(&error);
             let what = format!("the sign-in at {with} was refused: {error}");
-            self.sign_in_failed(&what);
+            self.answer_failed(&what);
             SignInError::Refused(what)
         })?;
         self.on_worker(wait, move |this| this.exchange(&begun, &code))?
@@ -343,18 +374,25 @@ impl ServerAuthorization {
             redirect_uri: &begun.redirect_uri,
             verifier: &begun.verifier,
         };
-        let exchanged = self.shared.store.lock(&self.file).map_err(super::asking::not_kept);
-        let exchanged = exchanged.and_then(|_locked| {
+        let exchange = || {
             let _exchange = self.shared.exchanges.begin().ok_or_else(super::asking::ending)?;
+            // The file is not locked yet: a code is good for a short time, and a renewal that waits
+            // for its authorization server may hold the lock for longer.
             let answer = self.asker().token(&begun.grantor, grant, &begun.scopes)?;
-            self.keep(answer, begun.grantor.clone(), &begun.scopes, None)
-        });
+            // The code is used up. Tokens that somebody else's may replace are better than none.
+            let _locked = self.shared.store.lock(&self.file).ok();
+            let before = self.lock().kept.clone();
+            let wanted = before.map(|kept| kept.wanted.clone()).unwrap_or_default();
+            let requested = Requested { scopes: &begun.scopes, wanted: &wanted, before: None };
+            self.keep(answer, begun.grantor.clone(), &requested)
+        };
+        let exchanged: Result<(), FlowError> = exchange();
         exchanged.map_err(|error| {
             if error.remedy == Remedy::RegisterAnew {
-                self.forget_registration(&begun.grantor);
+                self.forget_client(&begun.grantor);
             }
             let what = format!("the sign-in failed: {error}");
-            self.sign_in_failed(&what);
+            self.answer_failed(&what);
             SignInError::Failed(what)
         })?;
         self.lock().pages.finished();

@@ -13,7 +13,7 @@ use crate::sync::Mutex;
 use super::kept::Grantor;
 use super::{FinishedSignIn, ServerAuthorization};
 
-/// What was recorded before a browser was sent away.
+/// A sign-in that has begun, as it was recorded before its browser was sent away.
 pub(super) struct Begun {
     pub(super) whose: Arc<ServerAuthorization>,
     /// The one who is asked for the token: of its validated metadata alone (authorization,
@@ -27,7 +27,7 @@ pub(super) struct Begun {
     pub(super) until: Instant,
 }
 
-/// See above.
+/// The sign-ins that are under way, each with the digest of its state.
 #[derive(Default)]
 pub(super) struct SignIns(Mutex<Vec<(Digest, Begun)>>);
 
@@ -40,7 +40,7 @@ fn digest_of(state: &str) -> Digest {
     out
 }
 
-/// Whose a sign-in is.
+/// The server and the owner of a sign-in.
 pub(super) fn begun_by(begun: &Begun) -> FinishedSignIn {
     FinishedSignIn { server: begun.whose.server.clone(), owner: begun.whose.owner }
 }
@@ -90,9 +90,14 @@ impl SignIns {
     /// The time that is left to the last of an owner's; none if none is under way.
     pub(super) fn left_to(&self, whose: &ServerAuthorization) -> Option<Duration> {
         let now = Instant::now();
-        let all = self.0.lock();
+        let mut all = self.0.lock();
+        // What is over holds secrets of which nobody has any use.
+        let gone: Vec<_> = all.extract_if(.., |(_, it)| now >= it.until).collect();
         let theirs = all.iter().filter(|(_, it)| std::ptr::eq(&*it.whose, whose));
-        theirs.filter_map(|(_, it)| it.until.checked_duration_since(now)).max()
+        let left = theirs.map(|(_, it)| it.until.saturating_duration_since(now)).max();
+        drop(all);
+        drop(gone);
+        left
     }
 
     /// Forgets an owner's, because they are signed in or out.

@@ -16,12 +16,12 @@ use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
 use crate::state::framed::Form;
 use crate::sync::Mutex;
-use crate::upstream::http_client::fetcher::RunningFetches;
+use crate::upstream::http_client::fetcher::{RunningFetches, time_left};
 
 use super::Owner;
 
 const SEALED_FORM: Form = Form { name: "oauth", version: 1 };
-/// What the key of these files is for, so that it opens no other.
+/// The purpose of the key of these files, so that it opens no other.
 const PURPOSE: &str = "oauth credentials";
 const LOCK_MODE: u32 = 0o600;
 const DIRECTORY_MODE: u32 = 0o700;
@@ -91,9 +91,15 @@ impl Store {
         }
         let (directory, path) = self.directory()?;
         DirBuilder::new().recursive(true).mode(DIRECTORY_MODE).create(path)?;
-        // Two processes must not make a key each.
-        let _locked = self.lock_name("oauth-key")?;
-        let sealer = Arc::new(Sealer::new(&directory.oauth_key()?, PURPOSE));
+        let key = match directory.known_oauth_key() {
+            Some(key) => key,
+            None => {
+                // Two processes must not make a key each.
+                let _locked = self.lock_name("oauth-key")?;
+                directory.oauth_key()?
+            }
+        };
+        let sealer = Arc::new(Sealer::new(&key, PURPOSE));
         *self.sealer.lock() = Some(sealer.clone());
         Ok(sealer)
     }
@@ -109,11 +115,15 @@ impl Store {
     }
 
     fn lock_name(&self, name: &str) -> io::Result<Locked> {
-        let (_, path) = self.directory()?;
+        let (directory, path) = self.directory()?;
+        let of_lock =
+            |error: io::Error| io::Error::new(error.kind(), format!("{name}.lock: {error}"));
         let mut options = OpenOptions::new();
         let options = options.write(true).create(true).truncate(false).mode(LOCK_MODE);
-        let file = options.open(path.join(format!("{name}.lock")))?;
-        let until = Instant::now() + CREDENTIALS_LOCK_TIMEOUT;
+        let file = options.open(path.join(format!("{name}.lock"))).map_err(of_lock)?;
+        // A command that root runs must not shut the gateway of another user out.
+        directory.give(&file).map_err(of_lock)?;
+        let until = Instant::now() + time_left(CREDENTIALS_LOCK_TIMEOUT);
         loop {
             match file.try_lock() {
                 Ok(()) => return Ok(Locked(file)),
@@ -123,10 +133,12 @@ impl Store {
                     std::thread::sleep(CREDENTIALS_LOCK_INTERVAL);
                 }
                 Err(TryLockError::WouldBlock) => {
-                    let what = format!("another process holds {name}.lock");
+                    let what = format!(
+                        "{name}.lock is held for too long, by another process or another renewal"
+                    );
                     return Err(io::Error::new(io::ErrorKind::ResourceBusy, what));
                 }
-                Err(TryLockError::Error(error)) => return Err(error),
+                Err(TryLockError::Error(error)) => return Err(of_lock(error)),
             }
         }
     }
@@ -141,7 +153,10 @@ impl Store {
         if self.stamp(name).is_none() {
             return Ok(None);
         }
-        let Some(body) = directory.read_now(&name.0, SEALED_FORM)? else { return Ok(None) };
+        let body = directory
+            .read_now(&name.0, SEALED_FORM)
+            .map_err(|error| io::Error::new(error.kind(), format!("{}: {error}", name.0)))?;
+        let Some(body) = body else { return Ok(None) };
         let sealed = String::from_utf8(body).ok();
         let sealer = self.sealer()?;
         let text = sealed.and_then(|sealed| sealer.open_as(&name.0, &sealed));
@@ -177,7 +192,7 @@ impl Store {
         directory.remove(&name.0)
     }
 
-    /// What tells a file from the one that is written after it; none where there is none.
+    /// The mark that tells a file from the one that is written after it; none where there is none.
     pub(super) fn stamp(&self, name: &FileName) -> Option<Stamp> {
         let what = self.path.as_ref()?.join(&name.0).symlink_metadata().ok()?;
         Some(Stamp {
@@ -231,6 +246,45 @@ mod tests {
         let other = Store::new(Some(path.clone()), Arc::default());
         assert_eq!(other.read(&name).unwrap(), None);
         assert_eq!(other.stamp(&name), None);
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn files_that_root_makes_are_those_of_the_directorys_owner() {
+        if !rustix::process::geteuid().is_root() {
+            return;
+        }
+        const OTHER: u32 = 65_534;
+        let path = folder("oauth-owner");
+        std::fs::create_dir(&path).unwrap();
+        std::os::unix::fs::chown(&path, Some(OTHER), Some(OTHER)).unwrap();
+        let store = Store::new(Some(path.clone()), Arc::default());
+        let name = FileName::of_registrations(&ServerName::parse("s").unwrap());
+        drop(store.lock(&name).unwrap());
+        store.write(&name, "a token").unwrap();
+        let entries: Vec<_> = std::fs::read_dir(&path).unwrap().map(Result::unwrap).collect();
+        assert_eq!(entries.len(), 4, "a file and a key, with their locks: {entries:?}");
+        for entry in entries {
+            let what = entry.metadata().unwrap();
+            assert_eq!((what.uid(), what.gid()), (OTHER, OTHER), "{:?}", entry.path());
+        }
+        std::fs::remove_dir_all(path).unwrap();
+    }
+
+    #[test]
+    fn a_key_that_is_there_is_read_beside_its_lock_and_what_cannot_be_locked_is_named() {
+        let path = folder("oauth-key");
+        let store = Store::new(Some(path.clone()), Arc::default());
+        let name = FileName::of_registrations(&ServerName::parse("s").unwrap());
+        store.write(&name, "a token").unwrap();
+        let _held = store.lock_name("oauth-key").unwrap();
+        let began = Instant::now();
+        let other = Store::new(Some(path.clone()), Arc::default());
+        assert_eq!(other.read(&name).unwrap().as_deref(), Some("a token"));
+        assert!(began.elapsed() < CREDENTIALS_LOCK_TIMEOUT / 4);
+        std::fs::create_dir(path.join(format!("{}.lock", name.0))).unwrap();
+        let error = other.lock(&name).err().unwrap().to_string();
+        assert!(error.starts_with(&format!("{}.lock: ", name.0)), "{error}");
         std::fs::remove_dir_all(path).unwrap();
     }
 

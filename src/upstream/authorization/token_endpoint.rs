@@ -32,7 +32,7 @@ pub(super) struct Asker<'a> {
     /// Seconds since 1970.
     pub(super) now: u64,
     pub(super) config: &'a OAuthClientConfig,
-    /// Whose secrets are sent and come.
+    /// The authorization whose secrets are sent and come.
     pub(super) whose: &'a ServerAuthorization,
 }
 
@@ -63,6 +63,27 @@ pub(super) fn configured_credentials(
         Some(secret) => ClientCredentials::Secret(secret.clone()),
         None => ClientCredentials::Public,
     })
+}
+
+/// The same grantor for the client as the configuration has it now: its secret may be another one
+/// than at the last sign-in.
+pub(super) fn with_configured_client(
+    mut grantor: Grantor,
+    config: &OAuthClientConfig,
+) -> Grantor {
+    use AuthenticationMethod::{ClientSecretBasic, ClientSecretPost, None, PrivateKeyJwt};
+    if config.client_id.is_some() {
+        let client = &mut grantor.client;
+        client.secret.clone_from(&config.client_secret);
+        client.method = match (config.token_endpoint_auth_method, client.method) {
+            (Some(method), _) => method.into(),
+            _ if config.private_key_file.is_some() => PrivateKeyJwt,
+            _ if client.secret.is_none() => None,
+            (Option::None, method @ (ClientSecretBasic | ClientSecretPost)) => method,
+            (Option::None, None | PrivateKeyJwt) => ClientSecretBasic,
+        };
+    }
+    grantor
 }
 
 impl Asker<'_> {
@@ -107,8 +128,7 @@ impl Asker<'_> {
                 headers.push(("dpop", proof.map_err(unusable)?));
             }
             let endpoint = &grantor.token_endpoint;
-            let answer =
-                self.post(endpoint, grantor, form.clone(), headers, FlowStep::Token)?;
+            let answer = self.post(endpoint, grantor, form.clone(), headers)?;
             match TokenAnswer::read(&answer) {
                 Ok(token) => {
                     let others = [&token.refresh_token, &token.id_token];
@@ -152,13 +172,8 @@ impl Asker<'_> {
         grantor: &Grantor,
         mut form: Form,
         mut headers: Vec<(&'static str, Secret)>,
-        step: FlowStep,
     ) -> Result<FetchAnswer, FlowError> {
         let with = grantor.with();
-        let client = &grantor.client;
-        let credentials = self.credentials(client, &with)?;
-        let oauth_client =
-            OAuthClient { id: &client.id, credentials: &credentials, method: client.method };
         let audience = if grantor.issuer.is_empty() {
             grantor.token_endpoint.as_str()
         } else {
@@ -167,12 +182,25 @@ impl Asker<'_> {
         let algorithms = grantor.algorithms.assertions.as_deref();
         let inputs =
             AssertionInputs { audience, algorithms, now: self.now, random: self.random };
-        let authorization = oauth_client.authenticate(&mut form, &inputs);
-        let authorization =
-            authorization.map_err(|error| FlowError::unusable(step, &with, error))?;
-        headers.extend(authorization.map(|value| ("authorization", value)));
+        headers.extend(self.authenticated(&mut form, &grantor.client, &inputs, &with)?);
         self.send(url, self.reach, &form, &headers)
-            .map_err(|error| FlowError::unanswered(step, &with, error))
+            .map_err(|error| FlowError::unanswered(FlowStep::Token, &with, error))
+    }
+
+    /// Authenticates this OAuth client in a form, or by the header that it gives.
+    fn authenticated(
+        &self,
+        form: &mut Form,
+        client: &Client,
+        inputs: &AssertionInputs<'_>,
+        with: &str,
+    ) -> Result<Option<(&'static str, Secret)>, FlowError> {
+        let credentials = &self.credentials(client, with)?;
+        let oauth_client = OAuthClient { id: &client.id, credentials, method: client.method };
+        let authorization = oauth_client.authenticate(form, inputs);
+        let authorization =
+            authorization.map_err(|error| FlowError::unusable(FlowStep::Token, with, error))?;
+        Ok(authorization.map(|value| ("authorization", value)))
     }
 
     fn send(
@@ -228,17 +256,10 @@ impl Asker<'_> {
         };
         let mut headers = Vec::new();
         if provider.client_id.is_some() {
-            let credentials = self.credentials(&client, &with)?;
-            let oauth_client = OAuthClient {
-                id: &client.id,
-                credentials: &credentials,
-                method: client.method,
-            };
             let (audience, algorithms) = (url.as_str(), None);
             let inputs =
                 AssertionInputs { audience, algorithms, now: self.now, random: self.random };
-            let value = oauth_client.authenticate(&mut form, &inputs).map_err(unusable)?;
-            headers.extend(value.map(|value| ("authorization", value)));
+            headers.extend(self.authenticated(&mut form, &client, &inputs, &with)?);
         }
         // The operator has named it, wherever it is.
         let answer = self
@@ -261,7 +282,7 @@ impl Asker<'_> {
         hint: RevokedToken,
     ) -> Result<(), FlowError> {
         let form = revocation_form(token, hint);
-        let answer = self.post(url, grantor, form, Vec::new(), FlowStep::Token)?;
+        let answer = self.post(url, grantor, form, Vec::new())?;
         if answer.is_success() {
             return Ok(());
         }
@@ -287,5 +308,43 @@ impl Grantor {
     /// The authorization server as errors name it.
     pub(super) fn with(&self) -> String {
         if self.issuer.is_empty() { self.token_endpoint.origin() } else { self.issuer.clone() }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::kept::tests::kept;
+    use super::*;
+
+    #[test]
+    fn the_client_of_the_configuration_counts_as_it_is_now() {
+        use AuthenticationMethod::{ClientSecretBasic, ClientSecretPost, PrivateKeyJwt};
+        let none = AuthenticationMethod::None;
+        let secret = |text: Option<&str>| text.map(|it| Secret::new(it.to_owned()));
+        let key = || Some(std::path::PathBuf::from("key.pem"));
+        for (id, configured, key_file, method, expected) in [
+            (None, None, None, ClientSecretPost, (Some("old"), ClientSecretPost)),
+            (Some("me"), Some("new"), None, ClientSecretPost, (Some("new"), ClientSecretPost)),
+            (Some("me"), Some("new"), None, none, (Some("new"), ClientSecretBasic)),
+            (Some("me"), None, key(), ClientSecretBasic, (None, PrivateKeyJwt)),
+            (Some("me"), None, None, ClientSecretBasic, (None, none)),
+        ] {
+            let told = format!("{id:?} {configured:?} {key_file:?} {method:?}");
+            let config = OAuthClientConfig {
+                client_id: id.map(str::to_owned),
+                client_secret: secret(configured),
+                private_key_file: key_file,
+                ..OAuthClientConfig::default()
+            };
+            let mut grantor = kept(None).grantor;
+            grantor.client.secret = secret(Some("old"));
+            grantor.client.method = method;
+            let client = with_configured_client(grantor, &config).client;
+            assert_eq!(
+                (client.secret, client.method),
+                (secret(expected.0), expected.1),
+                "{told}"
+            );
+        }
     }
 }

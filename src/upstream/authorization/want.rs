@@ -9,4 +9,6 @@ pub(super) enum Want {
     Refused(Option<u64>),
     /// The present one is not good for these scopes.
     Scopes(String),
+    /// Nothing: the present one could not be written, and is to be written again.
+    Saving,
 }

@@ -2,12 +2,13 @@
 //! a bound on its answer, no redirects, and only to addresses that it may reach. The address that
 //! was checked is the one that is connected to.
 
+use std::cell::Cell;
 use std::net::IpAddr;
 use std::sync::Arc;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use ureq::config::Config;
-use ureq::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, LOCATION, WWW_AUTHENTICATE};
+use ureq::http::header::{ACCEPT, CACHE_CONTROL, CONTENT_TYPE, WWW_AUTHENTICATE};
 use ureq::http::{HeaderName, HeaderValue, Method, Request, Response, Uri};
 use ureq::unversioned::resolver::{ResolvedSocketAddrs, Resolver};
 use ureq::unversioned::transport::NextTimeout;
@@ -33,7 +34,32 @@ pub(crate) struct Fetcher {
     running: Arc<RunningFetches>,
 }
 
-/// What is waited for at present, so that a stop ends it.
+thread_local! {
+    /// The end of the time for all that this thread fetches at present, and that time.
+    static BOUND: Cell<Option<(Instant, Duration)>> = const { Cell::new(None) };
+}
+
+/// Does something whose fetches on this thread take no longer than `time` together.
+pub(crate) fn within_time<T>(time: Duration, body: impl FnOnce() -> T) -> T {
+    struct Unbounded;
+    impl Drop for Unbounded {
+        fn drop(&mut self) {
+            BOUND.set(None);
+        }
+    }
+    BOUND.set(Some((Instant::now() + time, time)));
+    let _unbounded = Unbounded;
+    body()
+}
+
+/// The part of `timeout` that the bound of [`within_time`] leaves, all of it without such a bound.
+pub(crate) fn time_left(timeout: Duration) -> Duration {
+    BOUND.get().map_or(timeout, |(until, _)| {
+        timeout.min(until.saturating_duration_since(Instant::now()))
+    })
+}
+
+/// The waits of the fetches that run at present, so that a stop ends them.
 #[derive(Default)]
 pub(crate) struct RunningFetches(Mutex<Running>);
 
@@ -56,7 +82,7 @@ impl RunningFetches {
         self.0.lock().is_stopped
     }
 
-    /// Runs `body` on a wait that a stop ends.
+    /// Runs `body` on a wait that a stop ends, and the bound of [`within_time`].
     ///
     /// # Errors
     /// The process has no descriptor left.
@@ -65,7 +91,7 @@ impl RunningFetches {
         timeout: Duration,
         body: impl FnOnce(&Arc<Wait>) -> T,
     ) -> std::io::Result<T> {
-        let wait = Wait::plain(timeout)?;
+        let wait = Wait::plain(time_left(timeout))?;
         {
             let mut running = self.0.lock();
             if running.is_stopped {
@@ -73,15 +99,27 @@ impl RunningFetches {
             }
             running.waits.push(wait.clone());
         }
-        let done = body(&wait);
-        self.0.lock().waits.retain(|other| !Arc::ptr_eq(other, &wait));
-        Ok(done)
+        // Also if `body` panics.
+        let _entered = Entered { running: self, wait: &wait };
+        Ok(body(&wait))
+    }
+}
+
+/// A wait among those that a stop ends, until this is dropped.
+struct Entered<'a> {
+    running: &'a RunningFetches,
+    wait: &'a Arc<Wait>,
+}
+
+impl Drop for Entered<'_> {
+    fn drop(&mut self) {
+        self.running.0.lock().waits.retain(|other| !Arc::ptr_eq(other, self.wait));
     }
 }
 
 impl Fetcher {
     pub(crate) fn new(factory: AgentFactory, running: Arc<RunningFetches>) -> Fetcher {
-        Fetcher { factory: factory.with_credentials(None), running }
+        Fetcher { factory, running }
     }
 
     /// How far away what a server names may be: as near as the server itself is. None if the
@@ -156,6 +194,15 @@ impl Fetch for Fetcher {
         if is_refused {
             return Err(FetchError::Refused(out_of_reach(request.url.host())));
         }
+        if let Some((_, time)) = BOUND.get().filter(|(until, _)| *until <= Instant::now()) {
+            let what = format!(
+                "{}: no time is left: all requests of a renewal, or of a step of a sign-in, may \
+                 take {} s",
+                request.url.origin(),
+                time.as_secs()
+            );
+            return Err(FetchError::Failed(what));
+        }
         let sent = self.running.run(request.timeout, |wait| self.send(request, wait));
         sent.unwrap_or_else(|error| Err(FetchError::Failed(error.to_string())))
     }
@@ -228,7 +275,6 @@ fn read(
         content_type: text(CONTENT_TYPE),
         www_authenticate: challenges.collect(),
         dpop_nonce: text(HeaderName::from_static("dpop-nonce")),
-        location: text(LOCATION),
         cache_control: text(CACHE_CONTROL),
         body,
     })
@@ -336,7 +382,6 @@ mod tests {
         let (url, _serving) = server(redirect.to_vec());
         let answer = get(&fetcher, &url, Reach::Loopback).unwrap();
         assert_eq!(answer.status, 302);
-        assert_eq!(answer.location.as_deref(), Some("http://127.0.0.1:1/"));
         let mut large = b"HTTP/1.1 200 OK\r\nConnection: close\r\n\r\n".to_vec();
         large.extend(vec![b' '; OAUTH_DOCUMENT_BYTES_MAX + 2]);
         let (url, _serving) = server(large);
@@ -345,6 +390,26 @@ mod tests {
             matches!(&answer, Err(FetchError::Failed(what)) if what.contains("larger")),
             "{answer:?}"
         );
+    }
+
+    #[test]
+    fn requests_have_a_time_that_is_for_all_of_them_together() {
+        let fetcher = fetcher();
+        let listener = TcpListener::bind("127.0.0.1:0").unwrap();
+        let url = format!("http://{}/", listener.local_addr().unwrap());
+        let url = WebUrl::parse(&url).unwrap();
+        let began = Instant::now();
+        let answers = within_time(Duration::from_millis(300), || {
+            [(); 3].map(|()| get(&fetcher, &url, Reach::Loopback))
+        });
+        assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
+        assert!(answers.iter().all(Result::is_err));
+        let last = answers.into_iter().next_back().unwrap();
+        assert!(
+            matches!(&last, Err(FetchError::Failed(what)) if what.contains("no time is left")),
+            "{last:?}"
+        );
+        assert_eq!(time_left(Duration::from_secs(9)), Duration::from_secs(9));
     }
 
     #[test]

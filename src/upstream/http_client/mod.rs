@@ -26,7 +26,7 @@ use crate::error::{HttpRefusal, RetryAfter, Stage};
 use crate::limits::{
     REQUEST_TOKENS_MAX, RESULT_BYTES_COUNTED_FROM, UPSTREAM_BUFFER_BYTES,
     UPSTREAM_CHALLENGE_CHARS_MAX, UPSTREAM_DRAIN_BYTES_MAX, UPSTREAM_DRAIN_TIMEOUT,
-    UPSTREAM_IDLE_MAX,
+    UPSTREAM_IDLE_MAX, UPSTREAM_SKIP_TIMEOUT,
 };
 use crate::telemetry;
 use crate::telemetry::redact::excerpt;
@@ -92,6 +92,14 @@ impl AgentFactory {
         credentials: Option<Arc<dyn RequestCredentials>>,
     ) -> AgentFactory {
         AgentFactory { credentials, ..self }
+    }
+
+    /// Waits until it is known what the next request carries.
+    ///
+    /// # Errors
+    /// There are no usable credentials, or the wait ended first.
+    pub(super) fn await_credentials(&self, wait: &Arc<Wait>) -> Result<(), Failure> {
+        self.credentials.as_ref().map_or(Ok(()), |it| it.token(wait).map(drop))
     }
 
     pub(super) fn client(&self) -> HttpClient {
@@ -164,20 +172,13 @@ impl HttpClient {
         loop {
             let token = credentials.token(wait)?;
             let carried = token.map(|token| Carried { credentials: &**credentials, token });
-            let mut answer = self.exchange_once(wait, ask, on_bell, carried)?;
+            let answer = self.exchange_once(wait, ask, on_bell, carried)?;
             let demand = credentials.demand(token, &answer);
             let Some(demand) = demand.filter(|_| n_tries < REQUEST_TOKENS_MAX) else {
                 return Ok(answer);
             };
             n_tries += 1;
-            // What it says does not matter, and a request that was refused was not done.
-            let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
-            drop(answer);
-            if let Err(failure) = rest
-                && matches!(failure.kind, FailureKind::Interrupted(_))
-            {
-                return Err(Failure { sent: false, ..failure });
-            }
+            answer.skip(wait)?;
             let satisfied = credentials.satisfy(&demand, token, wait);
             // The bell may have rung for something else meanwhile.
             rang(on_bell);
@@ -199,19 +200,10 @@ impl HttpClient {
                 Some(_) => self.watch.begin_heeding_bell(wait),
                 None => self.watch.begin(wait),
             }
-            let mut answer = self.send(ask, way.uri(), on_bell, carried)?;
+            let answer = self.send(ask, way.uri(), on_bell, carried)?;
             match way.take(answer.status, &answer.headers)? {
                 Turn::Arrived => return Ok(answer),
-                // Its connection can be used again then; what it says does not matter.
-                Turn::Again => {
-                    let rest = answer.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound");
-                    if let Err(failure) = rest
-                        && matches!(failure.kind, FailureKind::Interrupted(_))
-                    {
-                        // What was redirected was not done.
-                        return Err(Failure { sent: false, ..failure });
-                    }
-                }
+                Turn::Again => answer.skip(wait)?,
             }
         }
     }
@@ -377,6 +369,22 @@ impl HttpResponse<'_> {
         Ok(if self.coding().is_some() { Vec::new() } else { body })
     }
 
+    /// Reads the body of an answer that says that the request is to be sent otherwise, so that its
+    /// connection can be used again. What does not come soon is not waited for: then there is
+    /// another connection.
+    ///
+    /// # Errors
+    /// The wait is over; the request was not done.
+    fn skip(mut self, wait: &Wait) -> Result<(), Failure> {
+        {
+            let _bound = wait.within(UPSTREAM_SKIP_TIMEOUT);
+            // Its text does not matter.
+            self.read_to_end(UPSTREAM_DRAIN_BYTES_MAX, "a bound").ok();
+        }
+        let over = wait.check().map(drop);
+        over.map_err(|reason| Failure::interrupted(reason, Stage::Read, false))
+    }
+
     /// The whole body.
     ///
     /// # Errors
@@ -426,7 +434,7 @@ impl HttpResponse<'_> {
         }
     }
 
-    /// PoolCapacity for the body at once where its length is declared, so that a large one is not moved
+    /// Room for the body at once where its length is declared, so that a large one is not moved
     /// while it grows. The declared length is within the bound, or there is no answer.
     fn expected_bytes(&self, bytes_max: usize) -> usize {
         let length = self.length.and_then(|length| usize::try_from(length).ok());

@@ -67,7 +67,8 @@ impl Upstreams {
         user: Arc<UserCredentials>,
         charged: Option<PrincipalId>,
     ) -> Result<Arc<Upstream>, CallError> {
-        // No other lock is taken while the upstreams of users are locked.
+        // Not locked below the upstreams of users: there, only the locks of the upstream that is
+        // made and of its authorization are taken.
         let reports = self.running().reports.clone().ok_or(CallError::ShuttingDown)?;
         let (name, registered) = (base.name(), &base.context.config);
         let config = registered.for_user(&user);

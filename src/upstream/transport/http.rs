@@ -7,10 +7,14 @@ use std::time::Duration;
 use ureq::http::header::{ACCEPT, ACCEPT_ENCODING, CONTENT_TYPE};
 use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method, Uri};
 
-use crate::config::{HttpTarget, KEY_VARIABLE, Role};
+use crate::config::{Grant, HttpTarget, KEY_VARIABLE, Role};
 use crate::error::Stage;
-use crate::protocol::call::PrincipalId;
+use crate::protocol::call::{Outgoing, PrincipalId};
+use crate::protocol::capabilities::{
+    CLIENT_CREDENTIALS_EXTENSION, ENTERPRISE_EXTENSION, with_extension,
+};
 use crate::protocol::headers::{EVENT_STREAM, JSON, PROTOCOL_VERSION, SESSION_ID};
+use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Keeper;
 use crate::protocol::sse::{DecodeError, Decoder, Event};
@@ -31,6 +35,18 @@ use crate::upstream::http_client::{AgentFactory, HttpResponse};
 use crate::upstream::session::context::SessionContext;
 use crate::upstream::session::dispatch::MessageSender;
 
+/// The extension that a client declares in each request whose access tokens are had by this grant
+/// (extensions, OAuth Client Credentials and Enterprise-Managed Authorization).
+fn extension(grant: &Grant) -> Option<&'static str> {
+    match grant {
+        Grant::AuthorizationCode => None,
+        Grant::ClientCredentials => Some(CLIENT_CREDENTIALS_EXTENSION),
+        Grant::JwtBearer(grant) => {
+            grant.identity_provider.is_some().then_some(ENTERPRISE_EXTENSION)
+        }
+    }
+}
+
 /// Takes a broken stream up behind the event of this id.
 pub(crate) const LAST_EVENT_ID: &str = "last-event-id";
 
@@ -43,6 +59,8 @@ pub(crate) struct HttpContext {
     /// The configured ones and those of a GET that wants a stream.
     pub(crate) get: HeaderMap,
     pub(crate) factory: AgentFactory,
+    /// The extension by which access tokens are had, where there is one.
+    extension: Option<&'static str>,
     /// Of all sessions to this upstream; it ends with the shared one.
     control: Arc<Control>,
 }
@@ -85,7 +103,8 @@ impl HttpContext {
             context.secrets.clone(),
         ));
         let endpoint = Arc::new(Endpoint::new(uri, context.redirected.clone()));
-        Ok(HttpContext { context, endpoint, post, get, factory, control })
+        let extension = target.oauth.as_ref().and_then(|it| extension(&it.grant));
+        Ok(HttpContext { context, endpoint, post, get, factory, extension, control })
     }
 
     /// The same upstream for another session.
@@ -96,7 +115,21 @@ impl HttpContext {
             post: self.post.clone(),
             get: self.get.clone(),
             factory: self.factory.clone(),
+            extension: self.extension,
             control: self.control.clone(),
+        }
+    }
+
+    /// The text of a request to a server without sessions. Each declares the extension by which its
+    /// access token is had.
+    pub(crate) fn message(&self, outgoing: &Outgoing<'_>, id: u64) -> String {
+        let id = RequestId::from(id);
+        match self.extension {
+            Some(name) => {
+                let capabilities = with_extension(outgoing.about.capabilities, name);
+                outgoing.to_modern_message_with(&capabilities, &id)
+            }
+            None => outgoing.to_modern_message(&id),
         }
     }
 

@@ -246,7 +246,7 @@ impl Listener {
     fn listen(&mut self, version: u64, filter: &Filter) -> Result<Left, Failure> {
         let context = self.http.context.clone();
         let id = context.next_id();
-        let body = listen(id, filter);
+        let body = self.http.message(&listen(filter), id);
         let endpoint = &*self.http.endpoint;
         let (method, headers, body) = (&HttpMethod::POST, &self.headers, Some(body.as_str()));
         let mut connection = HttpConnection::default();

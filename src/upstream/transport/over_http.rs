@@ -4,14 +4,16 @@
 use std::sync::Arc;
 
 use crate::config::HttpKind;
+use crate::error::Stage;
 use crate::protocol::revision::Era;
+use crate::wait::{Interrupted, Wait};
 
 use super::http::HttpContext;
 use super::http_sse;
 use super::stateless_http::StatelessHttp;
 use super::streamable_http;
 use super::{Channel, ConnectAttempt, Connected, Transport};
-use crate::upstream::failure::Failure;
+use crate::upstream::failure::{Failure, FailureKind};
 use crate::upstream::http_client::HttpConnection;
 use crate::upstream::session::era::{FoundEra, heard, probe_time};
 use crate::upstream::session::negotiate::{
@@ -43,15 +45,39 @@ impl OverHttp {
     ) -> Result<Box<dyn Channel>, Failure> {
         let wait = connecting.wait;
         match negotiation.asked() {
-            Probe::Discover => {
-                // Where `initialize` may follow, there must be time left for it.
-                let is_bounded = negotiation.trust() != Trust::Modern;
-                let _bound = is_bounded.then(|| wait.within(probe_time(wait)));
+            Probe::Discover if negotiation.trust() == Trust::Modern => {
                 self.stateless.connect(connection, wait)
             }
+            Probe::Discover => self.discover(connection, wait),
             Probe::Initialize => self.streamable.connect(connection, wait),
             Probe::EventStream => {
                 http_sse::connect(&self.http, connection, wait, connecting.generation)
+            }
+        }
+    }
+
+    /// Asks the server what it is. Where `initialize` may follow, there must be time left for it; but
+    /// an authorization server that lets wait for a token says nothing of the server's era.
+    fn discover(
+        &self,
+        connection: &mut HttpConnection,
+        wait: &Arc<Wait>,
+    ) -> Result<Box<dyn Channel>, Failure> {
+        loop {
+            self.http.factory.await_credentials(wait)?;
+            let answer = {
+                let _bound = wait.within(probe_time(wait));
+                self.stateless.connect(connection, wait)
+            };
+            match answer {
+                Err(failure)
+                    if failure.stage == Stage::Authorization
+                        && failure.kind == FailureKind::Interrupted(Interrupted::Deadline)
+                        && wait.check().is_ok() =>
+                {
+                    connection.reset();
+                }
+                answer => return answer,
             }
         }
     }

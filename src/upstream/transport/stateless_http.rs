@@ -9,7 +9,7 @@ use ureq::http::{HeaderMap, HeaderName, HeaderValue, Method as HttpMethod};
 use crate::error::Stage;
 use crate::protocol::call::{Outcome, Outgoing, PrincipalId};
 use crate::protocol::headers::{METHOD, NAME, PARAM_PREFIX, PROTOCOL_VERSION, encode_value};
-use crate::protocol::jsonrpc::{RequestId, RpcError, code};
+use crate::protocol::jsonrpc::{RpcError, code};
 use crate::protocol::legacy::Initialized;
 use crate::protocol::method::Method;
 use crate::protocol::modern::is_modern_error;
@@ -71,7 +71,8 @@ impl StatelessHttp {
         let mut headers = self.post.clone();
         let method = HeaderValue::from_static(Method::ServerDiscover.as_str());
         headers.insert(header_name(METHOD), method);
-        let post = Post { id, body: &handshake::discover(id), headers: &headers };
+        let body = &self.http.message(&handshake::discovery(), id);
+        let post = Post { id, body, headers: &headers };
         let sink = Opener(&self.http.context);
         let answer = self.post(connection, &post, &Ear::new(&sink, wait, None));
         let answer = answer.map_err(|failure| match failure.kind {
@@ -169,7 +170,7 @@ impl Channel for Stateless {
         }
         let headers = &self.way.headers(outgoing)?;
         let id = context.next_id();
-        let body = &outgoing.to_modern_message(&RequestId::from(id));
+        let body = &self.way.http.message(outgoing, id);
         let ear = Ear::new(sink, wait, None).charged(outgoing.charged.as_ref());
         let answer = self.way.post(connection, &Post { id, body, headers }, &ear);
         answer.and_then(|answer| outcome(context, answer)).inspect_err(|failure| {

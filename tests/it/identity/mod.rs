@@ -1,7 +1,10 @@
 //! Who asks, and with whose credentials: users who sign in at the gateway, and sign-in at servers.
 
 mod asked_to_sign_in;
+mod hung_authorization_server;
 mod login_command;
+mod lost_tokens;
+mod machine_tokens;
 mod per_user;
 pub(crate) mod resource_server;
 mod several_processes;

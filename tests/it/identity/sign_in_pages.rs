@@ -1,14 +1,18 @@
 //! The pages of a sign-in at a server: who may begin, who may come back, and what is told of it.
 
+use std::fs::File;
+use std::path::PathBuf;
+
 use serde_json::{Value, json};
 
-use crate::support::authorization_server::{AuthorizationServer, Consent};
+use crate::support::authorization_server::{AuthorizationServer, Consent, follow};
 use crate::support::duplex::{Door, Duplex};
 use crate::support::gateway::{Directory, Gateway};
 use crate::support::http::{Request, Response, exchange};
 use crate::support::issuer::Issuer;
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
+use crate::support::wait_until;
 
 const ADMIN: &str = "key-of-the-admin-0";
 const USER: &str = "key-of-the-user-00";
@@ -17,7 +21,7 @@ const USER: &str = "key-of-the-user-00";
 struct Scene {
     auth: AuthorizationServer,
     _upstream: HttpUpstream,
-    _state: Directory,
+    state: Directory,
     gateway: Gateway,
 }
 
@@ -37,7 +41,7 @@ impl Scene {
             config[key.as_str()] = value.clone();
         }
         let gateway = Gateway::with(config).start();
-        Scene { auth, _upstream: upstream, _state: state, gateway }
+        Scene { auth, _upstream: upstream, state, gateway }
     }
 
     fn with_keys() -> Scene {
@@ -134,6 +138,70 @@ fn an_admin_signs_in_from_the_console_and_the_server_is_used_at_once() {
     let told = scene.gateway.stop().stderr;
     assert!(told.contains("signed in at"), "{told}");
     assert!(!told.contains(&code) && !told.contains(&id) && !told.contains("state="), "{told}");
+}
+
+impl Scene {
+    /// An admin begins, and goes on to the page of the authorization server: its URL, and the cookie.
+    fn goes_on(&self) -> (String, String) {
+        let (path, cookie) = self.invite(Some(ADMIN));
+        let on = self.send(&form(&path, "").header("Cookie", &cookie)).expect(200);
+        (target_of(&on), cookie)
+    }
+
+    fn comes_back(&self, (target, cookie): &(String, String)) {
+        let done = self.send(&Request::get(&way_back(target)).header("Cookie", cookie));
+        assert!(done.text().contains("Signed in to s"), "{}", done.text());
+    }
+}
+
+#[test]
+fn a_renewal_ends_no_sign_in_that_is_under_way() {
+    let scene = Scene::with_keys();
+    scene.comes_back(&scene.goes_on());
+    scene.gateway.wait_until_well(&["s"]);
+    let another = scene.goes_on();
+    scene.auth.end_access_tokens();
+    let call = Request::post("/mcp/tools/call", &json!({ "name": "echo" }));
+    scene.send(&call.header("x-api-key", USER)).expect(200);
+    assert!(scene.auth.seen_of("POST /token").len() > 1, "it was renewed");
+    scene.comes_back(&another);
+}
+
+#[test]
+fn a_registration_that_was_lost_is_made_anew_after_pages_that_lead_to_nothing() {
+    let scene = Scene::with_keys();
+    scene.comes_back(&scene.goes_on());
+    scene.auth.lose_registrations();
+    for _ in 0..2 {
+        let (target, _) = scene.goes_on();
+        assert_eq!(follow(&target), None, "the page is an error");
+    }
+    assert_eq!(scene.auth.seen_of("POST /register").len(), 1);
+    scene.comes_back(&scene.goes_on());
+    assert_eq!(scene.auth.seen_of("POST /register").len(), 2);
+}
+
+#[test]
+fn a_code_is_exchanged_while_a_renewal_holds_the_file_of_the_credentials() {
+    let scene = Scene::with_keys();
+    let (path, cookie) = scene.invite(Some(ADMIN));
+    let on = scene.send(&form(&path, "").header("Cookie", &cookie)).expect(200);
+    let back = Request::get(&way_back(&target_of(&on))).header("Cookie", &cookie);
+    let is_lock = |path: &PathBuf| path.to_string_lossy().ends_with("-gateway.lock");
+    let find = || {
+        let entries = std::fs::read_dir(scene.state.path()).unwrap();
+        entries.map(|it| it.unwrap().path()).find(is_lock)
+    };
+    wait_until("the gateway has asked for a token", || find().is_some());
+    let lock = File::options().write(true).open(find().unwrap()).unwrap();
+    lock.lock().unwrap();
+    std::thread::scope(|scope| {
+        let done = scope.spawn(|| scene.send(&back));
+        wait_until("the code is exchanged", || !scene.auth.seen_of("POST /token").is_empty());
+        lock.unlock().unwrap();
+        done.join().unwrap().expect(200);
+    });
+    scene.gateway.wait_until_well(&["s"]);
 }
 
 #[test]

@@ -4,9 +4,11 @@ use std::time::{Duration, Instant};
 
 use serde_json::json;
 
+use super::sign_in_pages::{cookie_of, form, target_of, way_back};
 use super::upstream_sign_in::configured;
 use crate::support::authorization_server::{AuthorizationServer, Browser, Consent, follow};
 use crate::support::gateway::{Directory, Gateway};
+use crate::support::http::{Request, exchange};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
@@ -66,6 +68,30 @@ fn the_timeout_of_a_call_stands_still_until_the_person_is_done() {
         }
     });
     assert_eq!(rig.browser.pages().len(), 2);
+}
+
+#[test]
+fn calls_wait_on_when_one_of_two_pages_is_refused() {
+    let rig = Rig::start(json!({}));
+    let send = |request: &Request| exchange(rig.gateway.address(), request);
+    std::thread::scope(|scope| {
+        let call = scope.spawn(|| rig.gateway.call("echo", &json!({ "text": "hi" })));
+        let page = rig.page();
+        let invited = send(&Request::post("/status/sign-in", &json!({ "server": "s" })));
+        let cookie = cookie_of(&invited);
+        let url = invited.json()["url"].as_str().unwrap().to_owned();
+        let path = url.split_once(rig.gateway.address()).unwrap().1;
+        let on = send(&form(path, "").header("Cookie", &cookie)).expect(200);
+        rig.auth.consent(Consent::Denies);
+        let back = way_back(&target_of(&on));
+        let refused = send(&Request::get(&back).header("Cookie", &cookie));
+        assert_ne!(refused.status(), 200, "{refused}");
+        std::thread::park_timeout(Duration::from_millis(300));
+        assert!(!call.is_finished());
+        rig.auth.consent(Consent::Grants);
+        follow(&page);
+        call.join().unwrap().expect(200);
+    });
 }
 
 #[test]

@@ -269,12 +269,11 @@ pub(crate) fn offered(initialized: &Initialized) -> (Filter, bool) {
     (lists, has("resources", "subscribe"))
 }
 
-/// The text of `subscriptions/listen`.
-pub(crate) fn listen(id: u64, filter: &Filter) -> String {
+/// `subscriptions/listen` as the gateway sends it.
+pub(crate) fn listen(filter: &Filter) -> Outgoing<'static> {
     let mut params = RawObject::default();
     params.set("notifications", filter.to_text());
-    let outgoing = Outgoing::own(Method::SubscriptionsListen, params);
-    outgoing.to_modern_message(&RequestId::from(id))
+    Outgoing::own(Method::SubscriptionsListen, params)
 }
 
 /// What the upstream agrees to, and to the request of which id; none if it says neither.

@@ -146,7 +146,7 @@ impl OverPipes {
             return;
         };
         subscriptions.enter(id, version);
-        if self.child.say(listen(id, &filter)).is_err() {
+        if self.child.say(listen(&filter).to_modern_message(&RequestId::from(id))).is_err() {
             // It does not read; the next refresh tries again.
             subscriptions.leave(id);
         }

@@ -10,6 +10,7 @@ use crate::limits::{
     CHILD_START_LOOK_INTERVAL, CHILD_START_NONSENSE_LINES_MAX, ERA_PROBE_TIMEOUT,
     ERA_RECHECK_TIMEOUT,
 };
+use crate::protocol::jsonrpc::RequestId;
 use crate::protocol::jsonrpc::RpcError;
 use crate::protocol::legacy::Initialized;
 use crate::protocol::raw::Raw;
@@ -169,7 +170,7 @@ impl Starter<'_> {
         let text = match question {
             Probe::Discover => {
                 child.shared.noise.expect();
-                handshake::discover(id)
+                handshake::discovery().to_modern_message(&RequestId::from(id))
             }
             Probe::Initialize | Probe::EventStream => {
                 handshake::initialize(id, self.context.capabilities())

@@ -1,31 +1,34 @@
 //! Pure: what is known of the credentials of one owner at one server, and what a request does next.
 
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::{Duration, Instant, SystemTime};
 
-use crate::limits::{NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN};
+use crate::limits::{NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN, UNANSWERED_SIGN_INS_MAX};
 use crate::oauth::challenge::TokenChallenge;
-use crate::oauth::fetch::Reach;
+use crate::oauth::scope::Scopes;
 use crate::oauth::signing_key::SigningKey;
 use crate::upstream::failure::Unauthorized;
 use crate::wait::Wait;
 
+use super::SignInStatus;
 use super::file_look::FileLook;
 use super::flow_error::Remedy;
 use super::kept::Kept;
 use super::pages::Pages;
 use super::refusals::Refusals;
+use super::seen_reach::SeenReach;
 use super::step_ups::StepUps;
 use super::want::Want;
 
 /// Why a sign-in is needed where there never was one.
 pub(super) const NOBODY_HAS_SIGNED_IN: &str = "nobody has signed in yet";
+/// Why a sign-in is needed where a token cannot be renewed.
+pub(super) const TOKEN_HAS_ENDED: &str = "the access token has ended";
 
 /// What is known at present.
 #[derive(Default)]
 pub(super) struct State {
-    /// The narrowest reach that the server's name has led to.
-    pub(super) reach: Option<Reach>,
+    pub(super) reach: SeenReach,
     pub(super) kept: Option<Arc<Kept>>,
     /// The number of `kept`: each other access token has another one.
     pub(super) number: u64,
@@ -42,8 +45,8 @@ pub(super) struct State {
     n_failed: u32,
     pub(super) pages: Pages,
     pub(super) step_ups: StepUps,
-    /// The scopes that a request needed and the token was not good for.
-    pub(super) wanted_scopes: Option<String>,
+    /// Sign-ins in a row from whose page no browser has come back.
+    n_unanswered: u32,
     /// The nonce that the server wants in proofs.
     pub(super) nonce: Option<String>,
     /// How the server asked for credentials last.
@@ -57,9 +60,18 @@ pub(super) enum Trouble {
     #[default]
     None,
     /// A person must sign in.
-    NeedsSignIn { why: String, since: Instant },
+    NeedsSignIn { why: String, since: Instant, need: Need },
     /// The same is tried again then, not before.
     Failing { why: String, until: Instant },
+}
+
+/// What a sign-in is needed for.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Need {
+    /// There are no usable credentials.
+    Credentials,
+    /// A request needed more rights than the token gives; others are served with it.
+    Rights,
 }
 
 /// By whom access tokens are had.
@@ -71,6 +83,15 @@ pub(super) enum Holder {
     Gateway,
     /// One user, by their sign-in.
     User,
+}
+
+/// How credentials were had.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Origin {
+    /// By a sign-in, of this process or another one.
+    SignIn,
+    /// By a token request without a person.
+    Renewal,
 }
 
 /// One look at the state.
@@ -87,7 +108,7 @@ pub(super) enum Step {
     /// It carries the present token, which is renewed besides if it is due.
     Use { number: u64, is_due: bool },
     /// It has a token first.
-    Renew,
+    Renew(Want),
     /// It waits for the end of the question that is under way.
     Wait,
     /// It carries none: the server says if it wants one, and which.
@@ -121,8 +142,8 @@ impl Trouble {
     /// True if nothing is tried again yet, and nobody is asked.
     fn is_believed(&self, pages: &Pages, now: Instant) -> bool {
         match self {
-            Self::None => false,
-            Self::NeedsSignIn { since, .. } => {
+            Self::None | Self::NeedsSignIn { need: Need::Rights, .. } => false,
+            Self::NeedsSignIn { since, need: Need::Credentials, .. } => {
                 let is_fresh = now.saturating_duration_since(*since) < NEED_BELIEVED;
                 pages.is_waited_for(now) || is_fresh
             }
@@ -130,8 +151,15 @@ impl Trouble {
         }
     }
 
-    fn is_pause(&self, now: Instant) -> bool {
-        matches!(self, Self::Failing { until, .. } if now < *until)
+    /// When a renewal is tried again; none if it may be at once.
+    fn retry_at(&self) -> Option<Instant> {
+        match self {
+            Self::None | Self::NeedsSignIn { need: Need::Rights, .. } => None,
+            Self::NeedsSignIn { since, need: Need::Credentials, .. } => {
+                Some(*since + NEED_BELIEVED)
+            }
+            Self::Failing { until, .. } => Some(*until),
+        }
     }
 }
 
@@ -149,7 +177,17 @@ impl State {
 
     /// True if there are such credentials, and no request was refused for their scopes.
     pub(super) fn has_enough(&self, time: u64) -> bool {
-        self.usable(time).is_some() && self.wanted_scopes.is_none()
+        self.is_signed_in() && self.usable(time).is_some()
+    }
+
+    /// True if the present credentials are good for all that a request has needed.
+    pub(super) fn is_signed_in(&self) -> bool {
+        self.unrefused().is_some_and(|kept| kept.wanted.is_empty())
+    }
+
+    /// True if no token could be had the last time.
+    pub(super) fn has_failed(&self) -> bool {
+        self.n_failed > 0
     }
 
     /// What the present trouble means for a request; none if nothing is known.
@@ -168,50 +206,59 @@ impl State {
     /// What the next request does. `has_renewed`: it has had a token renewed before.
     pub(super) fn step(&self, holder: Holder, at: Moment, has_renewed: bool) -> Step {
         let Moment { now, time } = at;
-        if let Some(kept) = self.unrefused() {
-            let can_renew = kept.refresh_token.is_some() || holder == Holder::Machine;
-            let is_paused = self.trouble.is_pause(now);
-            if !kept.is_over(time) {
-                let is_due = kept.renew_at().is_some_and(|at| time >= at);
-                let is_due = is_due && can_renew && !self.is_asking && !is_paused;
-                return Step::Use { number: self.number, is_due };
-            }
-            if can_renew && !is_paused && !has_renewed {
-                return if self.is_asking { Step::Wait } else { Step::Renew };
-            }
+        if let Some(kept) = self.unrefused().filter(|kept| !kept.is_over(time)) {
+            let may_retry = self.trouble.retry_at().is_none_or(|at| now >= at);
+            let is_due = kept.renew_at().is_some_and(|at| time >= at);
+            let is_due = is_due && can_renew(kept, holder) && may_retry && !self.is_asking;
+            return Step::Use { number: self.number, is_due };
         }
         if self.is_asking {
             return Step::Wait;
         }
+        let reason = self.reason(now);
         if self.trouble.is_believed(&self.pages, now)
-            && let Some(reason) = self.reason(now)
+            && let Some(reason) = reason
         {
             return Step::Fail(reason);
         }
+        if !has_renewed && let Some(want) = self.want(holder, now) {
+            return Step::Renew(want);
+        }
         match holder {
             Holder::Machine | Holder::Gateway => Step::Ask,
-            Holder::User => {
-                let (kind, why) = (Unauthorized::NeedsSignIn, NOBODY_HAS_SIGNED_IN.to_owned());
-                Step::Fail(Reason { kind, why })
-            }
+            Holder::User => Step::Fail(reason.unwrap_or_else(|| Reason {
+                kind: Unauthorized::NeedsSignIn,
+                why: NOBODY_HAS_SIGNED_IN.to_owned(),
+            })),
         }
+    }
+
+    /// What is wanted in place of a token that is over or was refused, without a request that asks
+    /// the server for it: another token, or the person's sign-in where it cannot be renewed. A
+    /// machine has its first token before it connects, too (extensions, OAuth Client Credentials,
+    /// Implementation Guide): the server may answer less to those who have none.
+    fn want(&self, holder: Holder, now: Instant) -> Option<Want> {
+        let Some(kept) = &self.kept else {
+            return (holder == Holder::Machine).then_some(Want::Renewal);
+        };
+        if !self.refusals.is_refused() {
+            return Some(Want::Renewal);
+        }
+        let may_be_better = can_renew(kept, holder) && !self.refusals.refuses_all(now);
+        may_be_better.then_some(Want::Refused(None))
     }
 
     /// What a request does whose token, of this number, was refused or is not good for enough.
     /// `has_asked`: it has had another one asked for before.
-    pub(super) fn another(
-        &self,
-        number: Option<u64>,
-        now: Instant,
-        has_asked: bool,
-    ) -> Renewal {
-        if self.unrefused().is_some() && number != Some(self.number) {
+    pub(super) fn another(&self, number: Option<u64>, at: Moment, has_asked: bool) -> Renewal {
+        let is_good = self.unrefused().is_some_and(|kept| !kept.is_over(at.time));
+        if is_good && number != Some(self.number) {
             return Renewal::IsThere;
         }
         match (self.is_asking, has_asked) {
             (true, _) => Renewal::Wait,
             (false, false) => Renewal::Submit,
-            (false, true) => self.reason(now).map_or(Renewal::TryAgain, Renewal::Fail),
+            (false, true) => self.reason(at.now).map_or(Renewal::TryAgain, Renewal::Fail),
         }
     }
 
@@ -223,8 +270,9 @@ impl State {
         scopes: &str,
         now: Instant,
     ) -> Option<Reason> {
-        let is_known = self.wanted_scopes.as_deref() == Some(scopes) && !self.is_asking;
-        let reason = self.reason(now).filter(|_| holder == Holder::User && is_known)?;
+        let kept = self.unrefused().filter(|_| holder == Holder::User && !self.is_asking)?;
+        let is_known = kept.wanted.covers(&Scopes::parse(scopes));
+        let reason = self.reason(now).filter(|_| is_known)?;
         (reason.kind == Unauthorized::NeedsSignIn).then_some(reason)
     }
 
@@ -235,25 +283,28 @@ impl State {
         }
         self.is_asking = true;
         match want {
-            Want::Refused(number) if *number == Some(self.number) => self.refusals.refused(),
-            Want::Renewal | Want::Refused(_) => (),
-            Want::Scopes(scopes) => {
-                self.wanted_scopes = Some(scopes.clone());
-                self.step_ups.begun(now);
-            }
+            Want::Refused(number) if *number == Some(self.number) => self.refusals.refused(now),
+            Want::Renewal | Want::Refused(_) | Want::Saving => (),
+            Want::Scopes(_) => self.step_ups.begun(now),
         }
         true
     }
 
     /// These credentials are used from here on.
     pub(super) fn adopt(&mut self, kept: Kept, key: Option<Arc<SigningKey>>) {
+        let is_signed_in = kept.wanted.is_empty();
         self.key = key;
         self.kept = Some(Arc::new(kept));
         self.number += 1;
         self.refusals.replaced();
-        (self.trouble, self.n_failed) = (Trouble::None, 0);
-        self.pages.signed_in();
-        self.wanted_scopes = None;
+        self.n_failed = 0;
+        let needs_rights =
+            matches!(self.trouble, Trouble::NeedsSignIn { need: Need::Rights, .. });
+        // A renewal gives a request no more rights: the person still has to sign in for it.
+        if is_signed_in || !needs_rights {
+            self.trouble = Trouble::None;
+            self.pages.signed_in();
+        }
     }
 
     /// There are no credentials any more.
@@ -261,14 +312,37 @@ impl State {
         (self.kept, self.key) = (None, None);
         self.number += 1;
         self.look.saw(None);
+        self.look.is_saved();
+    }
+
+    /// A sign-in begins. True if so many led to no answer before that the authorization server may have
+    /// lost the registration of this OAuth client: it shows the person an error then, and sends no
+    /// browser back (RFC 6749, section 4.1.2.1).
+    pub(super) fn sign_in_begun(&mut self) -> bool {
+        let is_doubtful = self.n_unanswered >= UNANSWERED_SIGN_INS_MAX;
+        self.n_unanswered = if is_doubtful { 1 } else { self.n_unanswered + 1 };
+        is_doubtful
+    }
+
+    /// A browser has come back from the authorization server, whatever it has brought.
+    pub(super) fn sign_in_answered(&mut self) {
+        self.n_unanswered = 0;
     }
 
     /// A person must sign in. True if that is news.
-    pub(super) fn need_sign_in(&mut self, why: &str, now: Instant) -> bool {
+    pub(super) fn need_sign_in(&mut self, why: &str, need: Need, now: Instant) -> bool {
         let is_known =
             matches!(&self.trouble, Trouble::NeedsSignIn { why: known, .. } if known == why);
-        self.trouble = Trouble::NeedsSignIn { why: why.to_owned(), since: now };
+        self.trouble = Trouble::NeedsSignIn { why: why.to_owned(), since: now, need };
         !is_known
+    }
+
+    /// What a sign-in is needed for at present.
+    pub(super) fn need(&self) -> Need {
+        match &self.trouble {
+            Trouble::NeedsSignIn { need, .. } => *need,
+            Trouble::None | Trouble::Failing { .. } => Need::Credentials,
+        }
     }
 
     /// No token could be had, and the same is tried again after a while.
@@ -285,14 +359,49 @@ impl State {
     /// When the access token is due to be renewed; none if it cannot be, or does not end.
     pub(super) fn renew_at(&self, holder: Holder, at: Moment) -> Option<Instant> {
         let kept = self.unrefused()?;
-        if kept.refresh_token.is_none() && holder != Holder::Machine {
+        if !can_renew(kept, holder) {
             return None;
         }
         let left = kept.renew_at()?.saturating_sub(at.time);
         let due = at.now + Duration::from_secs(left);
-        Some(match &self.trouble {
-            Trouble::Failing { until, .. } => due.max(*until),
-            Trouble::None | Trouble::NeedsSignIn { .. } => due,
-        })
+        Some(self.trouble.retry_at().map_or(due, |at| due.max(at)))
+    }
+
+    /// How the sign-in is. `under_way_until`: when the sign-in that is under way is given up.
+    pub(super) fn status(
+        &self,
+        holder: Holder,
+        time: u64,
+        under_way_until: Option<SystemTime>,
+    ) -> SignInStatus {
+        let needed = |why: &str| SignInStatus::NeedsSignIn { why: why.to_owned() };
+        let kept = self.unrefused();
+        let is_renewed =
+            |kept: &Kept| can_renew(kept, holder) && self.trouble.retry_at().is_none();
+        if let Some(kept) = kept.filter(|kept| !kept.is_over(time) || is_renewed(kept)) {
+            let at = |at| SystemTime::UNIX_EPOCH + Duration::from_secs(at);
+            let (issuer, scopes) = (kept.grantor.with(), kept.scopes.to_string());
+            return SignInStatus::SignedIn { until: kept.expires_at.map(at), issuer, scopes };
+        }
+        if let Some(until) = under_way_until {
+            return SignInStatus::UnderWay { until };
+        }
+        match (&self.trouble, holder) {
+            (Trouble::NeedsSignIn { why, .. }, _) => needed(why),
+            (Trouble::Failing { why, .. }, _) => SignInStatus::Failing { why: why.clone() },
+            (Trouble::None, Holder::Gateway | Holder::User) if kept.is_some() => {
+                needed(TOKEN_HAS_ENDED)
+            }
+            (Trouble::None, Holder::Machine | Holder::Gateway) => SignInStatus::Unknown,
+            (Trouble::None, Holder::User) => needed(NOBODY_HAS_SIGNED_IN),
+        }
     }
 }
+
+/// True if another token may be had in place of this one without a person.
+fn can_renew(kept: &Kept, holder: Holder) -> bool {
+    kept.refresh_token.is_some() || holder == Holder::Machine
+}
+
+#[cfg(test)]
+mod tests;
