@@ -24,7 +24,6 @@ use crate::handover::{self, Estate, Inheritance, NotFollowed};
 use crate::http::Running;
 use crate::limits::{CATALOGUE_INBOX_CHANGES_MAX, LEAVE_TICK, LIST_WAITERS_DIVISOR, Limits};
 use crate::listening::{Bound, Clients, Serving, admission, bind};
-use crate::oauth::fetch::Fetch;
 use crate::pipeline::{AccessLog, Owners, Pipeline, ToServers, ToSessions};
 use crate::protocol::call::Kind;
 use crate::protocol::jsonrpc::notification;
@@ -33,7 +32,7 @@ use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
 use crate::reload::{Parts, Reloading};
-use crate::resource_server::ResourceServer;
+use crate::resource_server::{FetchOf, ResourceServer};
 use crate::session::{self, Audience, EventLogBounds, EventLogs, Sessions, SessionsConfig};
 use crate::state::{self, StateDir, Writer};
 use crate::sync::RwLock;
@@ -111,14 +110,14 @@ impl Gateway {
         let catalogue = start_catalogue(refresher, changes, wanted, &stop)?;
         let owners = Owners::default();
         let unasked = Arc::new(ToSessions::new(sessions.clone(), owners.clone()));
-        let (upstreams, fetch) =
+        let (upstreams, fetch_of) =
             start_upstreams(&config, &bound, reports, unasked.clone(), known_eras(&shared))?;
         unasked.know(&upstreams);
         let pipeline =
             Arc::new(pipeline(&config, shared, upstreams.clone(), owners, sessions.clone()));
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
-        let resource_server = Arc::new(resource_server(&limits, fetch, keys_kept));
+        let resource_server = Arc::new(resource_server(&limits, fetch_of, keys_kept));
         let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
             resource_server: resource_server.clone(),
@@ -320,10 +319,10 @@ fn keys_kept(state: Option<&State>, clients: Clients) -> KeysKept {
 
 fn resource_server(
     limits: &Limits,
-    fetch: Arc<dyn Fetch>,
+    fetch_of: Arc<FetchOf>,
     keys_kept: KeysKept,
 ) -> ResourceServer {
-    let resource_server = ResourceServer::new(fetch).with_connections(limits.connections);
+    let resource_server = ResourceServer::new(fetch_of).with_connections(limits.connections);
     match keys_kept {
         Some((directory, writer)) => resource_server.with_kept_keys(directory, writer),
         None => resource_server,
@@ -337,9 +336,11 @@ fn start_upstreams(
     reports: Sender<Report>,
     unasked: Arc<ToSessions>,
     eras: BTreeMap<ServerName, Era>,
-) -> io::Result<(Arc<Upstreams>, Arc<dyn Fetch>)> {
+) -> io::Result<(Arc<Upstreams>, Arc<FetchOf>)> {
     let authorizations = Authorizations::start(authorization_setup(config, bound))?;
-    let fetch = authorizations.fetch_from_issuers().map_err(io::Error::other)?;
+    let issuers = authorizations.clone();
+    let fetch_of: Arc<FetchOf> =
+        Arc::new(move |issuer| issuers.fetch_from_issuer(issuer.ca_file.as_deref()));
     let upstreams = Upstreams::start(
         &config.upstreams,
         Arc::new(config.limits.clone()),
@@ -349,7 +350,7 @@ fn start_upstreams(
         eras,
         authorizations,
     )?;
-    Ok((Arc::new(upstreams), fetch))
+    Ok((Arc::new(upstreams), fetch_of))
 }
 
 /// Listens for a second signal while the gateway stops.

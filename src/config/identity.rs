@@ -1,6 +1,7 @@
 //! `oauth`: the authorization servers whose access tokens clients may use, and the rights that the
 //! tokens give.
 
+use std::path::PathBuf;
 use std::time::Duration;
 
 use crate::protocol::server_name::ServerName;
@@ -30,6 +31,11 @@ pub struct IssuerConfig {
     pub base: Option<String>,
     /// The URL of the issuer's keys, where its metadata is not to be asked for it.
     pub jwks_uri: Option<String>,
+    /// Certificates (PEM) that are trusted beside the public authorities when it is asked.
+    pub ca_file: Option<PathBuf>,
+    /// The OAuth clients that get tokens for themselves alone, and never for a person: their
+    /// tokens need no subject.
+    pub machine_clients: Vec<String>,
     /// The access to the issuer's introspection endpoint, where tokens are asked about there.
     pub introspection: Option<IntrospectionConfig>,
 }

@@ -64,6 +64,9 @@ pub const UPSTREAM_SKIP_TIMEOUT: Duration = Duration::from_millis(500);
 /// The time for which a server's name that has led far away keeps what the server names from being
 /// near. No sign-in lasts longer.
 pub const REACH_MEMORY: Duration = SIGN_IN_LIFE;
+/// The time for which the metadata of an authorization server are used for renewals before they are
+/// read again.
+pub const OAUTH_METADATA_LIFE: Duration = Duration::from_secs(600);
 /// So long before its end an access token is renewed.
 pub const TOKEN_RENEWAL_MARGIN: Duration = Duration::from_secs(60);
 /// The part of a short access token's life that is left when it is renewed, as a divisor.

@@ -19,7 +19,7 @@ pub(super) struct Decisions {
     /// The tokens of each user, the oldest first.
     by_user: HashMap<Arc<str>, VecDeque<TokenDigest>>,
     /// Bytes of all claims.
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug)]
@@ -54,7 +54,9 @@ impl Decisions {
             self.remove(&oldest);
         }
         self.bytes += accepted.n_bytes();
-        if self.by_token.len() >= DECISIONS_MAX || self.bytes > DECISIONS_BYTES_MAX {
+        while self.by_token.len() >= DECISIONS_MAX
+            || self.bytes > DECISIONS_BYTES_MAX && !self.by_token.is_empty()
+        {
             self.make_room();
         }
         self.by_user.entry(user).or_default().push_back(digest);
@@ -87,43 +89,47 @@ impl Decisions {
         }
     }
 
-    /// The tokens that are remembered.
+    /// The number of tokens that are remembered.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_token.len()
     }
 }
 
-/// The tokens that were refused after their issuer was asked, for a short while.
+/// A token, and the place in the configuration of an issuer that was asked about it.
+pub(super) type Asked = (TokenDigest, usize);
+
+/// The tokens that were refused after an issuer was asked, for a short while.
 #[derive(Debug, Default)]
 pub(super) struct Refusals {
-    by_token: HashMap<TokenDigest, Denied>,
-    order: VecDeque<(Instant, TokenDigest)>,
+    by_token: HashMap<Asked, Denied>,
+    order: VecDeque<(Instant, Asked)>,
 }
 
 impl Refusals {
     /// The refusal of that token, if it was refused a short while ago.
-    pub(super) fn get(&self, digest: &TokenDigest) -> Option<&Denied> {
-        self.by_token.get(digest)
+    pub(super) fn get(&self, asked: &Asked) -> Option<&Denied> {
+        self.by_token.get(asked)
     }
 
     /// Remembers a refusal; the oldest makes room.
-    pub(super) fn insert(&mut self, digest: TokenDigest, denied: Denied, now: Instant) {
+    pub(super) fn insert(&mut self, asked: Asked, denied: Denied, now: Instant) {
         self.sweep(now);
         if self.by_token.len() >= REFUSALS_MAX
             && let Some((_, oldest)) = self.order.pop_front()
         {
             self.by_token.remove(&oldest);
         }
-        if self.by_token.insert(digest, denied).is_none() {
-            self.order.push_back((now, digest));
+        if self.by_token.insert(asked, denied).is_none() {
+            self.order.push_back((now, asked));
         }
     }
 
     /// Forgets what was refused too long ago.
     pub(super) fn sweep(&mut self, now: Instant) {
         let is_over = |at: &Instant| now.saturating_duration_since(*at) >= REFUSAL_LIFE;
-        while let Some((_, digest)) = self.order.pop_front_if(|(at, _)| is_over(at)) {
-            self.by_token.remove(&digest);
+        while let Some((_, asked)) = self.order.pop_front_if(|(at, _)| is_over(at)) {
+            self.by_token.remove(&asked);
         }
     }
 }

@@ -6,11 +6,11 @@
 //! at a reload with the rest of the admission; it remembers whom it has accepted.
 //!
 //! ```text
-//! ResourceServer::new(fetch)            once, with the gateway
+//! ResourceServer::new(fetch_of)         once, with the gateway
 //!   .verifier(&config.oauth, &owners)   at the start and at each reload -> Arc<Verifier>
 //!     .verify(&presented, now)          each request                    -> Arc<Accepted> or Denied
 //!     .standing(&accepted, now)         every half minute or so, for each open stream
-//!     .reconsider(&accepted, now)       after a reload, for what is open
+//!     .present(&accepted, now)          after a reload, for what is open
 //!   .rest()                             where a reload takes `oauth` away
 //!   .stop()                             at the end
 //! ```
@@ -25,12 +25,14 @@ mod issuer_metadata;
 mod keeper;
 mod kept_keys;
 mod key_schedule;
+mod opaque_tokens;
 mod presented;
 mod reading;
 mod rules;
 #[cfg(test)]
 mod tests;
 mod token_digest;
+mod token_issuers;
 mod users;
 mod verifier;
 mod waiters;
@@ -43,7 +45,7 @@ use std::time::Instant;
 pub use accepted::{Accepted, Standing};
 pub use denied::{Denied, ErrorCode, WrongProof, WrongToken};
 pub use issuer::IssuerStatus;
-pub use presented::{Now, Presented, Scheme, Token};
+pub use presented::{Now, Presented, Token, token_in};
 pub use verifier::Verifier;
 
 use issuer::{Issuer, Means};
@@ -52,7 +54,7 @@ use rules::Rules;
 use verifier::Shared;
 use waiters::Waiters;
 
-use crate::config::OAuthConfig;
+use crate::config::{IssuerConfig, OAuthConfig};
 use crate::limits::{ISSUERS_WAITERS_DIVISOR, ISSUERS_WAITERS_MAX, SHARES_MIN};
 use crate::oauth::fetch::Fetch;
 use crate::oauth::issuer_names::issuer_names;
@@ -60,6 +62,9 @@ use crate::protocol::owners::Owners;
 use crate::state::{StateDir, Writer};
 use crate::sync::Mutex;
 use crate::thread::Joined;
+
+/// Gives what sends requests to an issuer.
+pub type FetchOf = dyn Fn(&IssuerConfig) -> Arc<dyn Fetch> + Send + Sync;
 
 /// The keys of issuers, and the thread that keeps them.
 pub struct ResourceServer {
@@ -76,11 +81,13 @@ impl std::fmt::Debug for ResourceServer {
 }
 
 impl ResourceServer {
-    /// Nothing runs before the first verifier. `fetch` sends requests to issuers.
-    pub fn new(fetch: Arc<dyn Fetch>) -> ResourceServer {
+    /// Nothing runs before the first verifier.
+    pub fn new(fetch_of: Arc<FetchOf>) -> ResourceServer {
         let waiting = Arc::new(Waiters::new(ISSUERS_WAITERS_MAX));
-        let means = Means { fetch, kept: None, waiting };
-        ResourceServer { means, shared: Arc::default(), thread: Mutex::default() }
+        let shared = Arc::<Shared>::default();
+        let keeper = Arc::downgrade(&shared.keeper);
+        let means = Means { fetch_of, kept: None, keeper, waiting };
+        ResourceServer { means, shared, thread: Mutex::default() }
     }
 
     /// Lets fewer requests wait for issuers at once where there are few connections, each of which
@@ -116,6 +123,8 @@ impl ResourceServer {
         if thread.is_none() {
             *thread = Some(self.shared.keeper.start()?);
         }
+        // The files of keys are read without it.
+        drop(thread);
         let before = self.shared.keeper.issuers();
         let names = issuer_names(config.issuers.iter().map(|it| it.issuer.as_str()));
         let issuers = config.issuers.iter().zip(names).map(|(of, name)| {
@@ -142,9 +151,13 @@ impl ResourceServer {
         }))
     }
 
-    /// Notes that no verifier is wanted any more: no issuer is asked from now on.
+    /// Notes that no verifier is wanted any more: no issuer is asked from now on, and no keys stay
+    /// on the disk.
     pub fn rest(&self) {
         self.shared.keeper.keep(Vec::new());
+        if let Some(kept) = &self.means.kept {
+            kept.forget_others(&[]);
+        }
     }
 
     /// The state of each issuer, for operators.

@@ -19,6 +19,7 @@ use super::http::{Head, Request, try_exchange};
 use super::listener::{Incoming, Listener, Next};
 use super::upstream_http::{HttpUpstream, respond};
 use super::upstream_modern::ModernUpstream;
+use super::upstream_sse::SseUpstream;
 use super::{in_background, unique};
 
 /// What comes back from the page of the authorization server.
@@ -258,25 +259,10 @@ impl AuthorizationServer {
     }
 
     /// Makes of an MCP server one that wants tokens of this authorization server.
-    pub fn protect(&self, upstream: &HttpUpstream) -> Arc<Protection> {
-        let protection = self.protection(upstream.url());
-        let guard = protection.clone();
-        upstream.guard(move |request| guard.judge(request));
-        protection
-    }
-
-    /// The same of one without sessions.
-    pub fn protect_modern(&self, upstream: &ModernUpstream) -> Arc<Protection> {
-        let protection = self.protection(upstream.url());
-        let guard = protection.clone();
-        upstream.guard(move |request| guard.judge(request));
-        protection
-    }
-
-    fn protection(&self, url: String) -> Arc<Protection> {
-        Arc::new(Protection {
+    pub fn protect(&self, upstream: &impl Guardable) -> Arc<Protection> {
+        let protection = Arc::new(Protection {
             shared: Mutex::new(self.shared.clone()),
-            url,
+            url: upstream.url(),
             scope: Mutex::default(),
             scopes_of_methods: Mutex::default(),
             metadata: Mutex::default(),
@@ -285,7 +271,53 @@ impl AuthorizationServer {
             n_refused: Mutex::new(0),
             n_admitted: Mutex::new(0),
             strangers: Mutex::default(),
-        })
+            last_token: Mutex::default(),
+        });
+        let guard = protection.clone();
+        upstream.guard(move |request| guard.judge(request));
+        protection
+    }
+}
+
+/// What a guard does with a request: it may answer in place of the server.
+pub type Guard = dyn Fn(&Incoming) -> Option<Guarded> + Send + Sync;
+
+/// A scripted MCP server before which a guard may stand.
+pub trait Guardable {
+    /// Where the server is reached.
+    fn url(&self) -> String;
+
+    /// Shows every request to this one first.
+    fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static);
+}
+
+impl Guardable for HttpUpstream {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        self.guard(guard);
+    }
+}
+
+impl Guardable for ModernUpstream {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        self.guard(guard);
+    }
+}
+
+impl Guardable for SseUpstream {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        self.guard(guard);
     }
 }
 
@@ -306,13 +338,15 @@ pub struct Protection {
     n_admitted: Mutex<usize>,
     /// The requests without credentials that were let in; none where none are.
     strangers: Mutex<Option<Vec<(Head, String)>>>,
+    /// What the last request that was admitted carried.
+    last_token: Mutex<String>,
 }
 
 /// What a guard answers in place of the server.
 pub struct Guarded {
-    pub status: String,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+    status: String,
+    headers: Vec<(String, String)>,
+    body: String,
 }
 
 impl Protection {
@@ -345,7 +379,7 @@ impl Protection {
     pub fn is_its_own_authorization_server(&self) {
         *self.is_own.lock().unwrap() = true;
         let shared = self.shared.lock().unwrap();
-        let issuer = self.url.strip_suffix("/mcp").unwrap().to_owned();
+        let issuer = self.parts().0.to_owned();
         shared.state.lock().unwrap().issuer = Some(issuer);
     }
 
@@ -372,9 +406,22 @@ impl Protection {
         *self.n_admitted.lock().unwrap()
     }
 
+    /// True if the last request that was admitted had a token that does not end by itself.
+    pub fn is_used_without_end(&self) -> bool {
+        let shared = self.shared.lock().unwrap().clone();
+        let token = self.last_token.lock().unwrap().clone();
+        let state = shared.state.lock().unwrap();
+        state.tokens.get(&token).is_some_and(|token| token.ends.is_none())
+    }
+
+    /// The origin of the server, and its path there.
+    fn parts(&self) -> (&str, &str) {
+        self.url.split_at(self.url.rfind('/').unwrap())
+    }
+
     fn metadata_url(&self) -> String {
-        let origin = self.url.strip_suffix("/mcp").unwrap();
-        format!("{origin}/.well-known/oauth-protected-resource/mcp")
+        let (origin, path) = self.parts();
+        format!("{origin}/.well-known/oauth-protected-resource{path}")
     }
 
     fn judge(&self, request: &Incoming) -> Option<Guarded> {
@@ -383,7 +430,8 @@ impl Protection {
         if is_own && matches!(request.path(), "/register" | "/authorize" | "/token") {
             return Some(shared.handled(request));
         }
-        if request.path() == "/.well-known/oauth-protected-resource/mcp" && !is_own {
+        let (origin, path) = self.parts();
+        if self.metadata_url() == format!("{origin}{}", request.path()) && !is_own {
             let mut document =
                 json!({ "resource": self.url, "authorization_servers": [shared.issuer()] });
             for (name, value) in &*self.metadata.lock().unwrap() {
@@ -391,7 +439,9 @@ impl Protection {
             }
             return Some(Guarded::json("200 OK", &document));
         }
-        if request.path() != "/mcp" {
+        // Messages to a server over HTTP+SSE have a place of their own.
+        let is_message = path == "/sse" && request.path() == "/messages";
+        if request.path() != path && !is_message {
             return Some(Guarded::json("404 Not Found", &json!({})));
         }
         let authorization = request.head.header("Authorization").unwrap_or_default();
@@ -419,7 +469,8 @@ impl Protection {
                 refusal.headers.push(("DPoP-Nonce".to_owned(), nonce));
                 return Some(refusal);
             }
-            if proof["htu"] != self.url.as_str() || proof["htm"] != request.method.as_str() {
+            let url = format!("{origin}{}", request.path());
+            if proof["htu"] != url.as_str() || proof["htm"] != request.method.as_str() {
                 return Some(self.refusal("401 Unauthorized", "invalid_dpop_proof", "", true));
             }
         }
@@ -432,6 +483,7 @@ impl Protection {
         }
         drop(scopes);
         *self.n_admitted.lock().unwrap() += 1;
+        token.clone_into(&mut self.last_token.lock().unwrap());
         None
     }
 
@@ -535,10 +587,7 @@ impl Shared {
     }
 
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
-        let Guarded { status, headers, body } = self.handled(request);
-        let headers: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        respond(out, &status, &headers, &body)
+        self.handled(request).write(out)
     }
 
     fn handled(&self, request: &Incoming) -> Guarded {
@@ -564,7 +613,7 @@ impl Shared {
             path if path == place => Guarded::json("200 OK", &self.metadata()),
             "/register" => self.register(&seen),
             "/authorize" => self.authorize(&seen),
-            "/token" => self.token(&seen),
+            "/token" | "/moved/token" => self.token(&seen),
             "/revoke" => {
                 let mut state = self.state.lock().unwrap();
                 state.tokens.remove(seen.field("token"));

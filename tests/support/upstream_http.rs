@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use super::authorization_server::Guarded;
+use super::authorization_server::{Guard, Guarded};
 use super::listener::{Incoming, Listener, Next};
 use super::script::{Reply, Script, error_answer};
 use super::unique;
@@ -46,9 +46,6 @@ struct Shell {
     /// Answers in place of the server, whatever is asked for.
     guard: Mutex<Option<Arc<Guard>>>,
 }
-
-/// See [`HttpUpstream::guard`].
-pub(crate) type Guard = dyn Fn(&Incoming) -> Option<Guarded> + Send + Sync;
 
 /// The server. It reads as its [`Script`], for switches and counters.
 pub struct HttpUpstream {

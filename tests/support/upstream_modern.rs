@@ -14,11 +14,11 @@ use base64::engine::general_purpose::STANDARD;
 use rustix::net::RecvFlags;
 use serde_json::{Value, json};
 
-use super::authorization_server::Guarded;
+use super::authorization_server::{Guard, Guarded};
 use super::http::Head;
 use super::listener::{Incoming, Listener, Next};
 use super::script::{MODERN, Script, meta};
-use super::upstream_http::{Answers, Guard, JSON, answer, begin_stream, respond, write_event};
+use super::upstream_http::{Answers, JSON, answer, begin_stream, respond, write_event};
 use super::{in_background, unique};
 
 /// A request as it came.

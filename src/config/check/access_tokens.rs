@@ -9,7 +9,7 @@ use crate::config::file::RawServer;
 use crate::config::file::access_tokens::{
     RawAccessTokens, RawIntrospection, RawIssuer, RawRule,
 };
-use crate::config::file::reader::{Reader, Text};
+use crate::config::file::reader::{Reader, Text, Wanted};
 use crate::config::{
     ClaimConfig, IntrospectionConfig, IssuerConfig, Naming, OAuthConfig, PublicUrl, RuleConfig,
     Secret, syntax,
@@ -44,12 +44,29 @@ pub(super) fn check(
             reader.warn(&rule.at, what);
         }
     }
+    warn_of_several_introspections(reader, &raw.issuers);
     let issuers = raw.issuers.iter();
     let rules = raw.rules.iter();
     OAuthConfig {
         issuers: issuers.filter_map(|it| check_issuer(reader, it, public_url)).collect(),
         rules: rules.map(|it| check_rule(reader, it, servers, naming)).collect(),
         jwks_max_age: Duration::from_millis(raw.jwks_max_age_ms),
+    }
+}
+
+/// Warns where opaque tokens of one issuer are shown to another one, which could use them.
+fn warn_of_several_introspections(reader: &Reader<'_>, issuers: &[RawIssuer]) {
+    let introspect = issuers.iter().filter_map(|it| it.introspection.as_ref());
+    let mut before: Option<&str> = None;
+    for introspection in introspect {
+        if let Some(before) = before {
+            let what = format!(
+                "a token that is no JWT does not say whose it is, so that {before} is shown those \
+                 of this issuer first, and could use them"
+            );
+            reader.warn(&introspection.at, what);
+        }
+        before = Some(&introspection.at);
     }
 }
 
@@ -62,6 +79,11 @@ fn check_issuer(
     secure_url(reader, &format!("{}/issuer", raw.at), issuer, Query::Refused);
     if let Some(uri) = &raw.jwks_uri {
         secure_url(reader, &format!("{}/jwks_uri", raw.at), uri, Query::Admitted);
+    }
+    for (at, client) in &raw.machine_clients {
+        if client.value.is_empty() {
+            reader.problem(at, "must not be empty");
+        }
     }
     let audience = match (&raw.audience, public_url) {
         (Some(text), _) => {
@@ -89,6 +111,11 @@ fn check_issuer(
             Some(_) | None => url.as_str().to_owned(),
         }),
         jwks_uri: raw.jwks_uri.as_ref().map(|uri| uri.value.clone()),
+        ca_file: raw
+            .ca_file
+            .as_ref()
+            .map(|path| reader.path_of(&format!("{}/ca_file", raw.at), path, Wanted::File)),
+        machine_clients: raw.machine_clients.iter().map(|(_, it)| it.value.clone()).collect(),
         introspection: raw.introspection.as_ref().and_then(|it| introspection(reader, it)),
     })
 }

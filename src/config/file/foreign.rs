@@ -171,6 +171,7 @@ const OF_ISSUERS: &[Meant] = &[
     (&["url", "iss", "authority", "domain", "issuer_url", "name"], "\"issuer\""),
     (&["aud", "audiences", "resource", "api"], "\"audience\""),
     (&["jwks", "jwks_url", "keys", "certs"], "\"jwks_uri\""),
+    (&["ssl_verify", "verify_ssl", "insecure", "ca_cert", "ca", "cert"], "\"ca_file\""),
     (
         &["client_id", "client_secret", "introspection_endpoint"],
         "a key of \"introspection\": tokens are asked about with it, and clients register \

@@ -16,7 +16,6 @@ use super::kept::{Grantor, Kept, Registrations};
 use super::registration::with_registrations;
 use super::server_authorization::ServerAuthorization;
 use super::state::{Holder, NOBODY_HAS_SIGNED_IN, Need, Origin, TOKEN_HAS_ENDED, Trouble};
-use super::token_endpoint::with_configured_client;
 use super::want::Want;
 use super::workers::Purpose;
 
@@ -163,12 +162,13 @@ impl ServerAuthorization {
         let Some(refresh_token) = &kept.refresh_token else {
             return Ok(needs(TOKEN_HAS_ENDED));
         };
-        let grantor = with_configured_client(kept.grantor.clone(), &self.config);
-        if self.config.dpop == Dpop::On && grantor.dpop_key.is_none() {
+        if self.config.dpop == Dpop::On && kept.grantor.dpop_key.is_none() {
             return Ok(needs(
                 "its tokens are not bound to a key, as \"dpop\" says they must be",
             ));
         }
+        let found = self.found_for_renewal();
+        let grantor = self.grantor_of_now(kept, found.as_ref());
         let _exchange = self.shared.exchanges.begin().ok_or_else(ending)?;
         let grant = Grant::RefreshToken(refresh_token);
         let answer = self.asker().token(&grantor, grant, &Scopes::default());
@@ -178,7 +178,7 @@ impl ServerAuthorization {
                 let requested = Requested { scopes, wanted, before: Some(kept) };
                 self.keep(answer, grantor, &requested).map(|()| Had::Token)
             }
-            Err(error) => self.not_refreshed(kept, &grantor, error),
+            Err(error) => self.not_refreshed(kept, &grantor, found.as_ref(), error),
         }
     }
 
@@ -189,6 +189,7 @@ impl ServerAuthorization {
         &self,
         kept: &Kept,
         grantor: &Grantor,
+        found: Option<&Discovered>,
         error: FlowError,
     ) -> Result<Had, FlowError> {
         match error.remedy {
@@ -205,14 +206,10 @@ impl ServerAuthorization {
             Remedy::RegisterAnew | Remedy::TryLater | Remedy::Nothing => (),
         }
         // Its authorization server may be gone for good, and the server have another one.
-        if error.step == FlowStep::Token
-            && self.lock().has_failed()
-            && let Ok(found) = self.discovered()
-            && found.with() != kept.grantor.with()
-        {
-            return Ok(has_moved(&found));
+        match found.filter(|found| found.with() != grantor.with()) {
+            Some(found) => Ok(has_moved(found)),
+            None => Err(error),
         }
-        Err(error)
     }
 
     /// Forgets the registration of a client that the authorization server does not know any more.
@@ -289,30 +286,46 @@ impl ServerAuthorization {
         if before.is_none() && *want == Want::Renewal && self.probe().is_err() {
             return Ok(Had::Nothing);
         }
-        // The server may have another authorization server by now, and the configuration another
-        // secret. What was kept serves while the metadata cannot be had.
-        let (grantor, mut scopes) = match (self.discovered(), before) {
-            (Err(error), Some(kept)) if error.remedy == Remedy::TryLater => (
-                with_configured_client(kept.grantor.clone(), &self.config),
-                kept.scopes.clone(),
-            ),
-            (found, _) => {
-                let found = found?;
-                let scopes = self.scopes(&found, Refreshes::No);
-                let client = self.client(&found, NO_REDIRECT)?;
-                let known = before.map(|kept| &kept.grantor);
-                (self.grantor(&found, client, known)?, scopes)
-            }
-        };
+        let (grantor, mut scopes) = self.inputs_of_machine(want, before)?;
         let mut wanted = Scopes::default();
         if let (Want::Scopes(more), Some(kept)) = (want, before) {
             wanted = Scopes::parse(more);
             scopes = scope::step_up(&kept.scopes.union(&scopes), Some(more));
         }
         let scopes = self.configured_scopes().unwrap_or(scopes);
-        let answer = self.asked_by_machine(&grantor, &scopes)?;
+        let answer = self.asked_by_machine(&grantor, &scopes);
+        let lost = |error: &FlowError| error.remedy == Remedy::RegisterAnew;
+        if answer.as_ref().is_err_and(lost) && self.config.client_id.is_none() {
+            self.forget_client(&grantor);
+        }
         let requested = Requested { scopes: &scopes, wanted: &wanted, before: None };
-        self.keep(answer, grantor, &requested).map(|()| Had::Token)
+        self.keep(answer?, grantor, &requested).map(|()| Had::Token)
+    }
+
+    /// The server may have another authorization server by now. What was kept serves while the
+    /// metadata are known, and while they cannot be had.
+    fn inputs_of_machine(
+        &self,
+        want: &Want,
+        before: Option<&Kept>,
+    ) -> Result<(Grantor, Scopes), FlowError> {
+        let found = match before {
+            None => self.discovered()?,
+            Some(kept) => {
+                let found = match want {
+                    Want::Renewal | Want::Saving => self.found_for_renewal(),
+                    Want::Refused(_) | Want::Scopes(_) => self.discovered().ok(),
+                };
+                let Some(found) = found else {
+                    return Ok((self.grantor_of_now(kept, None), kept.scopes.clone()));
+                };
+                found
+            }
+        };
+        let scopes = self.scopes(&found, Refreshes::No);
+        let client = self.client(&found, NO_REDIRECT)?;
+        let known = before.map(|kept| &kept.grantor);
+        Ok((self.grantor(&found, client, known)?, scopes))
     }
 
     fn asked_by_machine(

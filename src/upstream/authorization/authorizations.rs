@@ -2,10 +2,10 @@
 
 use std::collections::HashMap;
 use std::fmt;
+use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use crate::config::{HttpKind, HttpTarget, Target, UpstreamConfig};
-use crate::limits::KEYS_FETCH_TIMEOUT;
+use crate::config::{Target, UpstreamConfig};
 use crate::oauth::authorization::AuthorizationAnswer;
 use crate::oauth::fetch::Fetch;
 use crate::protocol::server_name::ServerName;
@@ -16,6 +16,7 @@ use crate::upstream::http_client::fetcher::Fetcher;
 use crate::upstream::http_client::tls::Tls;
 use crate::wait::Wait;
 
+use super::issuer_fetcher::IssuerFetcher;
 use super::shared::Shared;
 use super::sign_ins::begun_by;
 use super::{FinishedSignIn, Owner, ServerAuthorization, Setup, SignInError};
@@ -103,23 +104,17 @@ impl Authorizations {
         Ok(Some(made))
     }
 
-    /// Asks the issuers of clients' access tokens: no server's settings count for that.
-    ///
-    /// # Errors
-    /// No connection could be made at all; the text says why.
-    pub fn fetch_from_issuers(&self) -> Result<Arc<dyn Fetch>, String> {
-        let target = HttpTarget {
-            kind: HttpKind::Auto,
-            url: String::new(),
-            headers: Vec::new(),
-            forward_headers: Vec::new(),
-            proxy: None,
-            ca_file: None,
-            oauth: None,
-        };
-        let (names, timeout) = (self.names.clone(), KEYS_FETCH_TIMEOUT);
-        let factory = AgentFactory::new(&target, names, &self.tls, timeout)?;
-        Ok(Arc::new(Fetcher::new(factory, self.shared.running.clone())))
+    /// What asks an issuer of clients' access tokens: no server's settings count for it. The
+    /// certificates of `ca_file` are trusted besides; while they cannot be read, every request
+    /// fails with the reason.
+    pub fn fetch_from_issuer(&self, ca_file: Option<&Path>) -> Arc<dyn Fetch> {
+        Arc::new(IssuerFetcher {
+            ca_file: ca_file.map(Path::to_owned),
+            names: self.names.clone(),
+            tls: self.tls.clone(),
+            running: self.shared.running.clone(),
+            fetcher: Mutex::default(),
+        })
     }
 
     /// Finishes a sign-in with the query of the request to the callback (without its `?`): checks

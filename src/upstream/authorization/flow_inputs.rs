@@ -4,7 +4,7 @@
 use std::time::Instant;
 
 use crate::config::Dpop;
-use crate::limits::{STEP_UP_WINDOW, STEP_UPS_MAX};
+use crate::limits::{OAUTH_METADATA_LIFE, STEP_UP_WINDOW, STEP_UPS_MAX};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::Reach;
 use crate::oauth::scope::{self, Refreshes, ScopeSources, Scopes};
@@ -14,10 +14,10 @@ use crate::oauth::web_url::WebUrl;
 
 use super::discovery::{Discovered, Discovery, Others};
 use super::flow_error::{FlowError, FlowStep};
-use super::kept::{Algorithms, Client, DpopKey, Grantor};
+use super::kept::{Algorithms, Client, DpopKey, Grantor, Kept};
 use super::registration::Registration;
 use super::server_authorization::ServerAuthorization;
-use super::token_endpoint::Asker;
+use super::token_endpoint::{Asker, with_configured_client};
 
 impl ServerAuthorization {
     /// How far away what the server names may be.
@@ -56,7 +56,28 @@ impl ServerAuthorization {
                 None => Others::AfterFailure,
             },
         };
-        discovery.run(challenge.as_ref())
+        let found = discovery.run(challenge.as_ref())?;
+        self.lock().found_at = Some(Instant::now());
+        Ok(found)
+    }
+
+    /// The authorization server as it is now, for a renewal; none while its metadata were read a
+    /// short time ago, or if they cannot be had.
+    pub(super) fn found_for_renewal(&self) -> Option<Discovered> {
+        let found_at = self.lock().found_at;
+        let is_known = found_at.is_some_and(|at| at.elapsed() < OAUTH_METADATA_LIFE);
+        if is_known { None } else { self.discovered().ok() }
+    }
+
+    /// The grantor of a renewal. What is kept of its metadata has a life, since an authorization
+    /// server may move its endpoints. Where the metadata cannot be had, or are another issuer's,
+    /// the old endpoints count: if the server belongs to another authorization server by now, it
+    /// refuses the token. The client is that of the configuration as it is now.
+    pub(super) fn grantor_of_now(&self, kept: &Kept, found: Option<&Discovered>) -> Grantor {
+        let old = &kept.grantor;
+        let found = found.filter(|found| found.with() == old.with());
+        let now = found.and_then(|it| self.grantor(it, old.client.clone(), Some(old)).ok());
+        with_configured_client(now.unwrap_or_else(|| old.clone()), &self.config)
     }
 
     /// The scopes of the configuration: where there are any, no others are asked for.

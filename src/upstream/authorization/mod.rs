@@ -25,6 +25,7 @@ mod file_look;
 mod files;
 mod flow_error;
 mod flow_inputs;
+mod issuer_fetcher;
 mod kept;
 mod pages;
 mod refusal;

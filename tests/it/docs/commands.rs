@@ -337,6 +337,10 @@ fn check_configuration(place: &str, configuration: &Value) {
             std::fs::write(folder.path().join(name), "").unwrap();
         }
     }
+    let issuers = configuration["oauth"]["issuers"].as_array().into_iter().flatten();
+    for name in issuers.filter_map(|issuer| issuer["ca_file"].as_str()) {
+        std::fs::write(folder.path().join(name), "").unwrap();
+    }
     let names = text.split("${").skip(1).filter_map(|rest| rest.split(['}', ':']).next());
     let output = Command::new(binary())
         .args(["check", "--no-connect", "--json", "--config", "config.json"])

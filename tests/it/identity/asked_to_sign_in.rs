@@ -58,6 +58,7 @@ impl Scene {
     }
 }
 
+/// Does in a browser what the page wants, with that key.
 pub(super) fn sign_in(address: &str, url: &str, key: &str) {
     let path = url.strip_prefix(&format!("http://{address}")).unwrap();
     let shown = exchange(address, &Request::get(path)).expect(200);

@@ -66,7 +66,7 @@ fn a_server_that_comes_later_than_the_gateway_is_reached_with_a_token() {
 fn an_authorization_server_that_is_slow_makes_no_server_one_with_sessions() {
     let (auth, upstream, state) =
         (authorization_server(), ModernUpstream::start(), Directory::new());
-    auth.protect_modern(&upstream);
+    auth.protect(&upstream);
     auth.be_slow(Duration::from_secs(6));
     let gateway = configured(&upstream.url(), machine(), &state).start();
     gateway.wait_until_well(&["s"]);

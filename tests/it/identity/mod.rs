@@ -5,6 +5,7 @@ mod hung_authorization_server;
 mod login_command;
 mod lost_tokens;
 mod machine_tokens;
+mod over_http_sse;
 mod per_user;
 pub(crate) mod resource_server;
 mod several_processes;

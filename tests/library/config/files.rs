@@ -95,7 +95,9 @@ fn relative_paths_are_relative_to_the_file() {
         &folder,
         r#"{"state_dir":"state","api_keys":[{"name":"a","key":"${file:secret}"}],"mcp_servers":{
             "a":{"command":"./server","cwd":"work"},"b":{"command":"npx","args":["x.js"]},
-            "c":{"url":"https://c/","ca_file":"ca.pem"}}}"#,
+            "c":{"url":"https://c/","ca_file":"ca.pem"}},
+            "oauth":{"issuers":[{"issuer":"https://i.example","audience":"a","ca_file":"i.pem"}],
+            "rules":[{}]}}"#,
     )
     .unwrap();
     let at = |name: &str| folder.path().join(name);
@@ -111,10 +113,16 @@ fn relative_paths_are_relative_to_the_file() {
     // Its arguments may be paths, too.
     assert_eq!((b.command.as_str(), b.folder.as_deref()), ("npx", Some(folder.path())));
     assert_eq!(c.ca_file, Some(at("ca.pem")));
+    assert_eq!(config.oauth.unwrap().issuers[0].ca_file, Some(at("i.pem")));
     // What is not there may come.
     let told: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
-    for (key, noun) in [("a/command", "file"), ("a/cwd", "folder"), ("c/ca_file", "file")] {
-        let line = format!("/mcp_servers/{key}: there is no such {noun}");
+    for (key, noun) in [
+        ("mcp_servers/a/command", "file"),
+        ("mcp_servers/a/cwd", "folder"),
+        ("mcp_servers/c/ca_file", "file"),
+        ("oauth/issuers/0/ca_file", "file"),
+    ] {
+        let line = format!("/{key}: there is no such {noun}");
         assert!(told.iter().any(|told| told.starts_with(&line)), "{line}: {told:?}");
     }
 }
@@ -156,6 +164,23 @@ fn what_is_no_error_but_hardly_meant_is_a_warning() {
         assert!(told.iter().any(|line| line.contains(part)), "{part}: {told:#?}");
     }
     assert_eq!(told.len(), 5, "{told:#?}");
+}
+
+#[test]
+fn a_second_issuer_that_is_asked_about_opaque_tokens_is_warned_of() {
+    let introspection = r#""introspection":{"client_id":"c","client_secret":"s"}"#;
+    let text = format!(
+        r#"{{"mcp_servers":{{}},"oauth":{{"rules":[{{}}],"issuers":[
+            {{"issuer":"https://a.example","audience":"a",{introspection}}},
+            {{"issuer":"https://b.example","audience":"a"}},
+            {{"issuer":"https://c.example","audience":"a",{introspection}}}]}}}}"#
+    );
+    let config = load(&Directory::new(), &text).unwrap();
+    let told: Vec<String> = config.warnings.iter().map(ToString::to_string).collect();
+    let about = |at: &str| told.iter().filter(|it| it.starts_with(at)).collect::<Vec<_>>();
+    assert_eq!(about("/oauth/issuers/0").len(), 0, "{told:?}");
+    let [second] = about("/oauth/issuers/2/introspection")[..] else { panic!("{told:?}") };
+    assert!(second.contains("/oauth/issuers/0/introspection is shown"), "{second}");
 }
 
 #[test]

@@ -51,6 +51,8 @@ pub(super) struct State {
     pub(super) nonce: Option<String>,
     /// How the server asked for credentials last.
     pub(super) challenge: Option<TokenChallenge>,
+    /// When the authorization server's metadata were read last; none after a failure.
+    pub(super) found_at: Option<Instant>,
 }
 
 /// Why there are no usable credentials.
@@ -183,11 +185,6 @@ impl State {
     /// True if the present credentials are good for all that a request has needed.
     pub(super) fn is_signed_in(&self) -> bool {
         self.unrefused().is_some_and(|kept| kept.wanted.is_empty())
-    }
-
-    /// True if no token could be had the last time.
-    pub(super) fn has_failed(&self) -> bool {
-        self.n_failed > 0
     }
 
     /// What the present trouble means for a request; none if nothing is known.
@@ -348,6 +345,7 @@ impl State {
     /// No token could be had, and the same is tried again after a while.
     pub(super) fn failed(&mut self, why: &str, remedy: Remedy, now: Instant) {
         self.n_failed = self.n_failed.saturating_add(1);
+        self.found_at = None;
         let doubled = OAUTH_PAUSE_MIN * 2_u32.saturating_pow(self.n_failed.min(16) - 1);
         let pause = match remedy {
             Remedy::TryLater => doubled.min(OAUTH_PAUSE_MAX),

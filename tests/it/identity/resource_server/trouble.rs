@@ -7,13 +7,13 @@ use std::time::{Duration, Instant};
 use serde_json::json;
 
 use super::{config, echo, gateway, rules, with};
-use crate::support::DEADLINE;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Directory, Gateway};
 use crate::support::http::{Request, exchange, try_exchange};
-use crate::support::in_background;
 use crate::support::issuer::{Issuer, SigningKey};
 use crate::support::stopwatch::Stopwatch;
 use crate::support::upstream_http::HttpUpstream;
+use crate::support::{DEADLINE, in_background, wait_for};
+use crate::upstream::transport::tls::{fixture, secured_url};
 
 #[test]
 fn tokens_are_good_while_their_issuer_is_down() {
@@ -45,6 +45,54 @@ fn an_issuer_that_was_never_there_is_no_reason_to_refuse_the_others() {
     let watch = Stopwatch::start(&gateway);
     gateway.send(&with(echo(), &there.token("bob", &["staff"]))).expect(200);
     watch.is_below("a call of another issuer's user", Duration::from_secs(3));
+}
+
+/// Who looks after the gateway may send a token with everything.
+#[test]
+fn what_everybody_is_told_waits_for_no_issuer() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    issuer.delay(Duration::from_secs(30));
+    let gateway = gateway(&upstream, &[&issuer]);
+    let token = issuer.token("alice", &["staff"]);
+    let watch = Stopwatch::start(&gateway);
+    for (path, status) in [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/", 200),
+        ("/console.js", 200),
+        ("/oauth/sign-in/none", 404),
+    ] {
+        gateway.send(&with(Request::get(path), &token)).expect(status);
+        // One that no issuer knows is no reason to refuse a look, either.
+        gateway.send(&with(Request::get(path), "made.up.token")).expect(status);
+    }
+    watch.is_below("ten answers for everybody", Duration::from_secs(3));
+}
+
+#[test]
+fn an_issuer_with_a_certificate_of_a_companys_own_authority_is_trusted_by_its_ca_file() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    let keys = secured_url(&format!("{}/jwks", issuer.url()), "signed");
+    let folder = Directory::new();
+    let file = folder.path().join("authority.pem");
+    let mut of = issuer.config();
+    of["jwks_uri"] = json!(keys);
+    let token = issuer.token("alice", &["staff"]);
+    // Without the file, and with one that is not there, nothing is believed.
+    let gateway = Gateway::started(config(&upstream, &[of.clone()], &rules()));
+    gateway.send(&with(echo(), &token)).expect(503);
+    wait_for("the certificate is refused", || {
+        gateway.stderr().contains("nobody whom the gateway trusts").then_some(())
+    });
+    of["ca_file"] = json!(file);
+    let gateway = Gateway::started(config(&upstream, &[of], &rules()));
+    gateway.send(&with(echo(), &token)).expect(503);
+    wait_for("the file is named", || gateway.stderr().contains("authority.pem").then_some(()));
+    // Once it is there, it is read without a restart.
+    std::fs::copy(fixture("authority.pem"), &file).unwrap();
+    wait_for("the token is good", || {
+        (gateway.send(&with(echo(), &token)).status() == 200).then_some(())
+    });
 }
 
 #[test]

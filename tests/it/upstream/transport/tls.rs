@@ -15,16 +15,21 @@ use crate::support::gateway::Gateway;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{in_background, wait_for};
 
-fn fixture(name: &str) -> PathBuf {
+pub(crate) fn fixture(name: &str) -> PathBuf {
     PathBuf::from(env!("CARGO_MANIFEST_DIR")).join("fixtures/tls").join(name)
 }
 
 /// Puts TLS with this certificate before a server; gives the URL.
 fn secured(upstream: &HttpUpstream, certificate: &str) -> String {
-    secured_at("localhost", upstream, certificate)
+    secured_url(&upstream.url(), certificate)
 }
 
-fn secured_at(host: &str, upstream: &HttpUpstream, certificate: &str) -> String {
+/// Puts TLS with this certificate before what is at a URL; gives the URL of that.
+pub(crate) fn secured_url(url: &str, certificate: &str) -> String {
+    secured_at("localhost", url, certificate)
+}
+
+fn secured_at(host: &str, url: &str, certificate: &str) -> String {
     let chain = CertificateDer::pem_file_iter(fixture(&format!("{certificate}.pem")));
     let chain: Vec<_> = chain.unwrap().map(Result::unwrap).collect();
     // The odd ones are of the same key as the usual one.
@@ -40,7 +45,6 @@ fn secured_at(host: &str, upstream: &HttpUpstream, certificate: &str) -> String 
     let config = Arc::new(config);
     let listener = TcpListener::bind((host, 0)).unwrap();
     let port = listener.local_addr().unwrap().port();
-    let url = upstream.url();
     let (address, path) = url.strip_prefix("http://").unwrap().split_once('/').unwrap();
     let (address, path) = (address.parse::<SocketAddr>().unwrap(), path.to_owned());
     // It ends with the test's process.
@@ -134,7 +138,7 @@ fn a_certificate_that_is_not_trusted_is_refused_in_words_that_help() {
         assert!(told.contains("certificate is refused") && told.contains(words), "{told}");
     }
     // Another name than that of the host.
-    let url = secured_at("127.0.0.2", &upstream, "self_signed");
+    let url = secured_at("127.0.0.2", &upstream.url(), "self_signed");
     let gateway = Gateway::with(server(&url, Some("self_signed.pem"))).start();
     let told = wait_for("the failure is told", || {
         gateway.status_of("s")["last_failure"]["message"].as_str().map(str::to_owned)
