@@ -228,6 +228,9 @@ pub enum CallError {
         server: ServerName,
         /// Why, and what to do.
         message: String,
+        /// The URL in `message` of the page where the caller signs in, if it has one: it is the
+        /// caller's alone.
+        page: Option<String>,
         /// True if a person is signing in, so that the same call may go well soon.
         is_under_way: bool,
     },
@@ -271,6 +274,30 @@ pub enum CallError {
 }
 
 impl CallError {
+    /// The error's text for operators: without what only the caller may be told.
+    pub fn for_operators(&self) -> String {
+        let text = self.to_string();
+        match self {
+            Self::NeedsSignIn { page: Some(page), .. } => {
+                text.replace(page, "the page [secret]")
+            }
+            Self::NeedsSignIn { page: None, .. }
+            | Self::Invalid(_)
+            | Self::Unknown { .. }
+            | Self::UnknownServer { .. }
+            | Self::Ambiguous { .. }
+            | Self::RateLimited { .. }
+            | Self::Withheld { .. }
+            | Self::UpstreamFailed { .. }
+            | Self::UpstreamDown { .. }
+            | Self::UpstreamTimeout { .. }
+            | Self::Overloaded { .. }
+            | Self::ShuttingDown
+            | Self::Cancelled
+            | Self::Internal => text,
+        }
+    }
+
     /// The side that is to blame.
     pub fn side(&self) -> Side {
         match self {

@@ -94,7 +94,7 @@ fn states(text: &str) {
     let of = |method: &str, params: &str| {
         RawObject::parse(params).map(|params| digest(method, &params)).unwrap_or_default()
     };
-    let states = |principal, digest| States { sealer: &sealer, principal, digest };
+    let states = |principal, digest| States { sealer: &sealer, principal, user: None, digest };
     let mine = states(Some("k"), of("tools/call", first));
     // Anything that could ever have been sealed as a state.
     mine.open(&sealer.seal(text));

@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 
 use crate::config::{Naming, Prefix};
 use crate::limits::OFFERED_NAME_CHARS_MAX;
-use crate::protocol::owners::ENDING_CHARS;
+use crate::protocol::owners::{ENDING_CHARS, Owners};
 use crate::protocol::server_name::ServerName;
 
 /// A tool that has no offered name yet.
@@ -89,6 +89,17 @@ fn clash(
     let owned = names.find_map(|name| Some((name, naming.owners.other(tool.server, name)?)));
     let before = || taken.get(whole).filter(|it| **it != tool.server).map(|it| (whole, *it));
     owned.or_else(before).map(|(name, owner)| (name.to_owned(), owner.clone()))
+}
+
+/// The name of a tool of the gateway's own that is about one server: no other server can have it.
+pub fn of_gateway(owners: &Owners, separator: &str, tool: Unnamed<'_>) -> String {
+    let whole = format!("{}{separator}{}", tool.shown, tool.own);
+    if whole.chars().nth(OFFERED_NAME_CHARS_MAX).is_none() {
+        return whole;
+    }
+    let mut name: String = whole.chars().take(OFFERED_NAME_CHARS_MAX - ENDING_CHARS).collect();
+    name.push_str(&owners.ending(tool.server, tool.own, 0));
+    name
 }
 
 /// The beginning of `whole`, and an ending that no other server's names have.

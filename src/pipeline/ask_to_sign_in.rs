@@ -4,16 +4,16 @@
 
 use std::sync::Arc;
 use std::sync::atomic::{AtomicU64, Ordering};
-use std::time::Duration;
 
 use crossbeam_channel::{Receiver, bounded};
 
 use super::route::{Route, Wanted};
 use super::send::Asker;
-use super::sign_in::{Beginner, SignInStatus};
+use super::sign_in::Beginner;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::error::{CallError, Stage};
+use crate::limits::SIGN_INS_OF_CALL_MAX;
 use crate::protocol::call::{Call, CallSink, Caller, Notice, Outcome, Outgoing};
 use crate::protocol::capabilities::lacking;
 use crate::protocol::jsonrpc::{RequestId, RpcError};
@@ -25,8 +25,6 @@ use crate::upstream::authorization::ServerAuthorization;
 use crate::upstream::{State, Upstream};
 use crate::wait::Wait;
 
-/// The time between two looks for a sign-in that another process has made.
-const LOOK_INTERVAL: Duration = Duration::from_millis(500);
 /// The method by which clients are asked to open a page.
 const ELICITATION: &str = "elicitation/create";
 /// Where an RPC id of a question comes from that no server has asked.
@@ -58,7 +56,7 @@ impl Pipeline {
     }
 
     /// [`Pipeline::find`]; a caller who has not signed in at the server that may have the item is
-    /// asked to.
+    /// asked to, and once more where the server then wants more scopes for its lists.
     ///
     /// # Errors
     /// As [`Pipeline::find`] and [`Pipeline::ask_to_sign_in`].
@@ -70,16 +68,17 @@ impl Pipeline {
         wait: &Arc<Wait>,
         sink: &dyn CallSink,
     ) -> Result<Route, CallError> {
-        match self.find(scope, options, call, wait) {
-            Err(error @ (CallError::Unknown { .. } | CallError::NeedsSignIn { .. })) => {
-                let Some(upstream) = self.awaits_sign_in(scope, options, call) else {
-                    return Err(error);
-                };
-                self.ask_to_sign_in(scope, &upstream, &call.caller, wait, sink)?;
-                self.find(scope, options, call, wait)
-            }
-            found => found,
+        for _ in 0..SIGN_INS_OF_CALL_MAX {
+            let found = self.find(scope, options, call, wait);
+            let Err(CallError::Unknown { .. } | CallError::NeedsSignIn { .. }) = found else {
+                return found;
+            };
+            let Some(upstream) = self.awaits_sign_in(scope, options, call) else {
+                return found;
+            };
+            self.ask_to_sign_in(scope, &upstream, &call.caller, wait, sink)?;
         }
+        self.find(scope, options, call, wait)
     }
 
     /// Sends a request; a caller who has not signed in at the server is asked to first.
@@ -125,18 +124,19 @@ impl Pipeline {
         sink: &dyn CallSink,
     ) -> Result<(), CallError> {
         let server = upstream.name();
-        let needed = |message: String| {
+        let needs = |message: String, page: Option<String>| {
             let (server, is_under_way) = (server.clone(), false);
-            CallError::NeedsSignIn { server, message, is_under_way }
+            CallError::NeedsSignIn { server, message, page, is_under_way }
         };
         let Some(authorization) = upstream.authorization() else { return Ok(()) };
         let beginner = Beginner::of(&scope.principal).ok_or_else(|| {
-            needed(
-                "each user signs in there, and this client has no key that says who it is"
-                    .into(),
-            )
+            let what =
+                "each user signs in there, and this client has no key that says who it is";
+            needs(what.to_owned(), None)
         })?;
-        let url = self.invite_user(server, beginner, authorization).map_err(needed)?;
+        let invited = self.invite_user(server, beginner, authorization);
+        let url = invited.map_err(|why| needs(why, None))?;
+        let needed = |message: String| needs(message, Some(url.clone()));
         let told = format!("open {url} in a browser, sign in, and call again");
         if !can_open_pages(caller) {
             return Err(needed(told));
@@ -234,19 +234,15 @@ fn await_sign_in(
     said: &Receiver<Result<Raw, RpcError>>,
     wait: &Arc<Wait>,
 ) -> Waited {
-    loop {
-        if matches!(authorization.status(), SignInStatus::SignedIn { .. }) {
-            return Waited::SignedIn;
-        }
-        match said.try_recv() {
-            Ok(Ok(answer)) if !is_accepted(&answer) => return Waited::Declined,
-            Ok(Err(_)) => return Waited::NotAsked,
-            // The browser may still be on its way.
-            Ok(Ok(_)) | Err(_) => (),
-        }
-        if wait.until(None, Some(LOOK_INTERVAL)).is_err() {
-            return Waited::Over;
-        }
+    let given_up = || match said.try_recv() {
+        Ok(Ok(answer)) if !is_accepted(&answer) => Some(Waited::Declined),
+        Ok(Err(_)) => Some(Waited::NotAsked),
+        // The browser may still be on its way.
+        Ok(Ok(_)) | Err(_) => None,
+    };
+    match authorization.wait_until_signed_in(wait, given_up) {
+        Ok(given_up) => given_up.unwrap_or(Waited::SignedIn),
+        Err(_) => Waited::Over,
     }
 }
 

@@ -156,7 +156,13 @@ impl Pipeline {
             shown
         };
         let mut items: Vec<Arc<Item>> = seen.map(shown).collect();
-        if is_renamed && order == Order::ByName {
+        let before = items.len();
+        if kind == Kind::Tool {
+            items.extend(self.sign_in_tools(scope, &catalogue, wanted));
+        }
+        if order == Order::OfServer {
+            items.rotate_left(before);
+        } else if is_renamed || items.len() > before {
             items.sort_by(|a, b| a.offered.cmp(&b.offered));
         }
         let names = if scope.only.is_some() { Names::Own } else { Names::Offered };
@@ -296,6 +302,9 @@ impl Pipeline {
         options: CallOptions<'_>,
         call: &Call<'_>,
     ) -> Option<(ServerName, bool)> {
+        if let Some(upstream) = self.signs_in_at(scope, options, call) {
+            return Some((upstream.name().clone(), true));
+        }
         Some(self.owned(scope, self.route_for_good(scope, options, call)?))
     }
 
@@ -374,6 +383,7 @@ impl Pipeline {
                 several.iter().map(|(name, text)| format!("# {name}\n\n{text}")).collect()
             }
         };
+        reasons.extend(self.sign_in_instructions(scope));
         if !reasons.is_empty() {
             parts.push(reasons.join("\n"));
         }

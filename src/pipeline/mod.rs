@@ -17,6 +17,7 @@ mod server_events;
 mod session_events;
 pub mod session_route;
 pub mod sign_in;
+mod sign_in_tool;
 mod status;
 mod subscriptions;
 mod task_owners;
@@ -279,6 +280,9 @@ impl Pipeline {
         let started = Instant::now();
         let method = call.method;
         self.pay(scope, options, &call)?;
+        if let Some(upstream) = self.signs_in_at(scope, options, &call) {
+            return self.sign_in_by_tool(scope, &upstream, &call, (wait, sink));
+        }
         let route = self.find_signed_in(scope, options, &call, wait, sink)?;
         let waited = options.timeout.map_or(Duration::ZERO, |_| started.elapsed());
         let options = CallOptions { waited, ..options };
@@ -290,10 +294,8 @@ impl Pipeline {
         }
         let asker = self.asker(scope, options, &route.server)?;
         let (has_task, begins_task) = (tasks::concerns(&call), tasks::begins(&call));
-        let asked = call.params.get(route.key).map(str::to_owned);
-        let own = route.value.clone();
-        let caller = call.caller;
-        let mut params = call.params;
+        let (asked, own) = (call.params.get(route.key).map(str::to_owned), route.value.clone());
+        let (caller, mut params) = (call.caller, call.params);
         params.set(route.key, route.value);
         let mut meta = call.meta;
         let asking = telemetry::request::ask_upstream(&mut meta);
@@ -312,17 +314,17 @@ impl Pipeline {
         let took =
             asking.answered((route.server.as_str(), method.as_str(), &route.told), outcome);
         asker.count(outcome, took);
-        if let Ok(Outcome::Complete(result)) = &answer
-            && let is_task = (method == Method::ToolsCall
+        if let Ok(Outcome::Complete(result)) = &mut answer {
+            let is_task = method == Method::ToolsCall
                 && tasks::is_task(result)
-                && !self.asks_during_calls(scope, &route.server))
-            && (has_task || is_task)
-        {
+                && !self.asks_during_calls(scope, &route.server);
             if begins_task || is_task {
                 let catalogue = self.catalogue_for(scope, options);
                 asker.has_begun(result, catalogue.output_of(&route.server, &own));
             }
-            answer = Ok(Outcome::Complete(tasks::owned(&route.server, result)));
+            if has_task || is_task {
+                *result = tasks::owned(&route.server, result);
+            }
         }
         if let (Ok(Outcome::Complete(result)), Some(asked)) = (&mut answer, &asked) {
             let names = (asked.as_str(), own.as_str());

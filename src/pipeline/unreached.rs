@@ -47,7 +47,7 @@ fn wants_sign_in(error: CallError, upstream: &Upstream) -> CallError {
         && upstream.status().state == State::NeedsSignIn
     {
         let (server, message) = (server.clone(), message.clone());
-        return CallError::NeedsSignIn { server, message, is_under_way: false };
+        return CallError::NeedsSignIn { server, message, page: None, is_under_way: false };
     }
     error
 }

@@ -177,6 +177,10 @@ impl Pipeline {
     ) -> OfUser {
         let Ok(upstream) = self.upstream_for(scope, server) else { return OfUser::Missing };
         match self.catalogue.is_view_old(server, ViewId::of_user(user.id(server))) {
+            // What was read before the sign-in lacks what the server has refused.
+            Some(_) if upstream.is_signed_in_since() && upstream.state() == State::Ready => {
+                return OfUser::Coming(upstream);
+            }
             Some(false) => return OfUser::Known,
             Some(true) => {
                 upstream.list_again();

@@ -116,8 +116,13 @@ impl UserCredentials {
 
     /// The digest of these credentials at a server that is reached with them; none at another one.
     pub fn own_id(&self, server: &ServerName) -> Option<CredentialsId> {
-        let own = self.own.iter().find(|own| own.server == *server)?;
-        Some(*own.id.get_or_init(|| self.digest(server, &own.named)))
+        self.own_id_at(server.as_str())
+    }
+
+    /// [`UserCredentials::own_id`] at the server of that NAME.
+    pub fn own_id_at(&self, server: &str) -> Option<CredentialsId> {
+        let own = self.own.iter().find(|own| own.server.as_str() == server)?;
+        Some(*own.id.get_or_init(|| self.digest(&own.server, &own.named)))
     }
 
     /// The digest under which everything is kept that is made with these credentials at that

@@ -73,6 +73,9 @@ pub struct Untold {
     /// The kinds of lists that the server has announced as changed, for clients of which it is
     /// unknown what they have seen.
     pub announced: Vec<Kind>,
+    /// True if clients were shown the gateway's own tool for signing in at the server, which ends
+    /// with these lists.
+    pub is_sign_in_over: bool,
 }
 
 /// The time of a view's last use, shared by all who keep a part of the view.

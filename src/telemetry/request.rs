@@ -191,7 +191,7 @@ pub fn failed(error: &CallError, word: Option<&'static str>) {
         record.is_hidden &=
             matches!(error, CallError::Unknown { .. } | CallError::UnknownServer { .. });
         record.refused = record.refused.or(word);
-        set(&mut record.error, &error.to_string(), ACCESS_ERROR_CHARS_MAX);
+        set(&mut record.error, &error.for_operators(), ACCESS_ERROR_CHARS_MAX);
         if let Some(server) = error.server() {
             set(&mut record.server, server.as_str(), ACCESS_TEXT_CHARS_MAX);
         }

@@ -10,13 +10,17 @@ use crate::telemetry::redact::{Secrets, SecretsInUse};
 
 use super::authorization::AuthorizationListener;
 use super::session::context::{Mailbox, SessionContext};
+use super::session::user::User;
 use super::status::SharedHealth;
+use super::users::list_again;
 
 /// The one who uses the credentials at a server.
 struct CredentialsUser {
     mailbox: Weak<Mailbox>,
     secrets: Weak<Secrets>,
     health: Weak<SharedHealth>,
+    /// The user, where the credentials are one user's own.
+    user: Weak<User>,
 }
 
 impl AuthorizationListener for CredentialsUser {
@@ -42,6 +46,14 @@ impl AuthorizationListener for CredentialsUser {
         }
         if let Some(mailbox) = self.mailbox.upgrade() {
             mailbox.wanted();
+            mailbox.signed_in();
+            // A server that had only refused calls would not be asked for its lists again, which
+            // have the gateway's own tool for signing in no longer.
+            if let Some(user) = self.user.upgrade()
+                && user.is_sign_in_offered()
+            {
+                list_again(&user, &mailbox);
+            }
         }
     }
 }
@@ -54,8 +66,9 @@ pub(super) fn listener(
     let authorization = context.authorization.as_ref()?;
     let (mailbox, secrets) =
         (Arc::downgrade(&context.mailbox), Arc::downgrade(&context.secrets));
+    let user = context.user.as_ref().map(Arc::downgrade).unwrap_or_default();
     let listener: Arc<dyn AuthorizationListener> =
-        Arc::new(CredentialsUser { mailbox, secrets, health: Arc::downgrade(health) });
+        Arc::new(CredentialsUser { mailbox, secrets, health: Arc::downgrade(health), user });
     authorization.listen(&listener);
     Some(listener)
 }

@@ -200,6 +200,7 @@ impl Failure {
                 return CallError::NeedsSignIn {
                     server: server.clone(),
                     message: self.message,
+                    page: None,
                     is_under_way: kind == Unauthorized::SigningIn,
                 };
             }

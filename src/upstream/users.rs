@@ -24,6 +24,7 @@ use crate::sync::Mutex;
 use crate::thread::Joined;
 
 use super::authorization::SignInStatus;
+use super::session::context::Mailbox;
 use super::session::user::User;
 use super::{FailureReport, ServerEvents, State, Upstream, Wire};
 
@@ -384,14 +385,20 @@ impl ServerEvents for EventsOfUser {
     }
 }
 
+/// [`Upstream::list_again`] of that user's upstream, which has this mailbox.
+pub(super) fn list_again(user: &User, mailbox: &Mailbox) {
+    if user.wants_lists_again() {
+        // As if the server had said so: then it is not asked again and again.
+        Kind::ALL.into_iter().for_each(|kind| mailbox.list_changed(kind));
+    }
+}
+
 impl Upstream {
     /// Has the lists of a user read again that are no longer known, or are old, unless they are
     /// being read.
     pub fn list_again(&self) {
-        let Some(user) = &self.context.user else { return };
-        if user.wants_lists_again() {
-            // As if it had said so: then it is not asked again and again.
-            Kind::ALL.into_iter().for_each(|kind| self.context.mailbox.list_changed(kind));
+        if let Some(user) = &self.context.user {
+            list_again(user, &self.context.mailbox);
         }
     }
 
@@ -441,20 +448,19 @@ impl Upstream {
     pub(super) fn awaits_person(&self) -> bool {
         self.authorization().is_some_and(|it| match it.status() {
             SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. } => true,
-            SignInStatus::Unknown
-            | SignInStatus::SignedIn { .. }
-            | SignInStatus::Failing { .. } => false,
+            SignInStatus::SignedIn { .. } => self.is_refused_to_user() && !it.has_enough(),
+            SignInStatus::Unknown | SignInStatus::Failing { .. } => false,
         })
     }
 
     /// True if the user has signed in since contact failed for want of that: it is made anew.
     pub fn is_signed_in_since(&self) -> bool {
-        let is_signed_in = || {
-            let status = self.authorization().map(|it| it.status());
-            matches!(status, Some(SignInStatus::SignedIn { .. }))
-        };
+        self.is_refused_to_user() && self.authorization().is_some_and(|it| it.has_enough())
+    }
+
+    /// True if contact has failed for want of credentials that are good enough.
+    fn is_refused_to_user(&self) -> bool {
         self.failure_of_user().is_some_and(|it| it.stage == Stage::Authorization)
-            && is_signed_in()
     }
 
     /// Subscribes to a resource for one who was subscribed to it with other credentials. The
@@ -478,6 +484,14 @@ impl Upstream {
     pub fn missed_lists(&self) {
         if let Some(user) = &self.context.user {
             user.missed();
+        }
+    }
+
+    /// Notes that clients were served the gateway's own tool for signing in: they are notified
+    /// when the user's lists are read, which do not have it.
+    pub fn offered_sign_in(&self) {
+        if let Some(user) = &self.context.user {
+            user.offered_sign_in();
         }
     }
 }

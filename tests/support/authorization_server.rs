@@ -271,7 +271,7 @@ impl AuthorizationServer {
             shared: Mutex::new(self.shared.clone()),
             url: upstream.url(),
             scope: Mutex::default(),
-            scope_of_calls: Mutex::default(),
+            scopes_of_methods: Mutex::default(),
             metadata: Mutex::default(),
             names_metadata: Mutex::new(true),
             is_own: Mutex::new(false),
@@ -334,8 +334,8 @@ pub struct Protection {
     url: String,
     /// The scope that challenges name.
     scope: Mutex<String>,
-    /// The scope that `tools/call` needs.
-    scope_of_calls: Mutex<String>,
+    /// The scopes that requests of a method need.
+    scopes_of_methods: Mutex<HashMap<String, String>>,
     /// Members of the resource's metadata in place of the usual ones.
     metadata: Mutex<Map<String, Value>>,
     names_metadata: Mutex<bool>,
@@ -364,7 +364,12 @@ impl Protection {
 
     /// Calls of tools need this scope besides.
     pub fn need_for_calls(&self, scope: &str) {
-        scope.clone_into(&mut self.scope_of_calls.lock().unwrap());
+        self.need_for("tools/call", scope);
+    }
+
+    /// Requests of that method need this scope besides.
+    pub fn need_for(&self, method: &str, scope: &str) {
+        self.scopes_of_methods.lock().unwrap().insert(method.to_owned(), scope.to_owned());
     }
 
     /// A member of the metadata.
@@ -476,16 +481,14 @@ impl Protection {
                 return Some(self.refusal("401 Unauthorized", "invalid_dpop_proof", "", true));
             }
         }
-        let of_call = self.scope_of_calls.lock().unwrap().clone();
-        let is_call = request.body.contains("\"method\":\"tools/call\"");
-        if is_call && !covers(&has, &of_call) {
-            return Some(self.refusal(
-                "403 Forbidden",
-                "insufficient_scope",
-                &of_call,
-                wants_dpop,
-            ));
+        let scopes = self.scopes_of_methods.lock().unwrap();
+        let is_of = |method: &str| request.body.contains(&format!("\"method\":\"{method}\""));
+        let mut lacking = scopes.iter().filter(|(it, scope)| is_of(it) && !covers(&has, scope));
+        if let Some((_, lacking)) = lacking.next() {
+            let (status, error) = ("403 Forbidden", "insufficient_scope");
+            return Some(self.refusal(status, error, lacking, wants_dpop));
         }
+        drop(scopes);
         *self.n_admitted.lock().unwrap() += 1;
         token.clone_into(&mut self.last_token.lock().unwrap());
         None
@@ -514,7 +517,7 @@ impl Guarded {
         respond(out, &self.status, &headers, &self.body)
     }
 
-    fn new(status: &str, headers: &[(&str, &str)], body: &str) -> Guarded {
+    pub fn new(status: &str, headers: &[(&str, &str)], body: &str) -> Guarded {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let headers = headers.iter().map(owned).collect();
         Guarded { status: status.to_owned(), headers, body: body.to_owned() }

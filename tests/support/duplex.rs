@@ -341,6 +341,14 @@ impl Duplex {
         self.wait_for(method, |heard| heard.asks(method).then(|| heard.clone()))
     }
 
+    /// Waits until so many requests of that method were heard, and returns the last of them.
+    #[track_caller]
+    pub fn wait_asked_times(&self, method: &str, n: usize) -> Heard {
+        self.ears.wait_for_all(&format!("{n} times {method}"), |heard| {
+            heard.iter().filter(|heard| heard.asks(method)).nth(n - 1).cloned()
+        })
+    }
+
     /// Closes the stream of the session without a word.
     pub fn close_stream(&self) {
         if let Some(stream) = self.stream.lock().unwrap().take() {

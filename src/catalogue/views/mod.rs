@@ -192,6 +192,9 @@ impl Views {
             if old.is_none() && read.untold.announced.contains(kind) {
                 return true;
             }
+            if *kind == Kind::Tool && read.untold.is_sign_in_over {
+                return true;
+            }
             let before = old.as_ref().and_then(|old| old.lists.get(kind));
             let before = before.or_else(|| shared.lists.get(kind)).map_or(&[][..], |it| it);
             let now = lists.get(kind).or_else(|| shared.lists.get(kind));

@@ -13,6 +13,7 @@ use crate::protocol::for_revision::{self, Fit};
 use crate::protocol::question::Question;
 use crate::protocol::raw::{Raw, RawObject, push_string};
 use crate::protocol::revision::Revision;
+use crate::protocol::server_name::ServerName;
 use crate::sync::Mutex;
 use crate::wait::{Held, Interrupted, Wait};
 
@@ -189,12 +190,11 @@ impl DetachedCall {
         missing
     }
 
-    /// The open questions as `inputRequests` of that revision. None if there are none.
-    pub fn requests(&self, client: Revision) -> Option<String> {
+    /// The server that asks, and its open questions as `inputRequests` of that revision. None if
+    /// there are none.
+    pub fn requests(&self, client: Revision) -> Option<(ServerName, String)> {
         let inner = self.lock();
-        if inner.open.is_empty() {
-            return None;
-        }
+        let server = inner.open.first()?.question.server.clone();
         let mut out = String::from("{");
         for (index, asked) in inner.open.iter().enumerate() {
             if index > 0 {
@@ -216,7 +216,7 @@ impl DetachedCall {
             out.push('}');
         }
         out.push('}');
-        Some(out)
+        Some((server, out))
     }
 
     /// Gives the server the client's answers to its questions; answers to others are ignored.

@@ -137,7 +137,7 @@ impl Front {
             detached.abandon(Interrupted::Cancelled);
             return Some(Answer::Error(modern::missing_capability(missing)));
         }
-        let requests = detached.requests(asked.caller.revision)?;
+        let (server, requests) = detached.requests(asked.caller.revision)?;
         let Scope { principal, charged, lease, .. } = asked.scope;
         let (principal, charged) = (principal.id.clone(), charged.clone());
         let holder = Holder { principal, charged, lease: lease.clone() };
@@ -149,7 +149,9 @@ impl Front {
                 return Some(Answer::Error(full.to_error()));
             }
         }
-        let sequel = Sequel::Parked { boot: self.parked.boot(), id: detached.id(), round };
+        let (boot, id) = (self.parked.boot(), detached.id());
+        let asker = server.as_str().to_owned();
+        let sequel = Sequel::Parked { boot, id, round, asker };
         let state = states.seal(sequel, self.parked.life());
         let text = modern::input_required(Some(&requests), Some(&state));
         Some(Answer::Result(Raw::from_valid(text)))

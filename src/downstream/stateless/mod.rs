@@ -298,7 +298,7 @@ impl Front {
             return Answer::Error(error);
         }
         match sequel {
-            Some(Sequel::Parked { boot, id, round }) if boot == self.parked.boot() => {
+            Some(Sequel::Parked { boot, id, round, .. }) if boot == self.parked.boot() => {
                 // This comes first: an invalid retry must not cost the client its call.
                 let responses = call.params.get("inputResponses").unwrap_or("{}");
                 let Ok(responses) = RawObject::parse(responses) else {
@@ -349,6 +349,7 @@ impl Front {
         States {
             sealer: &self.states,
             principal: scope.principal.id.as_deref(),
+            user: scope.user.as_deref(),
             digest: digest(method, params),
         }
     }

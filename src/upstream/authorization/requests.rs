@@ -125,6 +125,11 @@ impl RequestCredentials for ServerAuthorization {
             Demand::Nonce => Ok(()),
             Demand::Token => self.another(number, &Want::Refused(number), wait),
             Demand::Scopes(scopes) => {
+                let still_wanted =
+                    self.lock().still_wanted(self.token_source(), scopes, Instant::now());
+                if let Some(reason) = still_wanted {
+                    return Err(self.failure(reason.kind, &reason.why));
+                }
                 self.may_step_up(scopes)
                     .map_err(|why| self.failure(Unauthorized::Unavailable, &why))?;
                 self.another(number, &Want::Scopes(scopes.clone()), wait)

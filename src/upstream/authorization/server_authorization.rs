@@ -248,7 +248,7 @@ impl ServerAuthorization {
                 return Ok(());
             }
             if let Err(reason) = wait.until(None, None) {
-                self.lock().waiting.retain(|other| !Arc::ptr_eq(other, wait));
+                self.leave(wait);
                 return Err(Failure::interrupted(reason, Stage::Authorization, false));
             }
         }
@@ -262,13 +262,19 @@ impl ServerAuthorization {
     ) -> bool {
         let mut state = self.lock();
         if !waits(&state) {
-            state.waiting.retain(|other| !Arc::ptr_eq(other, wait));
+            drop(state);
+            self.leave(wait);
             return false;
         }
         if !state.waiting.iter().any(|other| Arc::ptr_eq(other, wait)) {
             state.waiting.push(wait.clone());
         }
         true
+    }
+
+    /// Takes a wait that has ended out of those that are woken.
+    pub(super) fn leave(&self, wait: &Arc<Wait>) {
+        self.lock().waiting.retain(|other| !Arc::ptr_eq(other, wait));
     }
 
     /// Wakes everybody who waits.
@@ -345,6 +351,13 @@ impl ServerAuthorization {
         self.look_at_file();
         let until = self.shared.sign_ins.left_to(self).map(|left| SystemTime::now() + left);
         self.lock().status(self.token_source(), self.shared.now(), until)
+    }
+
+    /// True if somebody is signed in, and no request has wanted more scopes since. Looks for a
+    /// sign-in that another process has made.
+    pub fn has_enough(&self) -> bool {
+        self.look_at_file();
+        self.lock().has_enough(self.shared.now())
     }
 
     /// Takes a nonce from the server's answer.

@@ -61,31 +61,33 @@ impl ServerAuthorization {
         begun.map_err(|error| SignInError::Failed(error.to_string()))
     }
 
-    /// Waits until there are credentials, and such as a request needs that was refused for its
-    /// scopes; or until no sign-in is under way any more. A sign-in made by another process
-    /// (`trunkline login`) counts too. The caller bounds the wait, and holds its timeout
-    /// ([`Wait::hold`]) where a person may take their time.
+    /// Waits until somebody is signed in, with the scopes for which a request was refused; a sign-in
+    /// that another process has made counts too. Returns none then, or what `given_up` has given
+    /// before: it is asked at each ring of the wait's bell. The caller bounds the wait, and holds
+    /// its timeout ([`Wait::hold`]), since people take their time.
     ///
     /// # Errors
-    /// No sign-in is under way any more, and nobody is signed in; or the wait ended first.
-    pub fn wait_until_signed_in(&self, wait: &Arc<Wait>) -> Result<(), SignInError> {
+    /// The wait ended first.
+    pub fn wait_until_signed_in<T>(
+        &self,
+        wait: &Arc<Wait>,
+        given_up: impl Fn() -> Option<T>,
+    ) -> Result<Option<T>, Interrupted> {
         loop {
             self.look_at_file();
-            let is_under_way = self.shared.sign_ins.left_to(self).is_some();
-            let mut is_there = false;
-            let waits = self.lock_to_wait(wait, |state| {
-                is_there = state.is_signed_in();
-                !is_there && (is_under_way || state.is_asking)
-            });
-            if is_there {
-                return Ok(());
+            let time = self.shared.now();
+            if !self.lock_to_wait(wait, |state| !state.has_enough(time)) {
+                return Ok(None);
             }
-            if !waits {
-                let what = "the sign-in was not finished".to_owned();
-                return Err(SignInError::Failed(what));
+            let given_up = given_up();
+            let waited = match given_up {
+                Some(_) => Ok(given_up),
+                None => wait.until(None, Some(CREDENTIALS_LOOK_INTERVAL)).map(|_| None),
+            };
+            if !matches!(waited, Ok(None)) {
+                self.leave(wait);
+                return waited;
             }
-            wait.until(None, Some(CREDENTIALS_LOOK_INTERVAL))
-                .map_err(SignInError::Interrupted)?;
         }
     }
 
@@ -107,13 +109,17 @@ impl ServerAuthorization {
             if !waits {
                 return Ok(());
             }
-            if self.shared.running.is_stopped() {
-                return Err(Interrupted::Stopping);
+            let ended = if self.shared.running.is_stopped() {
+                Err(Interrupted::Stopping)
+            } else if is_over() {
+                Err(Interrupted::Retired)
+            } else {
+                wait.until(None, Some(CREDENTIALS_LOOK_INTERVAL)).map(drop)
+            };
+            if ended.is_err() {
+                self.leave(wait);
+                return ended;
             }
-            if is_over() {
-                return Err(Interrupted::Retired);
-            }
-            wait.until(None, Some(CREDENTIALS_LOOK_INTERVAL))?;
         }
     }
 

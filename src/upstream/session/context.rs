@@ -298,6 +298,8 @@ pub(crate) struct Pending {
     pub(crate) stale: bool,
     /// A call waits for a session that opens on demand.
     pub(crate) wanted: bool,
+    /// There are credentials now, or other ones.
+    pub(crate) signed_in: bool,
     /// A call's thread opened a session of this generation.
     pub(crate) opened: Option<u64>,
     /// The session up to this generation is no more, and why.
@@ -359,6 +361,12 @@ impl Mailbox {
         self.idle.bell().ring();
     }
 
+    /// There are credentials now, or other ones.
+    pub(crate) fn signed_in(&self) {
+        self.lock().signed_in = true;
+        self.idle.bell().ring();
+    }
+
     pub(crate) fn opened(&self, generation: u64) {
         {
             let mut state = self.lock();
@@ -392,6 +400,7 @@ impl Mailbox {
             list_wanted: std::mem::take(&mut state.list_wanted),
             stale: std::mem::take(&mut state.stale),
             wanted: std::mem::take(&mut state.wanted),
+            signed_in: std::mem::take(&mut state.signed_in),
             opened: state.opened.take(),
             lost: state.lost.take(),
             doubted: state.doubted.take(),

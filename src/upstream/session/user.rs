@@ -31,6 +31,8 @@ pub(crate) struct User {
     is_listed: AtomicBool,
     /// True if clients were served before the lists were known, and are to be notified of them.
     is_missed: AtomicBool,
+    /// True if clients were served the gateway's own tool for signing in since lists came last.
+    is_sign_in_offered: AtomicBool,
     /// The last failure, while the server cannot be used.
     failure: Mutex<Option<FailureReport>>,
 }
@@ -45,7 +47,7 @@ impl User {
         let id = credentials.id(&registered.name);
         let used = Arc::new(LastUse::new(Instant::now()));
         let (is_listed, is_missed) = (AtomicBool::new(false), AtomicBool::new(false));
-        let failure = Mutex::new(None);
+        let (is_sign_in_offered, failure) = (AtomicBool::new(false), Mutex::new(None));
         User {
             id,
             credentials,
@@ -55,6 +57,7 @@ impl User {
             used,
             is_listed,
             is_missed,
+            is_sign_in_offered,
             failure,
         }
     }
@@ -80,6 +83,16 @@ impl User {
         self.is_missed.store(true, Ordering::Relaxed);
     }
 
+    /// Notes that clients were served the gateway's own tool for signing in.
+    pub(crate) fn offered_sign_in(&self) {
+        self.is_sign_in_offered.store(true, Ordering::Relaxed);
+    }
+
+    /// True if clients were served that tool since lists came last.
+    pub(crate) fn is_sign_in_offered(&self) -> bool {
+        self.is_sign_in_offered.load(Ordering::Relaxed)
+    }
+
     /// The failure that keeps the user from the server at present.
     pub(crate) fn failure(&self) -> Option<FailureReport> {
         self.failure.lock().clone()
@@ -98,6 +111,7 @@ impl User {
                 *self.failure.lock() = None;
                 let reading = begin(self.charged.as_ref())?;
                 let is_missed = self.is_missed.swap(false, Ordering::Relaxed);
+                let is_sign_in_over = self.is_sign_in_offered.swap(false, Ordering::Relaxed);
                 Event::View {
                     id: ViewId::of_user(self.id),
                     used: self.used.clone(),
@@ -105,7 +119,7 @@ impl User {
                     freshness,
                     read_at,
                     left_out,
-                    untold: Untold { is_missed, announced: Vec::new() },
+                    untold: Untold { is_missed, announced: Vec::new(), is_sign_in_over },
                     reading,
                 }
             }

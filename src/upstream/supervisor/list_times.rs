@@ -4,6 +4,7 @@
 use std::collections::HashMap;
 use std::time::{Duration, Instant};
 
+use crate::error::Stage;
 use crate::limits::{LIST_TTL_MIN, PROBE_PAUSE_FACTOR, REFRESH_INTERVAL, RELIST_INTERVAL};
 use crate::protocol::call::Kind;
 use crate::protocol::modern::Freshness;
@@ -146,6 +147,16 @@ impl Lists {
         self.0.values_mut().for_each(|list| list.retry.give_up());
     }
 
+    /// Somebody has signed in: lists that could not be had for want of that are due at once.
+    pub(crate) fn note_signed_in(&mut self) {
+        for list in self.0.values_mut() {
+            if list.failure.as_ref().is_some_and(|it| it.stage == Stage::Authorization) {
+                list.retry.give_up();
+                list.wanted = true;
+            }
+        }
+    }
+
     pub(crate) fn is_any_failing(&self) -> bool {
         self.0.values().any(|list| list.retry.at().is_some())
     }
@@ -218,5 +229,21 @@ mod tests {
         assert!(!lists.due(soon).contains(&Kind::Tool) && !lists.is_any_readable());
         lists.hasten();
         assert_eq!(lists.not_waiting(now), Kind::ALL);
+    }
+
+    #[test]
+    fn a_sign_in_makes_those_due_that_wanted_one() {
+        let (mut lists, now) = (Lists::default(), Instant::now());
+        for (kind, stage) in [(Kind::Tool, Stage::Authorization), (Kind::Prompt, Stage::Read)] {
+            lists.failed(kind, now, Duration::ZERO, None);
+            lists.of(kind).failure = Some(FailureReport {
+                stage,
+                message: "refused".to_owned(),
+                at: std::time::SystemTime::now(),
+                refusal: None,
+            });
+        }
+        lists.note_signed_in();
+        assert_eq!(lists.due(now), [Kind::Tool]);
     }
 }

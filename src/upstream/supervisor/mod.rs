@@ -33,7 +33,7 @@ use super::call::concurrency::ConcurrencyLimit;
 use super::failure::{Failure, FailureKind};
 use super::http_client::HttpConnection;
 use super::session::Session;
-use super::session::context::{GatewaySink, Opened, SessionContext};
+use super::session::context::{GatewaySink, Opened, Pending, SessionContext};
 use super::session::single_flight::OpenedBy;
 use super::session::subscriptions::DesiredSubscriptions;
 use super::session::subscriptions::next_step::Step;
@@ -234,6 +234,15 @@ impl Supervisor {
         Err(why)
     }
 
+    /// Notes which lists are to be read, and why.
+    fn note_lists(&mut self, news: &Pending) {
+        self.lists.note_changed(&news.list_changed);
+        self.lists.note_wanted(&news.list_wanted);
+        if news.signed_in {
+            self.lists.note_signed_in();
+        }
+    }
+
     /// Waits for whatever happens to an open session.
     fn attend(&mut self, mut opened: Opened) -> Left {
         let mut refresh_at = Instant::now() + REFRESH_INTERVAL;
@@ -241,8 +250,7 @@ impl Supervisor {
         loop {
             self.renew_token();
             let news = self.context.mailbox.take();
-            self.lists.note_changed(&news.list_changed);
-            self.lists.note_wanted(&news.list_wanted);
+            self.note_lists(&news);
             if self.context.mailbox.is_stopped() {
                 return Left::Stopped;
             }

@@ -5,6 +5,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::limits::{NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN};
 use crate::oauth::challenge::TokenChallenge;
+use crate::oauth::scope::Scopes;
 use crate::oauth::signing_key::SigningKey;
 use crate::upstream::failure::Unauthorized;
 use crate::wait::Wait;
@@ -170,6 +171,17 @@ impl State {
         self.kept.as_ref().filter(|_| !self.refusals.is_refused())
     }
 
+    /// The credentials with which requests can be sent, now or once they are renewed. `time`: in
+    /// seconds since 1970.
+    pub(super) fn usable(&self, time: u64) -> Option<&Arc<Kept>> {
+        self.unrefused().filter(|kept| !kept.is_over(time) || kept.refresh_token.is_some())
+    }
+
+    /// True if there are such credentials, and no request was refused for their scopes.
+    pub(super) fn has_enough(&self, time: u64) -> bool {
+        self.is_signed_in() && self.usable(time).is_some()
+    }
+
     /// True if the present credentials are good for all that a request has needed.
     pub(super) fn is_signed_in(&self) -> bool {
         self.unrefused().is_some_and(|kept| kept.wanted.is_empty())
@@ -246,6 +258,21 @@ impl State {
             (false, false) => Renewal::Submit,
             (false, true) => self.reason(at.now).map_or(Renewal::TryAgain, Renewal::Fail),
         }
+    }
+
+    /// The reason why a request cannot have these scopes at present, where its user has been asked
+    /// for them before and has not signed in since.
+    pub(super) fn still_wanted(
+        &self,
+        source: TokenSource,
+        scopes: &str,
+        now: Instant,
+    ) -> Option<Reason> {
+        let kept =
+            self.unrefused().filter(|_| source == TokenSource::User && !self.is_asking)?;
+        let is_known = kept.wanted.covers(&Scopes::parse(scopes));
+        let reason = self.reason(now).filter(|_| is_known)?;
+        (reason.kind == Unauthorized::NeedsSignIn).then_some(reason)
     }
 
     /// An authorization server is about to be asked. False if one is asked already.

@@ -4,8 +4,10 @@ use serde_json::json;
 
 use super::{Client, OVER_HTTP, VIAS, Via, bearer, key_of, keys, of_users};
 use crate::support::behind::{Behind, Era, Transport};
+use crate::support::ears::all_capabilities;
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
+use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
 
 #[test]
@@ -204,4 +206,41 @@ fn a_browser_may_send_such_headers() {
     let answer = gateway.send(&request);
     let allowed = answer.header("Access-Control-Allow-Headers").unwrap_or_default();
     assert!(allowed.contains("x-mcp-s-x-key"), "{answer}");
+}
+
+/// Those who share a key may each have credentials of their own.
+#[test]
+fn a_call_that_waits_for_answers_goes_on_with_the_credentials_that_began_it_alone() {
+    for era in [Era::Legacy, Era::Modern] {
+        let behind = Behind::of(era, Transport::Http, "a");
+        let script = behind.script().unwrap();
+        script.tell_users_by("Authorization");
+        let mut config = behind.config();
+        config["forward_headers"] = json!(["Authorization"]);
+        let gateway = Gateway::started(json!({
+            "api_keys": keys(&["k", "other"]), "mcp_servers": { "s": config },
+        }));
+        let client = |key: &str, user: Option<&str>| {
+            let client = ModernClient::to(&gateway).key(&key_of(key));
+            let client = client.declaring(all_capabilities());
+            match user {
+                Some(user) => client.header("x-mcp-s-authorization", &format!("Bearer {user}")),
+                None => client,
+            }
+        };
+        let rightful = client("k", Some("one"));
+        let params = json!({ "name": "ask_elicitation", "arguments": { "prompt": "of one" } });
+        let asked = rightful.request("tools/call", &params);
+        assert!(asked.wants_input(), "{era:?}: {}", asked.text);
+        let accept = json!({ "action": "accept", "content": { "zulu": "z" } });
+        let said: serde_json::Value =
+            asked.requests().into_iter().map(|(key, _)| (key, accept.clone())).collect();
+        for other in [client("k", Some("two")), client("k", None), client("other", Some("one"))]
+        {
+            other.retry("tools/call", &params, &asked, &said).refused(400, -32602);
+        }
+        let done = rightful.retry("tools/call", &params, &asked, &said);
+        assert!(done.message["result"]["content"].is_array(), "{era:?}: {}", done.text);
+        assert_eq!(script.mixed(), [], "{era:?}");
+    }
 }
