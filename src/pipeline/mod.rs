@@ -21,6 +21,7 @@ mod status;
 mod subscriptions;
 mod task_owners;
 mod tasks;
+mod unreached;
 mod users;
 mod views;
 

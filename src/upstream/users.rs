@@ -425,6 +425,18 @@ impl Upstream {
         self.health.lock().breaker.state(Instant::now())
     }
 
+    /// True if contact, of which the catalogue knows that it has failed for want of a sign-in, has
+    /// been made since or is being made: somebody has signed in, maybe in another process and just
+    /// now.
+    pub fn is_tried_after_sign_in(&self) -> bool {
+        let Some(authorization) = self.authorization() else { return false };
+        authorization.look_for_sign_in();
+        match self.state() {
+            State::Starting { .. } | State::Ready => true,
+            State::NeedsSignIn | State::BackingOff { .. } | State::Down { .. } => false,
+        }
+    }
+
     /// True if the user must sign in first, or is about to.
     pub(super) fn awaits_person(&self) -> bool {
         self.authorization().is_some_and(|it| match it.status() {

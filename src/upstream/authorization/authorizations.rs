@@ -16,6 +16,7 @@ use crate::upstream::http_client::fetcher::Fetcher;
 use crate::upstream::http_client::tls::Tls;
 use crate::wait::Wait;
 
+use super::holder::Holder;
 use super::issuer_fetcher::IssuerFetcher;
 use super::shared::Shared;
 use super::sign_ins::begun_by;
@@ -24,7 +25,7 @@ use super::{FinishedSignIn, Owner, ServerAuthorization, Setup, SignInError};
 /// The authorizations of all servers: the sign-ins under way, the threads that ask authorization
 /// servers, and the files in which credentials are kept.
 pub struct Authorizations {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     names: Arc<DnsCache>,
     tls: Tls,
     known: Mutex<HashMap<(ServerName, Owner), Weak<ServerAuthorization>>>,
@@ -67,7 +68,8 @@ impl Authorizations {
 
     /// The credentials of `owner` at a server that has `oauth` in its configuration: the same value
     /// each time as long as somebody holds it and the configuration is the same. Nothing is asked
-    /// or read by that. None if the server has no `oauth`.
+    /// or read by that. None if the server has no `oauth`. `holder`: the user as files name it, where
+    /// somebody may sign in.
     ///
     /// # Errors
     /// The configuration is not usable after all; the text says why.
@@ -75,6 +77,7 @@ impl Authorizations {
         self: &Arc<Authorizations>,
         config: &Arc<UpstreamConfig>,
         owner: Owner,
+        holder: Holder,
     ) -> Result<Option<Arc<ServerAuthorization>>, String> {
         let Target::Http(target) = &config.target else { return Ok(None) };
         if target.oauth.is_none() {
@@ -95,7 +98,7 @@ impl Authorizations {
         let made = ServerAuthorization::new(
             self.shared.clone(),
             &config.name,
-            owner,
+            (owner, holder),
             target,
             fetcher,
         )?;

@@ -18,10 +18,12 @@
 mod asking;
 mod authorizations;
 mod browser;
+mod credentials_file;
 mod discovery;
 mod exchanges;
 mod files;
 mod flow_error;
+mod holder;
 mod issuer_fetcher;
 mod kept;
 mod refusal;
@@ -31,6 +33,7 @@ mod server_authorization;
 mod shared;
 mod sign_in;
 mod sign_ins;
+mod sign_out;
 mod store;
 mod token_endpoint;
 mod want;
@@ -47,8 +50,11 @@ use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
 pub use authorizations::Authorizations;
+pub use credentials_file::FileMark;
+pub use holder::{Holder, UserSignIn};
 pub(crate) use server_authorization::AuthorizationListener;
 pub use server_authorization::ServerAuthorization;
+pub use sign_out::{NotRevoked, Revocation, SignedOut};
 
 /// The path of the callback, below the address that browsers use.
 pub const CALLBACK_PATH: &str = "/oauth/callback";
@@ -236,16 +242,3 @@ impl fmt::Display for SignInError {
 }
 
 impl std::error::Error for SignInError {}
-
-/// What became of credentials at a sign-out. They are forgotten here in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignedOut {
-    /// There were none.
-    NothingThere,
-    /// They are forgotten, and were revoked at the authorization server.
-    Revoked,
-    /// They are forgotten; the authorization server offers no revocation.
-    Forgotten,
-    /// They are forgotten; the authorization server did not revoke them, and the text says why.
-    NotRevoked(String),
-}

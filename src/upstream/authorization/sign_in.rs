@@ -18,14 +18,15 @@ use crate::oauth::fetch::{Fetch as _, FetchContent, FetchRequest, Reach};
 use crate::oauth::pkce::Pkce;
 use crate::oauth::scope::Refreshes;
 use crate::oauth::signing_key::SigningKey;
-use crate::oauth::token::{Grant, RevokedToken};
+use crate::oauth::token::Grant;
 use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 
 use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::registration::Led;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
-use super::{BegunSignIn, Owner, SignInError, SignedOut};
+use super::{BegunSignIn, Owner, SignInError};
 
 /// A request that every server answers, and one that wants credentials refuses.
 const PROBE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -125,48 +126,9 @@ impl ServerAuthorization {
         }
     }
 
-    /// Forgets the credentials here, in memory and on disk, and revokes them at the authorization
-    /// server where that offers it.
-    ///
-    /// # Errors
-    /// The file cannot be removed, or the wait ended first.
-    pub fn sign_out(
-        self: &Arc<ServerAuthorization>,
-        wait: &Arc<Wait>,
-    ) -> Result<SignedOut, SignInError> {
-        self.on_worker(wait, |this| this.signed_out())?
-            .map_err(|error| SignInError::Failed(error.to_string()))
-    }
-
-    fn signed_out(&self) -> std::io::Result<SignedOut> {
-        let store = &self.shared.store;
-        let kept = {
-            let _locked = store.lock(&self.file)?;
-            let kept = self.read_file()?;
-            store.remove(&self.file)?;
-            kept
-        };
-        self.shared.sign_ins.forget(self);
-        self.forget();
-        let Some(kept) = kept else { return Ok(SignedOut::NothingThere) };
-        let Some(endpoint) = kept.grantor.revocation_endpoint.clone() else {
-            return Ok(SignedOut::Forgotten);
-        };
-        let (asker, grantor) = (self.asker(), &kept.grantor);
-        // With the refresh token, its access tokens end too (RFC 7009, section 2.1).
-        let refresh = kept.refresh_token.iter().map(|it| (it, RevokedToken::Refresh));
-        let tokens = refresh.chain([(&kept.access_token, RevokedToken::Access)]);
-        for (token, hint) in tokens {
-            if let Err(error) = asker.revoke(&endpoint, grantor, token, hint) {
-                return Ok(SignedOut::NotRevoked(error.to_string()));
-            }
-        }
-        Ok(SignedOut::Revoked)
-    }
-
     /// Does something on a thread of its own, so that it is finished although the one who waits for
     /// it goes away.
-    fn on_worker<T: Send + 'static>(
+    pub(super) fn on_worker<T: Send + 'static>(
         self: &Arc<ServerAuthorization>,
         wait: &Arc<Wait>,
         body: impl FnOnce(&Arc<ServerAuthorization>) -> T + Send + 'static,
@@ -205,6 +167,7 @@ impl ServerAuthorization {
         if self.is_of_machines() {
             return Err(refused("nobody has to sign in with the grant of the configuration"));
         }
+        let led = if redirect_uri.is_some() { Led::ByCommand } else { Led::ByGateway };
         let setup = self.shared.setup();
         let redirect_uri = redirect_uri.or(setup.redirect_uri.as_deref());
         let redirect_uri = redirect_uri.ok_or_else(|| {
@@ -218,7 +181,7 @@ impl ServerAuthorization {
         let unusable = |error| FlowError::unusable(FlowStep::Authorization, &with, error);
         let endpoint = found.server.check_authorization_code().map_err(unusable)?;
         let scopes = self.scopes(&found, Refreshes::Yes);
-        let client = self.client(&found, redirect_uri)?;
+        let client = self.client(&found, redirect_uri, led)?;
         let grantor = self.grantor(&found, client, None)?;
         let (pkce, state) = (Pkce::from_random(self.random()?), Secret::new(self.token()?));
         let key = grantor.dpop_key.as_ref().map(|key| SigningKey::from_pkcs8(&key.0));
@@ -379,6 +342,7 @@ impl ServerAuthorization {
             SignInError::Failed(what)
         })?;
         self.lock().no_page_until = None;
+        self.registration_works(&begun.grantor);
         log::info!(target: "oauth", "{}: signed in at {}", self.server, begun.grantor.with());
         Ok(())
     }

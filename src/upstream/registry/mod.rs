@@ -21,7 +21,7 @@ use crate::telemetry::counters;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::authorization::{Authorizations, Owner};
+use super::authorization::{Authorizations, Holder, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
@@ -425,8 +425,9 @@ impl Shared {
             // Nobody connects with it.
             (Credentials::PerUser, None) => None,
         };
-        let authorization =
-            owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
+        let holder = user.as_ref().map(|user| Holder::of(&user.credentials));
+        let of = |owner| self.authorizations.of(&config, owner, holder.unwrap_or_default());
+        let authorization = owner.map(of).transpose();
         let authorization = authorization
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?
             .flatten();
@@ -464,7 +465,7 @@ impl Shared {
             // Nobody connects to it but its users' upstreams, of which each knows how it is.
             health.lock().breaker.made_contact();
         }
-        let listener = listener(&context);
+        let listener = listener(&context, &health);
         Ok(Upstream {
             counted,
             may_be_per_user: context.config.may_be_per_user() && !is_of_user,

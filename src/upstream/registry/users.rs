@@ -11,7 +11,7 @@ use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Made, Upstreams, supervisor};
 use crate::access::policy::OptionalLease;
-use crate::config::UpstreamConfig;
+use crate::config::{Config, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::USER_UPSTREAMS_SWEEP;
 use crate::protocol::call::PrincipalId;
@@ -185,6 +185,12 @@ impl Upstreams {
     pub fn end_users_without_rights(&self) {
         let ended = self.users.take_without_rights();
         self.running().retire_users(ended, self.shared.limits.drain);
+    }
+
+    /// Ends the sign-ins of users at servers whose key is not in this configuration. Returns at once.
+    pub fn end_sign_ins_without_key(&self, config: &Config) {
+        let keys = config.api_keys.iter().map(|key| key.sha256).collect();
+        self.shared.authorizations.end_without_key(&config.upstreams, keys);
     }
 
     /// Ends users' upstreams which nobody needs any more: no call has come for
