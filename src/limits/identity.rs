@@ -46,7 +46,8 @@ pub const OAUTH_THREADS_MAX: usize = 4;
 pub const OAUTH_QUEUE_MAX: usize = 64;
 /// The time for one request to an authorization server.
 pub const OAUTH_REQUEST_TIMEOUT: Duration = Duration::from_secs(15);
-/// The time for which the metadata of a server and its authorization server are used again.
+/// The time for which the metadata of an authorization server are used for renewals before they are
+/// read again.
 pub const OAUTH_METADATA_LIFE: Duration = Duration::from_secs(600);
 /// So long before its end an access token is renewed.
 pub const TOKEN_RENEWAL_MARGIN: Duration = Duration::from_secs(60);

@@ -192,8 +192,8 @@ enum Place {
     Public,
     Private,
     Loopback,
-    /// Link-local addresses, at which clouds answer with the machine's own credentials, and those
-    /// that are no host's.
+    /// Addresses at which clouds answer with the machine's own credentials, link-local or not, and
+    /// those that are no host's.
     Never,
 }
 
@@ -206,7 +206,12 @@ impl Place {
     }
 
     fn of_v4(address: Ipv4Addr) -> Place {
-        let [a, b, c, _] = address.octets();
+        let [a, b, c, d] = address.octets();
+        // Where Azure, Alibaba and Oracle configure the machines of their clouds.
+        if [[168, 63, 129, 16], [100, 100, 100, 200], [192, 0, 0, 192]].contains(&[a, b, c, d])
+        {
+            return Self::Never;
+        }
         match (a, b, c) {
             // RFC 1122 section 3.2.1.3: "this host"; Linux connects it to itself.
             (0, ..) if address.is_unspecified() => Self::Loopback,
@@ -221,24 +226,44 @@ impl Place {
 
     fn of_v6(address: Ipv6Addr) -> Place {
         let groups = address.segments();
-        let v4 = |high: u16, low: u16| {
-            let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
-            Self::of_v4(Ipv4Addr::new(a, b, c, d))
-        };
+        let v4 = Self::of_embedded_v4;
         match groups {
             [0, 0, 0, 0, 0, 0, 0, 0 | 1] => Self::Loopback,
             // Addresses with an IPv4 address in them are where that one is: mapped, compatible,
-            // RFC 6052 (NAT64), RFC 3056 (6to4).
+            // RFC 7915 (translated), RFC 6052 (NAT64), RFC 3056 (6to4).
             [0, 0, 0, 0, 0, 0 | 0xffff, high, low] => v4(high, low),
+            [0, 0, 0, 0, 0xffff, 0, high, low] => v4(high, low),
             [0x64, 0xff9b, 0, 0, 0, 0, high, low] => v4(high, low),
             [0x2002, high, low, ..] => v4(high, low),
-            // RFC 8215 (local NAT64).
-            [0x64, 0xff9b, 1, ..] => Self::Private,
+            [0x64, 0xff9b, 1, ..] => Self::of_local_nat64(groups),
+            // RFC 4380 (Teredo) hides the address of a machine behind a relay.
+            [0x2001, 0, ..] => Self::Never,
+            // The metadata of Amazon's and Google's clouds.
+            [0xfd00, 0xec2, ..] | [0xfd20, 0xce, ..] => Self::Never,
             [first, ..] if first & 0xfe00 == 0xfc00 => Self::Private,
             [first, ..] if first & 0xffc0 == 0xfe80 || first & 0xff00 == 0xff00 => Self::Never,
             // RFC 3879: site-local, out of use.
             [first, ..] if first & 0xffc0 == 0xfec0 => Self::Private,
             _ => Self::Public,
+        }
+    }
+
+    fn of_embedded_v4(high: u16, low: u16) -> Place {
+        let ([a, b], [c, d]) = (high.to_be_bytes(), low.to_be_bytes());
+        Self::of_v4(Ipv4Addr::new(a, b, c, d))
+    }
+
+    /// RFC 8215: the translator is on this network, whatever it leads to. The IPv4 address is in
+    /// the last 32 bits, or around the octet behind the first 64, with zeros at the end (RFC 6052,
+    /// section 2.2).
+    fn of_local_nat64([_, _, _, high, middle, end, last_high, last_low]: [u16; 8]) -> Place {
+        let leads_to = match (last_high, last_low) {
+            (0, 0) => Self::of_embedded_v4(high, middle << 8 | end >> 8),
+            (high, low) => Self::of_embedded_v4(high, low),
+        };
+        match leads_to {
+            Self::Never => Self::Never,
+            Self::Public | Self::Private | Self::Loopback => Self::Private,
         }
     }
 }
@@ -273,9 +298,36 @@ mod tests {
             ("::ffff:127.0.0.1", Some(Reach::Loopback)),
             ("::ffff:10.0.0.1", Some(Reach::PrivateNetworks)),
             ("::127.0.0.1", Some(Reach::Loopback)),
+            ("::ffff:8.8.8.8", Some(Reach::PublicOnly)),
+            ("::ffff:0:127.0.0.1", Some(Reach::Loopback)),
+            ("::ffff:0:10.0.0.1", Some(Reach::PrivateNetworks)),
+            ("64:ff9b::808:808", Some(Reach::PublicOnly)),
+            ("64:ff9b::a9fe:a9fe", None),
+            ("64:ff9b:1::7f00:1", Some(Reach::PrivateNetworks)),
+            ("64:ff9b:1::808:808", Some(Reach::PrivateNetworks)),
+            ("64:ff9b:1::a9fe:a9fe", None),
+            ("64:ff9b:1:a9fe:a9:fe00::", None),
+            ("64:ff9b:1:a00:0:100::", Some(Reach::PrivateNetworks)),
+            ("2002:a00:1::", Some(Reach::PrivateNetworks)),
+            ("2002:a9fe:a9fe::1", None),
+            ("2002:a83f:8110::", None),
+            ("2001::", None),
+            ("2001:0:4136:e378:8000:63bf:3fff:fdd2", None),
+            ("2001:4860:4860::8888", Some(Reach::PublicOnly)),
+            ("168.63.129.16", None),
+            ("168.63.129.15", Some(Reach::PublicOnly)),
+            ("::ffff:168.63.129.16", None),
+            ("::168.63.129.16", None),
+            ("64:ff9b::168.63.129.16", None),
+            ("100.100.100.200", None),
+            ("192.0.0.192", None),
+            ("192.0.0.8", Some(Reach::PrivateNetworks)),
+            ("fd00:ec2::254", None),
+            ("fd20:ce::254", None),
+            ("fd00:ec3::254", Some(Reach::PrivateNetworks)),
             ("64:ff9b::7f00:1", Some(Reach::Loopback)),
             ("64:ff9b::a00:1", Some(Reach::PrivateNetworks)),
-            ("64:ff9b:1::1", Some(Reach::PrivateNetworks)),
+            ("64:ff9b:1::1", None),
             ("2002:7f00:1::", Some(Reach::Loopback)),
             ("2002:808:808::", Some(Reach::PublicOnly)),
             ("169.254.169.254", None),

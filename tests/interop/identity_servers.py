@@ -5,6 +5,7 @@ import json
 import os
 import pathlib
 import re
+import shlex
 import subprocess
 import sys
 import time
@@ -173,6 +174,7 @@ class Trunkline(Server):
 
     def waits_until_says(self, name: str, text: str, headers: dict[str, str] | None = None) -> None:
         """Until the tool answers so: a list may come a moment after the sign-in."""
+        self.answer: Answer | str = "no answer"
 
         def is_so() -> bool:
             self.answer = self.call(name, headers=headers)
@@ -222,9 +224,16 @@ class Trunkline(Server):
         return said
 
 
-def browser_of(user: str, folder: pathlib.Path) -> dict[str, str]:
-    """The environment of a program whose $BROWSER is that user's."""
-    return {"BROWSER": str(BROWSER), "RIG_USER": user, "RIG_BROWSER_LOG": str(folder / "browser.txt")}
+def browser_of(user: str, folder: pathlib.Path, **more: str) -> dict[str, str]:
+    """The environment of a program whose $BROWSER is that user's: a program of its own, as $BROWSER is run with the
+    variables that browsers need and no others."""
+    told = {"RIG_USER": user, "RIG_BROWSER_LOG": str(folder / "browser.txt")} | more
+    folder.mkdir(exist_ok=True)
+    program = folder / f"browser-of-{user}.sh"
+    words = [f"{name}={shlex.quote(value)}" for name, value in told.items()]
+    program.write_text("\n".join(["#!/bin/sh", *(f"export {it}" for it in words), f'exec {shlex.quote(str(BROWSER))} "$@"', ""]))
+    program.chmod(0o755)
+    return {"BROWSER": str(program)}
 
 
 Row = tuple[str, Callable[..., None]]

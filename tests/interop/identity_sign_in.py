@@ -336,9 +336,9 @@ def client_document(w: World) -> None:
         "allowed_hosts": ["127.0.0.1", "localhost", "gateway.example.org"],
         "mcp_servers": {"typescript": {"url": w.servers["typescript"].url, "oauth": True}},
     }
-    at = {"RIG_BROWSER_AT": f"https://gateway.example.org=http://127.0.0.1:{w.document_port}"}
+    at = f"https://gateway.example.org=http://127.0.0.1:{w.document_port}"
     w.issuer.exchanges()
-    with Trunkline(w.binary, config, folder, browser_of("alice", folder) | at, w.document_port) as gateway:
+    with Trunkline(w.binary, config, folder, browser_of("alice", folder, RIG_BROWSER_AT=at), w.document_port) as gateway:
         gateway.waits_until_says("whoami", "alice mcp:read")
     log = w.issuer.exchanges()
     clients = {it["query"].get("client_id") for it in log if it["path"] == "/auth"}

@@ -18,6 +18,7 @@ use super::gateway::Directory;
 use super::http::{Request, try_exchange};
 use super::listener::{Incoming, Listener, Next};
 use super::upstream_http::{HttpUpstream, respond};
+use super::upstream_sse::SseUpstream;
 use super::{in_background, unique};
 
 /// What comes back from the page of the authorization server.
@@ -231,7 +232,7 @@ impl AuthorizationServer {
     }
 
     /// Makes of an MCP server one that wants tokens of this authorization server.
-    pub fn protect(&self, upstream: &HttpUpstream) -> Arc<Protection> {
+    pub fn protect(&self, upstream: &impl Guardable) -> Arc<Protection> {
         let protection = Arc::new(Protection {
             shared: Mutex::new(self.shared.clone()),
             url: upstream.url(),
@@ -242,10 +243,43 @@ impl AuthorizationServer {
             is_own: Mutex::new(false),
             n_refused: Mutex::new(0),
             n_admitted: Mutex::new(0),
+            last_token: Mutex::default(),
         });
         let guard = protection.clone();
         upstream.guard(move |request| guard.judge(request));
         protection
+    }
+}
+
+/// What a guard does with a request: it may answer in place of the server.
+pub type Guard = dyn Fn(&Incoming) -> Option<Guarded> + Send + Sync;
+
+/// A scripted MCP server before which a guard may stand.
+pub trait Guardable {
+    /// Where the server is reached.
+    fn url(&self) -> String;
+
+    /// Shows every request to this one first.
+    fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static);
+}
+
+impl Guardable for HttpUpstream {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        self.guard(guard);
+    }
+}
+
+impl Guardable for SseUpstream {
+    fn url(&self) -> String {
+        self.url()
+    }
+
+    fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        self.guard(guard);
     }
 }
 
@@ -264,13 +298,15 @@ pub struct Protection {
     is_own: Mutex<bool>,
     n_refused: Mutex<usize>,
     n_admitted: Mutex<usize>,
+    /// What the last request that was admitted carried.
+    last_token: Mutex<String>,
 }
 
 /// What a guard answers in place of the server.
 pub struct Guarded {
-    pub status: String,
-    pub headers: Vec<(String, String)>,
-    pub body: String,
+    status: String,
+    headers: Vec<(String, String)>,
+    body: String,
 }
 
 impl Protection {
@@ -298,7 +334,7 @@ impl Protection {
     pub fn is_its_own_authorization_server(&self) {
         *self.is_own.lock().unwrap() = true;
         let shared = self.shared.lock().unwrap();
-        let issuer = self.url.strip_suffix("/mcp").unwrap().to_owned();
+        let issuer = self.parts().0.to_owned();
         shared.state.lock().unwrap().issuer = Some(issuer);
     }
 
@@ -315,9 +351,22 @@ impl Protection {
         *self.n_admitted.lock().unwrap()
     }
 
+    /// True if the last request that was admitted had a token that does not end by itself.
+    pub fn is_used_without_end(&self) -> bool {
+        let shared = self.shared.lock().unwrap().clone();
+        let token = self.last_token.lock().unwrap().clone();
+        let state = shared.state.lock().unwrap();
+        state.tokens.get(&token).is_some_and(|token| token.ends.is_none())
+    }
+
+    /// The origin of the server, and its path there.
+    fn parts(&self) -> (&str, &str) {
+        self.url.split_at(self.url.rfind('/').unwrap())
+    }
+
     fn metadata_url(&self) -> String {
-        let origin = self.url.strip_suffix("/mcp").unwrap();
-        format!("{origin}/.well-known/oauth-protected-resource/mcp")
+        let (origin, path) = self.parts();
+        format!("{origin}/.well-known/oauth-protected-resource{path}")
     }
 
     fn judge(&self, request: &Incoming) -> Option<Guarded> {
@@ -326,7 +375,8 @@ impl Protection {
         if is_own && matches!(request.path(), "/register" | "/authorize" | "/token") {
             return Some(shared.handled(request));
         }
-        if request.path() == "/.well-known/oauth-protected-resource/mcp" && !is_own {
+        let (origin, path) = self.parts();
+        if self.metadata_url() == format!("{origin}{}", request.path()) && !is_own {
             let mut document =
                 json!({ "resource": self.url, "authorization_servers": [shared.issuer()] });
             for (name, value) in &*self.metadata.lock().unwrap() {
@@ -334,7 +384,9 @@ impl Protection {
             }
             return Some(Guarded::json("200 OK", &document));
         }
-        if request.path() != "/mcp" {
+        // Messages to a server over HTTP+SSE have a place of their own.
+        let is_message = path == "/sse" && request.path() == "/messages";
+        if request.path() != path && !is_message {
             return Some(Guarded::json("404 Not Found", &json!({})));
         }
         let authorization = request.head.header("Authorization").unwrap_or_default();
@@ -356,7 +408,8 @@ impl Protection {
                 refusal.headers.push(("DPoP-Nonce".to_owned(), nonce));
                 return Some(refusal);
             }
-            if proof["htu"] != self.url.as_str() || proof["htm"] != request.method.as_str() {
+            let url = format!("{origin}{}", request.path());
+            if proof["htu"] != url.as_str() || proof["htm"] != request.method.as_str() {
                 return Some(self.refusal("401 Unauthorized", "invalid_dpop_proof", "", true));
             }
         }
@@ -371,6 +424,7 @@ impl Protection {
             ));
         }
         *self.n_admitted.lock().unwrap() += 1;
+        token.clone_into(&mut self.last_token.lock().unwrap());
         None
     }
 
@@ -390,6 +444,13 @@ impl Protection {
 }
 
 impl Guarded {
+    pub(crate) fn write(&self, out: &mut TcpStream) -> io::Result<Next> {
+        let headers = self.headers.iter();
+        let headers: Vec<(&str, &str)> =
+            headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
+        respond(out, &self.status, &headers, &self.body)
+    }
+
     fn new(status: &str, headers: &[(&str, &str)], body: &str) -> Guarded {
         let owned = |(name, value): &(&str, &str)| ((*name).to_owned(), (*value).to_owned());
         let headers = headers.iter().map(owned).collect();
@@ -467,10 +528,7 @@ impl Shared {
     }
 
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
-        let Guarded { status, headers, body } = self.handled(request);
-        let headers: Vec<(&str, &str)> =
-            headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
-        respond(out, &status, &headers, &body)
+        self.handled(request).write(out)
     }
 
     fn handled(&self, request: &Incoming) -> Guarded {
@@ -496,7 +554,7 @@ impl Shared {
             path if path == place => Guarded::json("200 OK", &self.metadata()),
             "/register" => self.register(&seen),
             "/authorize" => self.authorize(&seen),
-            "/token" => self.token(&seen),
+            "/token" | "/moved/token" => self.token(&seen),
             "/revoke" => {
                 let mut state = self.state.lock().unwrap();
                 state.tokens.remove(seen.field("token"));

@@ -6,7 +6,7 @@ use std::net::TcpStream;
 use std::ops::Deref;
 use std::sync::{Arc, Mutex};
 
-use super::authorization_server::Guarded;
+use super::authorization_server::{Guard, Guarded};
 use super::listener::{Incoming, Listener, Next};
 use super::script::{Reply, Script, error_answer};
 use super::unique;
@@ -46,9 +46,6 @@ struct Shell {
     /// Answers in place of the server, whatever is asked for.
     guard: Mutex<Option<Arc<Guard>>>,
 }
-
-/// See [`HttpUpstream::guard`].
-type Guard = dyn Fn(&Incoming) -> Option<Guarded> + Send + Sync;
 
 /// The server. It reads as its [`Script`], for switches and counters.
 pub struct HttpUpstream {
@@ -290,10 +287,7 @@ impl Shell {
     fn serve(&self, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
         let guard = self.guard.lock().unwrap().clone();
         if let Some(answer) = guard.and_then(|guard| guard(request)) {
-            let headers = answer.headers.iter();
-            let headers: Vec<(&str, &str)> =
-                headers.map(|(name, value)| (name.as_str(), value.as_str())).collect();
-            return respond(out, &answer.status, &headers, &answer.body);
+            return answer.write(out);
         }
         let path = match &*self.redirect.lock().unwrap() {
             Some((status, location)) if request.path() == "/mcp" => {

@@ -7,6 +7,7 @@ use std::ops::Deref;
 use std::sync::mpsc::{Sender, channel};
 use std::sync::{Arc, Mutex};
 
+use super::authorization_server::{Guard, Guarded};
 use super::listener::{Incoming, Listener, Next};
 use super::script::{Reply, Script};
 use super::upstream_http::{begin_stream, respond, write_event};
@@ -17,6 +18,8 @@ struct Shell {
     sessions: Mutex<HashMap<String, Sender<String>>>,
     n_streams: Mutex<usize>,
     n_ended: Mutex<usize>,
+    /// Answers in place of the server, whatever is asked for.
+    guard: Mutex<Option<Arc<Guard>>>,
 }
 
 /// The server. It reads as its [`Script`], for switches and counters.
@@ -50,6 +53,7 @@ impl SseUpstream {
             sessions: Mutex::default(),
             n_streams: Mutex::new(0),
             n_ended: Mutex::new(0),
+            guard: Mutex::default(),
         });
         let serving = shell.clone();
         let listener = Listener::absent(move |request, out| serving.serve(request, out));
@@ -77,6 +81,11 @@ impl SseUpstream {
         self.listener.start();
     }
 
+    /// Every request is shown to this one first, which may answer it.
+    pub fn guard(&self, guard: impl Fn(&Incoming) -> Option<Guarded> + Send + Sync + 'static) {
+        *self.shell.guard.lock().unwrap() = Some(Arc::new(guard));
+    }
+
     /// Event streams that their clients have closed, and with them their sessions.
     pub fn n_ended(&self) -> usize {
         *self.shell.n_ended.lock().unwrap()
@@ -97,6 +106,10 @@ impl Drop for SseUpstream {
 
 impl Shell {
     fn serve(self: &Arc<Shell>, request: &Incoming, out: &mut TcpStream) -> io::Result<Next> {
+        let guard = self.guard.lock().unwrap().clone();
+        if let Some(answer) = guard.and_then(|guard| guard(request)) {
+            return answer.write(out);
+        }
         match (request.method.as_str(), request.path()) {
             ("GET", "/sse") => self.stream(request, out),
             ("POST", "/messages") => self.post(request, out),

@@ -5,7 +5,9 @@ use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use crate::config::{Dpop, Grant as ConfiguredGrant, JwtBearer};
-use crate::limits::{BROWSER_REST, REFUSALS_PARDON_INTERVAL, STEP_UP_WINDOW, STEP_UPS_MAX};
+use crate::limits::{
+    BROWSER_REST, OAUTH_METADATA_LIFE, REFUSALS_PARDON_INTERVAL, STEP_UP_WINDOW, STEP_UPS_MAX,
+};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::Reach;
 use crate::oauth::scope::{self, Refreshes, ScopeSources, Scopes};
@@ -166,7 +168,7 @@ impl ServerAuthorization {
         };
         let _exchange = self.shared.exchanges.begin().ok_or_else(ending)?;
         let grant = Grant::RefreshToken(refresh_token);
-        let grantor = kept.grantor.clone();
+        let grantor = self.grantor_of_now(kept);
         let answer = self.asker().token(&grantor, grant, &Scopes::default());
         match answer {
             Ok(answer) => {
@@ -233,7 +235,7 @@ impl ServerAuthorization {
             return Err(FlowError::new(FlowStep::Token, with, what, Remedy::Nothing));
         }
         let (grantor, mut scopes) = match (want, before) {
-            (Want::Renewal, Some(kept)) => (kept.grantor.clone(), kept.scopes.clone()),
+            (Want::Renewal, Some(kept)) => (self.grantor_of_now(kept), kept.scopes.clone()),
             (Want::Renewal | Want::Refused(_) | Want::Scopes(_), _) => {
                 let found = self.discovered()?;
                 let scopes = self.scopes(&found, Refreshes::No);
@@ -301,7 +303,24 @@ impl ServerAuthorization {
             server: &self.url,
             known_issuer: known.as_deref(),
         };
-        discovery.run(challenge.as_ref())
+        let found = discovery.run(challenge.as_ref())?;
+        self.lock().found_at = Some(Instant::now());
+        Ok(found)
+    }
+
+    /// The grantor of a renewal. What is kept of its metadata has a life, since an authorization
+    /// server may move its endpoints. Where the metadata cannot be had, or are another issuer's,
+    /// the old endpoints count: if the server belongs to another authorization server by now, it
+    /// refuses the token.
+    fn grantor_of_now(&self, kept: &Kept) -> Grantor {
+        let found_at = self.lock().found_at;
+        let old = &kept.grantor;
+        if found_at.is_some_and(|at| at.elapsed() < OAUTH_METADATA_LIFE) {
+            return old.clone();
+        }
+        let found = self.discovered().ok().filter(|found| found.with() == old.with());
+        let now = found.and_then(|it| self.grantor(&it, old.client.clone(), Some(old)).ok());
+        now.unwrap_or_else(|| old.clone())
     }
 
     /// The scopes of the configuration: where there are any, no others are asked for.

@@ -102,6 +102,8 @@ pub(super) struct State {
     nonce: Option<String>,
     /// How the server asked for credentials last.
     pub(super) challenge: Option<TokenChallenge>,
+    /// When the authorization server's metadata were read last; none after a failure.
+    pub(super) found_at: Option<Instant>,
 }
 
 /// Why there are no usable credentials.
@@ -518,6 +520,7 @@ impl ServerAuthorization {
         {
             let mut state = self.lock();
             state.n_failed = state.n_failed.saturating_add(1);
+            state.found_at = None;
             let doubled = OAUTH_PAUSE_MIN * 2_u32.saturating_pow(state.n_failed.min(16) - 1);
             let pause = match error.remedy {
                 Remedy::TryLater => doubled.min(OAUTH_PAUSE_MAX),

@@ -45,7 +45,8 @@ impl Scene {
     }
 }
 
-fn sign_in(address: &str, url: &str, key: &str) {
+/// Does in a browser what the page wants, with that key.
+pub(super) fn sign_in(address: &str, url: &str, key: &str) {
     let path = url.strip_prefix(&format!("http://{address}")).unwrap();
     let shown = exchange(address, &Request::get(path)).expect(200);
     assert!(shown.text().contains("name=\"key\""), "{}", shown.text());
@@ -56,12 +57,12 @@ fn sign_in(address: &str, url: &str, key: &str) {
 }
 
 /// The page to which a question leads.
-fn url_of(params: &Value) -> String {
+pub(super) fn url_of(params: &Value) -> String {
     assert_eq!(params["mode"], "url", "{params}");
     params["url"].as_str().unwrap().to_owned()
 }
 
-fn text_of(answer: &Value) -> &str {
+pub(super) fn text_of(answer: &Value) -> &str {
     answer["content"][0]["text"].as_str().unwrap_or_else(|| panic!("{answer}"))
 }
 

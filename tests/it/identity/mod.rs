@@ -2,6 +2,7 @@
 
 mod asked_to_sign_in;
 mod login_command;
+mod over_http_sse;
 mod per_user;
 pub(crate) mod resource_server;
 mod several_processes;

@@ -94,7 +94,7 @@ fn without_a_browser_the_state_says_which_command_and_the_others_serve_on() {
 #[test]
 fn a_token_is_renewed_in_advance_and_after_a_refusal_without_the_person() {
     let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
-    auth.protect(&upstream);
+    let protection = auth.protect(&upstream);
     auth.set_lifetime(Some(Duration::from_secs(8)));
     let (state, browser) = (Directory::new(), Browser::start());
     let gateway = signing_in(&upstream.url(), json!(true), &state, &browser);
@@ -103,9 +103,16 @@ fn a_token_is_renewed_in_advance_and_after_a_refusal_without_the_person() {
         let of = auth.seen_of("POST /token");
         of.iter().filter(|it| it.field("grant_type") == "refresh_token").count()
     };
+    let n_metadata = || auth.seen_of("GET /.well-known/oauth-authorization-server").len();
+    let before = n_metadata();
     // Nobody calls meanwhile.
     wait_until("it is renewed in advance", || refreshes() > 0);
+    assert_eq!(n_metadata(), before, "what was read just now is used again");
     auth.set_lifetime(None);
+    wait_until("the token in use is renewed no more in advance", || {
+        call(&gateway);
+        protection.is_used_without_end()
+    });
     let before = refreshes();
     auth.end_access_tokens();
     call(&gateway);
@@ -207,6 +214,47 @@ fn a_client_credentials_token_is_had_without_a_person() {
     assert!(asked[0].authorization.as_ref().unwrap().starts_with("Basic "));
     assert!(auth.seen_of("POST /register").is_empty());
     assert!(!gateway.stderr().contains("hush"));
+}
+
+#[test]
+fn a_renewal_follows_the_authorization_server_where_it_has_moved_its_token_endpoint() {
+    let machine = json!({
+        "grant": "client_credentials", "client_id": "me", "client_secret": "hush hush",
+    });
+    for oauth in [json!(true), machine] {
+        let (auth, upstream) = (AuthorizationServer::start(), HttpUpstream::start());
+        auth.protect(&upstream);
+        if oauth.is_object() {
+            let methods = json!(["client_secret_basic"]);
+            auth.set_metadata("token_endpoint_auth_methods_supported", methods);
+        }
+        let (state, browser) = (Directory::new(), Browser::start());
+        let gateway = signing_in(&upstream.url(), oauth.clone(), &state, &browser);
+        gateway.wait_until_well(&["s"]);
+        // The tokens of the next process end soon, and it knows the old endpoint from its files.
+        auth.set_lifetime(Some(Duration::from_secs(4)));
+        auth.end_access_tokens();
+        call(&gateway);
+        gateway.stop();
+        let moved = format!("{}/moved/token", auth.issuer());
+        auth.set_metadata("token_endpoint", json!(moved));
+        let n_old = auth.seen_of("POST /token").len();
+        let gateway = configured(&upstream.url(), oauth.clone(), &state).start();
+        wait_until("it is renewed", || !auth.seen_of("POST /moved/token").is_empty());
+        gateway.wait_until_well(&["s"]);
+        call(&gateway);
+        gateway.stop();
+        // What calls itself another issuer moves nothing.
+        auth.set_metadata("issuer", json!("https://evil.example"));
+        auth.set_metadata("token_endpoint", json!(format!("{}/evil", auth.issuer())));
+        let n_moved = auth.seen_of("POST /moved/token").len();
+        let gateway = configured(&upstream.url(), oauth, &state).start();
+        wait_until("it is renewed", || auth.seen_of("POST /moved/token").len() > n_moved);
+        gateway.wait_until_well(&["s"]);
+        call(&gateway);
+        assert!(auth.seen_of("POST /evil").is_empty());
+        assert_eq!(auth.seen_of("POST /token").len(), n_old);
+    }
 }
 
 #[test]
