@@ -2,6 +2,8 @@
 
 use std::time::Duration;
 
+/// Characters of a name out of a token that an error repeats.
+pub const TOLD_NAME_CHARS_MAX: usize = 32;
 /// Bytes of an access token. A longer one is refused before it is decoded.
 pub const ACCESS_TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a DPoP proof.
