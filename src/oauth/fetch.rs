@@ -78,6 +78,12 @@ impl FetchAnswer {
         (200..=299).contains(&self.status)
     }
 
+    /// True if the answer may refuse the OAuth client that asks, or the way in which it has
+    /// authenticated (RFC 6749, section 5.2).
+    pub fn may_refuse_client(&self) -> bool {
+        matches!(self.status, 400 | 401)
+    }
+
     /// True if there is nothing at this URL, or nothing that can be had by this method.
     pub fn is_absent(&self) -> bool {
         [NOT_FOUND, METHOD_NOT_ALLOWED, GONE].contains(&self.status)
