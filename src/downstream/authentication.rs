@@ -7,10 +7,10 @@ use std::time::Instant;
 use super::Front;
 use super::admission::Admission;
 use super::oauth::protected_resource::{PROOF_ALGORITHMS, metadata_url};
-use super::second_look::{self, Look};
+use super::second_look::{self, Identified, Look};
 use super::status_codes::Problem;
 use crate::access::authenticate::{self, KeyHeaders};
-use crate::access::policy::{Lease, OptionalLease, Principal, Scope};
+use crate::access::policy::{Lease, Principal, Scope};
 use crate::http::Head;
 use crate::limits::TOKEN_LEASE_MAX;
 use crate::oauth::challenge::TokenChallenge;
@@ -80,23 +80,10 @@ impl Lease for TokenLease {
     }
 }
 
-/// The sender of a request.
-#[derive(Debug, Clone)]
-pub(super) struct Identified {
-    pub(super) principal: Arc<Principal>,
-    pub(super) lease: OptionalLease,
-}
-
-impl Identified {
-    pub(super) fn of(principal: Arc<Principal>) -> Identified {
-        Identified { principal, lease: None }
-    }
-
-    fn with_token(tokens: &Arc<Tokens>, accepted: Arc<Accepted>) -> Identified {
-        let principal = accepted.principal.clone();
-        let lease = Arc::new(TokenLease { tokens: tokens.clone(), accepted });
-        Identified { principal, lease: Some(lease) }
-    }
+fn sender_with(tokens: &Arc<Tokens>, accepted: Arc<Accepted>) -> Identified {
+    let principal = accepted.principal.clone();
+    let lease = Arc::new(TokenLease { tokens: tokens.clone(), accepted });
+    Identified { principal, lease: Some(lease) }
 }
 
 /// The reason why a request has no principal.
@@ -143,7 +130,7 @@ impl Front {
                     accepted.map_err(|denied| Unidentified::Denied(scheme, denied))
                 };
                 let accepted = with_token(admission, head, (scheme, token), verify)?;
-                let sender = Identified::with_token(&self.tokens, accepted);
+                let sender = sender_with(&self.tokens, accepted);
                 if look == Look::BeforeBody {
                     second_look::remember(head, admission.generation, &sender);
                 }
@@ -175,7 +162,7 @@ impl Front {
             });
         known.map_or_else(
             || Identified::of(self.anonymous.clone()),
-            |accepted| Identified::with_token(&self.tokens, accepted),
+            |accepted| sender_with(&self.tokens, accepted),
         )
     }
 

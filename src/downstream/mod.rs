@@ -54,13 +54,13 @@ use crate::telemetry::request::{self, Incoming, Served};
 
 pub use admission::Admission;
 pub use authentication::Tokens;
-use authentication::{Identified, note, refusal};
+use authentication::{note, refusal};
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 pub use operator::listener::AdminListener;
 pub use operator::status_events::Watchers;
 pub use readmission::Readmitted;
-use second_look::Look;
+use second_look::{Identified, Look};
 use stateless::parked_calls::ParkedCalls;
 pub use stateless::request_state::used::UsedStates;
 use status_codes::Problem;

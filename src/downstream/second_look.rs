@@ -3,8 +3,9 @@
 //! token's proof is good once, and its text need not be hashed twice.
 
 use std::cell::RefCell;
+use std::sync::Arc;
 
-use super::authentication::Identified;
+use crate::access::policy::{OptionalLease, Principal};
 use crate::http::Head;
 use crate::protocol::headers::DPOP;
 
@@ -15,6 +16,19 @@ pub(super) enum Look {
     BeforeBody,
     /// At the whole request.
     Whole,
+}
+
+/// The sender of a request.
+#[derive(Debug, Clone)]
+pub(super) struct Identified {
+    pub(super) principal: Arc<Principal>,
+    pub(super) lease: OptionalLease,
+}
+
+impl Identified {
+    pub(super) fn of(principal: Arc<Principal>) -> Identified {
+        Identified { principal, lease: None }
+    }
 }
 
 /// A request whose body is awaited, and its sender.
@@ -82,11 +96,10 @@ fn is_of(text: &str, head: &Head) -> bool {
 
 #[cfg(test)]
 mod tests {
-    use std::sync::Arc;
     use std::time::Instant;
 
     use super::*;
-    use crate::access::policy::{Lease, Nearness, Principal};
+    use crate::access::policy::{Lease, Nearness};
     use crate::http::{Headers, Peer};
 
     fn head(path: &str, token: &str, proofs: &[&str]) -> Head {

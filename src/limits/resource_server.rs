@@ -2,6 +2,11 @@
 
 use std::time::Duration;
 
+/// Bytes of the longest host and port that a URL is made of: a name has at most 253 (RFC 1035,
+/// section 2.3.4).
+pub const HOST_BYTES_MAX: usize = 262;
+/// Characters of a name out of a token that an error repeats.
+pub const TOLD_NAME_CHARS_MAX: usize = 32;
 /// Bytes of an access token. A longer one is refused before it is decoded.
 pub const ACCESS_TOKEN_BYTES_MAX: usize = 16 * 1024;
 /// Bytes of a DPoP proof.

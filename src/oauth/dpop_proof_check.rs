@@ -9,6 +9,7 @@ use iri_string::types::UriStr;
 
 use super::jwk::{Jwk, Thumbprint};
 use super::jws::{Jws, UnusableJws};
+use super::sha256::sha256;
 use super::web_url::WebUrl;
 use crate::limits::{
     DPOP_JTI_BYTES_MAX, DPOP_KEYS_REMEMBERED_MAX, DPOP_PROOF_AGE_MAX, DPOP_PROOF_BYTES_MAX,
@@ -179,11 +180,6 @@ fn issued_at(claims: &RawObject<'_>) -> Result<u64, WrongProof> {
     // Some clients write a fraction of a second.
     let whole = text.split_once('.').map_or(text, |(whole, _)| whole);
     whole.parse().map_err(|_| WrongProof::Claim("iat"))
-}
-
-fn sha256(text: &str) -> [u8; 32] {
-    let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-    digest.as_ref().try_into().unwrap_or_default()
 }
 
 /// A URL without its query and fragment, in one spelling (RFC 3986, sections 6.2.2 and 6.2.3).

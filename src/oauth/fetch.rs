@@ -75,6 +75,12 @@ impl FetchAnswer {
         (200..=299).contains(&self.status)
     }
 
+    /// True if the answer may refuse the OAuth client that asks, or the way in which it has
+    /// authenticated (RFC 6749, section 5.2).
+    pub fn may_refuse_client(&self) -> bool {
+        matches!(self.status, 400 | 401)
+    }
+
     /// True if the server is not well for the moment, or wants to be asked less often.
     pub fn is_unavailable(&self) -> bool {
         self.status == TOO_MANY_REQUESTS || self.status >= SERVER_ERRORS_FROM

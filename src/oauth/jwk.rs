@@ -5,6 +5,7 @@ use base64::Engine;
 use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 use ring::signature::{self, RsaPublicKeyComponents, UnparsedPublicKey};
 
+use super::sha256::sha256;
 use super::signing_key::Algorithm;
 use crate::limits::{JWKS_BYTES_MAX, JWKS_KEYS_MAX, KEY_ID_BYTES_MAX, KEYS_TRIED_MAX};
 use crate::protocol::raw::{self, RawObject};
@@ -191,8 +192,7 @@ impl PublicKey {
                 format!(r#"{{"crv":"Ed25519","kty":"OKP","x":"{x}"}}"#)
             }
         };
-        let digest = ring::digest::digest(&ring::digest::SHA256, text.as_bytes());
-        Thumbprint(digest.as_ref().try_into().unwrap_or_default())
+        Thumbprint(sha256(&text))
     }
 }
 

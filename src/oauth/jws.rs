@@ -6,11 +6,8 @@ use base64::engine::general_purpose::URL_SAFE_NO_PAD;
 
 use super::jwk::algorithm_named;
 use super::signing_key::Algorithm;
-use crate::limits::{JOSE_HEADER_BYTES_MAX, KEY_ID_BYTES_MAX};
+use crate::limits::{JOSE_HEADER_BYTES_MAX, KEY_ID_BYTES_MAX, TOLD_NAME_CHARS_MAX};
 use crate::protocol::raw::RawObject;
-
-/// Bytes of a name out of a header that an error repeats.
-const TOLD_BYTES_MAX: usize = 32;
 
 /// A text in compact form, taken apart.
 #[derive(Clone)]
@@ -147,5 +144,5 @@ fn media_type(typ: &str) -> String {
 /// The beginning of a name that somebody else has chosen, good for a line.
 pub(crate) fn told(name: &str) -> String {
     let shown = |c: char| if c.is_ascii_graphic() && c != '"' && c != '\\' { c } else { '_' };
-    name.chars().take(TOLD_BYTES_MAX).map(shown).collect()
+    name.chars().take(TOLD_NAME_CHARS_MAX).map(shown).collect()
 }

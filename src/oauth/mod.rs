@@ -21,6 +21,7 @@ pub mod registration;
 pub mod resource_metadata;
 pub mod scope;
 pub mod server_metadata;
+pub mod sha256;
 pub mod signing_key;
 pub mod token;
 pub mod unusable;

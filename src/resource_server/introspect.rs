@@ -16,9 +16,6 @@ use crate::oauth::jwt::Claims;
 use crate::oauth::web_url::WebUrl;
 use crate::secret::Secret;
 
-/// The statuses by which an issuer refuses the OAuth client that asks.
-const CLIENT_REFUSED: [u16; 2] = [400, 401];
-
 /// Asks an issuer about a token, until `deadline` at most; `signed` is what the token says of
 /// itself, where it is a JWT that was verified.
 ///
@@ -83,7 +80,7 @@ fn ask_in_either_way(
 ) -> Result<FetchAnswer, String> {
     let usual = introspecting.authentication();
     let answer = ask(usual)?;
-    if !CLIENT_REFUSED.contains(&answer.status) {
+    if !answer.may_refuse_client() {
         return Ok(answer);
     }
     match ask(usual.other()) {

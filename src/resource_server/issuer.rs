@@ -9,14 +9,13 @@
 use std::collections::VecDeque;
 use std::net::IpAddr;
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, MutexGuard, Weak};
+use std::sync::{Arc, MutexGuard};
 use std::time::{Duration, Instant};
 
 use super::FetchOf;
 use super::denied::Denied;
 use super::introspection_turns::Introspecting;
 use super::issuer_metadata::IssuerMetadata;
-use super::keeper::Keeper;
 use super::kept_keys::KeptKeys;
 use super::key_schedule::{Cause, Schedule};
 use super::presented::Now;
@@ -40,8 +39,8 @@ pub(super) struct Issuer {
     pub(super) name: Arc<str>,
     pub(super) fetch: Arc<dyn Fetch>,
     kept: Option<KeptKeys>,
-    /// Reads the keys when they are due.
-    keeper: Weak<Keeper>,
+    /// Wakes the thread that reads keys when they are due.
+    wake: Arc<dyn Fn() + Send + Sync>,
     /// The requests that wait for any issuer.
     pub(super) all_waiting: Arc<Waiters>,
     /// The requests that wait for its keys.
@@ -63,7 +62,8 @@ pub(super) struct Issuer {
 pub(super) struct Means {
     pub(super) fetch_of: Arc<FetchOf>,
     pub(super) kept: Option<KeptKeys>,
-    pub(super) keeper: Weak<Keeper>,
+    /// Wakes the thread that reads keys.
+    pub(super) wake: Arc<dyn Fn() + Send + Sync>,
     pub(super) waiting: Arc<Waiters>,
 }
 
@@ -144,7 +144,7 @@ impl Issuer {
             name,
             fetch: (means.fetch_of)(config),
             kept: means.kept.clone(),
-            keeper: means.keeper.clone(),
+            wake: means.wake.clone(),
             all_waiting: means.waiting.clone(),
             waiting: Waiters::new(KEY_WAITERS_MAX),
             introspecting: Introspecting::default(),
@@ -317,8 +317,8 @@ impl Issuer {
         let is_new = state.schedule.want();
         drop(state);
         // The thread sleeps for as long as nothing was wanted.
-        if let Some(keeper) = self.keeper.upgrade().filter(|_| is_new) {
-            keeper.wake();
+        if is_new {
+            (self.wake)();
         }
     }
 

@@ -11,10 +11,15 @@ use std::time::Instant;
 use super::accepted::{Accepted, Introspection};
 use super::issuer::Issuer;
 use super::presented::Now;
-use super::verifier::Verifier;
 use crate::limits::{KEYS_FETCH_INTERVAL_MIN, KEYS_SLEEP_MAX, RECHECKERS_MAX, RECHECKS_MAX};
 use crate::sync::{Condvar, Mutex};
 use crate::thread::{self, Joined};
+
+/// Whoever has accepted a token, and asks about it again.
+pub(super) trait Recheck: std::fmt::Debug + Send + Sync {
+    /// Asks the issuer of an introspected token about it again.
+    fn ask_again(&self, accepted: &Arc<Accepted>, now: Now);
+}
 
 /// What the threads have to do. Requests and streams add to it.
 #[derive(Debug, Default)]
@@ -30,7 +35,7 @@ pub(super) struct Keeper {
 #[derive(Debug, Default)]
 struct Work {
     issuers: Vec<Arc<Issuer>>,
-    rechecks: VecDeque<(Weak<Verifier>, Weak<Accepted>)>,
+    rechecks: VecDeque<(Weak<dyn Recheck>, Weak<Accepted>)>,
     /// The threads that ask about tokens, and those of them that wait for one.
     n_askers: usize,
     n_idle: usize,
@@ -71,7 +76,7 @@ impl Keeper {
     /// when it comes again.
     pub(super) fn recheck(
         self: &Arc<Keeper>,
-        verifier: &Weak<Verifier>,
+        verifier: Weak<dyn Recheck>,
         accepted: &Arc<Accepted>,
         now: Instant,
     ) {
@@ -87,7 +92,7 @@ impl Keeper {
             introspection.last.lock().is_queued = false;
             return;
         }
-        work.rechecks.push_back((verifier.clone(), Arc::downgrade(accepted)));
+        work.rechecks.push_back((verifier, Arc::downgrade(accepted)));
         self.queued.notify_one();
         if work.rechecks.len() > work.n_idle && work.n_askers < RECHECKERS_MAX {
             work.n_askers += 1;
@@ -172,7 +177,7 @@ impl Keeper {
     }
 
     /// The next token to ask about; none at the end.
-    fn next_recheck(&self) -> Option<(Weak<Verifier>, Weak<Accepted>)> {
+    fn next_recheck(&self) -> Option<(Weak<dyn Recheck>, Weak<Accepted>)> {
         let mut work = self.work.lock();
         work.n_idle += 1;
         loop {

@@ -12,6 +12,7 @@ use serde_json::value::RawValue;
 use super::presented::Now;
 use crate::config::IssuerConfig;
 use crate::oauth::jwk::JwkSet;
+use crate::oauth::sha256::sha256;
 use crate::state::framed::{Form, hex};
 use crate::state::{StateDir, Writer};
 use crate::sync::Mutex;
@@ -103,7 +104,6 @@ impl KeptKeys {
 }
 
 fn file_name(issuer: &str) -> String {
-    let digest = ring::digest::digest(&ring::digest::SHA256, issuer.as_bytes());
-    let digest = digest.as_ref().get(..DIGEST_BYTES).unwrap_or_default();
-    format!("{PREFIX}{}", hex(digest))
+    let digest = sha256(issuer);
+    format!("{PREFIX}{}", hex(digest.get(..DIGEST_BYTES).unwrap_or_default()))
 }

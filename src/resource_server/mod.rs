@@ -86,7 +86,12 @@ impl ResourceServer {
         let waiting = Arc::new(Waiters::new(ISSUERS_WAITERS_MAX));
         let shared = Arc::<Shared>::default();
         let keeper = Arc::downgrade(&shared.keeper);
-        let means = Means { fetch_of, kept: None, keeper, waiting };
+        let wake = move || {
+            if let Some(keeper) = keeper.upgrade() {
+                keeper.wake();
+            }
+        };
+        let means = Means { fetch_of, kept: None, wake: Arc::new(wake), waiting };
         ResourceServer { means, shared, thread: Mutex::default() }
     }
 

@@ -2,6 +2,8 @@
 
 use std::hash::Hash;
 
+use crate::oauth::sha256::sha256;
+
 /// The SHA-256 of a token.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) struct TokenDigest([u8; 32]);
@@ -24,7 +26,6 @@ impl Hash for TokenDigest {
 impl TokenDigest {
     /// The digest of a token.
     pub(super) fn of(token: &str) -> TokenDigest {
-        let digest = ring::digest::digest(&ring::digest::SHA256, token.as_bytes());
-        TokenDigest(digest.as_ref().try_into().unwrap_or_default())
+        TokenDigest(sha256(token))
     }
 }

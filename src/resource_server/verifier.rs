@@ -11,7 +11,7 @@ use super::denied::Denied;
 use super::introspect;
 use super::introspection_turns::Turn;
 use super::issuer::Issuer;
-use super::keeper::Keeper;
+use super::keeper::{Keeper, Recheck};
 use super::presented::{Now, Presented};
 use super::rules::Rules;
 use super::token_digest::TokenDigest;
@@ -237,7 +237,7 @@ impl Verifier {
 
     /// Has the issuer of an introspected token asked about it again soon.
     fn recheck(&self, accepted: &Arc<Accepted>, now: Now) {
-        self.shared.keeper.recheck(&self.this, accepted, now.instant);
+        self.shared.keeper.recheck(self.this.clone(), accepted, now.instant);
     }
 
     /// Decides about a token that is not known.
@@ -457,9 +457,8 @@ fn introspect_again(
     }
 }
 
-impl Verifier {
-    /// Asks the issuer of an introspected token about it again.
-    pub(super) fn ask_again(&self, accepted: &Arc<Accepted>, now: Now) {
+impl Recheck for Verifier {
+    fn ask_again(&self, accepted: &Arc<Accepted>, now: Now) {
         let Some(introspection) = &accepted.news.introspected else { return };
         let issuer = self.issuer(&accepted.issuer.config.issuer).ok();
         let asked = issuer.and_then(|it| Some((it, it.config.introspection.as_ref()?)));
@@ -487,7 +486,9 @@ impl Verifier {
             Err(_) => introspection.last.lock().has_failed = true,
         }
     }
+}
 
+impl Verifier {
     /// True if an accepted token is the same one, and allows the same, by what its issuer says of
     /// it now.
     fn still_allows(&self, accepted: &Accepted, claims: &Claims) -> bool {
