@@ -15,7 +15,7 @@ use crate::oauth::signing_key::Algorithm;
 
 const NOW: u64 = 1_800_000_000;
 const WANTED: Wanted<'_> =
-    Wanted { issuer: "https://i", audience: "https://a/mcp", base: None };
+    Wanted { issuer: "https://i", audience: "https://a/mcp", base: None, machine_clients: &[] };
 
 struct Key {
     pair: Ed25519KeyPair,
@@ -157,7 +157,7 @@ fn keys(data: &[u8]) {
 }
 
 fn answers(data: &[u8]) {
-    let Ok(answer) = introspection::read(data, WANTED, NOW) else { return };
+    let Ok(answer) = introspection::read(data, WANTED, None, NOW) else { return };
     let said: Value = serde_json::from_slice(data).unwrap();
     match answer {
         Introspected::Active(claims) => {

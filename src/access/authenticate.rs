@@ -15,7 +15,7 @@ pub struct KnownKey {
 
 /// The key headers of one request, unchanged.
 #[derive(Debug, Clone, Copy, Default)]
-pub struct Presented<'a> {
+pub struct KeyHeaders<'a> {
     /// `Authorization`
     pub authorization: Option<&'a str>,
     /// `x-litellm-api-key`
@@ -27,7 +27,10 @@ pub struct Presented<'a> {
 /// Finds the principal of the first key presented. The key's hash is compared with every known
 /// hash, each in constant time, so that neither the time nor the place of a mismatch reveals
 /// anything.
-pub fn authenticate(known: &[KnownKey], presented: Presented<'_>) -> Option<Arc<Principal>> {
+pub fn authenticate(known: &[KnownKey], presented: KeyHeaders<'_>) -> Option<Arc<Principal>> {
+    if known.is_empty() {
+        return None;
+    }
     let key = key_of(presented)?;
     let hash = ring::digest::digest(&ring::digest::SHA256, key.as_bytes());
     let mut found = None;
@@ -40,11 +43,11 @@ pub fn authenticate(known: &[KnownKey], presented: Presented<'_>) -> Option<Arc<
 }
 
 /// True if the request has a key: a wrong key is another mistake than none.
-pub fn has_key(presented: Presented<'_>) -> bool {
+pub fn has_key(presented: KeyHeaders<'_>) -> bool {
     key_of(presented).is_some_and(|key| !key.is_empty())
 }
 
-fn key_of(presented: Presented<'_>) -> Option<&str> {
+fn key_of(presented: KeyHeaders<'_>) -> Option<&str> {
     presented
         .authorization
         .and_then(bearer)
@@ -90,18 +93,18 @@ mod tests {
     fn each_of_the_three_headers_carries_a_key() {
         let known = known(&["one", "two"]);
         let name = |presented| authenticate(&known, presented)?.name.clone();
-        let with = Presented::default();
+        let with = KeyHeaders::default();
         assert_eq!(
-            name(Presented { authorization: Some("Bearer one"), ..with }).as_deref(),
+            name(KeyHeaders { authorization: Some("Bearer one"), ..with }).as_deref(),
             Some("one")
         );
         assert_eq!(
-            name(Presented { litellm: Some("bearer two"), ..with }).as_deref(),
+            name(KeyHeaders { litellm: Some("bearer two"), ..with }).as_deref(),
             Some("two")
         );
-        assert_eq!(name(Presented { api_key: Some("two"), ..with }).as_deref(), Some("two"));
-        assert_eq!(name(Presented { authorization: Some("Basic one"), ..with }), None);
-        assert_eq!(name(Presented { authorization: Some("Bearer three"), ..with }), None);
+        assert_eq!(name(KeyHeaders { api_key: Some("two"), ..with }).as_deref(), Some("two"));
+        assert_eq!(name(KeyHeaders { authorization: Some("Basic one"), ..with }), None);
+        assert_eq!(name(KeyHeaders { authorization: Some("Bearer three"), ..with }), None);
         assert_eq!(name(with), None);
     }
 }

@@ -23,6 +23,17 @@ impl Bucket {
         if self.per_minute == per_minute { self.clone() } else { Bucket::new(now, per_minute) }
     }
 
+    /// True if all calls of a minute are left.
+    pub fn is_full(&self, now: Instant) -> bool {
+        now.saturating_duration_since(self.free_at) >= Duration::from_secs(60)
+    }
+
+    /// The time at which the bucket will be, or was, free of debt: of two buckets, the one whose
+    /// time is earlier has not been used for longer.
+    pub fn free_at(&self) -> Instant {
+        self.free_at
+    }
+
     /// Takes one call.
     ///
     /// # Errors

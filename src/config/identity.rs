@@ -33,6 +33,9 @@ pub struct IssuerConfig {
     pub jwks_uri: Option<String>,
     /// Certificates (PEM) that are trusted beside the public authorities when it is asked.
     pub ca_file: Option<PathBuf>,
+    /// The OAuth clients that get tokens for themselves alone, and never for a person: their
+    /// tokens need no subject.
+    pub machine_clients: Vec<String>,
     /// The access to the issuer's introspection endpoint, where tokens are asked about there.
     pub introspection: Option<IntrospectionConfig>,
 }

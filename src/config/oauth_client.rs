@@ -44,7 +44,7 @@ pub struct OAuthClientConfig {
     /// How the client authenticates at the token endpoint; without a method, as the authorization
     /// server and the credentials allow.
     pub token_endpoint_auth_method: Option<TokenEndpointAuthMethod>,
-    /// Whether access tokens are bound to a key.
+    /// How access tokens are bound to a key.
     pub dpop: Dpop,
 }
 
@@ -101,7 +101,7 @@ pub struct IdentityProvider {
     pub client_secret: Option<Secret>,
 }
 
-/// Whether access tokens are bound to a key that the gateway makes (RFC 9449).
+/// How access tokens are bound to a key that the gateway makes (RFC 9449).
 #[derive(Debug, Clone, Copy, Default, PartialEq, Eq)]
 pub enum Dpop {
     /// They are bearer tokens.

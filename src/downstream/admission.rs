@@ -3,12 +3,13 @@
 
 use std::sync::{Arc, Once};
 
-use crate::access::authenticate::{self, KnownKey, Presented};
+use crate::access::authenticate::{self, KeyHeaders, KnownKey};
 use crate::access::origin::{HostCheck, Origins};
 use crate::access::policy::Principal;
 use crate::access::proxies::TrustedProxies;
 use crate::config::{PublicUrl, Transports};
 use crate::http::{Head, Peer};
+use crate::limits::HOST_BYTES_MAX;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::quirks::Tolerance;
 use crate::resource_server::Verifier;
@@ -21,9 +22,6 @@ const FORWARDED_PREFIX: &str = "x-forwarded-prefix";
 
 /// The scheme that a proxy's client used.
 const FORWARDED_PROTO: &str = "x-forwarded-proto";
-/// Bytes of the longest host and port that a URL is made of: a name has at most 253 (RFC 1035,
-/// section 2.3.4).
-const HOST_BYTES_MAX: usize = 262;
 
 /// Headers of proxies about their client and their own address. Only the first and the last
 /// count.
@@ -118,20 +116,20 @@ impl Admission {
 
     /// The principal of a request's key.
     pub(super) fn principal(&self, head: &Head) -> Option<Arc<Principal>> {
-        authenticate::authenticate(&self.keys, Admission::presented(head))
+        authenticate::authenticate(&self.keys, Admission::key_headers(head))
     }
 
-    pub(super) fn presented(head: &Head) -> Presented<'_> {
-        Presented {
+    pub(super) fn key_headers(head: &Head) -> KeyHeaders<'_> {
+        KeyHeaders {
             authorization: head.headers.get("authorization"),
             litellm: head.headers.get("x-litellm-api-key"),
             api_key: head.headers.get("x-api-key"),
         }
     }
 
-    /// The principal in whose share a request counts: its key or user, and without either the address that
-    /// it came from. None where no other principal can come: where there is one key, and without
-    /// keys for this machine, whose owner's processes cannot be told apart.
+    /// The principal in whose share a request counts: its key or user, and without either the
+    /// address that it came from. None where no other principal can come: where there is one key,
+    /// and without keys for this machine, whose owner's processes cannot be told apart.
     pub(super) fn charged(&self, principal: &Principal, peer: Peer) -> Option<PrincipalId> {
         match (&principal.id, peer) {
             (Some(id), _) => self.charged_identity(id),

@@ -1,32 +1,30 @@
 //! Who sends a request: the key or the access token that came with it, and the refusal where
 //! neither is good.
 
-use std::borrow::Cow;
-use std::cell::RefCell;
 use std::sync::Arc;
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
 use super::Front;
 use super::admission::Admission;
 use super::oauth::protected_resource::{PROOF_ALGORITHMS, metadata_url};
+use super::second_look::{self, Look};
 use super::status_codes::Problem;
-use super::token_problems::BadKey;
-use crate::access::authenticate;
-use crate::access::policy::{Lease, OptionalLease};
-use crate::access::policy::{Principal, Scope};
+use crate::access::authenticate::{self, KeyHeaders};
+use crate::access::policy::{Lease, OptionalLease, Principal, Scope};
 use crate::http::Head;
+use crate::limits::TOKEN_LEASE_MAX;
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::token::TokenType;
 use crate::protocol::headers::DPOP;
 use crate::resource_server::{
-    Accepted, Denied, ErrorCode, Now, Presented, Scheme, Standing, Token, Verifier,
+    Accepted, Denied, ErrorCode, Now, Presented, Standing, Token, Verifier, token_in,
 };
 use crate::sync::RwLock;
 use crate::telemetry;
 use crate::wait::Wait;
 
 /// Headers by which a proxy shows that it passes another client's request on.
-const FORWARDED: [&str; 7] = [
+const OF_PROXIES: [&str; 7] = [
     "forwarded",
     "via",
     "x-forwarded-for",
@@ -35,8 +33,6 @@ const FORWARDED: [&str; 7] = [
     "x-forwarded-proto",
     "x-real-ip",
 ];
-/// The end of a token without one.
-const FAR: Duration = Duration::from_secs(366 * 24 * 3600);
 
 /// The present verifier of access tokens, shared with whatever outlives a request.
 #[derive(Debug, Default)]
@@ -73,19 +69,19 @@ impl Lease for TokenLease {
         let now = Now::read();
         self.tokens.verifier().is_some_and(|verifier| {
             verifier.standing(&self.accepted, now) == Standing::Good
-                && verifier.present(&self.accepted, now).is_some()
+                && verifier.admits(&self.accepted, now)
         })
     }
 
     fn ends(&self) -> Instant {
         let now = Now::read();
         // A token that never ends has a time that no clock can count to.
-        now.instant + self.accepted.time_left(now).min(FAR)
+        now.instant + self.accepted.time_left(now).min(TOKEN_LEASE_MAX)
     }
 }
 
 /// The sender of a request.
-#[derive(Debug)]
+#[derive(Debug, Clone)]
 pub(super) struct Identified {
     pub(super) principal: Arc<Principal>,
     pub(super) lease: OptionalLease,
@@ -110,25 +106,11 @@ pub(super) enum Unidentified {
     Nothing,
     /// The request has a key or a token where only keys are known, and it is none of them.
     WrongKey,
-    /// The token gives no rights.
-    Denied(Scheme, Denied),
-    /// The token is for another resource than the one that it came to.
-    OtherResource,
-}
-
-thread_local! {
-    /// The token and proof that [`Front::admit`] has verified last on this thread, as a digest,
-    /// until [`Front::handle`] sees the same request or that is aborted: a proof is good once.
-    static ADMITTED: RefCell<Option<([u8; 32], Arc<Accepted>)>> = const { RefCell::new(None) };
-}
-
-/// Which of the two looks at a request this is.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub(super) enum Look {
-    /// At its head, before its body is read.
-    BeforeBody,
-    /// At the whole request.
-    Whole,
+    /// The token, which came with that scheme, gives no rights.
+    Denied(TokenType, Denied),
+    /// The token, which came with that scheme, is for another resource than the one that it came
+    /// to.
+    OtherResource(TokenType),
 }
 
 impl Front {
@@ -143,55 +125,78 @@ impl Front {
         look: Look,
     ) -> Result<Identified, Unidentified> {
         if admission.is_open() {
-            // The client of a proxy on this machine is somewhere else.
-            let is_forwarded = FORWARDED.into_iter().any(|it| head.headers.get(it).is_some());
-            let is_here = head.peer.is_local() && !is_forwarded;
-            let principal = if is_here { &self.operator } else { &self.anonymous };
-            return Ok(Identified::of(principal.clone()));
+            return Ok(Identified::of(self.without_key(head)));
+        }
+        if look == Look::Whole
+            && let Some(sender) = second_look::recall(head, admission.generation)
+        {
+            return Ok(sender);
         }
         if let Some(principal) = admission.principal(head) {
             return Ok(Identified::of(principal));
         }
         let authorization = head.headers.get("authorization");
-        let token = authorization.and_then(Scheme::of_header);
-        match (&admission.verifier, token) {
+        match (&admission.verifier, authorization.and_then(token_in)) {
             (Some(verifier), Some((scheme, token))) if !token.0.is_empty() => {
-                let proofs: Vec<&str> = head.headers.get_all(DPOP).collect();
-                let presented = Presented {
-                    scheme,
-                    token,
-                    method: &head.method,
-                    url: &admission.client_url(head),
-                    proofs: &proofs,
-                    peer: admission.peer(head).ip(),
+                let verify = |presented: &Presented<'_>| {
+                    let accepted = verifier.verify(presented, Now::read());
+                    accepted.map_err(|denied| Unidentified::Denied(scheme, denied))
                 };
-                let accepted = verify_once(verifier, &presented, look)
-                    .map_err(|denied| Unidentified::Denied(scheme, denied))?;
-                if !accepted.is_for(presented.url) {
-                    return Err(Unidentified::OtherResource);
+                let accepted = with_token(admission, head, (scheme, token), verify)?;
+                let sender = Identified::with_token(&self.tokens, accepted);
+                if look == Look::BeforeBody {
+                    second_look::remember(head, admission.generation, &sender);
                 }
-                Ok(Identified::with_token(&self.tokens, accepted))
+                Ok(sender)
             }
-            _ if authenticate::has_key(Admission::presented(head)) => {
+            _ if authenticate::has_key(Admission::key_headers(head)) => {
                 Err(Unidentified::WrongKey)
             }
             _ => Err(Unidentified::Nothing),
         }
     }
 
+    /// The sender of a request that is served to anybody, and tells some more: nobody where it is
+    /// not known at once. No issuer is asked, since a health check must not wait for one.
+    pub(super) fn identify_at_once(&self, admission: &Admission, head: &Head) -> Identified {
+        if admission.is_open() {
+            return Identified::of(self.without_key(head));
+        }
+        if let Some(principal) = admission.principal(head) {
+            return Identified::of(principal);
+        }
+        let presented = head.headers.get("authorization").and_then(token_in);
+        let known =
+            admission.verifier.as_ref().zip(presented).and_then(|(verifier, presented)| {
+                let known = |presented: &Presented<'_>| {
+                    verifier.verify_known(presented, Now::read()).ok_or(Unidentified::WrongKey)
+                };
+                with_token(admission, head, presented, known).ok()
+            });
+        known.map_or_else(
+            || Identified::of(self.anonymous.clone()),
+            |accepted| Identified::with_token(&self.tokens, accepted),
+        )
+    }
+
+    /// The principal of a client where neither a key nor a token is needed.
+    fn without_key(&self, head: &Head) -> Arc<Principal> {
+        // The client of a proxy on this machine is somewhere else.
+        let is_forwarded = OF_PROXIES.into_iter().any(|it| head.headers.get(it).is_some());
+        let is_here = head.peer.is_local() && !is_forwarded;
+        if is_here { self.operator.clone() } else { self.anonymous.clone() }
+    }
+
     /// The principal of a key, or of an access token, that a person has typed into a page. The
     /// token may be for any resource of the gateway: here it only shows who the person is.
     pub(super) fn principal_of(&self, typed: &str, head: &Head) -> Option<Arc<Principal>> {
         let admission = self.admission();
-        let as_key = authenticate::Presented {
-            api_key: Some(typed),
-            ..authenticate::Presented::default()
-        };
+        let as_key = KeyHeaders { api_key: Some(typed), ..KeyHeaders::default() };
         if let Some(principal) = authenticate::authenticate(&admission.keys, as_key) {
             return Some(principal);
         }
         let presented = Presented {
-            scheme: Scheme::Bearer,
+            scheme: TokenType::Bearer,
             token: Token(typed.trim()),
             method: &head.method,
             url: &admission.client_url(head),
@@ -233,110 +238,75 @@ pub(super) fn note(principal: &Principal) {
     telemetry::request::principal(principal.name.as_deref(), principal.id.as_deref());
 }
 
-/// Forgets what [`Front::admit`] has verified last on this thread: its request does not come, and
-/// no other one may use the proof.
-pub(super) fn forget_admitted() {
-    ADMITTED.with(RefCell::take);
-}
-
-/// Verifies a token; one with a proof only at the first look at its request.
-fn verify_once(
-    verifier: &Verifier,
-    presented: &Presented<'_>,
-    look: Look,
-) -> Result<Arc<Accepted>, Denied> {
-    if presented.proofs.is_empty() {
-        return verifier.verify(presented, Now::read());
+/// The token of a request, once `verify` has accepted it, if it is for the resource that the request
+/// came to.
+fn with_token(
+    admission: &Admission,
+    head: &Head,
+    (scheme, token): (TokenType, Token<'_>),
+    verify: impl FnOnce(&Presented<'_>) -> Result<Arc<Accepted>, Unidentified>,
+) -> Result<Arc<Accepted>, Unidentified> {
+    let proofs: Vec<&str> = head.headers.get_all(DPOP).collect();
+    // The URL is made only where something is about it.
+    let url = (scheme == TokenType::DPoP).then(|| admission.client_url(head));
+    let accepted = verify(&Presented {
+        scheme,
+        token,
+        method: &head.method,
+        url: url.as_deref().unwrap_or_default(),
+        proofs: &proofs,
+        peer: admission.peer(head).ip(),
+    })?;
+    if accepted.is_for(|| url.unwrap_or_else(|| admission.client_url(head))) {
+        Ok(accepted)
+    } else {
+        Err(Unidentified::OtherResource(scheme))
     }
-    let this = digest_of(presented);
-    let before = ADMITTED.with(RefCell::take);
-    if let (Look::Whole, Some((digest, accepted))) = (look, before)
-        && digest == this
-    {
-        return Ok(accepted);
-    }
-    let accepted = verifier.verify(presented, Now::read())?;
-    if look == Look::BeforeBody {
-        ADMITTED.with(|admitted| *admitted.borrow_mut() = Some((this, accepted.clone())));
-    }
-    Ok(accepted)
-}
-
-/// A digest of everything that a proof is about.
-fn digest_of(presented: &Presented<'_>) -> [u8; 32] {
-    let mut digest = ring::digest::Context::new(&ring::digest::SHA256);
-    let parts = [presented.token.0, presented.method, presented.url];
-    for part in parts.iter().chain(presented.proofs) {
-        digest.update(&part.len().to_be_bytes());
-        digest.update(part.as_bytes());
-    }
-    let mut bytes = [0; 32];
-    bytes.iter_mut().zip(digest.finish().as_ref()).for_each(|(to, from)| *to = *from);
-    bytes
 }
 
 /// The refusal of a request without a principal. Where issuers are configured it says how to get
 /// a token (RFC 6750, section 3; RFC 9728, section 5.1).
 pub(super) fn refusal(why: &Unidentified, admission: &Admission, head: &Head) -> Problem {
     let Some(verifier) = &admission.verifier else {
-        let key = match why {
-            Unidentified::Nothing => BadKey::Missing,
-            Unidentified::WrongKey | Unidentified::Denied(..) | Unidentified::OtherResource => {
-                BadKey::Wrong
-            }
+        return match why {
+            Unidentified::Nothing => Problem::no_key(),
+            Unidentified::WrongKey
+            | Unidentified::Denied(..)
+            | Unidentified::OtherResource(_) => Problem::wrong_key(),
         };
-        return Problem::unauthorized(key);
     };
-    let challenge = |scheme: Scheme| {
-        let token_type = match scheme {
-            Scheme::Bearer => TokenType::Bearer,
-            Scheme::Dpop => TokenType::DPoP,
-        };
-        let scopes = verifier.scopes();
-        TokenChallenge {
-            resource_metadata: metadata_url(admission, head),
-            scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
-            algorithms: (scheme == Scheme::Dpop).then(|| PROOF_ALGORITHMS.join(" ")),
-            ..TokenChallenge::new(token_type)
-        }
-    };
-    let with = |scheme, error: ErrorCode, description: Cow<'static, str>| TokenChallenge {
-        error: Some(error.as_str().to_owned()),
-        error_description: Some(description.into_owned()),
-        ..challenge(scheme)
+    let challenge = |scheme: TokenType, error: Option<(ErrorCode, &str)>| TokenChallenge {
+        resource_metadata: metadata_url(admission, head),
+        scope: joined(verifier.scopes()),
+        algorithms: (scheme == TokenType::DPoP).then(|| PROOF_ALGORITHMS.join(" ")),
+        error: error.map(|(code, _)| code.as_str().to_owned()),
+        error_description: error.map(|(_, description)| description.to_owned()),
+        ..TokenChallenge::new(scheme)
     };
     match why {
-        Unidentified::Nothing => Problem::no_token(&challenge(Scheme::Bearer).field()),
+        Unidentified::Nothing => Problem::no_token(&challenge(TokenType::Bearer, None).field()),
         Unidentified::WrongKey => {
             let what = "The key that came with this is none of the gateway's";
-            Problem::bad_token(&challenge(Scheme::Bearer).field(), "unauthorized", what, what)
+            let field = challenge(TokenType::Bearer, None).field();
+            Problem::bad_token(&field, "unauthorized", what, what)
         }
-        Unidentified::OtherResource => {
-            let what = "the token is for another resource of the gateway";
-            let field = with(Scheme::Bearer, ErrorCode::InvalidToken, what.into()).field();
-            Problem::bad_token(&field, ErrorCode::InvalidToken.as_str(), what, what)
+        Unidentified::OtherResource(scheme) => {
+            let (error, what) =
+                (ErrorCode::InvalidToken, "the token is for another resource of the gateway");
+            let field = challenge(*scheme, Some((error, what))).field();
+            Problem::bad_token(&field, error.as_str(), what, what)
         }
         Unidentified::Denied(scheme, denied) => {
-            let (error, what) = (denied.error(), denied.description());
-            let told = denied.to_string();
+            let (error, what, told) =
+                (denied.error(), denied.description(), denied.to_string());
+            let challenge = challenge(denied.scheme(*scheme), Some((error, what)));
             match denied {
                 Denied::Token(_) | Denied::Proof(_) => {
-                    // A proof belongs to the other scheme, whichever was used.
-                    let scheme = match denied {
-                        Denied::Proof(_) => Scheme::Dpop,
-                        Denied::Token(_)
-                        | Denied::NoRule { .. }
-                        | Denied::Unavailable { .. } => *scheme,
-                    };
-                    let field = with(scheme, error, what.into()).field();
-                    Problem::bad_token(&field, error.as_str(), what, &told)
+                    Problem::bad_token(&challenge.field(), error.as_str(), what, &told)
                 }
                 Denied::NoRule { scopes, .. } => {
-                    let field = TokenChallenge {
-                        scope: (!scopes.is_empty()).then(|| scopes.join(" ")),
-                        ..with(*scheme, error, what.into())
-                    };
-                    Problem::insufficient_scope(&field.field(), what, &told)
+                    let challenge = TokenChallenge { scope: joined(scopes), ..challenge };
+                    Problem::insufficient_scope(&challenge.field(), what, &told)
                 }
                 Denied::Unavailable { retry_after, .. } => {
                     Problem::issuer_unavailable(what, &told, *retry_after)
@@ -344,4 +314,9 @@ pub(super) fn refusal(why: &Unidentified, admission: &Admission, head: &Head) ->
             }
         }
     }
+}
+
+/// The value of `scope` in a challenge.
+fn joined(scopes: &[Arc<str>]) -> Option<String> {
+    (!scopes.is_empty()).then(|| scopes.join(" "))
 }

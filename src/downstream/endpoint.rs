@@ -191,13 +191,34 @@ impl<'a> Endpoint<'a> {
 
     /// True if the path is served without a key.
     pub fn is_open(self) -> bool {
-        matches!(self, Self::Healthz | Self::Readyz | Self::Console(_) | Self::OAuth(_))
+        matches!(self, Self::Readyz | Self::OAuth(OAuthEndpoint::SignIn(_)))
             || self.is_unauthenticated()
     }
 
-    /// True if nobody is asked who they are, so that a wrong key or token does not matter either.
+    /// True if nobody is asked who they are, since the answer is the same for all. A wrong key or
+    /// token does not matter either, and no issuer is waited for.
     pub fn is_unauthenticated(self) -> bool {
-        matches!(self, Self::ResourceMetadata(_))
+        match self {
+            Self::Healthz
+            | Self::Console(_)
+            | Self::ResourceMetadata(_)
+            | Self::OAuth(OAuthEndpoint::Callback | OAuthEndpoint::ClientDocument) => true,
+            Self::OAuth(OAuthEndpoint::SignIn(_))
+            | Self::RestList(_)
+            | Self::RestCall(_)
+            | Self::Mcp(_)
+            | Self::Sse(_)
+            | Self::SseMessages(_)
+            | Self::Readyz
+            | Self::Status
+            | Self::StatusEvents
+            | Self::Metrics
+            | Self::Pins
+            | Self::PinsAccept
+            | Self::Invite
+            | Self::Document(_)
+            | Self::Reload => false,
+        }
     }
 }
 

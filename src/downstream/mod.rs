@@ -17,6 +17,7 @@ mod problem_body;
 mod refusal_text;
 mod request_telemetry;
 pub mod rest;
+mod second_look;
 pub mod stateless;
 pub mod status_codes;
 pub mod stdio;
@@ -55,11 +56,12 @@ use crate::telemetry::request::{self, Incoming, Served};
 
 pub use admission::Admission;
 pub use authentication::Tokens;
-use authentication::{Identified, Look, forget_admitted, note, refusal};
+use authentication::{Identified, note, refusal};
 use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 pub use operator::listener::AdminListener;
 pub use operator::status_events::Watchers;
+use second_look::Look;
 use stateless::parked_calls::ParkedCalls;
 pub use stateless::request_state::used::UsedStates;
 use status_codes::Problem;
@@ -277,9 +279,7 @@ impl Front {
             Some(endpoint) if is_preflight || endpoint.is_unauthenticated() => {
                 Identified::of(self.anonymous.clone())
             }
-            Some(endpoint) if endpoint.is_open() => self
-                .identify(&admission, head, look)
-                .unwrap_or_else(|_| Identified::of(self.anonymous.clone())),
+            Some(endpoint) if endpoint.is_open() => self.identify_at_once(&admission, head),
             Some(_) | None => self
                 .identify(&admission, head, look)
                 .map_err(|why| refusal(&why, &admission, head))?,
@@ -500,7 +500,7 @@ impl Handler for Front {
     }
 
     fn aborted(&self) {
-        forget_admitted();
+        second_look::forget();
     }
 
     fn handle(&self, mut request: Request, responder: Responder) {
@@ -521,7 +521,7 @@ impl Handler for Front {
             share.charge(charged).map_err(|_| Problem::overloaded(SHARE_HELD))?;
             Ok(admitted)
         });
-        forget_admitted();
+        second_look::forget();
         match admitted {
             Ok(admitted) => self.dispatch(&admitted, &request, responder),
             Err(problem) => refuse(&problem, self.endpoint(&request.head), responder),

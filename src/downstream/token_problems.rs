@@ -8,24 +8,18 @@ use crate::protocol::jsonrpc::code;
 use crate::telemetry;
 use crate::telemetry::rejected::Reason;
 
-/// The reason why a request has no principal.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum BadKey {
-    /// The request has no key.
-    Missing,
-    /// The request has an unknown key.
-    Wrong,
-}
-
 impl Problem {
-    /// There is no key, or a wrong one.
-    pub fn unauthorized(key: BadKey) -> Problem {
-        let (word, what) = match key {
-            BadKey::Missing => ("missing_key", "This needs a key"),
-            BadKey::Wrong => {
-                ("wrong_key", "The key that came with this is none of the gateway's")
-            }
-        };
+    /// The request has no key, and needs one.
+    pub fn no_key() -> Problem {
+        Problem::bad_key("missing_key", "This needs a key")
+    }
+
+    /// The request has an unknown key.
+    pub fn wrong_key() -> Problem {
+        Problem::bad_key("wrong_key", "The key that came with this is none of the gateway's")
+    }
+
+    fn bad_key(word: &'static str, what: &str) -> Problem {
         let message = format!("{what}: \"Authorization: Bearer KEY\" or \"x-api-key: KEY\".");
         telemetry::request::turned_away(Reason::Unauthorized, Some(word), "");
         Problem::new(401, "unauthorized", code::BAD_REQUEST, message)

@@ -41,6 +41,9 @@ pub const SPARE_THREAD_LIFE: Duration = Duration::from_secs(5);
 /// Stack of a pool thread, in bytes. Unoptimised frames are several times larger.
 pub const THREAD_STACK_BYTES: usize =
     if cfg!(debug_assertions) { 1024 * 1024 } else { 128 * 1024 };
+/// Bytes of the longest host and port that a URL is made of: a name has at most 253 (RFC 1035,
+/// section 2.3.4).
+pub const HOST_BYTES_MAX: usize = 262;
 /// Levels of nesting in one JSON text. A deeper one is refused before it is parsed.
 pub const JSON_DEPTH_MAX: usize = 128;
 /// Bytes of a JSON text that are read before it is asked if the text is still needed. A text

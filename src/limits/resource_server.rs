@@ -54,18 +54,28 @@ pub const REFUSAL_LIFE: Duration = Duration::from_secs(10);
 pub const TOKEN_ISSUERS_MAX: usize = 16_384;
 /// The time after which a token that was introspected is asked about again, by the thread
 /// `identity`, when it comes again or something is open with it.
-pub const INTROSPECTION_FRESH: Duration = Duration::from_secs(25);
-/// The time for which the answer of an introspection holds at the longest: a revoked token ends at
-/// most so much later.
-pub const INTROSPECTION_LIFE: Duration = Duration::from_secs(55);
+pub const INTROSPECTION_FRESH: Duration = Duration::from_secs(20);
+/// The time for which the answer of an introspection holds: a request with a revoked token is
+/// refused at most so much later, and what is open ends with the next look at its token,
+/// [`super::LEASE_CHECK_INTERVAL`] later.
+pub const INTROSPECTION_LIFE: Duration = Duration::from_secs(45);
+/// The time after which a token ends that was to be introspected again, once its last answer does
+/// not hold any more: its issuer, or the threads that ask, are not fast enough.
+pub const RECHECK_TIMEOUT: Duration = Duration::from_secs(10);
+/// The end of a token that has none, from the present: a time to which every clock can count.
+pub const TOKEN_LEASE_MAX: Duration = Duration::from_secs(366 * 24 * 3600);
 /// The time for one introspection, and for the wait for its turn.
 pub const INTROSPECTION_TIMEOUT: Duration = Duration::from_secs(5);
+/// The time for which one request waits for issuers, for keys and introspections together.
+pub const ISSUERS_WAIT_TIMEOUT: Duration = Duration::from_secs(13);
 /// Introspections at one issuer at once.
 pub const INTROSPECTIONS_AT_ONCE_MAX: usize = 8;
 /// Requests that wait for introspections at one issuer, with those that are under way.
 pub const INTROSPECTIONS_WAITING_MAX: usize = 32;
 /// Tokens that wait to be introspected again; further ones are asked about when they come again.
 pub const RECHECKS_MAX: usize = 8192;
+/// Threads that introspect tokens again.
+pub const RECHECKERS_MAX: usize = 4;
 /// Requests that wait for issuers, for keys and introspections together.
 pub const ISSUERS_WAITERS_MAX: usize = 128;
 /// The share of the connections, as 1/N, that may wait for issuers.
@@ -77,6 +87,15 @@ pub const KEY_WAIT_TIMEOUT: Duration = Duration::from_secs(8);
 /// The time for one request of an issuer's metadata or keys; all together take at most
 /// [`KEY_WAIT_TIMEOUT`].
 pub const KEYS_FETCH_TIMEOUT: Duration = Duration::from_secs(5);
+/// The least time that a request leaves to a reading of keys for which it waits.
+pub const KEYS_READING_TIME_MIN: Duration = Duration::from_secs(1);
+/// The time for which an issuer whose keys are somewhere else since a reload may not have been read
+/// yet: past it, what its earlier keys have signed ends.
+pub const KEYS_AWAITED_TIME: Duration = Duration::from_secs(45);
+/// The longest sleep of the thread that reads keys: clocks of suspended machines jump.
+pub const KEYS_SLEEP_MAX: Duration = Duration::from_secs(30);
+/// The time for which the thread that reads keys sleeps at least, also where something is due.
+pub const KEYS_SLEEP_MIN: Duration = Duration::from_millis(500);
 /// The least time between two readings of an issuer's keys, whatever tokens come: tokens with
 /// made-up key ids must not make the gateway flood the issuer.
 pub const KEYS_FETCH_INTERVAL_MIN: Duration = Duration::from_secs(5);
@@ -96,7 +115,16 @@ pub const UNKNOWN_KEY_ID_LIFE: Duration = Duration::from_secs(10);
 /// Users whose calls per minute are counted; past it, those who called longest ago begin anew.
 pub const METERED_USERS_MAX: usize = 16_384;
 
-const _: () = assert!(INTROSPECTION_LIFE.as_secs() + INTROSPECTION_TIMEOUT.as_secs() <= 60);
+const _: () =
+    assert!(INTROSPECTION_LIFE.as_secs() + super::LEASE_CHECK_INTERVAL.as_secs() <= 60);
+const _: () =
+    assert!(KEYS_AWAITED_TIME.as_secs() + super::LEASE_CHECK_INTERVAL.as_secs() <= 60);
+const _: () = assert!(RECHECK_TIMEOUT.as_secs() < super::LEASE_CHECK_INTERVAL.as_secs());
+const _: () = assert!(INTROSPECTION_TIMEOUT.as_secs() < RECHECK_TIMEOUT.as_secs());
+const _: () = assert!(
+    ISSUERS_WAIT_TIMEOUT.as_secs()
+        >= KEY_WAIT_TIMEOUT.as_secs() + INTROSPECTION_TIMEOUT.as_secs()
+);
 const _: () = assert!(2 * INTROSPECTION_FRESH.as_secs() < INTROSPECTION_LIFE.as_secs());
 const _: () = assert!(KEYS_FETCH_INTERVAL_MIN.as_secs() < KEY_WAIT_TIMEOUT.as_secs());
 const _: () = assert!(INTROSPECTIONS_AT_ONCE_MAX <= INTROSPECTIONS_WAITING_MAX);

@@ -8,7 +8,7 @@ use super::issuer::{Issuer, StillThere};
 use super::presented::Now;
 use super::token_digest::TokenDigest;
 use crate::access::policy::Principal;
-use crate::limits::{INTROSPECTION_FRESH, INTROSPECTION_LIFE, TOKEN_LEEWAY};
+use crate::limits::{INTROSPECTION_FRESH, INTROSPECTION_LIFE, RECHECK_TIMEOUT, TOKEN_LEEWAY};
 use crate::oauth::jwk::Thumbprint;
 use crate::oauth::jwt::{Subject, is_at_or_below};
 use crate::secret::Secret;
@@ -16,7 +16,7 @@ use crate::sync::Mutex;
 
 /// An accepted token: whose it is, what it allows, and how long. Whatever outlives its request (a
 /// stream, a session) keeps it to ask [`super::Verifier::standing`] from time to time, and
-/// [`super::Verifier::reconsider`] after a reload.
+/// [`super::Verifier::present`] after a reload.
 #[derive(Debug)]
 pub struct Accepted {
     /// The user with the rights that the rules give.
@@ -37,8 +37,8 @@ pub struct Accepted {
     pub(super) signed_by: Option<(Thumbprint, AtomicU64)>,
     /// What is known of the token since; the same for whatever was accepted with it.
     pub(super) news: Arc<News>,
-    /// The number of the verifier that has accepted it.
-    pub(super) by: u64,
+    /// The number of the last verifier whose rules are known to give it rights.
+    pub(super) admitted_by: AtomicU64,
 }
 
 /// What has become of a token since it was accepted.
@@ -71,7 +71,9 @@ pub(super) struct LastAnswer {
     pub(super) active_at: Instant,
     /// True if the issuer could not be asked since.
     pub(super) has_failed: bool,
-    /// True while it waits to be asked about again.
+    /// The time since which another answer is wanted.
+    pub(super) wanted_at: Option<Instant>,
+    /// True while the token waits to be asked about again.
     pub(super) is_queued: bool,
 }
 
@@ -104,8 +106,8 @@ pub(super) enum Freshness {
 }
 
 impl Accepted {
-    /// How the token stands, by what is known of its issuer at present. It costs no call of the
-    /// system.
+    /// How the token stands, by what is known of its issuer at present. Neither the issuer nor the
+    /// disk is asked.
     pub(super) fn freshness(&self, issuer: &Issuer, now: Now) -> Freshness {
         if now.unix >= self.expires_at.saturating_add(TOKEN_LEEWAY.as_secs()) {
             return Freshness::Expired;
@@ -122,6 +124,18 @@ impl Accepted {
             age if age >= INTROSPECTION_FRESH => Freshness::GrowingOld,
             _ => Freshness::Good,
         }
+    }
+
+    /// True if another answer of the issuer is wanted for so long that it does not seem to come.
+    pub(super) fn is_answer_overdue(&self, now: Now) -> bool {
+        let Some(introspection) = &self.news.introspected else { return false };
+        let wanted_at = introspection.last.lock().wanted_at;
+        wanted_at.is_some_and(|at| now.instant.saturating_duration_since(at) >= RECHECK_TIMEOUT)
+    }
+
+    /// The claims of the token: a JSON object.
+    pub(super) fn claims(&self) -> Option<&Arc<str>> {
+        self.principal.user.as_ref().map(|user| &user.claims)
     }
 
     fn is_key_there(&self, issuer: &Issuer, now: Instant) -> bool {
@@ -141,10 +155,14 @@ impl Accepted {
         }
     }
 
-    /// True if the token may be used at that URL: it is for all resources of the gateway, or for
-    /// the one at the URL, or one above it.
-    pub fn is_for(&self, url: &str) -> bool {
-        self.resources.is_empty() || self.resources.iter().any(|it| is_at_or_below(url, it))
+    /// True if the token may be used at that URL, which is made only if needed: the token is for
+    /// all resources of the gateway, or for the one at the URL, or one above it.
+    pub fn is_for(&self, url: impl FnOnce() -> String) -> bool {
+        if self.resources.is_empty() {
+            return true;
+        }
+        let url = url();
+        self.resources.iter().any(|it| is_at_or_below(&url, it))
     }
 
     /// The time for which the token is good at most, from now.
@@ -165,6 +183,11 @@ impl Accepted {
 impl LastAnswer {
     /// An answer that calls the token active.
     pub(super) fn active(at: Instant) -> LastAnswer {
-        LastAnswer { active_at: at, has_failed: false, is_queued: false }
+        LastAnswer { active_at: at, has_failed: false, wanted_at: None, is_queued: false }
+    }
+
+    /// Notes another answer that calls the token active.
+    pub(super) fn note_active(&mut self, at: Instant) {
+        (self.active_at, self.has_failed, self.wanted_at) = (at, false, None);
     }
 }

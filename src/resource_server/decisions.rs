@@ -19,7 +19,7 @@ pub(super) struct Decisions {
     /// The tokens of each user, the oldest first.
     by_user: HashMap<Arc<str>, VecDeque<TokenDigest>>,
     /// Bytes of all claims.
-    bytes: usize,
+    pub(super) bytes: usize,
 }
 
 #[derive(Debug)]
@@ -54,7 +54,9 @@ impl Decisions {
             self.remove(&oldest);
         }
         self.bytes += accepted.n_bytes();
-        if self.by_token.len() >= DECISIONS_MAX || self.bytes > DECISIONS_BYTES_MAX {
+        while self.by_token.len() >= DECISIONS_MAX
+            || self.bytes > DECISIONS_BYTES_MAX && !self.by_token.is_empty()
+        {
             self.make_room();
         }
         self.by_user.entry(user).or_default().push_back(digest);
@@ -87,7 +89,8 @@ impl Decisions {
         }
     }
 
-    /// The tokens that are remembered.
+    /// The number of tokens that are remembered.
+    #[cfg(test)]
     pub(super) fn len(&self) -> usize {
         self.by_token.len()
     }

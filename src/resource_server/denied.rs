@@ -8,7 +8,7 @@ use std::time::Duration;
 pub use crate::oauth::dpop_proof_check::WrongProof;
 pub use crate::oauth::jwt::WrongToken;
 
-use super::presented::Scheme;
+use crate::oauth::token::TokenType;
 
 /// A refusal. `Display` is for operators; [`Denied::error`] and [`Denied::description`] are for
 /// the client. No text has the token, or a part of it but names of its claims.
@@ -74,14 +74,13 @@ impl Denied {
         }
     }
 
-    /// The scheme of the challenge that answers it: DPoP where the token needs a proof.
-    pub fn scheme(&self) -> Scheme {
+    /// The scheme of the challenge that answers a request whose token came with the scheme `used`:
+    /// the one that is good for the token, where that is known.
+    pub fn scheme(&self, used: TokenType) -> TokenType {
         match self {
-            Self::Proof(WrongProof::NotBound)
-            | Self::Token(_)
-            | Self::NoRule { .. }
-            | Self::Unavailable { .. } => Scheme::Bearer,
-            Self::Proof(_) => Scheme::Dpop,
+            Self::Proof(WrongProof::NotBound) => TokenType::Bearer,
+            Self::Proof(_) => TokenType::DPoP,
+            Self::Token(_) | Self::NoRule { .. } | Self::Unavailable { .. } => used,
         }
     }
 

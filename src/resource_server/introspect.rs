@@ -3,19 +3,24 @@
 use std::time::Instant;
 
 use super::denied::Denied;
+use super::introspection_turns::Introspecting;
 use super::issuer::Issuer;
 use super::issuer_metadata::Authentication;
 use super::reading::reach_of;
 use crate::config::IntrospectionConfig;
 use crate::limits::INTROSPECTION_TIMEOUT;
-use crate::oauth::fetch::{Fetch, FetchContent, FetchRequest, Reach};
+use crate::oauth::fetch::{FetchAnswer, FetchContent, FetchRequest, Reach};
 use crate::oauth::form::{self, Form};
 use crate::oauth::introspection::{self, Introspected};
-use crate::oauth::jwt::Wanted;
+use crate::oauth::jwt::Claims;
 use crate::oauth::web_url::WebUrl;
 use crate::secret::Secret;
 
-/// Asks an issuer about a token.
+/// The statuses by which an issuer refuses the OAuth client that asks.
+const CLIENT_REFUSED: [u16; 2] = [400, 401];
+
+/// Asks an issuer about a token, until `deadline` at most; `signed` is what the token says of
+/// itself, where it is a JWT that was verified.
 ///
 /// # Errors
 /// It does not answer as it should.
@@ -23,7 +28,8 @@ pub(super) fn introspect(
     issuer: &Issuer,
     config: &IntrospectionConfig,
     token: &Secret,
-    now: u64,
+    signed: Option<&Claims>,
+    (now, deadline): (u64, Instant),
 ) -> Result<Introspected, Denied> {
     let metadata = issuer.metadata();
     let (url, reach) = match (&config.endpoint, &metadata) {
@@ -40,32 +46,56 @@ pub(super) fn introspect(
     let Some(url) = url else {
         return Err(issuer.unavailable("its metadata have no introspection_endpoint"));
     };
-    let authentication = metadata.map(|it| it.authentication).unwrap_or_default();
-    let mut form = Form::new();
-    introspection::ask(&mut form, token);
-    let headers = authenticate(&mut form, authentication, config);
-    let body = form.encoded();
-    let request = FetchRequest {
-        url: &url,
-        content: FetchContent::Form(&body),
-        headers: &headers,
-        reach,
-        timeout: INTROSPECTION_TIMEOUT,
+    let ask = |authentication| {
+        let left = deadline.saturating_duration_since(Instant::now());
+        if left.is_zero() {
+            return Err("it answers slowly".to_owned());
+        }
+        let mut form = Form::new();
+        introspection::ask(&mut form, token);
+        let headers = authenticate(&mut form, authentication, config);
+        let body = form.encoded();
+        let request = FetchRequest {
+            url: &url,
+            content: FetchContent::Form(&body),
+            headers: &headers,
+            reach,
+            timeout: left.min(INTROSPECTION_TIMEOUT),
+        };
+        issuer.fetch.fetch(&request).map_err(|error| error.to_string())
     };
-    let config_of_issuer = &issuer.config;
-    let wanted = Wanted {
-        issuer: &config_of_issuer.issuer,
-        audience: &config_of_issuer.audience,
-        base: config_of_issuer.base.as_deref(),
+    let stated = metadata.and_then(|it| it.authentication);
+    let answer = match stated {
+        Some(stated) => ask(stated),
+        None => ask_in_either_way(&issuer.introspecting, ask),
     };
-    let answer = fetched(&*issuer.fetch, &request)
-        .and_then(|body| introspection::read(&body, wanted, now).map_err(str::to_owned));
+    let read = |body: Vec<u8>| introspection::read(&body, issuer.wanted(), signed, now);
+    let answer = answer.and_then(read_body).and_then(|body| read(body).map_err(str::to_owned));
     issuer.introspecting.note(answer.is_err().then(Instant::now));
     answer.map_err(|why| issuer.unavailable(&why))
 }
 
-fn fetched(fetch: &dyn Fetch, request: &FetchRequest<'_>) -> Result<Vec<u8>, String> {
-    let answer = fetch.fetch(request).map_err(|error| error.to_string())?;
+/// Asks in the way that the issuer has taken before, and in the other one where the issuer refuses
+/// the OAuth client: it may only refuse the way (RFC 6749, section 5.2).
+fn ask_in_either_way(
+    introspecting: &Introspecting,
+    ask: impl Fn(Authentication) -> Result<FetchAnswer, String>,
+) -> Result<FetchAnswer, String> {
+    let usual = introspecting.authentication();
+    let answer = ask(usual)?;
+    if !CLIENT_REFUSED.contains(&answer.status) {
+        return Ok(answer);
+    }
+    match ask(usual.other()) {
+        Ok(other) if other.is_success() => {
+            introspecting.note_authentication(usual.other());
+            Ok(other)
+        }
+        Ok(_) | Err(_) => Ok(answer),
+    }
+}
+
+fn read_body(answer: FetchAnswer) -> Result<Vec<u8>, String> {
     if answer.is_success() {
         return Ok(answer.body);
     }

@@ -7,6 +7,7 @@ use std::collections::HashSet;
 use std::net::IpAddr;
 use std::time::Instant;
 
+use super::issuer_metadata::Authentication;
 use super::token_digest::TokenDigest;
 use super::waiters::{Place, Waiters};
 use crate::limits::{
@@ -27,6 +28,8 @@ struct State {
     asking: HashSet<TokenDigest>,
     /// The time of the last question that was not answered, if none was since.
     failed_at: Option<Instant>,
+    /// The way in which the gateway authenticates, where the issuer does not say which.
+    authentication: Authentication,
     is_stopping: bool,
 }
 
@@ -63,7 +66,7 @@ impl Drop for Asking<'_> {
 }
 
 impl Introspecting {
-    /// Waits for the turn of a token.
+    /// Waits for the turn of a token, until `deadline` at most.
     ///
     /// # Errors
     /// Too many wait, the turn does not come in time, or the gateway stops; the cause as text.
@@ -71,10 +74,11 @@ impl Introspecting {
         &self,
         digest: TokenDigest,
         peer: Option<IpAddr>,
+        deadline: Instant,
     ) -> Result<Turn<'_>, &'static str> {
         let place = self.waiting.place(peer);
         let place = place.ok_or("too many requests wait for its introspections")?;
-        let deadline = Instant::now() + INTROSPECTION_TIMEOUT;
+        let deadline = deadline.min(Instant::now() + INTROSPECTION_TIMEOUT);
         let mut state = self.state.lock();
         if state.asking.contains(&digest) {
             let is_answered =
@@ -118,6 +122,16 @@ impl Introspecting {
     /// Notes when a question was not answered; none where it was.
     pub(super) fn note(&self, has_failed: Option<Instant>) {
         self.state.lock().failed_at = has_failed;
+    }
+
+    /// The way in which the gateway authenticates, where the issuer does not say which.
+    pub(super) fn authentication(&self) -> Authentication {
+        self.state.lock().authentication
+    }
+
+    /// Notes the way that the issuer takes.
+    pub(super) fn note_authentication(&self, taken: Authentication) {
+        self.state.lock().authentication = taken;
     }
 
     /// Ends all waits.

@@ -8,14 +8,15 @@
 
 use std::collections::VecDeque;
 use std::net::IpAddr;
-use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::{Arc, MutexGuard, Weak};
 use std::time::{Duration, Instant};
 
 use super::FetchOf;
 use super::denied::Denied;
 use super::introspection_turns::Introspecting;
 use super::issuer_metadata::IssuerMetadata;
+use super::keeper::Keeper;
 use super::kept_keys::KeptKeys;
 use super::key_schedule::{Cause, Schedule};
 use super::presented::Now;
@@ -23,20 +24,24 @@ use super::reading::{Known, Read, Reading, read_keys, read_metadata};
 use super::waiters::{Place, Waiters};
 use crate::config::IssuerConfig;
 use crate::limits::{
-    KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_FETCH_INTERVAL_MIN, KEYS_KEPT_INTERVAL,
-    UNKNOWN_KEY_ID_LIFE, UNKNOWN_KEY_IDS_MAX,
+    KEY_WAIT_TIMEOUT, KEY_WAITERS_MAX, KEYS_AWAITED_TIME, KEYS_FETCH_INTERVAL_MIN,
+    KEYS_KEPT_INTERVAL, KEYS_READING_TIME_MIN, KEYS_SLEEP_MIN, UNKNOWN_KEY_ID_LIFE,
+    UNKNOWN_KEY_IDS_MAX,
 };
 use crate::oauth::fetch::Fetch;
 use crate::oauth::jwk::{JwkSet, Thumbprint};
+use crate::oauth::jwt::Wanted;
 use crate::sync::{Condvar, Mutex, RwLock};
 
-/// See above.
+/// An issuer of one configuration, and what is known of it.
 pub(super) struct Issuer {
     pub(super) config: IssuerConfig,
     /// The issuer in names and labels.
     pub(super) name: Arc<str>,
     pub(super) fetch: Arc<dyn Fetch>,
     kept: Option<KeptKeys>,
+    /// Reads the keys when they are due.
+    keeper: Weak<Keeper>,
     /// The requests that wait for any issuer.
     pub(super) all_waiting: Arc<Waiters>,
     /// The requests that wait for its keys.
@@ -45,6 +50,8 @@ pub(super) struct Issuer {
     pub(super) introspecting: Introspecting,
     /// The time for which keys hold after they were read.
     max_age: Duration,
+    /// The time since which the configuration is as it is.
+    since: Instant,
     keys: RwLock<Arc<Keys>>,
     state: Mutex<State>,
     /// Rung when a reading ends, and when the gateway stops.
@@ -56,6 +63,7 @@ pub(super) struct Issuer {
 pub(super) struct Means {
     pub(super) fetch_of: Arc<FetchOf>,
     pub(super) kept: Option<KeptKeys>,
+    pub(super) keeper: Weak<Keeper>,
     pub(super) waiting: Arc<Waiters>,
 }
 
@@ -136,15 +144,23 @@ impl Issuer {
             name,
             fetch: (means.fetch_of)(config),
             kept: means.kept.clone(),
+            keeper: means.keeper.clone(),
             all_waiting: means.waiting.clone(),
             waiting: Waiters::new(KEY_WAITERS_MAX),
             introspecting: Introspecting::default(),
             max_age,
+            since: Instant::now(),
             keys: RwLock::new(keys.unwrap_or_default()),
             state: Mutex::new(state),
             ended: Condvar::new(),
             stopping: AtomicBool::new(false),
         }
+    }
+
+    /// What its tokens must say.
+    pub(super) fn wanted(&self) -> Wanted<'_> {
+        let IssuerConfig { issuer, audience, base, machine_clients, .. } = &self.config;
+        Wanted { issuer, audience, base: base.as_deref(), machine_clients }
     }
 
     /// True if this is the issuer of that configuration, unchanged.
@@ -172,8 +188,11 @@ impl Issuer {
     ) -> StillThere {
         let keys = self.keys.read();
         if !self.is_usable(&keys, now) {
-            // Before the first reading under a new configuration, nothing is known against it.
-            return if keys.read_at.is_none() { StillThere::Yes } else { StillThere::No };
+            // Where the configuration says anew where the keys are, nothing is known against it
+            // before the first reading; an issuer that does not answer there has none.
+            let is_awaited = keys.read_at.is_none()
+                && now.saturating_duration_since(self.since) < KEYS_AWAITED_TIME;
+            return if is_awaited { StillThere::Yes } else { StillThere::No };
         }
         if keys.withdrawals == withdrawals {
             return StillThere::Yes;
@@ -200,8 +219,8 @@ impl Issuer {
         self.wait_for(Needed::Key(kid), peer, now)
     }
 
-    /// Waits until the metadata were read, where the introspection endpoint stands in them. Whether
-    /// there are any then, [`Issuer::metadata`] tells.
+    /// Waits until the metadata were read, where the introspection endpoint stands in them.
+    /// [`Issuer::metadata`] has what was read.
     ///
     /// # Errors
     /// They cannot be read in time.
@@ -257,7 +276,7 @@ impl Issuer {
                 && let Some(keys) = self.usable_keys(present)
             {
                 // A key that has come this moment is found by the next reading.
-                state.schedule.want();
+                self.want(state);
                 return Ok(keys);
             }
             if state.schedule.has_failed(present) || present >= deadline {
@@ -265,6 +284,12 @@ impl Issuer {
                 return Err(self.unavailable(fault.as_deref().unwrap_or("it does not answer")));
             }
             match state.schedule.may_begin(present) {
+                // A reading without time would only seem to fail.
+                Ok(())
+                    if deadline.saturating_duration_since(present) < KEYS_READING_TIME_MIN =>
+                {
+                    return Err(self.unavailable("it answers slowly"));
+                }
                 Ok(()) => {
                     let cause = match needed {
                         Needed::Key(Some(_)) if has_keys => Cause::ForToken,
@@ -272,7 +297,7 @@ impl Issuer {
                     };
                     state.schedule.begin(cause, present);
                     drop(state);
-                    self.read(present);
+                    self.read(present, deadline);
                 }
                 Err(wait) => {
                     let wait = wait.min(deadline.saturating_duration_since(present));
@@ -285,7 +310,16 @@ impl Issuer {
     /// Asks the thread `identity` to read the keys soon: a signature is wrong, and the issuer may
     /// have put another key under the same id.
     pub(super) fn doubt_keys(&self) {
-        self.state.lock().schedule.want();
+        self.want(self.state.lock());
+    }
+
+    fn want(&self, mut state: MutexGuard<'_, State>) {
+        let is_new = state.schedule.want();
+        drop(state);
+        // The thread sleeps for as long as nothing was wanted.
+        if let Some(keeper) = self.keeper.upgrade().filter(|_| is_new) {
+            keeper.wake();
+        }
     }
 
     /// Reads the keys if that is due. Returns the time until it will be due.
@@ -293,11 +327,11 @@ impl Issuer {
         let mut state = self.state.lock();
         let wait = state.schedule.due_in(now);
         if !wait.is_zero() || state.schedule.may_begin(now).is_err() {
-            return wait.max(KEYS_FETCH_INTERVAL_MIN / 10);
+            return wait.max(KEYS_SLEEP_MIN);
         }
         state.schedule.begin(Cause::InTurn, now);
         drop(state);
-        self.read(now);
+        self.read(now, now + KEY_WAIT_TIMEOUT);
         self.state.lock().schedule.due_in(Instant::now())
     }
 
@@ -336,8 +370,9 @@ impl Issuer {
         }
     }
 
-    /// Reads the keys, without a lock, and tells all who wait. The schedule knows that it began.
-    fn read(&self, now: Instant) {
+    /// Reads the keys until `deadline`, without a lock, and tells all who wait. The schedule knows
+    /// that it began.
+    fn read(&self, now: Instant, deadline: Instant) {
         // If the reading panics, the next one may begin all the same.
         let ended = EndOfReading(self);
         let state = self.state.lock();
@@ -349,7 +384,7 @@ impl Issuer {
             jwks_uri: self.config.jwks_uri.as_deref(),
             introspection: self.config.introspection.as_ref(),
             known,
-            deadline: now + KEY_WAIT_TIMEOUT,
+            deadline,
         };
         let metadata = read_metadata(&*self.fetch, &reading, now);
         let found = metadata.as_ref().ok().and_then(|known| known.as_ref());
@@ -367,8 +402,8 @@ impl Issuer {
         }
         match keys {
             Ok(Read { keys, document }) => {
-                let is_new = self.publish(keys, &mut state);
-                self.keep(document, is_new, &mut state);
+                self.publish(keys, &mut state);
+                self.keep(document, &mut state);
             }
             Err(why) => fault = Some(why),
         }
@@ -382,22 +417,25 @@ impl Issuer {
 
     /// Gives the keys to the disk where they have changed, and now and then in any case, because
     /// their age counts from there after a restart.
-    fn keep(&self, document: Option<Vec<u8>>, is_new: IsNew, state: &mut State) {
+    fn keep(&self, document: Option<Vec<u8>>, state: &mut State) {
         let (Some(kept), Some(document)) = (&self.kept, document) else { return };
         let now = Now::read();
         let interval = KEYS_KEPT_INTERVAL.min(self.max_age / 4);
         let is_old = |at: Instant| now.instant.saturating_duration_since(at) >= interval;
-        if is_new == IsNew::Yes || state.kept_at.is_none_or(is_old) {
+        if state.kept_at.is_none_or(is_old) {
             state.kept_at = Some(now.instant);
             kept.keep(&self.config, &document, now);
         }
     }
 
-    fn publish(&self, set: JwkSet, state: &mut State) -> IsNew {
+    fn publish(&self, set: JwkSet, state: &mut State) {
         let mut keys = self.keys.write();
-        let is_new = if keys.set == set { IsNew::No } else { IsNew::Yes };
+        let is_new = keys.set != set;
         let is_withdrawn = keys.set.keys().iter().any(|key| !set.has_key(&key.thumbprint()));
-        if is_new == IsNew::Yes || state.fault.is_some() {
+        if is_new {
+            state.kept_at = None;
+        }
+        if is_new || state.fault.is_some() {
             let (n, left_out) = (set.keys().len(), set.left_out().len());
             let behind =
                 if left_out == 0 { String::new() } else { format!(", {left_out} of no use") };
@@ -405,7 +443,6 @@ impl Issuer {
         }
         let withdrawals = keys.withdrawals + u64::from(is_withdrawn);
         *keys = Arc::new(Keys { set, read_at: Some(Instant::now()), withdrawals });
-        is_new
     }
 
     fn is_unknown(&self, kid: &str, now: Instant) -> bool {
@@ -450,13 +487,6 @@ pub(super) enum StillThere {
     /// It is, though others were withdrawn: so many times by now.
     Since(u64),
     /// It is not, or it cannot be told because the keys are too old.
-    No,
-}
-
-/// Tells if keys differ from those before.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-enum IsNew {
-    Yes,
     No,
 }
 

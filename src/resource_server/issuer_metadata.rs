@@ -12,8 +12,8 @@ pub(super) struct IssuerMetadata {
     pub(super) jwks_uri: Option<WebUrl>,
     /// `introspection_endpoint`
     pub(super) introspection_endpoint: Option<WebUrl>,
-    /// How the gateway authenticates there.
-    pub(super) authentication: Authentication,
+    /// How the gateway authenticates there; none where the metadata does not say.
+    pub(super) authentication: Option<Authentication>,
 }
 
 /// How the gateway sends its client's secret to an introspection endpoint (RFC 6749, section
@@ -23,8 +23,18 @@ pub(super) enum Authentication {
     /// `client_secret_basic`, which every issuer that gives secrets must take.
     #[default]
     Basic,
-    /// `client_secret_post`, where the issuer lists that alone.
+    /// `client_secret_post`, where the issuer lists that alone, or refuses the other one.
     Post,
+}
+
+impl Authentication {
+    /// The other way.
+    pub(super) fn other(self) -> Authentication {
+        match self {
+            Self::Basic => Self::Post,
+            Self::Post => Self::Basic,
+        }
+    }
 }
 
 impl IssuerMetadata {
@@ -42,11 +52,15 @@ impl IssuerMetadata {
         }
         let methods = document.texts("introspection_endpoint_auth_methods_supported")?;
         let has = |name: &str| methods.iter().flatten().any(|it| it == name);
-        let is_post = has("client_secret_post") && !has("client_secret_basic");
+        let authentication = match (has("client_secret_basic"), has("client_secret_post")) {
+            (true, _) => Some(Authentication::Basic),
+            (false, true) => Some(Authentication::Post),
+            (false, false) => None,
+        };
         Ok(IssuerMetadata {
             jwks_uri: document.secure_url("jwks_uri")?,
             introspection_endpoint: document.secure_url("introspection_endpoint")?,
-            authentication: if is_post { Authentication::Post } else { Authentication::Basic },
+            authentication,
         })
     }
 }

@@ -1,45 +1,46 @@
-//! The thread `identity`: reads the keys of issuers before they are too old, and asks again about
-//! introspected tokens that are in use.
+//! The threads `identity`, which reads the keys of issuers before they are too old, and
+//! `identity-N`, which ask again about introspected tokens that are in use: few, started on demand,
+//! with a bounded queue.
 
 use std::collections::VecDeque;
 use std::io;
+use std::panic::{AssertUnwindSafe, catch_unwind};
 use std::sync::{Arc, Weak};
-use std::time::{Duration, Instant};
+use std::time::Instant;
 
-use super::accepted::Accepted;
+use super::accepted::{Accepted, Introspection};
 use super::issuer::Issuer;
 use super::presented::Now;
-use crate::limits::RECHECKS_MAX;
+use super::verifier::Verifier;
+use crate::limits::{KEYS_FETCH_INTERVAL_MIN, KEYS_SLEEP_MAX, RECHECKERS_MAX, RECHECKS_MAX};
 use crate::sync::{Condvar, Mutex};
 use crate::thread::{self, Joined};
 
-/// The longest sleep: clocks of suspended machines jump.
-const SLEEP_MAX: Duration = Duration::from_secs(30);
-
-/// Whoever has accepted a token, and asks about it again.
-pub(super) trait Recheck: std::fmt::Debug + Send + Sync {
-    /// Asks the issuer of an introspected token if it is still active.
-    fn recheck(&self, accepted: &Arc<Accepted>, now: Now);
-}
-
-/// What the thread has to do. Requests and streams add to it.
+/// What the threads have to do. Requests and streams add to it.
 #[derive(Debug, Default)]
 pub(super) struct Keeper {
     work: Mutex<Work>,
+    /// Wakes the thread that reads keys.
     wake: Condvar,
+    /// Wakes those that ask about tokens.
+    queued: Condvar,
+    askers: Mutex<Vec<Joined>>,
 }
 
 #[derive(Debug, Default)]
 struct Work {
     issuers: Vec<Arc<Issuer>>,
-    rechecks: VecDeque<(Weak<dyn Recheck>, Weak<Accepted>)>,
+    rechecks: VecDeque<(Weak<Verifier>, Weak<Accepted>)>,
+    /// The threads that ask about tokens, and those of them that wait for one.
+    n_askers: usize,
+    n_idle: usize,
     is_stopping: bool,
-    /// True if something was added since the thread has looked.
+    /// True if something was added since the thread that reads keys has looked.
     is_new: bool,
 }
 
 impl Keeper {
-    /// Starts the thread.
+    /// Starts the thread that reads keys.
     ///
     /// # Errors
     /// The system refuses it.
@@ -66,36 +67,65 @@ impl Keeper {
         self.work.lock().issuers.clone()
     }
 
-    /// Asks about a token again. Past the bound it is asked about when it comes again.
-    pub(super) fn recheck(&self, verifier: Weak<dyn Recheck>, accepted: &Arc<Accepted>) {
+    /// Has a token asked about again, if that is not so already. Past the bound it is asked about
+    /// when it comes again.
+    pub(super) fn recheck(
+        self: &Arc<Keeper>,
+        verifier: &Weak<Verifier>,
+        accepted: &Arc<Accepted>,
+        now: Instant,
+    ) {
         let Some(introspection) = &accepted.news.introspected else { return };
-        let was_queued = std::mem::replace(&mut introspection.last.lock().is_queued, true);
-        if was_queued {
+        let mut last = introspection.last.lock();
+        last.wanted_at.get_or_insert(now);
+        if std::mem::replace(&mut last.is_queued, true) {
             return;
         }
+        drop(last);
         let mut work = self.work.lock();
-        if work.rechecks.len() < RECHECKS_MAX {
-            work.rechecks.push_back((verifier, Arc::downgrade(accepted)));
-            self.told(&mut work);
-        } else {
+        if work.is_stopping || work.rechecks.len() >= RECHECKS_MAX {
             introspection.last.lock().is_queued = false;
+            return;
+        }
+        work.rechecks.push_back((verifier.clone(), Arc::downgrade(accepted)));
+        self.queued.notify_one();
+        if work.rechecks.len() > work.n_idle && work.n_askers < RECHECKERS_MAX {
+            work.n_askers += 1;
+            let number = work.n_askers;
+            drop(work);
+            self.start_asker(number);
         }
     }
 
-    /// Wakes the thread to look for work.
+    fn start_asker(self: &Arc<Keeper>, number: usize) {
+        let keeper = self.clone();
+        match thread::spawn(&format!("identity-{number}"), move || keeper.ask()) {
+            Ok(thread) => self.askers.lock().push(thread),
+            Err(error) => {
+                // The token waits for another thread, or for the next one that waits.
+                log::warn!(target: "identity", "no thread to ask about tokens: {error}");
+                self.work.lock().n_askers -= 1;
+            }
+        }
+    }
+
+    /// Wakes the thread that reads keys.
     pub(super) fn wake(&self) {
         self.told(&mut self.work.lock());
     }
 
-    /// Ends the thread and all waits for issuers.
+    /// Ends the threads and all waits for issuers.
     pub(super) fn stop(&self) {
         let mut work = self.work.lock();
         work.is_stopping = true;
         work.rechecks.clear();
         let issuers = work.issuers.clone();
         self.told(&mut work);
+        self.queued.notify_all();
         drop(work);
         issuers.iter().for_each(|issuer| issuer.stop());
+        let askers = std::mem::take(&mut *self.askers.lock());
+        drop(askers);
     }
 
     fn told(&self, work: &mut Work) {
@@ -103,11 +133,15 @@ impl Keeper {
         self.wake.notify_all();
     }
 
+    /// Reads keys until the end.
     fn run(&self) {
         loop {
-            let mut sleep = SLEEP_MAX;
+            let mut sleep = KEYS_SLEEP_MAX;
             for issuer in self.issuers() {
-                sleep = sleep.min(issuer.refresh(Instant::now()));
+                // The hook has told of a panic; the keys of the others are read all the same, and
+                // those of this one the next time.
+                let due_in = catch_unwind(AssertUnwindSafe(|| issuer.refresh(Instant::now())));
+                sleep = sleep.min(due_in.unwrap_or(KEYS_FETCH_INTERVAL_MIN));
                 if self.work.lock().is_stopping {
                     return;
                 }
@@ -116,18 +150,49 @@ impl Keeper {
             if work.is_stopping {
                 return;
             }
-            if let Some((verifier, accepted)) = work.rechecks.pop_front() {
-                drop(work);
-                if let (Some(verifier), Some(accepted)) =
-                    (verifier.upgrade(), accepted.upgrade())
-                {
-                    verifier.recheck(&accepted, Now::read());
-                }
-                continue;
-            }
             if !std::mem::take(&mut work.is_new) {
                 drop(self.wake.wait_timeout(work, sleep));
             }
         }
+    }
+
+    /// Asks about tokens until the end.
+    fn ask(&self) {
+        while let Some((verifier, accepted)) = self.next_recheck() {
+            let (Some(verifier), Some(accepted)) = (verifier.upgrade(), accepted.upgrade())
+            else {
+                continue;
+            };
+            let Some(introspection) = &accepted.news.introspected else { continue };
+            // If it panics, the token is asked about again when somebody looks at it.
+            let _queued = Queued(introspection);
+            let ask = || verifier.ask_again(&accepted, Now::read());
+            drop(catch_unwind(AssertUnwindSafe(ask)));
+        }
+    }
+
+    /// The next token to ask about; none at the end.
+    fn next_recheck(&self) -> Option<(Weak<Verifier>, Weak<Accepted>)> {
+        let mut work = self.work.lock();
+        work.n_idle += 1;
+        loop {
+            if work.is_stopping {
+                return None;
+            }
+            if let Some(next) = work.rechecks.pop_front() {
+                work.n_idle -= 1;
+                return Some(next);
+            }
+            work = self.queued.wait(work);
+        }
+    }
+}
+
+/// A token that is asked about. When this is dropped it may be queued again.
+struct Queued<'a>(&'a Introspection);
+
+impl Drop for Queued<'_> {
+    fn drop(&mut self) {
+        self.0.last.lock().is_queued = false;
     }
 }

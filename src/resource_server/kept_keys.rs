@@ -22,7 +22,7 @@ const PREFIX: &str = "issuer-keys.";
 /// Bytes of that digest: enough to tell issuers apart.
 const DIGEST_BYTES: usize = 16;
 
-/// See above.
+/// The files of the keys.
 #[derive(Debug, Clone)]
 pub(super) struct KeptKeys {
     directory: Arc<StateDir>,

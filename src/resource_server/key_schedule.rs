@@ -5,7 +5,7 @@ use std::time::{Duration, Instant};
 
 use crate::limits::{KEYS_FETCH_INTERVAL_MIN, KEYS_REFRESH_INTERVAL, KEYS_RETRY_INTERVAL_MAX};
 
-/// See above.
+/// When the keys of one issuer were read, and when they are to be read again.
 #[derive(Debug)]
 pub(super) struct Schedule {
     /// The time between two readings that go well.
@@ -29,7 +29,7 @@ pub(super) struct Schedule {
 pub(super) enum Cause {
     /// It is time.
     InTurn,
-    /// A token names a key that is not among them, or is not signed by the one that it names.
+    /// A token names a key that is not among them, or the key that it names has not signed it.
     ForToken,
 }
 
@@ -51,13 +51,14 @@ impl Schedule {
     /// Checks that a reading may begin.
     ///
     /// # Errors
-    /// One is under way, or the last one began too short a while ago: the time to wait.
+    /// One is under way, or the last one began too short a while ago, or ended so if it failed,
+    /// which may have taken long: the time to wait.
     pub(super) fn may_begin(&self, now: Instant) -> Result<(), Duration> {
         if self.is_reading {
             // The end of it is told.
             return Err(KEYS_FETCH_INTERVAL_MIN);
         }
-        let left = self.left(self.begun, KEYS_FETCH_INTERVAL_MIN, now);
+        let left = self.left(self.begun.max(self.failed), KEYS_FETCH_INTERVAL_MIN, now);
         if left.is_zero() { Ok(()) } else { Err(left) }
     }
 
@@ -87,9 +88,9 @@ impl Schedule {
         }
     }
 
-    /// Wants a reading as soon as one may begin.
-    pub(super) fn want(&mut self) {
-        self.is_wanted = true;
+    /// Wants a reading as soon as one may begin. Returns true if none was wanted yet.
+    pub(super) fn want(&mut self) -> bool {
+        !std::mem::replace(&mut self.is_wanted, true)
     }
 
     /// True if a reading that began after that time went well: what it has not found is not there.
@@ -104,14 +105,14 @@ impl Schedule {
 
     /// The time until the keys should be read again.
     pub(super) fn due_in(&self, now: Instant) -> Duration {
-        let Some(begun) = self.begun else { return Duration::ZERO };
+        let Some(last) = self.begun.max(self.failed) else { return Duration::ZERO };
         let doubled = 1_u32 << self.failures.saturating_sub(1).min(8);
         let pause = match (self.is_wanted, self.failures) {
             (true, _) => KEYS_FETCH_INTERVAL_MIN,
             (false, 0) => self.refresh,
             (false, _) => (KEYS_FETCH_INTERVAL_MIN * doubled).min(KEYS_RETRY_INTERVAL_MAX),
         };
-        self.left(Some(begun), pause, now)
+        self.left(Some(last), pause, now)
     }
 
     fn left(&self, since: Option<Instant>, pause: Duration, now: Instant) -> Duration {
@@ -135,7 +136,7 @@ mod tests {
         assert!(schedule.may_begin(start + SECOND).is_err());
         schedule.end(Some(start + SECOND), start + SECOND);
         assert_eq!(schedule.due_in(start), KEYS_REFRESH_INTERVAL);
-        schedule.want();
+        assert!(schedule.want() && !schedule.want());
         assert_eq!(schedule.due_in(start + SECOND), KEYS_FETCH_INTERVAL_MIN - SECOND);
         assert_eq!(schedule.may_begin(start + SECOND), Err(KEYS_FETCH_INTERVAL_MIN - SECOND));
         let mut now = start + KEYS_FETCH_INTERVAL_MIN;
@@ -154,6 +155,20 @@ mod tests {
         schedule.end(Some(now), now);
         assert!(schedule.has_succeeded_since(now));
         assert_eq!(schedule.due_in(now), KEYS_REFRESH_INTERVAL);
+    }
+
+    #[test]
+    fn an_issuer_that_hangs_has_failed_when_the_reading_is_given_up() {
+        let start = Instant::now();
+        let mut schedule = Schedule::new(Duration::from_secs(86_400), None);
+        schedule.begin(Cause::InTurn, start);
+        let end = start + 2 * KEYS_FETCH_INTERVAL_MIN;
+        assert!(!schedule.has_failed(end));
+        schedule.end(None, end);
+        assert!(schedule.has_failed(end));
+        assert_eq!(schedule.may_begin(end), Err(KEYS_FETCH_INTERVAL_MIN));
+        assert_eq!(schedule.due_in(end), KEYS_FETCH_INTERVAL_MIN);
+        assert_eq!(schedule.may_begin(end + KEYS_FETCH_INTERVAL_MIN), Ok(()));
     }
 
     #[test]

@@ -10,7 +10,7 @@
 //!   .verifier(&config.oauth, &owners)   at the start and at each reload -> Arc<Verifier>
 //!     .verify(&presented, now)          each request                    -> Arc<Accepted> or Denied
 //!     .standing(&accepted, now)         every half minute or so, for each open stream
-//!     .reconsider(&accepted, now)       after a reload, for what is open
+//!     .present(&accepted, now)          after a reload, for what is open
 //!   .rest()                             where a reload takes `oauth` away
 //!   .stop()                             at the end
 //! ```
@@ -45,7 +45,7 @@ use std::time::Instant;
 pub use accepted::{Accepted, Standing};
 pub use denied::{Denied, ErrorCode, WrongProof, WrongToken};
 pub use issuer::IssuerStatus;
-pub use presented::{Now, Presented, Scheme, Token};
+pub use presented::{Now, Presented, Token, token_in};
 pub use verifier::Verifier;
 
 use issuer::{Issuer, Means};
@@ -84,8 +84,10 @@ impl ResourceServer {
     /// Nothing runs before the first verifier.
     pub fn new(fetch_of: Arc<FetchOf>) -> ResourceServer {
         let waiting = Arc::new(Waiters::new(ISSUERS_WAITERS_MAX));
-        let means = Means { fetch_of, kept: None, waiting };
-        ResourceServer { means, shared: Arc::default(), thread: Mutex::default() }
+        let shared = Arc::<Shared>::default();
+        let keeper = Arc::downgrade(&shared.keeper);
+        let means = Means { fetch_of, kept: None, keeper, waiting };
+        ResourceServer { means, shared, thread: Mutex::default() }
     }
 
     /// Lets fewer requests wait for issuers at once where there are few connections, each of which
@@ -121,6 +123,8 @@ impl ResourceServer {
         if thread.is_none() {
             *thread = Some(self.shared.keeper.start()?);
         }
+        // The files of keys are read without it.
+        drop(thread);
         let before = self.shared.keeper.issuers();
         let names = issuer_names(config.issuers.iter().map(|it| it.issuer.as_str()));
         let issuers = config.issuers.iter().zip(names).map(|(of, name)| {
@@ -147,9 +151,13 @@ impl ResourceServer {
         }))
     }
 
-    /// Notes that no verifier is wanted any more: no issuer is asked from now on.
+    /// Notes that no verifier is wanted any more: no issuer is asked from now on, and no keys stay
+    /// on the disk.
     pub fn rest(&self) {
         self.shared.keeper.keep(Vec::new());
+        if let Some(kept) = &self.means.kept {
+            kept.forget_others(&[]);
+        }
     }
 
     /// The state of each issuer, for operators.

@@ -4,18 +4,21 @@
 use std::net::IpAddr;
 use std::time::{Instant, SystemTime, UNIX_EPOCH};
 
+use crate::oauth::token::TokenType;
+
 /// An access token as a request carries it, and the request's own facts.
 #[derive(Debug, Clone, Copy)]
 pub struct Presented<'a> {
     /// The scheme of `Authorization`.
-    pub scheme: Scheme,
+    pub scheme: TokenType,
     /// The token behind it.
     pub token: Token<'a>,
     /// The request's method.
     pub method: &'a str,
     /// The request's URL as its client has it: scheme, host and path, with or without a query. Host
     /// and scheme are those of the configuration, or of a `Host` that was checked: a proof is good
-    /// at the URL that it was made for, and whoever got one elsewhere chooses `Host` freely.
+    /// at the URL that it was made for, and whoever got one elsewhere chooses `Host` freely. Nobody
+    /// looks at it where the scheme is Bearer.
     pub url: &'a str,
     /// The values of all `DPoP` headers.
     pub proofs: &'a [&'a str],
@@ -34,34 +37,11 @@ impl std::fmt::Debug for Token<'_> {
     }
 }
 
-/// A scheme of `Authorization` that carries access tokens.
-#[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Scheme {
-    /// RFC 6750.
-    Bearer,
-    /// RFC 9449, section 7.1.
-    Dpop,
-}
-
-impl Scheme {
-    /// The scheme and the token of an `Authorization` header; none for another scheme.
-    pub fn of_header(value: &str) -> Option<(Scheme, Token<'_>)> {
-        let (scheme, token) = value.trim().split_once(' ')?;
-        let scheme = match scheme {
-            it if it.eq_ignore_ascii_case("bearer") => Self::Bearer,
-            it if it.eq_ignore_ascii_case("dpop") => Self::Dpop,
-            _ => return None,
-        };
-        Some((scheme, Token(token.trim())))
-    }
-
-    /// The scheme's name.
-    pub fn as_str(self) -> &'static str {
-        match self {
-            Self::Bearer => "Bearer",
-            Self::Dpop => "DPoP",
-        }
-    }
+/// The scheme and the token of an `Authorization` header; none for a scheme that carries no access
+/// tokens.
+pub fn token_in(value: &str) -> Option<(TokenType, Token<'_>)> {
+    let (scheme, token) = value.trim().split_once(' ')?;
+    Some((TokenType::parse(scheme)?, Token(token.trim())))
 }
 
 /// The present time, by both clocks.

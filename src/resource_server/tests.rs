@@ -9,13 +9,14 @@ use crate::config::{
     ClaimConfig, IntrospectedTokens, IntrospectionConfig, IssuerConfig, RuleConfig,
 };
 use crate::limits::{
-    DECISIONS_PER_USER_MAX, INTROSPECTION_FRESH, INTROSPECTION_LIFE, INTROSPECTION_TIMEOUT,
+    DECISIONS_BYTES_MAX, DECISIONS_PER_USER_MAX, INTROSPECTION_FRESH, INTROSPECTION_LIFE, INTROSPECTION_TIMEOUT,
     INTROSPECTIONS_AT_ONCE_MAX, INTROSPECTIONS_WAITING_MAX, KEYS_FETCH_INTERVAL_MIN,
     REFUSAL_LIFE,
 };
 use crate::oauth::fetch::{FetchAnswer, FetchContent, FetchError, FetchRequest, Reach};
 use crate::oauth::form::Form;
 use crate::oauth::test_issuer::{TestKey, jwks};
+use crate::oauth::token::TokenType;
 use crate::protocol::server_name::ServerName;
 use crate::secret::Secret;
 use crate::sync::RwLock;
@@ -39,6 +40,12 @@ struct Scripted {
     gate: RwLock<()>,
     /// The time that an introspection takes.
     delay: Mutex<Duration>,
+    /// The time that every other answer takes, and then does not come.
+    hang: Mutex<Duration>,
+    /// True for an issuer that wants the secret of the OAuth client in the form.
+    wants_post: Mutex<bool>,
+    /// True for the next request to panic.
+    panics: Mutex<bool>,
     asked: Mutex<Vec<(String, Reach)>>,
     at_once: AtomicUsize,
     most_at_once: AtomicUsize,
@@ -91,11 +98,28 @@ impl Fetch for Scripted {
     fn fetch(&self, request: &FetchRequest<'_>) -> Result<FetchAnswer, FetchError> {
         let url = request.url.as_str().to_owned();
         self.asked.lock().push((url.clone(), request.reach));
+        assert!(!std::mem::take(&mut *self.panics.lock()), "on purpose");
+        let hang = *self.hang.lock();
+        if !hang.is_zero() {
+            std::thread::sleep(hang.min(request.timeout));
+            return Err(FetchError::Failed("no answer".to_owned()));
+        }
         if *self.is_down.lock() {
             return Err(FetchError::Failed("refused".to_owned()));
         }
         let body = match request.content {
             FetchContent::Form(form) => {
+                if *self.wants_post.lock() {
+                    if !request.headers.is_empty() {
+                        return Ok(FetchAnswer { status: 401, ..FetchAnswer::default() });
+                    }
+                    assert!(form.expose().contains("client_secret=s%2B"), "{}", form.expose());
+                    return Ok(FetchAnswer {
+                        status: 200,
+                        body: self.introspect(&url, form).into_bytes(),
+                        ..FetchAnswer::default()
+                    });
+                }
                 let (name, value) = &request.headers[0];
                 assert_eq!((*name, value.expose()), ("authorization", "Basic Z3c6cyUyQg=="));
                 let hangs = *self.hangs.lock();
@@ -126,6 +150,7 @@ fn issuer(issuer: &str) -> IssuerConfig {
         base: None,
         jwks_uri: None,
         ca_file: None,
+        machine_clients: Vec::new(),
         introspection: None,
     }
 }
@@ -185,9 +210,13 @@ impl Rig {
     }
 }
 
+fn n_remembered(verifier: &Verifier) -> usize {
+    verifier.decisions.read().len()
+}
+
 fn presented(token: &str) -> Presented<'_> {
     Presented {
-        scheme: Scheme::Bearer,
+        scheme: TokenType::Bearer,
         token: Token(token),
         method: "POST",
         url: AUDIENCE,
@@ -244,7 +273,7 @@ fn an_accepted_token_is_remembered() {
     let other = rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
     let bucket = |it: &Accepted| it.principal.user.as_ref().unwrap().quota.clone().unwrap();
     assert!(Arc::ptr_eq(&bucket(&accepted), &bucket(&other)));
-    assert_eq!((rig.verifier.n_remembered(), rig.scripted.n_asked("/jwks")), (2, 1));
+    assert_eq!((n_remembered(&rig.verifier), rig.scripted.n_asked("/jwks")), (2, 1));
     let end = Now { unix: accepted.expires_at + 30, ..Now::read() };
     assert_eq!(wrong(rig.verify_at(&token, end)), WrongToken::Expired);
     assert_eq!(rig.verifier.standing(&accepted, end), Standing::Ended);
@@ -259,7 +288,8 @@ fn issuers_do_not_speak_for_each_other() {
     let (scripted, ours, theirs) = (Scripted::default(), TestKey::p256(), TestKey::p256());
     scripted.issuer(ISSUER, &[&ours.jwk("k")]);
     scripted.issuer(OTHER, &[&theirs.jwk("k")]);
-    let issuers = vec![issuer(ISSUER), issuer(OTHER)];
+    let machine_clients = vec!["alice".to_owned()];
+    let issuers = vec![IssuerConfig { machine_clients, ..issuer(ISSUER) }, issuer(OTHER)];
     let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
     let one = rig.verify(&ours.token("k", &claims(ISSUER, "alice", ""))).unwrap();
     let two = rig.verify(&theirs.token("k", &claims(OTHER, "alice", ""))).unwrap();
@@ -391,7 +421,13 @@ fn keys_outlive_a_restart_while_their_issuer_is_down() {
     // Those of an issuer that is not configured any more are removed.
     let (_server, _) = start(&scripted, &config(vec![issuer(OTHER)], vec![rule(None)]));
     wait_until(|| files() == 0);
-    drop((_server, writer));
+    // So are all once no issuer is configured.
+    *scripted.is_down.lock() = false;
+    let (server, _) = start(&scripted, &everybody);
+    wait_until(|| files() == 1);
+    server.rest();
+    wait_until(|| files() == 0);
+    drop((_server, server, writer));
     writing.detach();
     std::fs::remove_dir_all(&path).unwrap();
 }
@@ -455,35 +491,25 @@ fn a_reload_gives_other_rights_and_keeps_the_keys() {
     ops.admin = true;
     let again =
         rig.server.verifier(&config(vec![issuer(ISSUER)], vec![ops]), &owners()).unwrap();
-    assert_eq!(again.n_remembered(), 0);
-    let reconsidered = again.reconsider(&accepted, Now::read()).unwrap();
-    assert!(reconsidered.principal.is_admin && !accepted.principal.is_admin);
-    assert_eq!(reconsidered.principal.id, accepted.principal.id);
-    assert_eq!(again.standing(&reconsidered, Now::read()), Standing::Good);
+    assert_eq!(n_remembered(&again), 0);
+    let present = again.present(&accepted, Now::read()).unwrap();
+    assert!(present.is_admin && !accepted.principal.is_admin);
+    assert_eq!(present.id, accepted.principal.id);
     assert_eq!(again.standing(&accepted, Now::read()), Standing::Good);
-    let once_more = again.reconsider(&accepted, Now::read()).unwrap();
-    assert!(Arc::ptr_eq(&once_more, &reconsidered));
-    let itself = again.reconsider(&reconsidered, Now::read()).unwrap();
-    assert!(Arc::ptr_eq(&itself, &reconsidered));
-    let none = config(vec![issuer(ISSUER)], vec![rule(Some(("groups", "dev")))]);
-    let none = rig.server.verifier(&none, &owners()).unwrap();
-    let denied = none.reconsider(&accepted, Now::read()).unwrap_err();
-    assert!(matches!(denied, Denied::NoRule { .. }));
+    assert!(again.admits(&accepted, Now::read()));
+    assert_eq!(accepted.admitted_by.load(Ordering::Relaxed), again.number);
     assert_eq!(rig.scripted.n_asked("/jwks"), 1);
-    // What a configuration wants introspected is not believed without.
-    let more = config(vec![introspecting(IntrospectedTokens::All)], vec![rule(None)]);
-    let more = rig.server.verifier(&more, &owners()).unwrap();
-    assert_eq!(wrong(more.reconsider(&accepted, Now::read())), WrongToken::Inactive);
-    // Another audience, or no such issuer any more.
+    // No rule, another audience, and no such issuer any more.
     let audience = IssuerConfig { audience: "https://b.example".to_owned(), ..issuer(ISSUER) };
-    let audience = rig.server.verifier(&config(vec![audience], vec![rule(None)]), &owners());
-    assert_eq!(
-        wrong(audience.unwrap().reconsider(&accepted, Now::read())),
-        WrongToken::Audience
-    );
-    let other = rig.server.verifier(&config(vec![issuer(OTHER)], vec![rule(None)]), &owners());
-    let other = wrong(other.unwrap().reconsider(&accepted, Now::read()));
-    assert!(matches!(other, WrongToken::Issuer(_)));
+    for (issuer, rule) in [
+        (issuer(ISSUER), rule(Some(("groups", "dev")))),
+        (audience, rule(None)),
+        (issuer(OTHER), rule(None)),
+    ] {
+        let other = rig.server.verifier(&config(vec![issuer], vec![rule]), &owners()).unwrap();
+        assert!(other.present(&accepted, Now::read()).is_none());
+        assert!(!other.admits(&accepted, Now::read()));
+    }
 }
 
 fn opaque() -> Rig {
@@ -505,7 +531,7 @@ fn opaque_tokens_are_introspected_once_and_asked_about_again() {
     });
     assert_eq!(rig.scripted.n_asked("/introspect"), 1);
     let accepted = rig.verify("t1").unwrap();
-    assert_eq!((accepted.expires_at, rig.verifier.n_remembered()), (u64::MAX, 1));
+    assert_eq!((accepted.expires_at, n_remembered(&rig.verifier)), (u64::MAX, 1));
     // What has grown old is served, and asked about by the thread.
     let asks = || rig.scripted.n_asked("/introspect");
     rig.verify_at("t1", later(INTROSPECTION_FRESH)).unwrap();
@@ -535,12 +561,10 @@ fn what_was_accepted_before_a_reload_hears_of_a_revocation_after_it() {
     let before = rig.verify("t1").unwrap();
     let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
     let after = rig.server.verifier(&config(issuers, vec![rule(None)]), &owners()).unwrap();
-    let again = after.reconsider(&before, Now::read()).unwrap();
     rig.scripted.say("t1", r#"{"active":false}"#);
-    assert_eq!(after.standing(&again, later(INTROSPECTION_FRESH)), Standing::Good);
+    assert_eq!(after.standing(&before, later(INTROSPECTION_FRESH)), Standing::Good);
     wait_until(|| after.standing(&before, Now::read()) == Standing::Ended);
-    assert!(after.reconsider(&before, Now::read()).is_err());
-    assert_eq!(after.n_remembered(), 0);
+    assert_eq!(n_remembered(&after), 0);
 }
 
 #[test]
@@ -554,6 +578,183 @@ fn an_answer_that_cannot_be_had_holds_no_longer_than_a_minute() {
     wait_until(|| rig.verifier.standing(&accepted, old) == Standing::Ended);
     assert!(is_unavailable(&rig.verify_at("t1", old)));
     assert!(is_unavailable(&rig.verify("t2")));
+}
+
+#[test]
+fn rights_that_a_user_loses_end_with_the_next_answer() {
+    let scripted = Scripted::default();
+    scripted.issuer(ISSUER, &[]);
+    let mut ops = rule(Some(("groups", "ops")));
+    ops.admin = true;
+    let issuers = vec![introspecting(IntrospectedTokens::Opaque)];
+    let rig = Rig::new(scripted, &config(issuers, vec![ops, rule(None)]));
+    rig.scripted.say("t", active("alice", r#","groups":["ops"],"n":1"#));
+    let first = rig.verify("t").unwrap();
+    assert!(first.principal.is_admin);
+    // Other claims, which change no rights, are those of the next calls.
+    rig.scripted.say("t", active("alice", r#","groups":["ops"],"n":2"#));
+    rig.verify_at("t", later(INTROSPECTION_FRESH)).unwrap();
+    let n = |it: &Accepted| it.principal.user.as_ref().unwrap().claim("n");
+    wait_until(|| n(&rig.verify("t").unwrap()).as_deref() == Some("2"));
+    assert_eq!(rig.verifier.standing(&first, Now::read()), Standing::Good);
+    // Fewer rights end what is open with the old ones.
+    rig.scripted.say("t", active("alice", ""));
+    let of_now = rig.verify("t").unwrap();
+    rig.verify_at("t", later(INTROSPECTION_FRESH)).unwrap();
+    wait_until(|| !rig.verify("t").unwrap().principal.is_admin);
+    for old in [&first, &of_now] {
+        assert_eq!(rig.verifier.standing(old, Now::read()), Standing::Ended);
+    }
+}
+
+#[test]
+fn a_token_that_nobody_gets_to_ask_about_ends() {
+    let rig = opaque();
+    let tokens = ["t1", "t2", "t3", "t4", "t5"];
+    tokens.iter().for_each(|token| rig.scripted.say(token, active("alice", "")));
+    let all: Vec<_> = tokens.iter().map(|token| rig.verify(token).unwrap()).collect();
+    *rig.scripted.delay.lock() = Duration::from_secs(2);
+    let standing = |after| {
+        let of_one = |it| rig.verifier.standing(it, later(after));
+        all.iter().map(of_one).collect::<Vec<_>>()
+    };
+    // Nobody has looked for long, and the answer is on its way.
+    let old = INTROSPECTION_LIFE + Duration::from_secs(100);
+    assert_eq!(standing(old), [Standing::Good; 5]);
+    let look = crate::limits::LEASE_CHECK_INTERVAL;
+    assert_eq!(standing(old + look), [Standing::Ended; 5]);
+    wait_until(|| standing(Duration::ZERO) == [Standing::Good; 5]);
+    wait_until(|| rig.scripted.n_asked("/introspect") == 10);
+    let most = rig.scripted.most_at_once.load(Ordering::SeqCst);
+    assert_eq!(most, crate::limits::RECHECKERS_MAX);
+}
+
+#[test]
+fn an_issuer_that_hangs_is_waited_for_once() {
+    let scripted = Scripted::default();
+    *scripted.hang.lock() = Duration::from_secs(60);
+    let of = IssuerConfig { jwks_uri: Some("https://h/jwks".to_owned()), ..issuer(ISSUER) };
+    let rig = Rig::new(scripted, &config(vec![of], vec![rule(None)]));
+    let token = TestKey::p256().token("k", &claims(ISSUER, "alice", ""));
+    let began = Instant::now();
+    assert!(is_unavailable(&rig.verify(&token)));
+    assert!(began.elapsed() < crate::limits::KEY_WAIT_TIMEOUT, "{:?}", began.elapsed());
+    // It has failed, and is not asked again at once.
+    assert!(is_unavailable(&rig.verify(&token)));
+    assert!(began.elapsed() < crate::limits::KEY_WAIT_TIMEOUT, "{:?}", began.elapsed());
+    assert_eq!(rig.scripted.n_asked("/jwks"), 1);
+}
+
+#[test]
+fn keys_that_moved_end_what_the_old_ones_signed_where_the_new_ones_cannot_be_had() {
+    let (rig, key) = simple();
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    let accepted = rig.verify(&token).unwrap();
+    let moved = Some("https://elsewhere.example/nothing".to_owned());
+    let moved = IssuerConfig { jwks_uri: moved, ..issuer(ISSUER) };
+    let after = rig.server.verifier(&config(vec![moved], vec![rule(None)]), &owners()).unwrap();
+    assert_eq!(after.standing(&accepted, Now::read()), Standing::Good);
+    let end = later(crate::limits::KEYS_AWAITED_TIME);
+    assert_eq!(after.standing(&accepted, end), Standing::Ended);
+}
+
+#[test]
+fn an_issuer_that_wants_the_secret_in_the_form_gets_it_there() {
+    let scripted = Scripted::default();
+    *scripted.wants_post.lock() = true;
+    // Nobody reads its metadata, which would say so.
+    let mut of = introspecting(IntrospectedTokens::Opaque);
+    of.jwks_uri = Some(format!("{ISSUER}/jwks"));
+    of.introspection.as_mut().unwrap().endpoint = Some(format!("{ISSUER}/introspect"));
+    scripted.set(&format!("{ISSUER}/jwks"), jwks(&[]));
+    let rig = Rig::new(scripted, &config(vec![of], vec![rule(None)]));
+    for token in ["t1", "t2"] {
+        rig.scripted.say(token, active("alice", ""));
+        rig.verify(token).unwrap();
+    }
+    // The first question finds out.
+    assert_eq!(rig.scripted.n_asked("/introspect"), 3);
+}
+
+#[test]
+fn a_key_that_comes_right_after_a_reading_is_read_without_another_request() {
+    let (rig, key) = simple();
+    wait_until(|| rig.server.status()[0].keys == 1);
+    let unknown = key.token("made-up", &claims(ISSUER, "alice", ""));
+    assert!(matches!(wrong(rig.verify(&unknown)), WrongToken::UnknownKey(_)));
+    let new = TestKey::p256();
+    rig.scripted.set(&format!("{ISSUER}/jwks"), jwks(&[&new.jwk("n"), &key.jwk("k")]));
+    let token = new.token("n", &claims(ISSUER, "alice", ""));
+    assert!(matches!(wrong(rig.verify(&token)), WrongToken::UnknownKey(_)));
+    wait_until(|| rig.server.status()[0].keys == 2);
+}
+
+#[test]
+fn a_token_that_was_not_accepted_before_is_not_known() {
+    let (rig, key) = simple();
+    let token = key.token("k", &claims(ISSUER, "alice", ""));
+    let known = || rig.verifier.verify_known(&presented(&token), Now::read()).is_some();
+    assert!(!known());
+    rig.verify(&token).unwrap();
+    assert!(known());
+    let with_proof = Presented { scheme: TokenType::DPoP, ..presented(&token) };
+    assert!(rig.verifier.verify_known(&with_proof, Now::read()).is_none());
+}
+
+#[test]
+fn few_large_tokens_are_remembered() {
+    let (rig, key) = simple();
+    let one = rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    let insert = |n: u64, claims: &Arc<str>| {
+        let user = crate::access::user::User {
+            issuer: ISSUER.into(),
+            issuer_name: "idp".into(),
+            subject: n.to_string().into(),
+            kind: crate::access::user::SubjectKind::Subject,
+            claims: claims.clone(),
+            quota: None,
+        };
+        let principal = crate::access::policy::Principal {
+            name: None,
+            id: Some(n.to_string().into()),
+            policy: Default::default(),
+            is_admin: false,
+            key: None,
+            user: Some(user),
+        };
+        let accepted = Accepted {
+            principal: Arc::new(principal),
+            expires_at: u64::MAX,
+            digest: token_digest::TokenDigest::of(&n.to_string()),
+            issuer: one.issuer.clone(),
+            subject: one.subject.clone(),
+            scopes: Box::default(),
+            resources: Box::default(),
+            bound_to: None,
+            signed_by: None,
+            news: accepted::News::new(None),
+            admitted_by: 0.into(),
+        };
+        let mut decisions = rig.verifier.decisions.write();
+        decisions.insert(Arc::new(accepted), n);
+        assert!(decisions.bytes <= DECISIONS_BYTES_MAX, "{n}: {}", decisions.bytes);
+        decisions.len()
+    };
+    // Small ones that were used long ago, then large ones.
+    let (small, large): (Arc<str>, Arc<str>) = ("{}".into(), "x".repeat(256 * 1024).into());
+    let small = (0..500).fold(0, |_, n| insert(n, &small));
+    let most = (500..700).fold(0, |_, n| insert(n, &large));
+    assert_eq!(small, 501, "with that of the rig");
+    assert!((32..=64).contains(&most), "{most}");
+}
+
+#[test]
+fn keys_are_read_again_after_a_panic() {
+    let scripted = Scripted::default();
+    *scripted.panics.lock() = true;
+    scripted.issuer(ISSUER, &[&TestKey::p256().jwk("k")]);
+    let rig = Rig::new(scripted, &config(vec![issuer(ISSUER)], vec![rule(None)]));
+    wait_until(|| rig.server.status()[0].keys == 1);
 }
 
 #[test]
@@ -808,6 +1009,49 @@ fn a_jwt_may_be_introspected_besides() {
 }
 
 #[test]
+fn what_a_jwt_says_holds_where_the_introspection_is_silent() {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    let issuers = vec![introspecting(IntrospectedTokens::All)];
+    let rig = Rig::new(scripted, &config(issuers, vec![rule(None)]));
+    let terse = |more: &str| format!(r#"{{"active":true{more}}}"#);
+    let verify = |claims: &str, answer: String| {
+        let token = key.token("k", claims);
+        rig.scripted.say(&token, answer);
+        rig.verify(&token)
+    };
+    // People of one OAuth client stay apart, and their tokens end when they say so.
+    let client = format!(r#","aud":"{AUDIENCE}","client_id":"desktop","username":"a@x""#);
+    let alice = verify(&claims(ISSUER, "alice", ""), terse(&client)).unwrap();
+    let bob = verify(&claims(ISSUER, "bob", ""), terse("")).unwrap();
+    assert_eq!(alice.principal.name.as_deref(), Some("alice@idp.example"));
+    assert_eq!(bob.principal.name.as_deref(), Some("bob@idp.example"));
+    assert!(alice.time_left(Now::read()) <= 2 * DAY + Duration::from_secs(30));
+    // A key to which the token is bound is not forgotten.
+    let jkt = crate::oauth::jwk::Jwk::parse(&key.jwk("c")).unwrap().thumbprint().encode();
+    let bound = claims(ISSUER, "alice", &format!(r#","cnf":{{"jkt":"{jkt}"}}"#));
+    let denied = verify(&bound, terse(&client)).unwrap_err();
+    assert_eq!(denied, Denied::Proof(WrongProof::Scheme));
+    // Another subject is no answer about this token.
+    let other = verify(&claims(ISSUER, "carol", ""), active("alice", ""));
+    assert!(matches!(other, Err(Denied::Token(_))), "{other:?}");
+}
+
+#[test]
+fn people_whose_tokens_do_not_say_who_they_are_are_not_taken_for_their_client() {
+    let rig = opaque();
+    let of_client = |more: &str| {
+        format!(r#"{{"active":true,"aud":"{AUDIENCE}","client_id":"desktop"{more}}}"#)
+    };
+    rig.scripted.say("alice", of_client(r#","username":"alice""#));
+    rig.scripted.say("bob", of_client(""));
+    for token in ["alice", "bob"] {
+        let result = rig.verify(token);
+        assert!(matches!(result, Err(Denied::Token(_))), "{token}: {result:?}");
+    }
+}
+
+#[test]
 fn a_bound_token_needs_a_new_proof_each_time() {
     let (rig, key) = simple();
     let client = TestKey::ed25519(3);
@@ -832,22 +1076,22 @@ fn a_bound_token_needs_a_new_proof_each_time() {
     };
     let (one, two) = (proof(&token, "1"), proof(&token, "2"));
     let wrong = |why| Err(Denied::Proof(why));
-    assert_eq!(with(&token, Scheme::Bearer, &[&one]), wrong(WrongProof::Scheme));
-    assert_eq!(with(&token, Scheme::Dpop, &[]), wrong(WrongProof::Missing));
-    assert_eq!(with(&token, Scheme::Dpop, &[&one, &two]), wrong(WrongProof::Several));
-    assert_eq!(with(&token, Scheme::Dpop, &[&one]), Ok(()));
-    assert_eq!(with(&token, Scheme::Dpop, &[&one]), wrong(WrongProof::Replayed));
-    assert_eq!(with(&token, Scheme::Dpop, &[&two]), Ok(()));
+    assert_eq!(with(&token, TokenType::Bearer, &[&one]), wrong(WrongProof::Scheme));
+    assert_eq!(with(&token, TokenType::DPoP, &[]), wrong(WrongProof::Missing));
+    assert_eq!(with(&token, TokenType::DPoP, &[&one, &two]), wrong(WrongProof::Several));
+    assert_eq!(with(&token, TokenType::DPoP, &[&one]), Ok(()));
+    assert_eq!(with(&token, TokenType::DPoP, &[&one]), wrong(WrongProof::Replayed));
+    assert_eq!(with(&token, TokenType::DPoP, &[&two]), Ok(()));
     // A reload forgets no proof.
     let again = config(vec![issuer(ISSUER)], vec![rule(None)]);
     let again = rig.server.verifier(&again, &owners()).unwrap();
-    let replay = Presented { scheme: Scheme::Dpop, proofs: &[&one], ..presented(&token) };
+    let replay = Presented { scheme: TokenType::DPoP, proofs: &[&one], ..presented(&token) };
     let replay = again.verify(&replay, Now::read()).map(|_| ());
     assert_eq!(replay, wrong(WrongProof::Replayed));
     let plain = key.token("k", &claims(ISSUER, "alice", ""));
     let unbound = proof(&plain, "3");
-    assert_eq!(with(&plain, Scheme::Dpop, &[&unbound]), wrong(WrongProof::NotBound));
-    assert_eq!(with(&plain, Scheme::Bearer, &[]), Ok(()));
+    assert_eq!(with(&plain, TokenType::DPoP, &[&unbound]), wrong(WrongProof::NotBound));
+    assert_eq!(with(&plain, TokenType::Bearer, &[]), Ok(()));
 }
 
 #[test]
@@ -860,7 +1104,7 @@ fn one_user_pushes_out_own_tokens_alone() {
     for n in 0..DECISIONS_PER_USER_MAX {
         rig.verify(&key.token("k", &claims(ISSUER, "alice", &format!(r#","n":{n}"#)))).unwrap();
     }
-    assert_eq!(rig.verifier.n_remembered(), DECISIONS_PER_USER_MAX + 1);
+    assert_eq!(n_remembered(&rig.verifier), DECISIONS_PER_USER_MAX + 1);
     assert!(Arc::ptr_eq(&rig.verify(&bob).unwrap(), &of_bob));
     assert!(!Arc::ptr_eq(&rig.verify(&first).unwrap(), &of_alice));
 }

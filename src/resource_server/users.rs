@@ -26,14 +26,27 @@ impl MeteredUsers {
             return bucket.clone();
         }
         if self.0.len() >= METERED_USERS_MAX {
-            // Those that no remembered token and no session has.
-            self.0.retain(|_, bucket| Arc::strong_count(bucket) > 1);
+            self.make_room(now);
         }
         let bucket = Arc::new(Mutex::new(Bucket::new(now, calls_per_minute)));
-        if self.0.len() < METERED_USERS_MAX {
-            self.0.insert(key, bucket.clone());
-        }
+        self.0.insert(key, bucket.clone());
         bucket
+    }
+
+    /// Forgets the buckets that are full and that no remembered token and no session has, else the
+    /// eighth of those that were used longest ago: seldom, and many at once, because all are looked
+    /// through.
+    fn make_room(&mut self, now: Instant) {
+        self.0.retain(|_, it| Arc::strong_count(it) > 1 || !it.lock().is_full(now));
+        if self.0.len() < METERED_USERS_MAX {
+            return;
+        }
+        let mut all: Vec<_> =
+            self.0.iter().map(|(key, it)| (it.lock().free_at(), key.clone())).collect();
+        all.sort_unstable_by_key(|(free_at, _)| *free_at);
+        for (_, key) in all.into_iter().take(METERED_USERS_MAX / 8) {
+            self.0.remove(&key);
+        }
     }
 }
 
@@ -56,13 +69,28 @@ mod tests {
 
     #[test]
     fn the_users_are_bounded() {
-        let (mut users, now) = (MeteredUsers::default(), Instant::now());
-        let held: Vec<_> = (0..METERED_USERS_MAX + 10)
-            .map(|n| users.bucket(&n.to_string().into(), 1, now))
-            .collect();
-        assert_eq!(users.0.len(), METERED_USERS_MAX);
+        let start = Instant::now() + Duration::from_secs(600);
+        let mut users = MeteredUsers::default();
+        // Each calls a moment later than the one before.
+        let at = |n: usize| start + Duration::from_millis(u64::try_from(n).unwrap());
+        let mut called = |n: usize| {
+            let bucket = users.bucket(&n.to_string().into(), 1, at(n));
+            let is_served = bucket.lock().take(at(n)).is_ok();
+            (users.0.len(), is_served, bucket)
+        };
+        let held: Vec<_> = (0..METERED_USERS_MAX).map(&mut called).collect();
+        assert!(held.iter().all(|(_, is_served, _)| *is_served));
+        // Of users who all have called, those who called longest ago make room, and a user of two
+        // tokens has one bucket all the same.
+        let new = METERED_USERS_MAX;
+        assert!(called(new).1 && !called(new).1);
+        assert_eq!(called(new).0, METERED_USERS_MAX / 8 * 7 + 1);
+        assert!(!called(new - 1).1 && called(0).1);
+        // Those who may make all calls of a minute are forgotten without loss.
         drop(held);
-        users.bucket(&"new".into(), 1, now);
-        assert_eq!(users.0.len(), 1);
+        let later = start + Duration::from_secs(200);
+        (new..2 * METERED_USERS_MAX)
+            .for_each(|n| drop(users.bucket(&n.to_string().into(), 2, later)));
+        assert!(users.0.len() < METERED_USERS_MAX, "{}", users.0.len());
     }
 }

@@ -11,8 +11,8 @@ use super::denied::Denied;
 use super::introspect;
 use super::introspection_turns::Turn;
 use super::issuer::Issuer;
-use super::keeper::{Keeper, Recheck};
-use super::presented::{Now, Presented, Scheme};
+use super::keeper::Keeper;
+use super::presented::{Now, Presented};
 use super::rules::Rules;
 use super::token_digest::TokenDigest;
 use super::token_issuers::TokenIssuers;
@@ -20,12 +20,13 @@ use super::users::MeteredUsers;
 use crate::access::policy::Principal;
 use crate::access::user::{SubjectKind, User};
 use crate::config::{IntrospectedTokens, IntrospectionConfig};
-use crate::limits::ACCESS_TOKEN_BYTES_MAX;
+use crate::limits::{ACCESS_TOKEN_BYTES_MAX, INTROSPECTION_TIMEOUT, ISSUERS_WAIT_TIMEOUT};
 use crate::oauth::dpop_proof_check::{self, Expected, UsedProofs, WrongProof};
 use crate::oauth::introspection::Introspected;
 use crate::oauth::jwk::Thumbprint;
 use crate::oauth::jws::{self, UnusableJws};
-use crate::oauth::jwt::{Claims, Subject, Unverified, Wanted, WrongToken};
+use crate::oauth::jwt::{Claims, Subject, Unverified, WrongToken};
+use crate::oauth::token::TokenType;
 use crate::secret::Secret;
 use crate::sync::{Mutex, RwLock};
 
@@ -40,6 +41,13 @@ pub(super) struct Shared {
     pub(super) used_proofs: Mutex<UsedProofs>,
     /// The issuers of opaque tokens, where several are asked about such.
     pub(super) token_issuers: Mutex<TokenIssuers>,
+}
+
+/// A JWT that was verified.
+pub(super) struct Signed {
+    claims: Claims,
+    /// The issuer's key that has signed it, and the number of withdrawals when that was seen.
+    key: (Thumbprint, AtomicU64),
 }
 
 /// Why a token is believed.
@@ -64,8 +72,8 @@ pub struct Verifier {
 impl Verifier {
     /// Verifies a request's token. What was accepted before is remembered, so that this costs a
     /// few microseconds; a new JWT costs a signature; one of an unknown key id, or one that is
-    /// introspected, waits for its issuer, at most [`crate::limits::KEY_WAIT_TIMEOUT`] or twice
-    /// [`crate::limits::INTROSPECTION_TIMEOUT`]. A DPoP proof costs a signature each time.
+    /// introspected, waits for its issuer, at most [`ISSUERS_WAIT_TIMEOUT`]. A DPoP proof costs a
+    /// signature each time.
     ///
     /// # Errors
     /// The request is not served.
@@ -83,6 +91,14 @@ impl Verifier {
         Ok(accepted)
     }
 
+    /// As [`Verifier::verify`] for a token that was accepted before; none for any other one. It
+    /// never waits.
+    pub fn verify_known(&self, presented: &Presented<'_>, now: Now) -> Option<Arc<Accepted>> {
+        let accepted = self.known(&TokenDigest::of(presented.token.0), now).ok()??;
+        self.check_possession(&accepted, presented, now).ok()?;
+        Some(accepted)
+    }
+
     /// Tells if the token is still good. It never waits: an introspected token whose answer has
     /// grown old is asked about again by the thread `identity`, and what comes of it is told the
     /// next time.
@@ -93,69 +109,36 @@ impl Verifier {
         match accepted.freshness(issuer, now) {
             Freshness::Good => Standing::Good,
             Freshness::Expired | Freshness::Revoked => Standing::Ended,
-            // Where nobody could be asked, the last answer holds no longer than that.
-            Freshness::Old { has_failed: true } => Standing::Ended,
-            Freshness::GrowingOld | Freshness::Old { has_failed: false } => {
-                self.shared.keeper.recheck(self.this.clone(), accepted);
+            Freshness::GrowingOld => {
+                self.recheck(accepted, now);
                 Standing::Good
+            }
+            // Where nobody could be asked, the last answer holds no longer than that. Where nobody
+            // has asked because nobody looked, there is time for it.
+            Freshness::Old { has_failed: true } => Standing::Ended,
+            Freshness::Old { has_failed: false } => {
+                self.recheck(accepted, now);
+                if accepted.is_answer_overdue(now) { Standing::Ended } else { Standing::Good }
             }
         }
     }
 
-    /// A token that an earlier verifier accepted, under this one's configuration: the same user,
-    /// maybe with other rights. One that this verifier has accepted is returned as it is.
-    ///
-    /// # Errors
-    /// It is over, its issuer or audience is not accepted any more, or no rule matches it.
-    pub fn reconsider(
-        &self,
-        accepted: &Arc<Accepted>,
-        now: Now,
-    ) -> Result<Arc<Accepted>, Denied> {
-        let old = &accepted.issuer.config;
-        let issuer = self.issuer(&old.issuer)?;
-        match accepted.freshness(issuer, now) {
-            Freshness::Expired => return Err(Denied::Token(WrongToken::Expired)),
-            Freshness::Revoked => return Err(Denied::Token(WrongToken::Inactive)),
-            Freshness::Good | Freshness::GrowingOld | Freshness::Old { .. } => (),
+    /// True if the rules of this verifier give rights to a token that was accepted. They are asked
+    /// once after each reload.
+    pub fn admits(&self, accepted: &Accepted, now: Now) -> bool {
+        if accepted.admitted_by.load(Ordering::Relaxed) == self.number {
+            return true;
         }
-        if accepted.by == self.number {
-            return Ok(accepted.clone());
+        let is_admitted = self.present(accepted, now).is_some();
+        if is_admitted {
+            accepted.admitted_by.store(self.number, Ordering::Relaxed);
         }
-        if let Some(known) = self.decisions.read().get(&accepted.digest, now.unix) {
-            return Ok(known.clone());
-        }
-        if (&issuer.config.audience, &issuer.config.base) != (&old.audience, &old.base) {
-            return Err(Denied::Token(WrongToken::Audience));
-        }
-        let needed = issuer.config.introspection.as_ref().map(|it| it.tokens);
-        let is_enough = match needed {
-            None => accepted.signed_by.is_some(),
-            Some(IntrospectedTokens::Opaque) => true,
-            Some(IntrospectedTokens::All) => accepted.news.introspected.is_some(),
-        };
-        if !is_enough {
-            // The token itself is needed for that, which its client has.
-            return Err(Denied::Token(WrongToken::Inactive));
-        }
-        let claims = accepted.principal.user.as_ref().map(|user| user.claims.clone());
-        let claims = Claims {
-            subject: accepted.subject.clone(),
-            expires_at: accepted.expires_at,
-            scopes: accepted.scopes.to_vec(),
-            bound_to: accepted.bound_to,
-            resources: accepted.resources.to_vec(),
-            text: claims.as_deref().unwrap_or_default().to_owned(),
-        };
-        // The numbers of two issuers are not comparable: what differs is looked at.
-        let key = accepted.signed_by.as_ref().map(|(key, _)| (*key, AtomicU64::new(u64::MAX)));
-        let evidence = Evidence { signed_by: key, news: accepted.news.clone() };
-        self.accept(accepted.digest, issuer, claims, evidence, now)
+        is_admitted
     }
 
     /// The principal of a token that an earlier verifier accepted, under this one's configuration,
-    /// whether the token is over or not: for what belongs to the user and not to the token. None
-    /// where its issuer or audience is not accepted any more, or no rule matches it.
+    /// even if the token is over: for what belongs to the user and not to the token. None where its
+    /// issuer or audience is not accepted any more, or no rule matches it.
     pub fn present(&self, accepted: &Accepted, now: Now) -> Option<Arc<Principal>> {
         let old = &accepted.issuer.config;
         let issuer = self.issuer(&old.issuer).ok()?;
@@ -217,11 +200,6 @@ impl Verifier {
         self.rules.scopes()
     }
 
-    /// The tokens that are remembered.
-    pub fn n_remembered(&self) -> usize {
-        self.decisions.read().len()
-    }
-
     /// A token that was accepted before and still is.
     fn known(&self, digest: &TokenDigest, now: Now) -> Result<Option<Arc<Accepted>>, Denied> {
         let decisions = self.decisions.read();
@@ -232,7 +210,7 @@ impl Verifier {
             Freshness::GrowingOld => {
                 let accepted = accepted.clone();
                 drop(decisions);
-                self.shared.keeper.recheck(self.this.clone(), &accepted);
+                self.recheck(&accepted, now);
                 return Ok(Some(accepted));
             }
             Freshness::Old { .. } | Freshness::Expired | Freshness::Revoked => (),
@@ -241,12 +219,17 @@ impl Verifier {
         self.decisions.write().remove(digest);
         match freshness {
             Freshness::Expired => Err(Denied::Token(WrongToken::Expired)),
-            // Whether it is revoked, or only its keys are too old, is decided anew.
+            // It is decided anew if it is revoked, or only its keys are too old.
             Freshness::Revoked
             | Freshness::Old { .. }
             | Freshness::Good
             | Freshness::GrowingOld => Ok(None),
         }
+    }
+
+    /// Has the issuer of an introspected token asked about it again soon.
+    fn recheck(&self, accepted: &Arc<Accepted>, now: Now) {
+        self.shared.keeper.recheck(&self.this, accepted, now.instant);
     }
 
     /// Decides about a token that is not known.
@@ -277,23 +260,23 @@ impl Verifier {
         if let Some(denied) = self.refused(&digest, issuer, now) {
             return Err(denied);
         }
-        let (config, introspection) = (&issuer.config, issuer.config.introspection.as_ref());
-        let (audience, base) = (config.audience.as_str(), config.base.as_deref());
-        let wanted = Wanted { issuer: &config.issuer, audience, base };
-        let claims = unverified.check(wanted, now.unix).map_err(wrong)?;
+        let claims = unverified.check(issuer.wanted(), now.unix).map_err(wrong)?;
         let keys = issuer.keys_for(unverified.kid(), peer, now.instant)?;
         let key = unverified.signed_by(&keys.set).map_err(|why| {
             if why == WrongToken::Signature || unverified.kid().is_none() {
                 issuer.doubt_keys();
-                self.shared.keeper.wake();
             }
             Denied::Token(why)
         })?;
-        let signed_by = Some((key, AtomicU64::new(keys.withdrawals)));
+        let key = (key, AtomicU64::new(keys.withdrawals));
+        let introspection = issuer.config.introspection.as_ref();
         match introspection.filter(|it| it.tokens == IntrospectedTokens::All) {
-            Some(config) => self.ask(issuer, config, token, digest, signed_by, peer, now),
+            Some(config) => {
+                let signed = Some(Signed { claims, key });
+                self.ask(issuer, config, token, digest, signed, peer, now)
+            }
             None => {
-                let evidence = Evidence { signed_by, news: News::new(None) };
+                let evidence = Evidence { signed_by: Some(key), news: News::new(None) };
                 self.accept(digest, issuer, claims, evidence, now)
             }
         }
@@ -307,7 +290,7 @@ impl Verifier {
         config: &IntrospectionConfig,
         token: &str,
         digest: TokenDigest,
-        signed_by: Option<(Thumbprint, AtomicU64)>,
+        signed: Option<Signed>,
         peer: Option<IpAddr>,
         now: Now,
     ) -> Result<Arc<Accepted>, Denied> {
@@ -321,7 +304,8 @@ impl Verifier {
             .all_waiting
             .place(peer)
             .ok_or_else(|| issuer.unavailable("too many requests wait for issuers"))?;
-        let turn = issuer.introspecting.turn(digest, peer);
+        let deadline = now.instant + ISSUERS_WAIT_TIMEOUT;
+        let turn = issuer.introspecting.turn(digest, peer, deadline);
         let _asking = match turn.map_err(|why| issuer.unavailable(why))? {
             Turn::Ask(asking) => asking,
             Turn::Answered => {
@@ -339,10 +323,14 @@ impl Verifier {
         }
         let secret = Secret::new(token.to_owned());
         let asked_at = Now::read();
-        let denied = match introspect::introspect(issuer, config, &secret, asked_at.unix)? {
+        let claims = signed.as_ref().map(|it| &it.claims);
+        let times = (asked_at.unix, deadline);
+        let answer = introspect::introspect(issuer, config, &secret, claims, times)?;
+        let denied = match answer {
             Introspected::Active(claims) => {
                 let last = Mutex::new(LastAnswer::active(asked_at.instant));
                 let news = News::new(Some(Introspection { token: secret, last }));
+                let signed_by = signed.map(|it| it.key);
                 let evidence = Evidence { signed_by, news };
                 match self.accept(digest, issuer, claims, evidence, now) {
                     Ok(accepted) => return Ok(accepted),
@@ -381,7 +369,7 @@ impl Verifier {
             resources: claims.resources.into(),
             signed_by: evidence.signed_by,
             news: evidence.news,
-            by: self.number,
+            admitted_by: AtomicU64::new(self.number),
         });
         self.decisions.write().insert(accepted.clone(), now.unix);
         Ok(accepted)
@@ -397,12 +385,12 @@ impl Verifier {
     ) -> Result<(), Denied> {
         let wrong = |why| Err(Denied::Proof(why));
         let (key, proof) = match (accepted.bound_to, presented.scheme, presented.proofs) {
-            (None, Scheme::Bearer, _) => return Ok(()),
-            (None, Scheme::Dpop, _) => return wrong(WrongProof::NotBound),
-            (Some(_), Scheme::Bearer, _) => return wrong(WrongProof::Scheme),
-            (Some(_), Scheme::Dpop, []) => return wrong(WrongProof::Missing),
-            (Some(key), Scheme::Dpop, [proof]) => (key, proof),
-            (Some(_), Scheme::Dpop, [_, _, ..]) => return wrong(WrongProof::Several),
+            (None, TokenType::Bearer, _) => return Ok(()),
+            (None, TokenType::DPoP, _) => return wrong(WrongProof::NotBound),
+            (Some(_), TokenType::Bearer, _) => return wrong(WrongProof::Scheme),
+            (Some(_), TokenType::DPoP, []) => return wrong(WrongProof::Missing),
+            (Some(key), TokenType::DPoP, [proof]) => (key, proof),
+            (Some(_), TokenType::DPoP, [_, _, ..]) => return wrong(WrongProof::Several),
         };
         let expected = Expected {
             method: presented.method,
@@ -439,37 +427,85 @@ impl Verifier {
     }
 }
 
-impl Recheck for Verifier {
-    fn recheck(&self, accepted: &Arc<Accepted>, now: Now) {
+/// Asks an issuer about a token that was accepted before.
+fn introspect_again(
+    issuer: &Issuer,
+    config: &IntrospectionConfig,
+    accepted: &Accepted,
+    token: &Secret,
+    now: Now,
+) -> Result<Introspected, Denied> {
+    // Its signature was verified, and its text is the same.
+    let signed = accepted.signed_by.as_ref().map(|_| {
+        let unverified = Unverified::read(token.expose())?;
+        unverified.check(issuer.wanted(), now.unix)
+    });
+    match signed.transpose() {
+        Ok(signed) => {
+            let times = (now.unix, now.instant + INTROSPECTION_TIMEOUT);
+            introspect::introspect(issuer, config, token, signed.as_ref(), times)
+        }
+        Err(wrong) => Ok(Introspected::Refused(wrong)),
+    }
+}
+
+impl Verifier {
+    /// Asks the issuer of an introspected token about it again.
+    pub(super) fn ask_again(&self, accepted: &Arc<Accepted>, now: Now) {
         let Some(introspection) = &accepted.news.introspected else { return };
         let issuer = self.issuer(&accepted.issuer.config.issuer).ok();
         let asked = issuer.and_then(|it| Some((it, it.config.introspection.as_ref()?)));
         let Some((issuer, config)) = asked else {
             let mut last = introspection.last.lock();
-            (last.is_queued, last.has_failed) = (false, true);
+            last.has_failed = true;
             return;
         };
         // One that does not answer must not hold up the questions to the others.
         let answer = if issuer.introspecting.has_failed_lately(now.instant) {
             Err(issuer.unavailable("it did not answer"))
         } else {
-            introspect::introspect(issuer, config, &introspection.token, now.unix)
+            introspect_again(issuer, config, accepted, &introspection.token, now)
         };
-        let mut last = introspection.last.lock();
-        last.is_queued = false;
         match answer {
-            Ok(Introspected::Active(claims)) if claims.subject == accepted.subject => {
-                (last.active_at, last.has_failed) = (now.instant, false);
-                return;
+            Ok(Introspected::Active(claims)) if self.still_allows(accepted, &claims) => {
+                introspection.last.lock().note_active(now.instant);
+                self.renew(accepted, issuer, claims, now);
             }
-            Ok(Introspected::Active(_) | Introspected::Refused(_)) => (),
-            Err(_) => {
-                last.has_failed = true;
-                return;
+            // Whatever comes with it is decided anew.
+            Ok(Introspected::Active(_) | Introspected::Refused(_)) => {
+                accepted.news.is_revoked.store(true, Ordering::Relaxed);
+                self.decisions.write().remove(&accepted.digest);
             }
+            Err(_) => introspection.last.lock().has_failed = true,
         }
-        drop(last);
-        accepted.news.is_revoked.store(true, Ordering::Relaxed);
-        self.decisions.write().remove(&accepted.digest);
+    }
+
+    /// True if an accepted token is the same one, and allows the same, by what its issuer says of
+    /// it now.
+    fn still_allows(&self, accepted: &Accepted, claims: &Claims) -> bool {
+        let before = accepted.claims().and_then(|it| self.rules.rights(it, &accepted.scopes));
+        let after = self.rules.rights(&claims.text, &claims.scopes);
+        claims.subject == accepted.subject
+            && claims.bound_to == accepted.bound_to
+            && *claims.resources == *accepted.resources
+            && before.zip(after).is_some_and(|(before, after)| std::ptr::eq(before, after))
+    }
+
+    /// Remembers what else has changed in the claims of an accepted token.
+    fn renew(&self, accepted: &Accepted, issuer: &Arc<Issuer>, claims: Claims, now: Now) {
+        let is_unchanged = claims.expires_at == accepted.expires_at
+            && *claims.scopes == *accepted.scopes
+            && accepted.claims().is_some_and(|it| **it == claims.text);
+        if is_unchanged {
+            return;
+        }
+        // The numbers of two issuers are not comparable: what differs is looked at.
+        let is_same = Arc::ptr_eq(issuer, &accepted.issuer);
+        let number = |n: &AtomicU64| if is_same { n.load(Ordering::Relaxed) } else { u64::MAX };
+        let signed_by = accepted.signed_by.as_ref();
+        let signed_by = signed_by.map(|(key, n)| (*key, AtomicU64::new(number(n))));
+        let evidence = Evidence { signed_by, news: accepted.news.clone() };
+        // The rules give the same rights as before, so that it is not refused.
+        self.accept(accepted.digest, issuer, claims, evidence, now).ok();
     }
 }

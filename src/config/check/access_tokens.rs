@@ -80,6 +80,11 @@ fn check_issuer(
     if let Some(uri) = &raw.jwks_uri {
         secure_url(reader, &format!("{}/jwks_uri", raw.at), uri, Query::Admitted);
     }
+    for (at, client) in &raw.machine_clients {
+        if client.value.is_empty() {
+            reader.problem(at, "must not be empty");
+        }
+    }
     let audience = match (&raw.audience, public_url) {
         (Some(text), _) => {
             if text.value.is_empty() || text.value.chars().any(char::is_control) {
@@ -110,6 +115,7 @@ fn check_issuer(
             .ca_file
             .as_ref()
             .map(|path| reader.path_of(&format!("{}/ca_file", raw.at), path, Wanted::File)),
+        machine_clients: raw.machine_clients.iter().map(|(_, it)| it.value.clone()).collect(),
         introspection: raw.introspection.as_ref().and_then(|it| introspection(reader, it)),
     })
 }

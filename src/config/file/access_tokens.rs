@@ -10,7 +10,7 @@ pub const ACCESS_TOKEN_KEYS: &[&str] = &["issuers", "rules", "jwks_max_age_ms"];
 
 /// The keys of one element of `oauth.issuers`.
 pub const ISSUER_KEYS: &[&str] =
-    &["issuer", "audience", "jwks_uri", "ca_file", "introspection"];
+    &["issuer", "audience", "jwks_uri", "ca_file", "machine_clients", "introspection"];
 
 /// The keys of `introspection`.
 pub const INTROSPECTION_KEYS: &[&str] = &["client_id", "client_secret", "endpoint", "tokens"];
@@ -37,6 +37,7 @@ pub(crate) struct RawIssuer {
     pub(crate) audience: Option<Text>,
     pub(crate) jwks_uri: Option<Text>,
     pub(crate) ca_file: Option<Text>,
+    pub(crate) machine_clients: Vec<Placed>,
     pub(crate) introspection: Option<RawIntrospection>,
 }
 
@@ -105,6 +106,7 @@ fn read_issuer(fields: &Fields<'_>) -> RawIssuer {
         audience: fields.text("audience"),
         jwks_uri: fields.text("jwks_uri"),
         ca_file: fields.text("ca_file"),
+        machine_clients: fields.texts("machine_clients").unwrap_or_default(),
         introspection: fields
             .object("introspection", INTROSPECTION_KEYS)
             .map(|it| read_introspection(&it)),

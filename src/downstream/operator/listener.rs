@@ -7,8 +7,8 @@ use super::metrics::metrics;
 use super::{healthz, readyz, status};
 use crate::access::origin::{Foreign, HostCheck, Origins};
 use crate::access::policy::{Principal, Scope};
-use crate::downstream::authentication::{Look, forget_admitted};
 use crate::downstream::endpoint::Endpoint;
+use crate::downstream::second_look::{self, Look};
 use crate::downstream::status_codes::Problem;
 use crate::downstream::{Front, refuse};
 use crate::http::{Answer, Handler, Head, Request, Responder};
@@ -114,7 +114,7 @@ impl Handler for AdminListener {
         let served = self.front.begin(&request.head, request.body.len());
         let responder = responder.named(served.name);
         let admitted = self.gate(&request.head, Look::Whole);
-        forget_admitted();
+        second_look::forget();
         let (page, principal) = match admitted {
             Ok(admitted) => admitted,
             Err(problem) => return refuse(&problem, None, responder),

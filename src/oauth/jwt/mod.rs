@@ -29,6 +29,14 @@ pub enum WrongToken {
     Missing(&'static str),
     /// A claim is no value of its type, or too long.
     Claim(&'static str),
+    /// It has no `sub`, and its OAuth client, which is told, is none of those that get tokens for
+    /// themselves alone: if the client were the subject, all people who use it would be one.
+    NoSubject(String),
+    /// It has no `sub` and its OAuth client gets tokens for itself alone, and yet this claim tells
+    /// of a person.
+    OfPerson(&'static str),
+    /// This claim is not what its issuer says when it is asked about the token.
+    Contradiction(&'static str),
     /// It is of an issuer that is not configured.
     Issuer(String),
     /// It is for another audience.
@@ -58,6 +66,10 @@ impl WrongToken {
             Self::Type(_) | Self::NotAnAccessToken => "the token is no access token",
             Self::Missing(_) => "a claim of the token is missing",
             Self::Claim(_) => "a claim of the token is malformed",
+            Self::NoSubject(_) | Self::OfPerson(_) => {
+                "the token has no subject, which would say whose it is"
+            }
+            Self::Contradiction(_) => "the issuer of the token says something else of it",
             Self::Issuer(_) => "the issuer of the token is not accepted",
             Self::Audience => "the token is for another audience",
             Self::Expired => "the token has expired",
@@ -77,6 +89,19 @@ impl std::fmt::Display for WrongToken {
             Self::Type(typ) => write!(f, "the token has the type {typ:?}, not at+jwt or JWT"),
             Self::Missing(claim) => write!(f, "the token has no {claim:?}"),
             Self::Claim(claim) => write!(f, "{claim:?} of the token is malformed"),
+            Self::NoSubject(client) => write!(
+                f,
+                "the token has no \"sub\", by which the users of its OAuth client {client:?} are \
+                 told apart; a client that has no users belongs among \"machine_clients\""
+            ),
+            Self::OfPerson(claim) => write!(
+                f,
+                "the token has no \"sub\", and {claim:?} tells of a person, though its OAuth \
+                 client is one of \"machine_clients\""
+            ),
+            Self::Contradiction(claim) => {
+                write!(f, "{claim:?} of the token is not what its issuer says of it")
+            }
             Self::Issuer(issuer) => write!(f, "no issuer {issuer:?} is configured"),
             Self::UnknownKey(Some(kid)) => {
                 write!(f, "its issuer has no key {kid:?} for the token's algorithm")
@@ -107,6 +132,9 @@ pub struct Wanted<'a> {
     /// of them instead, and the token is good for that alone. Where it ends with a slash, the URL
     /// itself is none of them.
     pub base: Option<&'a str>,
+    /// The OAuth clients that get tokens for themselves alone: one of them is the subject of a
+    /// token that has none.
+    pub machine_clients: &'a [String],
 }
 
 /// Who a token is about. A user and an OAuth client are never the same, even where their texts are:
@@ -115,7 +143,7 @@ pub struct Wanted<'a> {
 pub enum Subject {
     /// `sub`.
     User(String),
-    /// The OAuth client itself, of a token without `sub`.
+    /// The OAuth client itself, of a token without `sub` that is nobody else's.
     Client(String),
 }
 
@@ -228,7 +256,7 @@ pub(super) fn read_claims(
         return Err(WrongToken::FromTheFuture);
     }
     Ok(Claims {
-        subject: subject(claims)?,
+        subject: subject(claims, wanted.machine_clients)?,
         expires_at,
         scopes: scopes(claims)?,
         bound_to: bound_to(claims)?,
@@ -317,9 +345,25 @@ fn is_same_audience(one: &str, other: &str) -> bool {
         || of_host(other).is_some_and(|it| it == one)
 }
 
-/// The subject (RFC 7519, section 4.1.2), and for a token without one the OAuth client that it was
-/// given to.
-fn subject(claims: &RawObject<'_>) -> Result<Subject, WrongToken> {
+/// Claims that only tokens of people have: names of the user, and facts of how the user signed in.
+const CLAIMS_OF_PEOPLE: [&str; 10] = [
+    "username",
+    "preferred_username",
+    "user_name",
+    "unique_name",
+    "upn",
+    "email",
+    "sid",
+    "auth_time",
+    "amr",
+    "nonce",
+];
+
+/// The subject (RFC 7519, section 4.1.2). A JWT must have one, be it a client's own (RFC 9068,
+/// section 2.2), and the answer of an introspection may have one (RFC 7662, section 2.2). Some
+/// issuers leave it out where an OAuth client got the token for itself. Since others leave it out
+/// for people, the client is the subject only where the configuration names it.
+fn subject(claims: &RawObject<'_>, machine_clients: &[String]) -> Result<Subject, WrongToken> {
     let named = |name: &'static str| {
         let text = text(claims, name)?.filter(|text| !text.is_empty());
         if text.as_ref().is_some_and(|it| it.len() > SUBJECT_BYTES_MAX) {
@@ -334,7 +378,18 @@ fn subject(claims: &RawObject<'_>) -> Result<Subject, WrongToken> {
         Some(client) => Some(client),
         None => named("azp")?,
     };
-    client.map(Subject::Client).ok_or(WrongToken::Missing("sub"))
+    let client = client.ok_or(WrongToken::Missing("sub"))?;
+    if !machine_clients.contains(&client) {
+        return Err(WrongToken::NoSubject(told(&client)));
+    }
+    let own_name = raw::string(&client);
+    let tells = |name: &&&str| {
+        claims.get(name).is_some_and(|value| value != "null" && *value != own_name)
+    };
+    match CLAIMS_OF_PEOPLE.iter().find(tells) {
+        Some(claim) => Err(WrongToken::OfPerson(claim)),
+        None => Ok(Subject::Client(client)),
+    }
 }
 
 /// The scopes: `scope` with spaces between them (RFC 8693, section 4.2), which some issuers write

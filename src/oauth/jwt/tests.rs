@@ -9,7 +9,8 @@ use crate::oauth::test_issuer::{TestKey, jwks};
 const NOW: u64 = 1_800_000_000;
 const ISSUER: &str = "https://idp.example";
 const AUDIENCE: &str = "https://mcp.example/mcp";
-const WANTED: Wanted<'_> = Wanted { issuer: ISSUER, audience: AUDIENCE, base: None };
+const WANTED: Wanted<'_> =
+    Wanted { issuer: ISSUER, audience: AUDIENCE, base: None, machine_clients: &[] };
 
 /// Claims that are good, with those of `changes` in the place of theirs or behind them; a change
 /// to nothing leaves the claim out.
@@ -235,9 +236,9 @@ fn times_have_a_leeway_of_thirty_seconds_and_no_more() {
 }
 
 #[test]
-fn the_subject_is_a_user_or_else_the_client() {
+fn a_token_without_a_subject_is_not_its_clients() {
     let subject = |changes: &[(&str, &str)]| checked(changes).map(|claims| claims.subject);
-    let client = |id: &str| Ok(Subject::Client(id.to_owned()));
+    let client = |id: &str| Err(WrongToken::NoSubject(id.to_owned()));
     let none = ("sub", "");
     assert_eq!(subject(&[none, ("client_id", "\"alice\""), ("azp", "\"z\"")]), client("alice"));
     assert_eq!(subject(&[none, ("azp", "\"z\"")]), client("z"));

@@ -4,9 +4,9 @@ use std::io::{Read, Write};
 use std::net::TcpStream;
 use std::time::Duration;
 
-use serde_json::json;
+use serde_json::{Value, json};
 
-use super::{echo, gateway};
+use super::{config, echo, gateway, rules};
 use crate::support::gateway::Gateway;
 use crate::support::http::Request;
 use crate::support::issuer::{Issuer, SigningKey};
@@ -97,4 +97,30 @@ fn a_proof_of_a_request_that_was_aborted_is_good_for_no_other() {
             gateway.send(&request().header("Content-Length", "0")).expect(401);
         }
     }
+}
+
+/// The challenge names the scheme that is good for the token, whichever it came with.
+#[test]
+fn a_challenge_names_the_scheme_of_the_token() {
+    let (upstream, issuer, key) = (HttpUpstream::start(), Issuer::start(), SigningKey::p256());
+    let mut config = config(&upstream, &[issuer.config()], &rules());
+    config["public_url"] = json!("https://gateway.example");
+    let gateway = Gateway::started(config);
+    let challenge = |change: &dyn Fn(&mut Value)| {
+        let mut claims = issuer.claims("alice", 3600);
+        claims["groups"] = json!(["staff"]);
+        claims["cnf"] = json!({ "jkt": key.thumbprint() });
+        change(&mut claims);
+        let token = issuer.sign(&claims);
+        let proof = key.proof("POST", "https://gateway.example/mcp/tools/call", &token);
+        let answer = gateway.send(&with_proof(echo(), &token, &proof)).expect(401);
+        let told = answer.header("WWW-Authenticate").unwrap_or_default().to_owned();
+        assert!(told.contains("error=\"invalid_token\""), "{told}");
+        told.split(' ').next().unwrap_or_default().to_owned()
+    };
+    assert_eq!(challenge(&|it| it["exp"] = json!(1)), "DPoP");
+    let elsewhere = "https://gateway.example/s/mcp";
+    assert_eq!(challenge(&|it| it["aud"] = json!(elsewhere)), "DPoP");
+    let unbound = |it: &mut Value| drop(it.as_object_mut().unwrap().remove("cnf"));
+    assert_eq!(challenge(&unbound), "Bearer");
 }

@@ -47,6 +47,28 @@ fn an_issuer_that_was_never_there_is_no_reason_to_refuse_the_others() {
     watch.is_below("a call of another issuer's user", Duration::from_secs(3));
 }
 
+/// Who looks after the gateway may send a token with everything.
+#[test]
+fn what_everybody_is_told_waits_for_no_issuer() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    issuer.delay(Duration::from_secs(30));
+    let gateway = gateway(&upstream, &[&issuer]);
+    let token = issuer.token("alice", &["staff"]);
+    let watch = Stopwatch::start(&gateway);
+    for (path, status) in [
+        ("/healthz", 200),
+        ("/readyz", 200),
+        ("/", 200),
+        ("/console.js", 200),
+        ("/oauth/sign-in/none", 404),
+    ] {
+        gateway.send(&with(Request::get(path), &token)).expect(status);
+        // One that no issuer knows is no reason to refuse a look, either.
+        gateway.send(&with(Request::get(path), "made.up.token")).expect(status);
+    }
+    watch.is_below("ten answers for everybody", Duration::from_secs(3));
+}
+
 #[test]
 fn an_issuer_with_a_certificate_of_a_companys_own_authority_is_trusted_by_its_ca_file() {
     let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
