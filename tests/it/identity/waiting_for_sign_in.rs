@@ -27,7 +27,7 @@ impl Rig {
         auth.protect(&upstream);
         let (state, browser) = (Directory::new(), Browser::start());
         let server = json!({
-            "url": upstream.url(), "transport": "http", "oauth": true, "timeout_ms": 2000,
+            "url": upstream.url(), "transport": "http", "oauth": true, "timeout_ms": 4000,
         });
         let start = |limits: &serde_json::Value| {
             let config = json!({
@@ -64,7 +64,7 @@ fn the_timeout_of_a_call_stands_still_until_the_person_is_done() {
             .collect();
         let page = rig.page();
         // Longer than the call may take.
-        std::thread::park_timeout(Duration::from_millis(2500));
+        std::thread::park_timeout(Duration::from_millis(4500));
         assert!(calls.iter().all(|call| !call.is_finished()));
         rig.auth.consent(Consent::Grants);
         follow(&page);
