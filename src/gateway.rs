@@ -118,11 +118,10 @@ impl Gateway {
         to_servers.know(&pipeline);
         let parked = parked_calls(&limits)?;
         let resource_server = Arc::new(resource_server(&limits, fetch_of, keys_kept));
-        let admitted = admission(&config, &resource_server)?;
         let front = Arc::new(Front {
             resource_server: resource_server.clone(),
             tokens: Arc::new(Tokens::default()),
-            admission: RwLock::new(Arc::new(admitted)),
+            admission: RwLock::new(Arc::new(admission(&config, &resource_server)?)),
             anonymous: Arc::new(Principal::without_key(Nearness::Remote)),
             operator: Arc::new(Principal::without_key(Nearness::Local)),
             pipeline: pipeline.clone(),
@@ -143,6 +142,7 @@ impl Gateway {
             reload: OnceLock::new(),
         });
         front.tokens.set(front.admission.read().verifier.clone());
+        end_sign_ins_without_key(&config, clients, &upstreams);
         let exporting = export(&config, clients)?;
         let (serving, admin) = bound.serve(&config, clients, &front, stop)?;
         Ok(Gateway {
@@ -390,6 +390,15 @@ impl SecondSignal {
 fn shared_catalogue(limits: &Limits, bound: &Bound) -> catalogue::Shared {
     let max_waiting = limits.connections / LIST_WAITERS_DIVISOR;
     catalogue::Shared::new(max_waiting, bound.budget.clone())
+}
+
+/// Ends the sign-ins of users whose key is in the configuration no more. One client of lines comes
+/// without a key, so it says nothing of keys.
+fn end_sign_ins_without_key(config: &Config, clients: Clients, upstreams: &Upstreams) {
+    match clients {
+        Clients::OverHttp => upstreams.end_sign_ins_without_key(config),
+        Clients::OneOfLines | Clients::OneOfFewLines => (),
+    }
 }
 
 /// Starts the export of spans to a collector.

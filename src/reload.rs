@@ -108,10 +108,12 @@ impl Parts {
         }
         let admitted = admission(new, &self.resource_server).map_err(|it| it.to_string())?;
         let readmitted = self.front.readmit(admitted, |key| changes.ends(key));
+        self.upstreams.authorizations().follow(new);
         let pipeline = &self.front.pipeline;
         pipeline.configure(new.quotas(), AccessLog::of(new.log));
         // Upstreams come before the next snapshot, so that all items that it shows can be called.
         self.upstreams.configure(&new.upstreams).map_err(|error| error.to_string())?;
+        self.upstreams.end_sign_ins_without_key(new);
         let (done, shown) = bounded(1);
         let wanted =
             Configure { naming: new.naming.clone(), upstreams: new.upstreams.clone(), done };

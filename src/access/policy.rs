@@ -1,6 +1,5 @@
 //! The rights of a principal, and their narrowing by one request.
 
-use std::collections::BTreeMap;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -77,13 +76,15 @@ impl Principal {
             principal: self.id.clone().map(PrincipalId::Key),
             key: self.key,
             name: self.name.clone(),
-            ..UserCredentials::default()
+            claims: None,
+            headers: Vec::new(),
+            own: Vec::new(),
         }
     }
 
-    /// What the user's access token says, as far as the user's next token says it too.
-    pub fn claims(&self) -> Option<BTreeMap<String, String>> {
-        self.user.as_ref().map(User::lasting_claims)
+    /// The text of a claim of the user's access token; see [`User::claim`].
+    pub fn claim(&self, name: &str) -> Option<String> {
+        self.user.as_ref()?.claim(name)
     }
 }
 

@@ -1,6 +1,5 @@
 //! A user who has signed in at an authorization server: the principal of an access token.
 
-use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use super::quota::Bucket;
@@ -18,8 +17,7 @@ const NAME_ID_CHARS: usize = 32;
 pub struct User {
     /// The issuer, as the configuration has it.
     pub issuer: Arc<str>,
-    /// The issuer in names and labels: its host, with its path where several issuers have one
-    /// host.
+    /// The issuer in names and labels: its host and path.
     pub issuer_name: Arc<str>,
     /// The subject: unique and never given to somebody else within the issuer.
     pub subject: Box<str>,
@@ -88,47 +86,15 @@ impl User {
         name.into()
     }
 
-    /// The claims that are strings, numbers or booleans, by name or path with dots, but for those
-    /// that differ from token to token: what is made of them is the same with the next token.
-    pub fn lasting_claims(&self) -> BTreeMap<String, String> {
-        let mut texts = BTreeMap::new();
-        add_claims(&self.claims, "", 0, &mut texts);
-        texts
-    }
-
     /// The text of a claim that is a string, a number or a boolean, for values that are made of
-    /// users' claims. A name that no claim has is a path with dots into nested objects.
+    /// users' claims. It is the claim that a rule with that name is about: a server is told
+    /// nothing else than what the gateway decides by.
     pub fn claim(&self, name: &str) -> Option<String> {
         let value = find_claim(&self.claims, name)?;
         match value.as_bytes().first()? {
             b'"' => serde_json::from_str(&value).ok(),
             b'{' | b'[' | b'n' => None,
             _ => Some(value),
-        }
-    }
-}
-
-/// Claims that differ from token to token of one user.
-const PASSING_CLAIMS: [&str; 9] =
-    ["exp", "iat", "nbf", "jti", "auth_time", "nonce", "at_hash", "sid", "uti"];
-
-/// The depth of nested objects whose claims have a path.
-const CLAIM_DEPTH_MAX: usize = 3;
-
-fn add_claims(claims: &str, before: &str, depth: usize, texts: &mut BTreeMap<String, String>) {
-    let Ok(object) = RawObject::parse(claims) else { return };
-    for (name, value) in object.iter() {
-        if before.is_empty() && PASSING_CLAIMS.contains(&name) {
-            continue;
-        }
-        let path = format!("{before}{name}");
-        match value.as_bytes().first() {
-            Some(b'{') if depth < CLAIM_DEPTH_MAX => {
-                add_claims(value, &format!("{path}."), depth + 1, texts);
-            }
-            Some(b'"') => texts.extend(serde_json::from_str(value).ok().map(|it| (path, it))),
-            Some(b'{' | b'[' | b'n') | None => (),
-            Some(_) => texts.extend([(path, value.to_owned())]),
         }
     }
 }

@@ -27,6 +27,14 @@ fn is_file(word: &str) -> bool {
     word.contains(['/', '.'])
 }
 
+/// The word as a name, which is a text.
+///
+/// # Errors
+/// It is none; the fault says so.
+fn named(word: OsString, kind: &str) -> Result<String, String> {
+    word.into_string().map_err(|word| format!("no {kind} is called {}", word.display()))
+}
+
 /// Parses the arguments. `config_default` gives the configuration's file if they name none.
 ///
 /// # Errors
@@ -52,19 +60,17 @@ pub(super) fn command(
             Long("connect") if name == Some(Name::Check) => given.contact = Contact::All,
             Long("json") if name == Some(Name::Check) => given.output = Output::Json,
             Value(word) if name == Some(Name::Pins) && given.pins.len() < PINS_WORDS_MAX => {
-                given.pins.push(word.into_string().map_err(|word| {
-                    format!("no server or tool is called {}", word.display())
-                })?);
+                given.pins.push(named(word, "server or tool")?);
+            }
+            Long("user") if name == Some(Name::Logout) => {
+                given.user = Some(text_of(&mut words)?);
             }
             Long("paste") if name == Some(Name::Login) => given.come_back = ComeBack::Paste,
             Value(word)
                 if matches!(name, Some(Name::Login | Name::Logout))
                     && given.server.is_none() =>
             {
-                given.server = Some(
-                    word.into_string()
-                        .map_err(|word| format!("no server is called {}", word.display()))?,
-                );
+                given.server = Some(named(word, "server")?);
             }
             Value(word) if name == Some(Name::Import) && given.import.is_none() => {
                 given.import = Some(word);
@@ -119,6 +125,8 @@ struct Given {
     output: Output,
     /// The server to sign in at, or out of.
     server: Option<String>,
+    /// The user to sign out.
+    user: Option<String>,
     come_back: ComeBack,
     /// The file to import.
     import: Option<OsString>,
@@ -151,6 +159,7 @@ impl Given {
                 server: self
                     .server
                     .ok_or("logout: say of which server: trunkline logout NAME")?,
+                user: self.user,
             },
             Some(Name::Import) => Command::Import {
                 file: self.import.ok_or("import: say which file, or - for standard input")?,
@@ -257,8 +266,12 @@ mod tests {
         };
         assert_eq!(parse("login s -c f"), login(ComeBack::Browser));
         assert_eq!(parse("login --paste --config f s"), login(ComeBack::Paste));
-        let logout = Command::Logout { config: "config.json".into(), server: "s".to_owned() };
-        assert_eq!(parse("logout s"), Ok(logout));
+        let logout = |user: Option<&str>| {
+            let (config, server) = ("config.json".into(), "s".to_owned());
+            Ok(Command::Logout { config, server, user: user.map(str::to_owned) })
+        };
+        assert_eq!(parse("logout s"), logout(None));
+        assert_eq!(parse("logout --user a@idp s"), logout(Some("a@idp")));
         let pins = |what| Ok(Command::Pins { config: "config.json".into(), what });
         assert_eq!(parse("pins list"), pins(Pins::List));
         let diff = |tool: Option<&str>| Pins::Diff {
@@ -299,6 +312,8 @@ mod tests {
             ("login a b", "b"),
             ("logout", "logout NAME"),
             ("logout a --paste", "--paste"),
+            ("logout a --user", "--user"),
+            ("login a --user b", "--user"),
             ("pins", "SERVER"),
             ("pins accept", "SERVER"),
             ("pins diff", "SERVER"),

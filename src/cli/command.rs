@@ -18,7 +18,7 @@ pub(super) enum Command {
     Pins { config: PathBuf, what: Pins },
     Check { config: PathBuf, contact: Contact, output: Output },
     Login { config: PathBuf, server: String, come_back: ComeBack },
-    Logout { config: PathBuf, server: String },
+    Logout { config: PathBuf, server: String, user: Option<String> },
     Talk(Talk),
     NewKey { output: Output },
     Completions(Shell),

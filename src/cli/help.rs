@@ -247,13 +247,21 @@ configuration.
 
 const LOGOUT: &str = "\
 Signs out of a server: deletes the gateway's tokens for it, and revokes them where its
-authorization server offers that. A gateway that runs uses them no longer.
+authorization server offers that. A gateway that runs uses them no longer. At a server with
+\"credentials\": \"per_user\" it ends the sign-ins of all users, or of one.
 
-Usage: trunkline logout NAME [-c FILE]
+Usage: trunkline logout NAME [--user WHO] [-c FILE]
+
+WHO is the name of the user's key, or the user as the log and ${user.name} name one who came with
+an access token: SUBJECT@ISSUER.
 
 Options:
+  --user WHO          ends the sign-ins of this user alone
   -c, --config FILE   the configuration (default: $TRUNKLINE_CONFIG, else config.json)
   -h, --help          this text
+
+Exit codes: 0 signed out, or nobody was signed in; 1 it failed; 2 wrong arguments; 78 bad
+configuration.
 ";
 
 const PINS: &str = "\

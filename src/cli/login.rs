@@ -1,7 +1,8 @@
-//! `trunkline login` and `trunkline logout`: the sign-in of the gateway at a server, by hand.
+//! `trunkline login`: the sign-in of the gateway at a server, by hand.
 
-use std::io::{self, BufRead as _, Read as _, Write as _};
-use std::net::{Ipv4Addr, SocketAddr, TcpListener, TcpStream};
+use std::fs::File;
+use std::io::{self, BufRead as _, BufReader, Read as _, Write as _};
+use std::net::{SocketAddr, TcpStream};
 use std::os::fd::AsFd as _;
 use std::path::Path;
 use std::sync::Arc;
@@ -11,10 +12,13 @@ use rustix::event::PollFlags;
 use serde_json::{Value, json};
 
 use super::command::{At, ComeBack};
+use super::loopback::{Loopback, for_answer};
 use super::running::{Running, Said, ServedAt, Unanswered};
 use super::schema::member;
 use super::{complain, exit, fail, print, refused, shown, usage};
-use crate::config::{Config, Credentials, Grant, Overrides, UpstreamConfig, nearest_name};
+use crate::config::{
+    Config, Credentials, Grant, Listen, Overrides, UpstreamConfig, nearest_name,
+};
 use crate::downstream::oauth::answer_page;
 use crate::limits::{
     LOOPBACK_HEAD_BYTES_MAX, LOOPBACK_HEAD_TIMEOUT, OPERATOR_ANSWER_TIMEOUT, SIGN_IN_LIFE,
@@ -22,14 +26,14 @@ use crate::limits::{
 };
 use crate::telemetry::timestamp::rfc3339;
 use crate::upstream::authorization::{
-    Authorizations, BegunSignIn, CALLBACK_PATH, FinishedSignIn, Owner, ServerAuthorization,
-    Setup, SignInError, SignInStatus, SignedOut,
+    Authorizations, BegunSignIn, CALLBACK_PATH, FileMark, FinishedSignIn, Holder, Owner,
+    ServerAuthorization, Setup, SignInError, SignInStatus,
 };
 use crate::wait::{Wait, Woken};
 
 /// Signs in at a server.
 pub(super) fn login(path: &Path, server: &str, come_back: ComeBack) -> u8 {
-    let known = match Known::load(path, "login", server, come_back) {
+    let known = match Known::load(path, server, come_back) {
         Ok(known) => known,
         Err(code) => return code,
     };
@@ -51,37 +55,11 @@ pub(super) fn login(path: &Path, server: &str, come_back: ComeBack) -> u8 {
     }
 }
 
-/// Signs out at a server.
-pub(super) fn logout(path: &Path, server: &str) -> u8 {
-    let known = match Known::load(path, "logout", server, ComeBack::Browser) {
-        Ok(known) => known,
-        Err(code) => return code,
-    };
-    let done = step().and_then(|wait| known.authorization.sign_out(&wait).map_err(told));
-    match done {
-        Ok(SignedOut::NothingThere) => {
-            complain(&format!("trunkline: logout: nobody was signed in at {server}"));
-            exit::FINE
-        }
-        Ok(SignedOut::Revoked) => print(&format!(
-            "signed out of {server}: its tokens are deleted, and revoked at the authorization \
-             server\n"
-        )),
-        Ok(SignedOut::Forgotten) => print(&format!(
-            "signed out of {server}: its tokens are deleted; the authorization server offers no \
-             revocation\n"
-        )),
-        Ok(SignedOut::NotRevoked(why)) => {
-            let code = print(&format!("signed out of {server}: its tokens are deleted\n"));
-            complain(&format!(
-                "trunkline: logout: the authorization server did not revoke them, so they may be \
-                 good until they end: {}",
-                shown(&why)
-            ));
-            code
-        }
-        Err(what) => fail(&format!("logout: {what}")),
-    }
+/// A server with "oauth".
+pub(super) struct Server {
+    pub(super) config: Config,
+    pub(super) server: Arc<UpstreamConfig>,
+    pub(super) authorizations: Arc<Authorizations>,
 }
 
 /// A server that the gateway signs in at.
@@ -92,12 +70,12 @@ struct Known {
     authorization: Arc<ServerAuthorization>,
 }
 
-fn told(error: SignInError) -> String {
+pub(super) fn told(error: SignInError) -> String {
     shown(&error.to_string())
 }
 
 /// A wait for one step with the authorization server.
-fn step() -> Result<Arc<Wait>, String> {
+pub(super) fn step() -> Result<Arc<Wait>, String> {
     Wait::plain(SIGN_IN_STEP_TIMEOUT).map_err(|error| error.to_string())
 }
 
@@ -108,13 +86,17 @@ fn patience() -> Result<Arc<Wait>, String> {
 
 const TOO_LATE: &str = "nobody has signed in for ten minutes";
 
-impl Known {
-    fn load(
+impl Server {
+    /// Reads the configuration, and finds the server in it.
+    ///
+    /// # Errors
+    /// The exit code; the reason was told.
+    pub(super) fn load(
         path: &Path,
         command: &str,
         server: &str,
         come_back: ComeBack,
-    ) -> Result<Known, u8> {
+    ) -> Result<Server, u8> {
         let config = Config::load(path, &Overrides::default())
             .map_err(|problems| refused(path, &problems))?;
         let found = config.upstreams.iter().find(|it| it.name.as_str() == server);
@@ -132,26 +114,44 @@ impl Known {
             let what = format!("{command}: the server {server:?} has no \"oauth\": true");
             return Err(usage(&what));
         }
-        if found.credentials == Credentials::PerUser {
-            return Err(usage(&format!(
-                "{command}: the server {server:?} has \"credentials\": \"per_user\": each user \
-                 signs in with their own browser, when their client first calls it"
-            )));
-        }
-        let of_failure = |what: String| fail(&format!("{command}: {what}"));
         let browser = std::env::var("BROWSER").ok();
         let mut setup = Setup::of(&config, None, browser);
         // The document names the address of the gateway alone: it is no use where the browser comes
         // back to this command.
         setup.client_document_url =
             setup.client_document_url.filter(|_| come_back == ComeBack::Paste);
-        let authorizations =
-            Authorizations::start(setup).map_err(|error| of_failure(error.to_string()))?;
-        let authorization = authorizations.of(&found, Owner::Gateway).map_err(of_failure)?;
-        let Some(authorization) = authorization else {
-            return Err(fail(&format!("{command}: {server} takes no token")));
-        };
-        Ok(Known { config, server: found, authorizations, authorization })
+        let authorizations = Authorizations::start(setup)
+            .map_err(|error| fail(&format!("{command}: {error}")))?;
+        Ok(Server { config, server: found, authorizations })
+    }
+
+    /// The credentials of an owner there.
+    ///
+    /// # Errors
+    /// As [`Server::load`].
+    pub(super) fn authorization(
+        &self,
+        command: &str,
+        owner: Owner,
+    ) -> Result<Arc<ServerAuthorization>, u8> {
+        let found = self.authorizations.of(&self.server, owner, Holder::default());
+        let found = found.map_err(|what| fail(&format!("{command}: {what}")))?;
+        found.ok_or_else(|| fail(&format!("{command}: {} takes no token", self.server.name)))
+    }
+}
+
+impl Known {
+    fn load(path: &Path, server: &str, come_back: ComeBack) -> Result<Known, u8> {
+        let found = Server::load(path, "login", server, come_back)?;
+        if found.server.credentials == Credentials::PerUser {
+            return Err(usage(&format!(
+                "login: the server {server:?} has \"credentials\": \"per_user\": each user \
+                 signs in with their own browser, when their client first calls it"
+            )));
+        }
+        let authorization = found.authorization("login", Owner::Gateway)?;
+        let Server { config, server, authorizations } = found;
+        Ok(Known { config, server, authorizations, authorization })
     }
 
     fn grant(&self) -> Option<&Grant> {
@@ -241,50 +241,66 @@ impl Known {
             "The gateway at {} leads the sign-in; browsers come back there.",
             gateway.place()
         ));
+        let before = self.authorization.file_mark();
         self.open(url);
         let (until, page) = (Instant::now() + SIGN_IN_LIFE, format!("/oauth/sign-in/{id}"));
         while Instant::now() < until {
             std::thread::sleep(SIGN_IN_LOOK_INTERVAL);
-            // The page is gone once it has led to a sign-in.
             if ask("GET", &page, None).as_ref().is_ok_and(Said::is_not_there) {
-                return match self.authorization.status() {
-                    SignInStatus::SignedIn { .. } => Ok(()),
-                    SignInStatus::Unknown
-                    | SignInStatus::NeedsSignIn { .. }
-                    | SignInStatus::UnderWay { .. }
-                    | SignInStatus::Failing { .. } => Err(NotThrough::Failed(
-                        "the gateway keeps its tokens elsewhere: its configuration is another \
-                         one"
-                        .to_owned(),
-                    )),
-                };
+                return self.after_page(&before).map_err(NotThrough::Failed);
             }
         }
         Err(NotThrough::Failed(TOO_LATE.to_owned()))
+    }
+
+    /// The page of the gateway is gone: most often because it has led to a sign-in. `before`: the
+    /// file of credentials as it was before that.
+    fn after_page(&self, before: &FileMark) -> Result<(), String> {
+        let is_changed = self.authorization.file_mark() != *before;
+        match self.authorization.status() {
+            SignInStatus::SignedIn { .. } if is_changed => Ok(()),
+            SignInStatus::SignedIn { .. } => Err(
+                "the gateway has given its page up, and nobody has signed in anew: run the \
+                 command again"
+                    .to_owned(),
+            ),
+            SignInStatus::Unknown
+            | SignInStatus::NeedsSignIn { .. }
+            | SignInStatus::UnderWay { .. }
+            | SignInStatus::Failing { .. } => Err(
+                "the gateway has given its page up, or keeps its tokens elsewhere because its \
+                 configuration is another one"
+                    .to_owned(),
+            ),
+        }
     }
 
     fn begin(&self, redirect_uri: &str) -> Result<BegunSignIn, String> {
         self.authorization.begin_sign_in(Some(redirect_uri), &step()?).map_err(told)
     }
 
+    /// A free port of this machine: that of an earlier sign-in, whose registration is good for it,
+    /// or any. The gateway's own is left to the gateway.
+    fn loopback(&self) -> io::Result<Loopback> {
+        let own = match &self.config.listen {
+            Listen::Tcp(address) => Some(address.port()),
+            Listen::Unix(_) => None,
+        };
+        let mut ports = self.authorization.loopback_ports();
+        ports.retain(|port| Some(*port) != own);
+        Loopback::bind(&ports)
+    }
+
     /// Has the browser come back to a free port of this machine (RFC 8252, section 7.3).
     fn on_loopback(&self) -> Result<(), String> {
-        let listener = TcpListener::bind((Ipv4Addr::LOCALHOST, 0));
-        let listener = listener.and_then(|it| it.set_nonblocking(true).map(|()| it));
-        let listener =
-            listener.map_err(|error| format!("cannot listen on 127.0.0.1: {error}"))?;
-        let address = listener.local_addr().map_err(|error| error.to_string())?;
-        let begun = self.begin(&loopback(address))?;
+        let refused = |error: io::Error| format!("cannot listen on 127.0.0.1: {error}");
+        let mut port = self.loopback().map_err(refused)?;
+        let begun = self.begin(&loopback(port.address().map_err(refused)?))?;
         self.open(&begun.url);
         let wait = patience()?;
         loop {
-            match wait.until(Some((listener.as_fd(), PollFlags::IN)), None) {
-                Ok(Woken::Ready) => (),
-                Ok(Woken::Bell | Woken::Tick) => continue,
-                Err(_) => return Err(TOO_LATE.to_owned()),
-            }
-            let Ok((stream, _)) = listener.accept() else { continue };
-            match self.answer(stream) {
+            let (stream, head) = port.next(&wait).map_err(|_| TOO_LATE.to_owned())?;
+            match self.answer(stream, &head) {
                 // Somebody else's request, or an answer of a sign-in that is none of these.
                 None | Some(Err(SignInError::UnknownState)) => (),
                 Some(Err(error)) => return Err(told(error)),
@@ -294,12 +310,13 @@ impl Known {
     }
 
     /// Answers one request on the loopback port. None if it is not the callback.
-    fn answer(&self, mut stream: TcpStream) -> Option<Result<FinishedSignIn, SignInError>> {
-        stream.set_nonblocking(false).ok()?;
-        stream.set_read_timeout(Some(LOOPBACK_HEAD_TIMEOUT)).ok()?;
-        stream.set_write_timeout(Some(LOOPBACK_HEAD_TIMEOUT)).ok()?;
-        let head = head_of(&mut stream)?;
-        let query = callback_query(&head);
+    fn answer(
+        &self,
+        mut stream: TcpStream,
+        head: &str,
+    ) -> Option<Result<FinishedSignIn, SignInError>> {
+        for_answer(&stream, LOOPBACK_HEAD_TIMEOUT).ok()?;
+        let query = callback_query(head);
         let finished = query.map(|query| {
             let wait = step().map_err(SignInError::Failed)?;
             self.authorizations.finish_sign_in(query, &wait)
@@ -325,7 +342,10 @@ impl Known {
         let redirect_uri = match &self.authorizations.setup().redirect_uri {
             Some(uri) => uri.clone(),
             // Nothing listens there; a browser's address line shows it all the same.
-            None => loopback(free_port().map_err(|error| error.to_string())?),
+            None => {
+                let free = self.loopback().and_then(|it| it.address());
+                loopback(free.map_err(|error| error.to_string())?)
+            }
         };
         let begun = self.begin(&redirect_uri)?;
         complain(&format!(
@@ -335,12 +355,16 @@ impl Known {
             self.server.name, begun.url
         ));
         let wait = patience()?;
-        let mut lines = io::stdin().lock();
+        let input = io::stdin().as_fd().try_clone_to_owned();
+        let mut lines = BufReader::new(File::from(input.map_err(|error| error.to_string())?));
         loop {
-            match wait.until(Some((io::stdin().as_fd(), PollFlags::IN)), None) {
-                Ok(Woken::Ready) => (),
-                Ok(Woken::Bell | Woken::Tick) => continue,
-                Err(_) => return Err(TOO_LATE.to_owned()),
+            // Several lines may have come at once.
+            if lines.buffer().is_empty() {
+                match wait.until(Some((lines.get_ref().as_fd(), PollFlags::IN)), None) {
+                    Ok(Woken::Ready) => (),
+                    Ok(Woken::Bell | Woken::Tick) => continue,
+                    Err(_) => return Err(TOO_LATE.to_owned()),
+                }
             }
             let mut line = String::new();
             let n_bytes = lines
@@ -366,26 +390,6 @@ enum NotThrough {
 
 fn loopback(address: SocketAddr) -> String {
     format!("http://{address}{CALLBACK_PATH}")
-}
-
-fn free_port() -> io::Result<SocketAddr> {
-    TcpListener::bind((Ipv4Addr::LOCALHOST, 0))?.local_addr()
-}
-
-/// The head of a request, as far as its first line. None if none comes in time, or a longer one.
-fn head_of(stream: &mut TcpStream) -> Option<String> {
-    let mut bytes = Vec::new();
-    let until = Instant::now() + LOOPBACK_HEAD_TIMEOUT;
-    let mut piece = [0_u8; 1024];
-    while !bytes.ends_with(b"\r\n\r\n") {
-        let n_bytes = stream.read(&mut piece).ok().filter(|n| *n > 0)?;
-        bytes.extend_from_slice(piece.get(..n_bytes)?);
-        let is_long = u64::try_from(bytes.len()).is_ok_and(|n| n > LOOPBACK_HEAD_BYTES_MAX);
-        if is_long || Instant::now() > until {
-            return None;
-        }
-    }
-    String::from_utf8(bytes).ok()
 }
 
 /// The query of a request for the callback.

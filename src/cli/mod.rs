@@ -15,6 +15,8 @@ mod help;
 mod import;
 mod init;
 mod login;
+mod logout;
+mod loopback;
 mod new_key;
 mod pins;
 mod reload;
@@ -74,7 +76,9 @@ pub fn run(arguments: impl IntoIterator<Item = OsString>) -> ExitCode {
         Ok(Command::Login { config, server, come_back }) => {
             login::login(&config, &server, come_back)
         }
-        Ok(Command::Logout { config, server }) => login::logout(&config, &server),
+        Ok(Command::Logout { config, server, user }) => {
+            logout::logout(&config, &server, user.as_deref())
+        }
         Ok(Command::Talk(Talk::Stdio { at })) => {
             allocator::set();
             return stdio::run(&at);

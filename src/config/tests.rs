@@ -138,6 +138,21 @@ fn a_server_that_nobody_can_call_is_told_of() {
 }
 
 #[test]
+fn an_audience_that_clients_do_not_ask_for_is_told_of() {
+    let told = |more: &str| {
+        let text = format!(
+            r#"{{"oauth":{{"rules":[{{}}],"issuers":[{{"issuer":"https://idp.example"{more},
+            "mcp_servers":{{"a":{{"url":"http://a/"}}}}}}"#
+        );
+        let warnings = parse(&text).unwrap().warnings;
+        warnings.iter().filter(|it| it.to_string().contains("(RFC 8707)")).count()
+    };
+    assert_eq!(told(r#","audience":"a"}]}"#), 1);
+    assert_eq!(told(r#","audience":"a"}]},"public_url":"https://x.example""#), 0);
+    assert_eq!(told(r#"}]},"public_url":"https://x.example""#), 0);
+}
+
+#[test]
 fn a_key_with_the_name_of_a_user_is_told_of() {
     let key =
         |name: &str, n: u8| format!(r#"{{"name":"{name}","key":"0123456789abcdef0123{n}"}}"#);

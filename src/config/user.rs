@@ -8,7 +8,7 @@ use crate::protocol::credentials::{
 };
 
 /// The servers of a configuration that may be reached with users' own credentials.
-pub fn per_user(configs: &[Arc<UpstreamConfig>]) -> PerUser {
+pub fn per_user<'a>(configs: impl IntoIterator<Item = &'a UpstreamConfig>) -> PerUser {
     let mut per_user = PerUser::default();
     for config in configs {
         per_user.forwarding.push((config.name.clone(), config.forward_headers().to_vec()));
@@ -133,11 +133,11 @@ mod tests {
             }}}}"#;
         let config = Config::parse(text, &|_: &str| None, &Overrides::default()).unwrap();
         let server = &config.upstreams[0];
-        let per_user = per_user(&config.upstreams);
+        let per_user = per_user(config.upstreams.iter().map(AsRef::as_ref));
         let user =
             UserCredentials { name: Some("alice-of-wonderland".into()), ..Default::default() };
         let fields = [("x-mcp-a-x-token", "token-of-alice-1")];
-        let user = per_user.credentials(user, || None, fields).unwrap();
+        let user = per_user.credentials(user, |_| None, fields).unwrap();
         let own = server.for_user(&user).unwrap();
         let secrets = own.secrets();
         let is_secret = |text: &str| secrets.iter().any(|secret| secret.expose() == text);
@@ -161,7 +161,7 @@ mod tests {
         );
         let foreign = [("x-mcp-a-x-token", "a\nb")];
         let foreign =
-            per_user.credentials(UserCredentials::default(), || None, foreign).unwrap();
+            per_user.credentials(UserCredentials::default(), |_| None, foreign).unwrap();
         assert!(server.for_user(&foreign).is_err());
     }
 }

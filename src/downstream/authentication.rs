@@ -277,7 +277,7 @@ pub(super) fn refusal(why: &Unidentified, admission: &Admission, head: &Head) ->
     };
     let challenge = |scheme: TokenType, error: Option<(ErrorCode, &str)>| TokenChallenge {
         resource_metadata: metadata_url(admission, head),
-        scope: joined(verifier.scopes()),
+        scope: verifier.asked_scope().map(ToString::to_string),
         algorithms: (scheme == TokenType::DPoP).then(|| PROOF_ALGORITHMS.join(" ")),
         error: error.map(|(code, _)| code.as_str().to_owned()),
         error_description: error.map(|(_, description)| description.to_owned()),

@@ -14,10 +14,12 @@ pub mod oauth;
 pub mod operator;
 pub mod posted_message;
 mod problem_body;
+mod readmission;
 mod refusal_text;
 mod request_telemetry;
 pub mod rest;
 mod second_look;
+mod session_scope;
 pub mod stateless;
 pub mod status_codes;
 pub mod stdio;
@@ -34,7 +36,6 @@ use crate::access::origin::Foreign;
 use crate::access::policy::OptionalLease;
 use crate::access::policy::{Principal, Scope};
 use crate::config::Reloaded;
-use crate::error::CallError;
 use crate::http::{Answer, Budget, Handler, Head, Request, Responder, Running};
 use crate::limits::Limits;
 use crate::pipeline::{Pipeline, Review};
@@ -44,10 +45,7 @@ use crate::protocol::quirks::Tolerance;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::resource_server::ResourceServer;
-use crate::session::{
-    Bearer, EncodedEvent, EventLogs, EventSink, Owner, Rescope, Rescoped, Session, Sessions,
-    Transport,
-};
+use crate::session::{EncodedEvent, EventLogs, EventSink, Sessions};
 use crate::sync::RwLock;
 
 use crate::telemetry;
@@ -61,18 +59,11 @@ use endpoint::Endpoint;
 use event_stream::{Place, StreamHandle, Streams};
 pub use operator::listener::AdminListener;
 pub use operator::status_events::Watchers;
+pub use readmission::Readmitted;
 use second_look::Look;
 use stateless::parked_calls::ParkedCalls;
 pub use stateless::request_state::used::UsedStates;
 use status_codes::Problem;
-
-/// The changes of a reload to the admission, before sessions have them.
-#[derive(Debug)]
-pub struct Readmitted {
-    admission: Arc<Admission>,
-    /// The names of keys whose rights differ.
-    differ: Vec<Arc<str>>,
-}
 
 /// The values that the clients' transports share.
 #[derive(Debug)]
@@ -153,87 +144,6 @@ impl Front {
     /// The present admission.
     fn admission(&self) -> Arc<Admission> {
         self.admission.read().clone()
-    }
-
-    /// Sets the admission; requests that were admitted before go on. Tasks and parked calls of
-    /// keys for which `ends` is true are forgotten.
-    pub fn readmit(
-        &self,
-        mut admission: Admission,
-        ends: impl Fn(Option<&str>) -> bool,
-    ) -> Readmitted {
-        let mut current = self.admission.write();
-        // This comes before another client can get the name of a key that has ended.
-        let names = current.keys.iter().filter_map(|key| key.principal.id.as_ref());
-        let ended: Vec<Arc<str>> = names.filter(|name| ends(Some(name))).cloned().collect();
-        ended.iter().for_each(|name| self.pipeline.forget_tasks_of(name));
-        ended.iter().for_each(|name| self.pipeline.end_users_of(name));
-        let parked = self.parked.take_all_of(&ended);
-        admission.generation = current.generation + 1;
-        let admission = Arc::new(admission);
-        let old = std::mem::replace(&mut *current, admission.clone());
-        self.tokens.set(admission.verifier.clone());
-        drop(current);
-        // A request that was admitted before may have made another one.
-        ended.iter().for_each(|name| self.pipeline.end_users_of(name));
-        ParkedCalls::cancel(parked);
-        self.watchers.end_before(admission.generation);
-        let differ = admission.differing_from(&old);
-        Readmitted { admission, differ }
-    }
-
-    /// Gives sessions the present servers, as far as their keys may see them, and ends those of
-    /// keys for which `ends` is true.
-    ///
-    /// # Errors
-    /// The session thread takes no more commands; sessions are as they were.
-    pub fn rescope(
-        &self,
-        readmitted: Readmitted,
-        ends: impl Fn(Option<&str>) -> bool + Send + 'static,
-    ) -> Result<(), CallError> {
-        let Readmitted { admission, differ } = readmitted;
-        // The references are weak, because the session thread keeps the last of these closures.
-        let (pipeline, anonymous) = (Arc::downgrade(&self.pipeline), self.anonymous.clone());
-        let generation = admission.generation;
-        let sees = move |owner: &Owner| {
-            let name = owner.principal.as_deref();
-            // A session that this admission let in belongs to the present key.
-            if owner.admission < generation && ends(name) {
-                return None;
-            }
-            let (principal, differs) = match (name, &owner.lease) {
-                // Another token of the user may have other rights: those of the one that opened
-                // the session decide what the session is told.
-                (Some(_), Some(lease)) => {
-                    let present = lease.present()?;
-                    let differs = present.policy != lease.principal().policy;
-                    (present, differs)
-                }
-                (Some(name), None) => {
-                    let principal = admission.principal_named(name)?.clone();
-                    (principal, differ.iter().any(|it| **it == *name))
-                }
-                (None, _) => (anonymous.clone(), false),
-            };
-            let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
-            let charged = match &principal.id {
-                Some(id) => admission.charged_identity(id),
-                None => owner.charged.clone(),
-            };
-            let (of_scope, lease) = (charged.clone(), owner.lease.clone());
-            let scope = Scope {
-                principal,
-                only,
-                narrowed,
-                admission: generation,
-                charged: of_scope,
-                lease,
-                user: None,
-            };
-            Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs, charged })
-        };
-        self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }
 
     /// Notes the beginning of a request in this thread's record, with its id and peer.
@@ -337,48 +247,6 @@ impl Front {
         });
         scope.narrowed = in_both(scope.narrowed.as_ref(), in_header);
         Ok(scope)
-    }
-
-    /// The owner of a session that opens now.
-    fn owner(&self, scope: &Scope) -> Owner {
-        Owner {
-            principal: scope.principal.id.clone(),
-            only: scope.only.clone(),
-            narrowed: scope.narrowed.clone(),
-            visible_servers: self.pipeline.servers(scope).into(),
-            admission: scope.admission,
-            charged: scope.charged.clone(),
-            lease: scope.lease.clone(),
-            user: scope.user.clone(),
-        }
-    }
-
-    /// The session of that id, if it belongs to this principal and was opened at this endpoint.
-    fn session(&self, id: &str, scope: &Scope, door: Transport) -> Option<Arc<Session>> {
-        let bearer = Bearer {
-            principal: scope.principal.id.clone(),
-            admission: scope.admission,
-            charged: scope.charged.clone(),
-            lease: scope.lease.clone(),
-            user: scope.user.clone(),
-        };
-        let whole = Scope { only: None, narrowed: None, ..scope.clone() };
-        let may_hear = || self.pipeline.servers(&whole);
-        let session = self.sessions.find(id, bearer, door, may_hear)?;
-        if session.owner.only != scope.only {
-            return None;
-        }
-        if let Some(before) = session.renew_user(scope.user.as_ref()) {
-            self.pipeline.renewed_user(scope, &session, &before);
-        }
-        Some(session)
-    }
-
-    /// The scope of a request in an open session: the session's, narrowed further if the request
-    /// asks for it.
-    fn scope_in(session: &Session, mut scope: Scope) -> Scope {
-        scope.narrowed = in_both(session.owner.narrowed.as_ref(), scope.narrowed);
-        scope
     }
 
     /// Checks that a transport serves.

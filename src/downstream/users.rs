@@ -16,8 +16,8 @@ impl Front {
         principal: &Principal,
     ) -> Option<Arc<UserCredentials>> {
         let per_user = self.pipeline.per_user()?;
-        let claims = || principal.claims();
-        per_user.credentials(principal.user(), claims, head.headers.iter()).map(Arc::new)
+        let claim = |name: &str| principal.claim(name);
+        per_user.credentials(principal.user(), claim, head.headers.iter()).map(Arc::new)
     }
 }
 

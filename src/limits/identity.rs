@@ -82,6 +82,11 @@ pub const EXCHANGES_LOOK_INTERVAL: Duration = Duration::from_millis(10);
 pub const CREDENTIALS_LOCK_INTERVAL: Duration = Duration::from_millis(20);
 /// Registrations that are kept of one server; the oldest are forgotten.
 pub const REGISTRATIONS_MAX: usize = 16;
+/// Sign-ins in a row that have begun on the gateway's pages with one registration, and that nobody
+/// has finished, after which the next one registers anew.
+pub const PAGES_UNFINISHED_MAX: u32 = 3;
+/// The same for `trunkline login`, whose user sees that a sign-in has come to nothing.
+pub const LOGINS_UNFINISHED_MAX: u32 = 1;
 /// Pages that are opened in a browser for one server within [`BROWSER_WINDOW`].
 pub const BROWSER_PAGES_MAX: usize = 6;
 /// See [`BROWSER_PAGES_MAX`].
@@ -118,6 +123,10 @@ pub const SIGN_IN_PAGE_LIFE: Duration = Duration::from_secs(600);
 pub const LOOPBACK_HEAD_BYTES_MAX: u64 = 32 * 1024;
 /// The time in which such a head comes.
 pub const LOOPBACK_HEAD_TIMEOUT: Duration = Duration::from_secs(5);
+/// Connections on that port whose head has not come, at once; the oldest make room.
+pub const LOOPBACK_CONNECTIONS_MAX: usize = 64;
+/// The time between two looks at these connections.
+pub const LOOPBACK_LOOK_INTERVAL: Duration = Duration::from_millis(50);
 /// The time between two looks of `trunkline login` at a sign-in that a running gateway leads.
 pub const SIGN_IN_LOOK_INTERVAL: Duration = Duration::from_millis(500);
 

@@ -10,7 +10,7 @@ pub mod dpop_proof_check;
 pub mod fetch;
 pub mod form;
 pub mod introspection;
-pub mod issuer_names;
+pub mod issuer_name;
 pub mod json_document;
 pub mod jwk;
 pub mod jws;

@@ -307,6 +307,19 @@ pub fn revocation_form(token: &Secret, revoked: RevokedToken) -> Form {
     form
 }
 
+/// The error in the answer to a revocation (RFC 7009 section 2.2.1), as a text for people; none if it
+/// names none.
+pub fn revocation_error(answer: &FetchAnswer) -> Option<String> {
+    let document = answer.document().ok()?;
+    let error = document.value("error").and_then(Value::as_str).filter(|it| !it.is_empty())?;
+    Some(match error {
+        "unsupported_token_type" => {
+            format!("{error}: such tokens cannot be revoked")
+        }
+        _ => plain(error),
+    })
+}
+
 /// What is revoked.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum RevokedToken {

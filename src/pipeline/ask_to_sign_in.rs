@@ -21,8 +21,8 @@ use crate::protocol::method::notification::ELICITATION_COMPLETE;
 use crate::protocol::question::{AnswerTo, Question};
 use crate::protocol::raw::{Raw, RawObject, string};
 use crate::protocol::server_name::ServerName;
-use crate::upstream::Upstream;
 use crate::upstream::authorization::ServerAuthorization;
+use crate::upstream::{State, Upstream};
 use crate::wait::Wait;
 
 /// The time between two looks for a sign-in that another process has made.
@@ -108,10 +108,7 @@ impl Pipeline {
             return None;
         }
         let upstream = self.upstream_for(scope, server).ok()?;
-        let status = upstream.authorization()?.status();
-        let needs =
-            matches!(status, SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. });
-        needs.then_some(upstream)
+        (upstream.state() == State::NeedsSignIn).then_some(upstream)
     }
 
     /// Asks the caller to sign in, and waits for that: as long as a call may be parked.

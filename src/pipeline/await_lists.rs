@@ -10,8 +10,8 @@ use super::users::own_id;
 use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::{Catalogue, Health, Server};
-use crate::error::{Allowed, CallError};
-use crate::limits::LIST_REREAD_TIMEOUT;
+use crate::error::{Allowed, CallError, Stage};
+use crate::limits::{CREDENTIALS_LOOK_INTERVAL, LIST_REREAD_TIMEOUT};
 use crate::protocol::call::{Call, Kind};
 use crate::protocol::method::Method;
 use crate::protocol::server_name::ServerName;
@@ -255,6 +255,12 @@ impl Pipeline {
             }
             let until = match server.health {
                 Health::Connecting => search.patience(&upstream),
+                // What comes of it may be the same failure, of which no other snapshot tells.
+                Health::Failed { stage: Stage::Authorization, .. }
+                    if upstream.is_tried_after_sign_in() =>
+                {
+                    search.patience(&upstream).min(now + CREDENTIALS_LOOK_INTERVAL)
+                }
                 Health::Well if search.is_reading(&upstream, server) => {
                     search.began + LIST_REREAD_TIMEOUT
                 }

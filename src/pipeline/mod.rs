@@ -5,6 +5,7 @@
 
 mod ask_to_sign_in;
 mod await_lists;
+mod caller_upstream;
 mod callers;
 mod first_lists;
 mod links;
@@ -20,6 +21,7 @@ mod status;
 mod subscriptions;
 mod task_owners;
 mod tasks;
+mod unreached;
 mod users;
 mod views;
 
@@ -473,6 +475,12 @@ impl Pipeline {
         let is_its =
             |principal: &PrincipalId| matches!(principal, PrincipalId::Key(it) if **it == *key);
         self.upstreams.end_users(is_its);
+    }
+
+    /// Ends what users have at servers whose credentials are each user's own, where the present
+    /// configuration gives the users no rights any more.
+    pub fn end_users_without_rights(&self) {
+        self.upstreams.end_users_without_rights();
     }
 
     /// Forgets the tasks of a key that has ended: another key may get its name.

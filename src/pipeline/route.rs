@@ -7,7 +7,7 @@ use super::{CallOptions, Pipeline};
 use crate::access::policy::Scope;
 use crate::catalogue::name::split_server;
 use crate::catalogue::pins::Subject;
-use crate::catalogue::{Catalogue, Health, Item, Resolution, Server, Steps, name};
+use crate::catalogue::{Catalogue, Item, Resolution, Server, Steps, name};
 use crate::config::Role;
 use crate::error::{Allowed, CallError, PinCause, Stage};
 use crate::limits::{LOOK_UP_STEPS_MAX, NEAR_NAMES_MAX, UPSTREAM_TEXT_CHARS_MAX};
@@ -17,7 +17,6 @@ use crate::protocol::mirror::Mirror;
 use crate::protocol::raw::{RawObject, string};
 use crate::protocol::server_name::ServerName;
 use crate::telemetry;
-use crate::upstream::{State, Upstream};
 use crate::wait::Wait;
 
 /// The server of a call, and the parameter that changes on the way.
@@ -328,13 +327,8 @@ impl Pipeline {
                 }
                 // Whoever has credentials of its own waits for its own lists.
                 let owner = owner.filter(|it| own_id(scope, it).is_none());
-                let unreached = owner.and_then(|owner| unreached(&catalogue, owner));
-                Err(unreached.map_or(CallError::Unknown { kind, name, near }, |error| {
-                    // The server is tried soon, because a client needs it.
-                    let owner = error.server().and_then(|server| self.upstreams.get(server));
-                    let Some(owner) = owner else { return error };
-                    owner.knock().unwrap_or_else(|| wants_sign_in(error, &owner))
-                }))
+                let unreached = owner.and_then(|owner| self.unreached(&catalogue, owner));
+                Err(unreached.unwrap_or(CallError::Unknown { kind, name, near }))
             }
         }
     }
@@ -512,36 +506,6 @@ fn not_as_pinned(
     let cause = pinned.map(|pinned| pinned.cause(Subject::of(kind), &own));
     let (server, cause) = (server.clone(), cause.unwrap_or(PinCause::Changed));
     CallError::Withheld { server, kind, name: own, cause }
-}
-
-/// The failure of a server that has never answered, if the item would belong to it: then it is
-/// not known that there is no such item.
-fn unreached(catalogue: &Catalogue, name: &ServerName) -> Option<CallError> {
-    let server = catalogue.servers.get(name)?;
-    if server.has_answered {
-        return None;
-    }
-    Some(match &server.health {
-        Health::Failed { stage, message, refusal } => CallError::UpstreamFailed {
-            server: name.clone(),
-            stage: *stage,
-            message: message.clone(),
-            refusal: refusal.clone(),
-        },
-        Health::Connecting | Health::Well => still_starting(name, server, None),
-    })
-}
-
-/// The error of a server that has listed nothing yet, because somebody must sign in there first.
-fn wants_sign_in(error: CallError, upstream: &Upstream) -> CallError {
-    if let CallError::UpstreamFailed { server, stage: Stage::Authorization, message, .. } =
-        &error
-        && upstream.status().state == State::NeedsSignIn
-    {
-        let (server, message) = (server.clone(), message.clone());
-        return CallError::NeedsSignIn { server, message, is_under_way: false };
-    }
-    error
 }
 
 /// The server that has the unknown item, if any has: the one that is named, the one to which the

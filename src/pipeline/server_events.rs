@@ -1,5 +1,6 @@
 //! Messages and questions of servers outside of calls, on their way to sessions.
 
+use std::collections::HashSet;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, OnceLock, Weak};
 use std::time::Instant;
@@ -104,16 +105,17 @@ pub(super) fn shared(server: &ServerName, upstream: Option<&Upstream>) -> Shared
     Shared { server: server.clone(), by }
 }
 
-impl ServerEvents for ToSessions {
-    fn notice(
+impl ToSessions {
+    /// Tells sessions what a server says outside of calls: on the session of `client`, or `over`
+    /// one that clients share. `audience`: who is told of a message with a level, or without one.
+    fn tell(
         &self,
         server: &ServerName,
-        client: Option<&Arc<str>>,
+        (client, over): (Option<&Arc<str>>, HeardOver),
         notice: Notice,
-        wire: Wire,
+        audience: impl FnOnce(Option<LogLevel>) -> Option<Audience>,
     ) {
         let sessions = &self.sessions;
-        let task = tasks::told_of(&notice);
         let (level, message) = match tasks::owned_notice(server, notice) {
             Notice::Log(params) => {
                 let level = LogLevel::of_message(params.get());
@@ -123,7 +125,7 @@ impl ServerEvents for ToSessions {
                 (level, notification(names::MESSAGE, Some(params.get())))
             }
             Notice::ResourceUpdated(params) => {
-                let over = client.cloned().map_or(HeardOver::Shared, HeardOver::Own);
+                let over = client.cloned().map_or(over, HeardOver::Own);
                 let updated = sessions.updated(server.clone(), over, params);
                 return told(&self.untold, server, updated.is_ok());
             }
@@ -139,9 +141,24 @@ impl ServerEvents for ToSessions {
             // This is the progress of a call that has ended.
             Notice::Progress(_) => return,
         };
-        if let Some(to) = self.audience(server, client, level, task, wire) {
+        if let Some(to) = audience(level) {
             told(&self.untold, server, sessions.notify(to, message).is_ok());
         }
+    }
+}
+
+impl ServerEvents for ToSessions {
+    fn notice(
+        &self,
+        server: &ServerName,
+        client: Option<&Arc<str>>,
+        notice: Notice,
+        wire: Wire,
+    ) {
+        let task = tasks::told_of(&notice);
+        self.tell(server, (client, HeardOver::Shared), notice, |level| {
+            self.audience(server, client, level, task, wire)
+        });
     }
 
     fn notice_of_user(
@@ -151,7 +168,6 @@ impl ServerEvents for ToSessions {
         user: CredentialsId,
         notice: Notice,
     ) {
-        let sessions = &self.sessions;
         if let Some(id) = tasks::told_of(&notice) {
             let key = TaskKey { server: server.clone(), id };
             let principal = PrincipalId::Credentials(user);
@@ -159,42 +175,17 @@ impl ServerEvents for ToSessions {
                 return;
             }
         }
-        let (level, message) = match tasks::owned_notice(server, notice) {
-            Notice::Log(params) => {
-                let level = LogLevel::of_message(params.get());
-                if client.is_some_and(|client| !sessions.wants_log(client, level)) {
-                    return;
-                }
-                (level, notification(names::MESSAGE, Some(params.get())))
-            }
-            Notice::ResourceUpdated(params) => {
-                let over = client.cloned().map_or(HeardOver::User(user), HeardOver::Own);
-                let updated = sessions.updated(server.clone(), over, params);
-                return told(&self.untold, server, updated.is_ok());
-            }
-            Notice::Withdrawn { server, id } => {
-                if let Some(client) = client {
-                    sessions.withdraw_unasked(client, server, id);
-                }
-                return;
-            }
-            Notice::Other { method, params } => {
-                (None, notification(&method, params.as_ref().map(Raw::get)))
-            }
-            Notice::Progress(_) => return,
-        };
-        let to = match client {
-            Some(client) => Audience::One(client.clone(), server.clone()),
-            None => {
-                let log = LogWish { level, unsaid: None };
-                Audience::User(server.clone(), user, log)
-            }
-        };
-        told(&self.untold, server, sessions.notify(to, message).is_ok());
+        self.tell(server, (client, HeardOver::User(user)), notice, |level| {
+            let log = LogWish { level, unsaid: None };
+            Some(match client {
+                Some(client) => Audience::One(client.clone(), server.clone()),
+                None => Audience::User(server.clone(), user, log),
+            })
+        });
     }
 
-    fn is_awaited(&self, server: &ServerName, user: CredentialsId) -> bool {
-        self.sessions.is_user_there(server, user)
+    fn users_there(&self) -> HashSet<(ServerName, CredentialsId)> {
+        self.sessions.users_there()
     }
 
     fn unattributed(&self, server: &ServerName) {

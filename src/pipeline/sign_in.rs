@@ -185,16 +185,17 @@ impl Pipeline {
 
     /// The URL of the page with this id, where browsers can reach the gateway.
     pub fn sign_in_url(&self, id: &str) -> Option<String> {
-        let callback = self.upstreams.authorizations().setup().redirect_uri.as_deref()?;
+        let setup = self.upstreams.authorizations().setup();
+        let callback = setup.redirect_uri.as_deref()?;
         let (base, _) = callback.rsplit_once('/')?;
         Some(format!("{base}/sign-in/{id}"))
     }
 
     /// The URL of the gateway's own client metadata document, and the address that browsers come
     /// back to. None where the gateway has no `https` address.
-    pub fn client_document(&self) -> Option<(&str, &str)> {
+    pub fn client_document(&self) -> Option<(String, String)> {
         let setup = self.upstreams.authorizations().setup();
-        Some((setup.client_document_url.as_deref()?, setup.redirect_uri.as_deref()?))
+        Some((setup.client_document_url.clone()?, setup.redirect_uri.clone()?))
     }
 
     /// The page with this id, for a browser with these marks.

@@ -1,5 +1,5 @@
-//! Servers whose credentials are each user's own: which upstream serves a caller, and the lists
-//! that only its user sees.
+//! Servers whose credentials are each user's own: how they are for a caller, and the lists that
+//! only its user sees.
 
 use std::sync::Arc;
 
@@ -29,23 +29,6 @@ impl Pipeline {
     /// The servers that may be reached with users' own credentials; none where there is none.
     pub fn per_user(&self) -> Option<Arc<PerUser>> {
         self.upstreams.per_user()
-    }
-
-    /// The upstream that serves the caller: its user's own, where the server's credentials are
-    /// each user's own.
-    ///
-    /// # Errors
-    /// There is no such server, or it cannot be reached for that user.
-    pub(super) fn upstream_for(
-        &self,
-        scope: &Scope,
-        server: &ServerName,
-    ) -> Result<Arc<Upstream>, CallError> {
-        let base = self.upstream(server)?;
-        if !base.may_be_per_user() {
-            return Ok(base);
-        }
-        self.upstreams.of_user(base, scope.user.as_ref(), scope.charged.as_ref())
     }
 
     /// The view with the lists that the user of a scope sees of a server.

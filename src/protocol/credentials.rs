@@ -22,8 +22,10 @@ pub struct ForwardedHeader {
     pub value: String,
 }
 
-/// The credentials of one request's user.
-#[derive(Clone, PartialEq, Eq, Default)]
+/// The credentials of one request's user. Only tests have a default: credentials that are made of
+/// nothing are nobody's, and would be shared by all for whom they are made.
+#[derive(Clone, PartialEq, Eq)]
+#[cfg_attr(test, derive(Default))]
 pub struct UserCredentials {
     /// The principal; none where no key is required and nobody has signed in.
     pub principal: Option<PrincipalId>,
@@ -32,7 +34,8 @@ pub struct UserCredentials {
     pub key: Option<[u8; 32]>,
     /// The user's name: the value of `${user.name}`.
     pub name: Option<Arc<str>>,
-    /// What the user's access token says: the values of `${user.claims.X}`.
+    /// The claims of the user's access token that servers name: the values of
+    /// `${user.claims.X}`.
     pub claims: Option<Arc<BTreeMap<String, String>>>,
     /// The headers for servers, in order.
     pub headers: Vec<ForwardedHeader>,
@@ -47,6 +50,13 @@ pub struct OwnServer {
     named: Arc<Named>,
     /// The digest of the credentials there, once it was needed.
     id: OnceLock<CredentialsId>,
+}
+
+impl OwnServer {
+    /// The server, and the parts of the user that its digest is made of.
+    fn made_of(&self) -> (&ServerName, &Named) {
+        (&self.server, &self.named)
+    }
 }
 
 /// The parts of a user that the configuration of one server names. Other parts do not count there:
@@ -84,12 +94,19 @@ impl UserCredentials {
         again.map(|(_, header)| header)
     }
 
-    /// True if these are the credentials of the same user with the same headers.
+    /// True if these are the credentials of the same user with the same headers, for the same
+    /// servers: at each server their digests are the same.
     pub fn is_same(&self, other: &UserCredentials) -> bool {
         self.principal == other.principal
+            && self.key == other.key
             && self.name == other.name
             && self.claims == other.claims
             && self.headers == other.headers
+            && self
+                .own
+                .iter()
+                .map(OwnServer::made_of)
+                .eq(other.own.iter().map(OwnServer::made_of))
     }
 
     /// The servers that are reached with these credentials.
@@ -176,11 +193,11 @@ impl PerUser {
     }
 
     /// The credentials of the request of a user that has these header fields; none where no
-    /// server would be reached with them. `claims` gives the user's, where any is named.
+    /// server would be reached with them. `claim` gives the text of a claim that a server names.
     pub fn credentials<'a>(
         &self,
         user: UserCredentials,
-        claims: impl FnOnce() -> Option<BTreeMap<String, String>>,
+        claim: impl Fn(&str) -> Option<String>,
         fields: impl IntoIterator<Item = (&'a str, &'a str)>,
     ) -> Option<UserCredentials> {
         let configured =
@@ -207,14 +224,11 @@ impl PerUser {
         if own.is_empty() {
             return None;
         }
-        let names_any = self.naming.iter().any(|(_, named)| !named.claims.is_empty());
-        let is_named =
-            |name: &String| self.naming.iter().any(|(_, it)| it.claims.contains(name));
-        let claims = if names_any { claims() } else { None };
-        let claims = claims.map(|mut claims| {
-            claims.retain(|name, _| is_named(name));
-            Arc::new(claims)
-        });
+        let names: BTreeSet<&String> =
+            self.naming.iter().flat_map(|(_, named)| &named.claims).collect();
+        let claims: BTreeMap<String, String> =
+            names.into_iter().filter_map(|name| Some((name.clone(), claim(name)?))).collect();
+        let claims = (!claims.is_empty()).then(|| Arc::new(claims));
         Some(UserCredentials { claims, headers, own, ..user })
     }
 }
@@ -235,6 +249,11 @@ enum Part {
 /// configured text may hold.
 const MARK: char = '\u{10FFFF}';
 
+/// Claims that differ from token to token of one user: with each token, whatever was made with
+/// them would begin anew.
+const PASSING_CLAIMS: [&str; 9] =
+    ["exp", "iat", "nbf", "jti", "auth_time", "nonce", "at_hash", "sid", "uti"];
+
 /// What the text of a reference (between its braces) stands for in a configured value until the
 /// value is read by [`UserText::parse`]. None where the reference is about nothing of a user.
 ///
@@ -242,6 +261,12 @@ const MARK: char = '\u{10FFFF}';
 /// The fault of a reference that begins with `user.` and names nothing.
 pub fn user_reference(inside: &str) -> Option<Result<String, String>> {
     let about = inside.strip_prefix("user.")?;
+    if let Some(claim) = about.strip_prefix("claims.").filter(|it| PASSING_CLAIMS.contains(it))
+    {
+        return Some(Err(format!(
+            "\"${{{inside}}}\" names {claim:?}, which is another one in each token of a user"
+        )));
+    }
     let is_known = about == "name"
         || about.strip_prefix("claims.").is_some_and(|claim| {
             let ok = |c: char| c.is_ascii_alphanumeric() || "_-.:/".contains(c);
@@ -256,12 +281,8 @@ pub fn user_reference(inside: &str) -> Option<Result<String, String>> {
     })
 }
 
-/// True if a text holds the character that marks references to the user.
-pub fn holds_mark(text: &str) -> bool {
-    text.contains(MARK)
-}
-
-/// True if a configured value names the user.
+/// True if a configured value names the user: it holds the character that stands for references
+/// to the user, which no text of the file may hold itself.
 pub fn names_user(value: &str) -> bool {
     value.contains(MARK)
 }
@@ -453,9 +474,10 @@ mod tests {
             )],
         };
         let of = |exp: &str, tenant: &str, fields: &[(&'static str, &'static str)]| {
-            let claims = || Some(claims(exp, tenant));
+            let claims = claims(exp, tenant);
+            let claim = |name: &str| claims.get(name).cloned();
             let user = UserCredentials::default();
-            per_user.credentials(user, claims, fields.iter().copied()).unwrap()
+            per_user.credentials(user, claim, fields.iter().copied()).unwrap()
         };
         let one = of("1", "t", &[]);
         assert_eq!(one.own_servers().collect::<Vec<_>>(), [&c]);
@@ -468,14 +490,32 @@ mod tests {
         assert_eq!(given.headers[0].value, "k");
         assert_eq!(given.own_id(&c), one.own_id(&c));
         let renamed = UserCredentials { name: Some("n".into()), ..Default::default() };
-        let renamed = per_user.credentials(renamed, || None, []).unwrap();
-        let nameless = per_user.credentials(UserCredentials::default(), || None, []).unwrap();
+        let renamed = per_user.credentials(renamed, |_| None, []).unwrap();
+        let nameless = per_user.credentials(UserCredentials::default(), |_| None, []).unwrap();
         assert_eq!(renamed.id(&c), nameless.id(&c), "a name that no server names");
         // Where no server names the user, a request without such headers has nothing of a user.
         let forwards = PerUser { naming: Vec::new(), ..per_user };
         assert!(!forwards.is_none());
-        assert!(forwards.credentials(one, || None, [("x-mcp-b-x-key", "no")]).is_none());
+        assert!(forwards.credentials(one, |_| None, [("x-mcp-b-x-key", "no")]).is_none());
         assert!(PerUser { forwarding: vec![(b, Vec::new())], ..PerUser::default() }.is_none());
+    }
+
+    #[test]
+    fn credentials_are_the_same_only_where_each_server_would_say_so() {
+        let with = |naming: &[(&str, bool)]| {
+            let named = |it: bool| Arc::new(Named { name: it, claims: BTreeSet::new() });
+            let naming = naming.iter().map(|(server, it)| (name(server), named(*it))).collect();
+            let per_user = PerUser { forwarding: Vec::new(), naming };
+            let user = UserCredentials { name: Some("n".into()), ..Default::default() };
+            per_user.credentials(user, |_| None, []).unwrap()
+        };
+        let one = with(&[("a", false)]);
+        // A digest that was needed makes no difference.
+        one.own_id(&name("a"));
+        assert!(one.is_same(&with(&[("a", false)])));
+        let (more, named) = (with(&[("a", false), ("b", false)]), with(&[("a", true)]));
+        assert!(!one.is_same(&more) && !more.is_same(&one) && !one.is_same(&named));
+        assert!(!one.is_same(&UserCredentials { key: Some([1; 32]), ..one.clone() }));
     }
 
     #[test]
@@ -501,6 +541,8 @@ mod tests {
         let unclaimed = UserCredentials { claims: None, ..user };
         assert!(text.of(&unclaimed, any).unwrap_err().contains("\"tenant\""));
         assert!(user_reference("NAME").is_none());
+        let passing = user_reference("user.claims.exp").unwrap().unwrap_err();
+        assert!(passing.contains("\"exp\", which is another one in each token"), "{passing}");
         for wrong in ["user.", "user.nam", "user.claims.", "user.claims.a b"] {
             assert!(user_reference(wrong).unwrap().is_err(), "{wrong}");
         }

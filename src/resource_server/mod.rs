@@ -57,7 +57,7 @@ use waiters::Waiters;
 use crate::config::{IssuerConfig, OAuthConfig};
 use crate::limits::{ISSUERS_WAITERS_DIVISOR, ISSUERS_WAITERS_MAX, SHARES_MIN};
 use crate::oauth::fetch::Fetch;
-use crate::oauth::issuer_names::issuer_names;
+use crate::oauth::issuer_name::issuer_name;
 use crate::protocol::owners::Owners;
 use crate::state::{StateDir, Writer};
 use crate::sync::Mutex;
@@ -126,8 +126,8 @@ impl ResourceServer {
         // The files of keys are read without it.
         drop(thread);
         let before = self.shared.keeper.issuers();
-        let names = issuer_names(config.issuers.iter().map(|it| it.issuer.as_str()));
-        let issuers = config.issuers.iter().zip(names).map(|(of, name)| {
+        let issuers = config.issuers.iter().map(|of| {
+            let name = issuer_name(&of.issuer);
             let same = before.iter().find(|it| it.config.issuer == of.issuer);
             if let Some(same) = same.filter(|it| it.is_of(of, &name, config.jwks_max_age)) {
                 return same.clone();

@@ -18,6 +18,8 @@ pub(super) struct Rules {
     rules: Vec<Rule>,
     /// The scopes of which rules speak, each once.
     scopes: Vec<Arc<str>>,
+    /// The scope that a client without rights is told to ask for.
+    asked: Option<Arc<str>>,
 }
 
 #[derive(Debug)]
@@ -43,6 +45,8 @@ impl Rules {
         let mut scopes: Vec<Arc<str>> = Vec::new();
         let of_scopes = rules.iter().filter_map(|rule| rule.claim.as_ref());
         let of_scopes = of_scopes.filter(|claim| is_scope(&claim.name));
+        let asked = of_scopes.clone().next_back().and_then(|claim| claim.any.first());
+        let asked = asked.map(|scope| scope.as_str().into());
         for scope in of_scopes.flat_map(|claim| &claim.any) {
             if !scopes.iter().any(|it| **it == **scope) {
                 scopes.push(scope.as_str().into());
@@ -59,7 +63,7 @@ impl Rules {
                 is_admin: rule.admin,
             },
         };
-        Rules { rules: rules.iter().map(rule).collect(), scopes }
+        Rules { rules: rules.iter().map(rule).collect(), scopes, asked }
     }
 
     /// The rights of a token: those of the first rule that matches.
@@ -80,6 +84,13 @@ impl Rules {
     /// The scopes of which rules speak, each once.
     pub(super) fn scopes(&self) -> &[Arc<str>] {
         &self.scopes
+    }
+
+    /// The one scope that a client without rights is told to ask for: the first of the last rule
+    /// about scopes. One is enough for rights, and rules stand in the order in which they count,
+    /// so that those that give most come first.
+    pub(super) fn asked(&self) -> Option<&Arc<str>> {
+        self.asked.as_ref()
     }
 }
 
@@ -161,6 +172,20 @@ mod tests {
         }
         let scopes: Vec<_> = rules.scopes().iter().map(|it| &**it).collect();
         assert_eq!(scopes, ["mcp:read", "mcp:call"]);
+        assert_eq!(rules.asked().map(|it| &**it), Some("mcp:read"));
+    }
+
+    #[test]
+    fn a_client_is_told_to_ask_for_no_more_than_gives_rights() {
+        let asked = |of: &[(&str, &[&str])]| {
+            let all: Vec<_> = of.iter().map(|claim| rule(Some(*claim), "a-all")).collect();
+            rules(&all).asked().map(|it| it.to_string())
+        };
+        let all: [(&str, &[&str]); 3] =
+            [("scope", &["mcp:admin"]), ("scp", &["mcp:read", "mcp:all"]), ("groups", &["x"])];
+        assert_eq!(asked(&all).as_deref(), Some("mcp:read"));
+        assert_eq!(asked(&all[..1]).as_deref(), Some("mcp:admin"));
+        assert_eq!(asked(&[("groups", &["x"])]), None);
     }
 
     #[test]

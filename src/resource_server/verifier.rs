@@ -164,7 +164,10 @@ impl Verifier {
         };
         let name = User::name(kind, subject, &issuer.config.issuer, &issuer.name);
         let Some(rights) = self.rules.rights(&claims, scopes) else {
-            return Err(Denied::NoRule { user: name, scopes: self.rules.scopes().to_vec() });
+            return Err(Denied::NoRule {
+                user: name,
+                scopes: self.rules.asked().cloned().into_iter().collect(),
+            });
         };
         let id = User::id(&issuer.config.issuer, kind, subject);
         let quota = rights
@@ -194,10 +197,15 @@ impl Verifier {
         self.issuers.iter().map(|issuer| issuer.config.issuer.as_str())
     }
 
-    /// The scopes of which rules speak, each once, in their order: for `scopes_supported` and for
-    /// the `scope` of a 401 (MCP authorization, scope selection).
+    /// The scopes of which rules speak, each once, in their order: for `scopes_supported`.
     pub fn scopes(&self) -> &[Arc<str>] {
         self.rules.scopes()
+    }
+
+    /// The scope of a challenge: clients take all of its scopes for required (MCP authorization,
+    /// scope selection), and one gives rights.
+    pub fn asked_scope(&self) -> Option<&Arc<str>> {
+        self.rules.asked()
     }
 
     /// A token that was accepted before and still is.

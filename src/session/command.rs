@@ -70,6 +70,13 @@ pub(super) enum Command {
         upstream_id: RequestId,
     },
     Rescope(Rescope),
+    /// The client of a session came with another access token: the rights of a session that it
+    /// would open now.
+    Renew {
+        id: SessionId,
+        owner: Owner,
+        reply: Reply<()>,
+    },
     EndListening,
     Alive {
         reply: Reply<()>,

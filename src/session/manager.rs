@@ -173,6 +173,16 @@ impl Manager {
                 }
                 self.rescoped = Some(rescope);
             }
+            Command::Renew { id, owner, reply } => {
+                // The request may have been admitted before the last change of admissions.
+                let owner = match &self.rescoped {
+                    Some(rescope) => rescope.late(owner),
+                    None => Some(owner),
+                };
+                let left = owner.and_then(|owner| self.table.renew(&id, owner));
+                left.into_iter().for_each(|left| self.events.left(left));
+                reply.send(());
+            }
             Command::EndListening => self.table.end_listening(),
             Command::Alive { reply } => reply.send(()),
             Command::Stop => (),

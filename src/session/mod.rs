@@ -11,6 +11,7 @@ mod entry;
 pub(crate) mod event_log;
 mod event_logs;
 mod kept_streams;
+mod lease;
 mod leaving;
 mod manager;
 mod questions;
@@ -29,6 +30,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
+use crate::access::policy::OptionalLease;
 use crate::error::CallError;
 use crate::limits::{
     ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
@@ -83,6 +85,8 @@ pub struct Session {
     /// The servers whose changes the client is told of.
     visible_servers: RwLock<Arc<[ServerName]>>,
     charged: RwLock<Option<PrincipalId>>,
+    /// The access token with which the client came last.
+    lease: RwLock<OptionalLease>,
     /// The credentials of the last request that had any, for servers whose credentials are each
     /// user's own.
     user: RwLock<Option<Arc<UserCredentials>>>,

@@ -64,33 +64,35 @@ impl Table {
     /// which `rescope` gives none.
     pub(super) fn rescope(&mut self, rescope: &Rescope) -> (Vec<Left>, Vec<SessionId>) {
         let (mut left, mut ends) = (Vec::new(), Vec::new());
-        let mut told = Vec::new();
         for (id, session) in self.sessions() {
-            let Some(rescoped) = (rescope.sees)(&session.owner) else {
-                ends.push(id.clone());
-                continue;
-            };
-            let old = session.hears();
-            let lost: Vec<ServerName> =
-                old.iter().filter(|it| !rescoped.servers.contains(it)).cloned().collect();
-            let gained = rescoped.servers.iter().any(|it| !old.contains(it));
-            if rescoped.differs || gained || !lost.is_empty() {
-                told.push(id.clone());
+            match (rescope.sees)(&session.present_owner()) {
+                Some(rescoped) => left.extend(self.give(&session, rescoped)),
+                None => ends.push(id),
             }
-            session.hear(rescoped.servers.into());
-            self.charge(&session, rescoped.charged);
-            if !lost.is_empty() {
-                let subscriptions = session.subscriptions.narrow(|it| session.hears_of(it));
-                let (subscriber, servers) = (session.subscriber, Some(lost));
-                left.push(Left { session: id, subscriber, subscriptions, servers });
-            }
-        }
-        let kinds = [Kind::Tool, Kind::Prompt, Kind::Resource];
-        let messages = kinds.map(|kind| notification(kind.changed(), None));
-        for id in told {
-            messages.iter().for_each(|message| self.tell_one(&id, message));
         }
         (left, ends)
+    }
+
+    /// Gives a session these rights, and notifies its client where its lists may differ now.
+    /// Returns the remains at servers that it may see no more.
+    pub(super) fn give(&mut self, session: &Session, rescoped: Rescoped) -> Option<Left> {
+        let old = session.hears();
+        let lost: Vec<ServerName> =
+            old.iter().filter(|it| !rescoped.servers.contains(it)).cloned().collect();
+        let gained = rescoped.servers.iter().any(|it| !old.contains(it));
+        session.hear(rescoped.servers.into());
+        self.charge(session, rescoped.charged);
+        if rescoped.differs || gained || !lost.is_empty() {
+            for kind in [Kind::Tool, Kind::Prompt, Kind::Resource] {
+                self.tell_one(&session.id, &notification(kind.changed(), None));
+            }
+        }
+        if lost.is_empty() {
+            return None;
+        }
+        let subscriptions = session.subscriptions.narrow(|it| session.hears_of(it));
+        let (subscriber, servers) = (session.subscriber, Some(lost));
+        Some(Left { session: session.id.clone(), subscriber, subscriptions, servers })
     }
 
     /// Moves a session's place into another principal's share, even if that is used up.
@@ -109,22 +111,20 @@ impl Table {
     }
 }
 
+/// A session with a stream, for tests.
 #[cfg(test)]
-mod tests {
-    use crate::sync::Mutex;
+pub(super) mod testing {
     use std::sync::Arc;
     use std::time::{Duration, Instant};
 
     use super::super::table::Bounds;
-    use super::super::{Audience, EncodedEvent, EventSink, Refused, Transport};
+    use super::super::{EncodedEvent, EventSink, Transport};
     use super::*;
     use crate::protocol::call::Caller;
-    use crate::protocol::raw::Raw;
-    use crate::protocol::session_route::SessionKind;
-    use crate::session::HeardOver;
+    use crate::sync::Mutex;
 
     #[derive(Default)]
-    struct Sink(Mutex<Vec<String>>);
+    pub(crate) struct Sink(Mutex<Vec<String>>);
 
     impl EventSink for Sink {
         fn send(&self, event: EncodedEvent) -> bool {
@@ -137,11 +137,11 @@ mod tests {
         }
     }
 
-    fn name(text: &str) -> ServerName {
+    pub(crate) fn name(text: &str) -> ServerName {
         ServerName::parse(text).unwrap()
     }
 
-    fn owner(admission: u64) -> Owner {
+    pub(crate) fn owner(admission: u64) -> Owner {
         let visible_servers = [name("a"), name("b")].into();
         Owner {
             principal: Some("k".into()),
@@ -156,7 +156,7 @@ mod tests {
     }
 
     /// A table with one session, `x`, that may see `a` and `b`, and the session's stream.
-    fn table() -> (Table, Arc<Session>, Arc<Sink>) {
+    pub(crate) fn table() -> (Table, Arc<Session>, Arc<Sink>) {
         let idle = Duration::from_secs(60);
         let mut table = Table::new(Bounds { sessions: 3, sessions_per_key: 3, idle });
         let (door, caller) = (Transport::StreamableHttp, Some(Caller::plain()));
@@ -166,14 +166,26 @@ mod tests {
         (table, session, sink)
     }
 
+    pub(crate) fn count(sink: &Sink, what: &str) -> usize {
+        sink.0.lock().iter().filter(|event| event.contains(what)).count()
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use std::time::Instant;
+
+    use super::super::{Audience, Refused};
+    use super::testing::{count, name, owner, table};
+    use super::*;
+    use crate::protocol::raw::Raw;
+    use crate::protocol::session_route::SessionKind;
+    use crate::session::HeardOver;
+
     fn to(servers: &[&str], differs: bool) -> Rescope {
         let servers = servers.iter().map(|server| name(server)).collect();
         let rescoped = Rescoped { servers, differs, charged: None };
         Rescope { admission: 1, sees: Box::new(move |_| Some(rescoped.clone())) }
-    }
-
-    fn count(sink: &Sink, what: &str) -> usize {
-        sink.0.lock().iter().filter(|event| event.contains(what)).count()
     }
 
     #[test]

@@ -81,6 +81,7 @@ impl Table {
             door,
             visible_servers: RwLock::new(visible_servers),
             charged: RwLock::new(owner.charged.clone()),
+            lease: RwLock::new(owner.lease.clone()),
             user: RwLock::new(owner.user.clone()),
             owner,
             subscriber: Subscriber::fresh(),

@@ -77,7 +77,7 @@ pub struct Owner {
     /// The principal in whose share the session counts; none where no other principal can come.
     pub charged: Option<PrincipalId>,
     /// The access token that opened the session. Its end ends no session: the user's next token
-    /// is as good.
+    /// is as good, and from then on it decides what the session may see.
     pub lease: OptionalLease,
     /// The credentials with which servers are reached whose credentials are each user's own; those
     /// of the request that opens the session.

@@ -1,6 +1,7 @@
 //! The credentials with which a session's client reaches servers, where they are each user's own.
 //! They may be renewed while the session is open.
 
+use std::collections::HashSet;
 use std::sync::Arc;
 
 use super::{Session, Sessions};
@@ -35,9 +36,17 @@ impl Session {
 }
 
 impl Sessions {
-    /// True if the client of some open session reaches the server with these credentials.
-    pub fn is_user_there(&self, server: &ServerName, user: CredentialsId) -> bool {
-        let view = self.view.read();
-        view.values().any(|session| session.user_at(server) == Some(user))
+    /// The credentials with which clients of open sessions reach servers, where they are each
+    /// user's own.
+    pub fn users_there(&self) -> HashSet<(ServerName, CredentialsId)> {
+        let sessions: Vec<_> = self.view.read().values().cloned().collect();
+        let users = sessions.iter().filter_map(|session| session.user.read().clone());
+        let mut there = HashSet::new();
+        for user in users {
+            for server in user.own_servers() {
+                there.extend(user.own_id(server).map(|id| (server.clone(), id)));
+            }
+        }
+        there
     }
 }

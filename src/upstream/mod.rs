@@ -5,6 +5,7 @@
 //! upstream (connecting, reading its lists, restarting its child) is done by its supervisor's
 //! thread, which tells of it by [`Event`]s.
 
+use std::collections::HashSet;
 use std::fmt;
 use std::sync::Arc;
 use std::time::Instant;
@@ -151,8 +152,9 @@ pub trait ServerEvents: Send + Sync {
         user: CredentialsId,
         notice: Notice,
     );
-    /// True if a client is there that reaches the server with these credentials.
-    fn is_awaited(&self, server: &ServerName, user: CredentialsId) -> bool;
+    /// The credentials with which clients that are there reach servers, where they are each
+    /// user's own.
+    fn users_there(&self) -> HashSet<(ServerName, CredentialsId)>;
     /// A message named no call on a session that several share, and is for nobody.
     fn unattributed(&self, server: &ServerName);
     /// A request on the session of `client`.
@@ -293,7 +295,7 @@ impl Upstream {
         let (in_flight, waiting) = self.concurrency.counts();
         let sessions = self.pool.count_open() + usize::from(self.session.is_open());
         let now = Instant::now();
-        let needs = self.needs_sign_in();
+        let (needs, awaits_person) = (self.needs_sign_in(), self.awaits_person());
         let health = self.health.lock();
         let initialized = health.initialized.as_ref();
         let for_operator = |failure: &FailureReport| self.context.for_operator(failure);
@@ -301,10 +303,7 @@ impl Upstream {
             .unread
             .iter()
             .map(|list| Unread { failure: for_operator(&list.failure), ..list.clone() });
-        let state = match &needs {
-            Some(_) => State::NeedsSignIn,
-            None => health.breaker.state(now),
-        };
+        let state = if awaits_person { State::NeedsSignIn } else { health.breaker.state(now) };
         let last_failure = health.last_failure.as_ref().map(for_operator);
         Status {
             state,

@@ -3,7 +3,7 @@
 //! and a supervisor of its own. So nothing that was made with one user's credentials can serve
 //! another.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
@@ -82,6 +82,18 @@ impl All {
         user.note_use(now);
         entry.used = now;
         Some(entry.upstream.clone())
+    }
+
+    /// What a wish for the upstream under that key comes to without making one.
+    fn decided(
+        &mut self,
+        key: &Key,
+        registered: &Arc<UpstreamConfig>,
+    ) -> Option<Result<Arc<Upstream>, CallError>> {
+        match self.find(key, registered) {
+            None if self.is_over => Some(Err(CallError::ShuttingDown)),
+            found => found.map(Ok),
+        }
     }
 
     fn remove(&mut self, key: &Key) -> Option<UserUpstream> {
@@ -189,39 +201,44 @@ impl UserUpstreams {
         self.0.lock().entries.get(&key).map(|entry| entry.upstream.clone())
     }
 
-    /// Makes the upstream of a user, unless there is one by now. `start` is given the one whose
-    /// place it takes, which was made for the server as it was configured before.
+    /// Makes the upstream of a user, unless there is one by now. `build` is given the one whose
+    /// place it takes, which was made for the server as it was configured before. Nothing is
+    /// locked meanwhile, since `build` reads files: of two that are built at once, the second is
+    /// dropped before `start`.
     pub(super) fn make(
         &self,
         user: User,
-        start: impl FnOnce(
-            User,
-            Option<&Arc<Upstream>>,
-        ) -> Result<(Arc<Upstream>, Joined), CallError>,
+        build: impl FnOnce(User, Option<&Arc<Upstream>>) -> Result<Arc<Upstream>, CallError>,
+        start: impl FnOnce(&Arc<Upstream>, Option<&Arc<Upstream>>) -> Result<Joined, CallError>,
     ) -> Found {
         let key = (user.registered.name.clone(), user.id);
+        let (registered, charged) = (user.registered.clone(), user.charged.clone());
         let mut removed = Vec::new();
-        let mut state = self.0.lock();
-        if let Some(upstream) = state.find(&key, &user.registered) {
-            return Found { upstream: Ok(upstream), removed };
-        }
-        if state.is_over {
-            return Found { upstream: Err(CallError::ShuttingDown), removed };
-        }
-        let old = state.remove(&key);
-        let charged = user.charged.clone();
-        let upstream = state.make_room(charged.as_ref(), &mut removed).and_then(|()| {
-            let started = start(user, old.as_ref().map(|it| &it.upstream));
-            if started.is_err() {
-                state.shares.give_back_of(charged.as_ref(), 1);
+        let old = {
+            let mut state = self.0.lock();
+            if let Some(upstream) = state.decided(&key, &registered) {
+                return Found { upstream, removed };
             }
-            let (upstream, supervisor) = started?;
-            let used = Instant::now();
-            let entry = UserUpstream { upstream: upstream.clone(), supervisor, used };
+            state.entries.get(&key).map(|it| it.upstream.clone())
+        };
+        let built = match build(user, old.as_ref()) {
+            Ok(built) => built,
+            Err(error) => return Found { upstream: Err(error), removed },
+        };
+        let mut state = self.0.lock();
+        if let Some(upstream) = state.decided(&key, &registered) {
+            return Found { upstream, removed };
+        }
+        removed.extend(state.remove(&key));
+        let upstream = state.make_room(charged.as_ref(), &mut removed).and_then(|()| {
+            let supervisor = start(&built, old.as_ref()).inspect_err(|_| {
+                state.shares.give_back_of(charged.as_ref(), 1);
+            })?;
+            let entry =
+                UserUpstream { upstream: built.clone(), supervisor, used: Instant::now() };
             state.entries.insert(key, entry);
-            Ok(upstream)
+            Ok(built)
         });
-        removed.extend(old);
         Found { upstream, removed }
     }
 
@@ -256,12 +273,12 @@ impl UserUpstreams {
         at.map(|(_, entry)| entry.upstream.clone()).collect()
     }
 
-    /// Takes out those that were idle since `before`, and for which `is_awaited` is not true,
+    /// Takes out those that were idle since `before`, and are none of those that `awaited` gives,
     /// which is asked while nothing is locked.
     pub(super) fn take_idle(
         &self,
         before: Instant,
-        is_awaited: impl Fn(&ServerName, CredentialsId) -> bool,
+        awaited: impl FnOnce() -> HashSet<Key>,
     ) -> Vec<UserUpstream> {
         let is_idle = |entry: &UserUpstream| entry.used < before && entry.is_idle();
         let mut idle: Vec<Key> = {
@@ -269,7 +286,11 @@ impl UserUpstreams {
             let idle = state.entries.iter().filter(|(_, entry)| is_idle(entry));
             idle.map(|(key, _)| key.clone()).collect()
         };
-        idle.retain(|(server, user)| !is_awaited(server, *user));
+        if idle.is_empty() {
+            return Vec::new();
+        }
+        let awaited = awaited();
+        idle.retain(|key| !awaited.contains(key));
         self.0.lock().remove_where(|key, entry| is_idle(entry) && idle.contains(key))
     }
 
@@ -289,6 +310,19 @@ impl UserUpstreams {
             principal.is_some_and(&ends)
         };
         self.0.lock().remove_where(|_, entry| is_its(entry))
+    }
+
+    /// Takes out those whose user came with an access token that the present configuration gives
+    /// no rights any more, which is asked while nothing is locked.
+    pub(super) fn take_without_rights(&self) -> Vec<UserUpstream> {
+        let mut ended = self.all();
+        ended.retain(|it| {
+            let lease = it.context.user.as_ref().and_then(|user| user.lease.as_ref());
+            lease.is_some_and(|lease| lease.present().is_none())
+        });
+        let is_one =
+            |entry: &UserUpstream| ended.iter().any(|it| Arc::ptr_eq(it, &entry.upstream));
+        self.0.lock().remove_where(|_, entry| is_one(entry))
     }
 
     /// Those that were made for configurations for which `stays` is not true.
@@ -345,8 +379,8 @@ impl ServerEvents for EventsOfUser {
         self.inner.ask(server, client, question);
     }
 
-    fn is_awaited(&self, server: &ServerName, user: CredentialsId) -> bool {
-        self.inner.is_awaited(server, user)
+    fn users_there(&self) -> HashSet<(ServerName, CredentialsId)> {
+        self.inner.users_there()
     }
 }
 
@@ -391,8 +425,20 @@ impl Upstream {
         self.health.lock().breaker.state(Instant::now())
     }
 
+    /// True if contact, of which the catalogue knows that it has failed for want of a sign-in, has
+    /// been made since or is being made: somebody has signed in, maybe in another process and just
+    /// now.
+    pub fn is_tried_after_sign_in(&self) -> bool {
+        let Some(authorization) = self.authorization() else { return false };
+        authorization.look_for_sign_in();
+        match self.state() {
+            State::Starting { .. } | State::Ready => true,
+            State::NeedsSignIn | State::BackingOff { .. } | State::Down { .. } => false,
+        }
+    }
+
     /// True if the user must sign in first, or is about to.
-    fn awaits_person(&self) -> bool {
+    pub(super) fn awaits_person(&self) -> bool {
         self.authorization().is_some_and(|it| match it.status() {
             SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. } => true,
             SignInStatus::Unknown
@@ -455,6 +501,34 @@ mod tests {
         assert!(what.contains("share") && what.contains("128"), "{what}");
         all.make_room(Some(&bob), &mut Vec::new()).unwrap();
         all.make_room(None, &mut Vec::new()).unwrap();
+    }
+
+    #[test]
+    fn whoever_waits_for_a_file_keeps_nobody_waiting() {
+        let config = crate::config::Config::parse(
+            r#"{"mcp_servers":{"a":{"url":"http://a/","forward_headers":["x-token"]}}}"#,
+            &|_: &str| None,
+            &crate::config::Overrides::default(),
+        );
+        let registered = config.unwrap().upstreams[0].clone();
+        let user = || User::new(Arc::default(), None, None, registered.clone());
+        let users = UserUpstreams::default();
+        let found = users.make(
+            user(),
+            |user, old| {
+                assert!(old.is_none() && users.find(&user.registered, user.id).is_none());
+                users.end();
+                Err(CallError::Internal)
+            },
+            |_, _| unreachable!("nothing is built"),
+        );
+        assert!(matches!(found.upstream, Err(CallError::Internal)));
+        let found = users.make(
+            user(),
+            |_, _| unreachable!("all has ended"),
+            |_, _| unreachable!("nothing is built"),
+        );
+        assert!(matches!(found.upstream, Err(CallError::ShuttingDown)));
     }
 
     #[test]

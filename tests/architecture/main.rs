@@ -33,14 +33,16 @@ const ENDS_USE: [&str; 13] = [
     "wait",
 ];
 
-/// The same towards servers, where credentials are kept in files.
-const UPSTREAM_USES: [&str; ENDS_USE.len() + 1] = {
-    let mut all = ["state"; ENDS_USE.len() + 1];
+/// The same towards servers, where credentials are kept in files. `access` is there only for the
+/// token with which a user's upstream was made.
+const UPSTREAM_USES: [&str; ENDS_USE.len() + 2] = {
+    let mut all = ["state"; ENDS_USE.len() + 2];
     let mut at = 0;
     while at < ENDS_USE.len() {
         all[at] = ENDS_USE[at];
         at += 1;
     }
+    all[at] = "access";
     all
 };
 

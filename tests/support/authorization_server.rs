@@ -90,6 +90,7 @@ struct State {
     consent: Consent,
     lifetime: Option<Duration>,
     gives_refresh_tokens: bool,
+    revokes_access_tokens: bool,
     rotates: bool,
     codes: HashMap<String, Code>,
     tokens: HashMap<String, Token>,
@@ -124,6 +125,7 @@ impl AuthorizationServer {
             consent: Consent::Grants,
             lifetime: Some(Duration::from_secs(3600)),
             gives_refresh_tokens: true,
+            revokes_access_tokens: true,
             rotates: true,
             codes: HashMap::new(),
             tokens: HashMap::new(),
@@ -176,6 +178,11 @@ impl AuthorizationServer {
 
     pub fn give_no_refresh_tokens(&self) {
         self.state().gives_refresh_tokens = false;
+    }
+
+    /// As where access tokens are JWTs.
+    pub fn revoke_no_access_tokens(&self) {
+        self.state().revokes_access_tokens = false;
     }
 
     /// Token requests are answered with this from here on; `None` ends it. `$name` in a description
@@ -557,6 +564,12 @@ impl Shared {
             "/token" | "/moved/token" => self.token(&seen),
             "/revoke" => {
                 let mut state = self.state.lock().unwrap();
+                if !state.revokes_access_tokens
+                    && seen.field("token_type_hint") == "access_token"
+                {
+                    let error = json!({ "error": "unsupported_token_type" });
+                    return Guarded::json("400 Bad Request", &error);
+                }
                 state.tokens.remove(seen.field("token"));
                 state.refresh_tokens.remove(seen.field("token"));
                 drop(state);

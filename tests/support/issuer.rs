@@ -69,11 +69,12 @@ impl SigningKey {
 
     /// A JWS of that header and payload.
     pub fn sign(&self, header: &Value, payload: &Value) -> String {
-        let signed = format!(
-            "{}.{}",
-            encode(header.to_string().as_bytes()),
-            encode(payload.to_string().as_bytes())
-        );
+        self.sign_text(header, &payload.to_string())
+    }
+
+    fn sign_text(&self, header: &Value, payload: &str) -> String {
+        let signed =
+            format!("{}.{}", encode(header.to_string().as_bytes()), encode(payload.as_bytes()));
         let signature = match self {
             Self::P256(key) => {
                 key.sign(&SystemRandom::new(), signed.as_bytes()).unwrap().as_ref().to_vec()
@@ -172,9 +173,14 @@ impl Issuer {
 
     /// A token with these claims, signed with the newest key.
     pub fn sign(&self, claims: &Value) -> String {
+        self.sign_text(&claims.to_string())
+    }
+
+    /// The same of claims that are an object's text, in their order.
+    pub fn sign_text(&self, claims: &str) -> String {
         let (kid, key) = self.state.lock().unwrap().keys.last().cloned().unwrap();
         let header = json!({ "typ": "at+jwt", "alg": key.algorithm(), "kid": kid });
-        key.sign(&header, claims)
+        key.sign_text(&header, claims)
     }
 
     /// A token of a user of these groups, good for an hour.

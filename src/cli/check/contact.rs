@@ -1,6 +1,6 @@
 //! First contact with all servers at once, made by the same supervisors as in `serve`.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, HashSet};
 use std::io::{self, IsTerminal, Write};
 use std::sync::Arc;
 use std::time::{Duration, Instant};
@@ -98,8 +98,8 @@ impl ServerEvents for Nobody {
     ) {
     }
 
-    fn is_awaited(&self, _: &ServerName, _: CredentialsId) -> bool {
-        false
+    fn users_there(&self) -> HashSet<(ServerName, CredentialsId)> {
+        HashSet::new()
     }
 
     fn notice(&self, _: &ServerName, _: Option<&Arc<str>>, _: Notice, _: Wire) {}

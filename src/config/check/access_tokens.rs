@@ -1,6 +1,7 @@
 //! Checks `oauth`: the issuers whose access tokens clients may use, and the rules.
 
 use std::collections::HashMap;
+use std::sync::Arc;
 use std::time::Duration;
 
 use super::key_globs::Holder;
@@ -14,6 +15,7 @@ use crate::config::{
     ClaimConfig, IntrospectionConfig, IssuerConfig, Naming, OAuthConfig, PublicUrl, RuleConfig,
     Secret, syntax,
 };
+use crate::oauth::issuer_name::issuer_name;
 use crate::oauth::web_url::WebUrl;
 
 /// The endpoint of which the audience is made where none is configured.
@@ -27,16 +29,15 @@ pub(super) fn check(
     servers: &[RawServer],
     naming: &Naming,
 ) -> OAuthConfig {
-    let mut first: HashMap<&str, &str> = HashMap::new();
-    for issuer in &raw.issuers {
-        if let Some(text) = &issuer.issuer
-            && let Some(other) = first.insert(&text.value, &issuer.at)
-        {
-            reader.problem(format!("{}/issuer", issuer.at), format!("is that of {other} too"));
-        }
-    }
+    check_names(reader, &raw.issuers);
     if raw.rules.is_empty() {
         reader.warn(&raw.at, "has no rule, so that nobody who signs in may do anything");
+    }
+    if public_url.is_none() && raw.issuers.iter().any(|issuer| issuer.audience.is_some()) {
+        let what = "stands without a \"public_url\": clients that ask for a token for the address \
+                    that they use (RFC 8707) get one whose audience does not count, unless the \
+                    issuer makes it for \"audience\" all the same";
+        reader.warn(&raw.at, what);
     }
     for (number, rule) in raw.rules.iter().enumerate() {
         if rule.claim.is_none() && rule.any.is_none() && number + 1 < raw.rules.len() {
@@ -67,6 +68,27 @@ fn warn_of_several_introspections(reader: &Reader<'_>, issuers: &[RawIssuer]) {
             reader.warn(&introspection.at, what);
         }
         before = Some(&introspection.at);
+    }
+}
+
+/// Checks that issuers differ, and the names of their users with them: servers know users by these.
+fn check_names(reader: &Reader<'_>, issuers: &[RawIssuer]) {
+    let mut first: HashMap<Arc<str>, (&str, &str)> = HashMap::new();
+    for issuer in issuers {
+        let is_url = |text: &&Text| WebUrl::parse(&text.value).is_ok();
+        let Some(text) = issuer.issuer.as_ref().filter(is_url) else { continue };
+        let name = issuer_name(&text.value);
+        let this = (text.value.as_str(), issuer.at.as_str());
+        let Some((other, other_at)) = first.insert(name.clone(), this) else { continue };
+        let what = if other == text.value {
+            format!("is that of {other_at} too")
+        } else {
+            format!(
+                "has the name {name}, which that of {other_at} has too: nobody could tell \
+                     their users apart"
+            )
+        };
+        reader.problem(format!("{}/issuer", issuer.at), what);
     }
 }
 

@@ -1,9 +1,11 @@
 //! Warns of servers whose configuration names users, where nobody is known by what it names, and of
 //! keys that have the name of a user.
 
+use std::sync::Arc;
+
 use super::super::file::RawConfig;
 use super::super::file::reader::Reader;
-use crate::oauth::issuer_names::issuer_names;
+use crate::oauth::issuer_name::issuer_name;
 use crate::protocol::credentials::{Named, UserText};
 
 /// `n_keys`: the number of keys.
@@ -37,10 +39,10 @@ pub(super) fn warn(reader: &Reader<'_>, raw: &RawConfig, n_keys: usize) {
 pub(super) fn warn_of_namesakes(reader: &Reader<'_>, raw: &RawConfig) {
     let issuers = raw.oauth.iter().flat_map(|oauth| &oauth.issuers);
     let issuers = issuers.filter_map(|it| it.issuer.as_ref());
-    let names = issuer_names(issuers.map(|text| text.value.as_str()));
+    let names: Vec<Arc<str>> = issuers.map(|text| issuer_name(&text.value)).collect();
     for key in &raw.api_keys {
         let Some(name) = &key.name else { continue };
-        let is_of = |issuer: &&std::sync::Arc<str>| {
+        let is_of = |issuer: &&Arc<str>| {
             name.value.strip_suffix(&***issuer).is_some_and(|it| it.ends_with('@'))
         };
         if let Some(issuer) = names.iter().find(is_of) {

@@ -6,7 +6,7 @@ use std::io::Read;
 use std::path::Path;
 
 use crate::limits::SECRET_FILE_BYTES_MAX;
-use crate::protocol::credentials::{holds_mark, user_reference};
+use crate::protocol::credentials::{names_user, user_reference};
 
 /// The fault of a text that could be taken for a reference to the user.
 const MARKED: &str = "must not hold the character U+10FFFF";
@@ -41,7 +41,7 @@ pub(crate) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, Strin
     if let Some(what) = litellm(text) {
         return Err(what);
     }
-    if holds_mark(text) {
+    if names_user(text) {
         return Err(MARKED.to_owned());
     }
     let mut value = String::with_capacity(text.len());
@@ -76,7 +76,7 @@ pub(crate) fn expand(text: &str, outside: Outside<'_>) -> Result<Expanded, Strin
             } else if content.contains(['\n', '\r']) {
                 unusual = Some(format!("{name} has a line break"));
             }
-            if holds_mark(&content) {
+            if names_user(&content) {
                 return Err(MARKED.to_owned());
             }
             value.push_str(&content);

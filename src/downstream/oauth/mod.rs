@@ -357,7 +357,7 @@ fn client_document(front: &Front, responder: Responder) {
         problem.send(responder, &problem.body_for(None)).ok();
         return;
     };
-    let Ok(client_id) = WebUrl::parse(url) else {
+    let Ok(client_id) = WebUrl::parse(&url) else {
         let problem = Problem::no_client_document();
         problem.send(responder, &problem.body_for(None)).ok();
         return;
@@ -365,7 +365,7 @@ fn client_document(front: &Front, responder: Responder) {
     let metadata = ClientMetadata {
         client_name: CLIENT_NAME,
         client_uri: None,
-        redirect_uris: &[redirect_uri.to_owned()],
+        redirect_uris: &[redirect_uri],
         authentication_method: AuthenticationMethod::None,
         refreshes: Refreshes::Yes,
         dpop_bound: false,

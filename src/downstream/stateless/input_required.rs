@@ -9,7 +9,7 @@ use std::time::Duration;
 use super::call_sink::{
     Gathering, REQUEST_TIMEOUT, StatelessCallSink, StatelessRequest, client_of, options_of,
 };
-use super::parked_calls::{DetachedCall, News};
+use super::parked_calls::{DetachedCall, Holder, News};
 use super::refusals::failed;
 use super::request_state::{Sequel, States};
 use super::response::StatelessResponse;
@@ -138,8 +138,10 @@ impl Front {
             return Some(Answer::Error(modern::missing_capability(missing)));
         }
         let requests = detached.requests(asked.caller.revision)?;
-        let Scope { principal, charged, .. } = asked.scope;
-        match self.parked.park(detached, principal.id.as_ref(), charged.as_ref(), round) {
+        let Scope { principal, charged, lease, .. } = asked.scope;
+        let (principal, charged) = (principal.id.clone(), charged.clone());
+        let holder = Holder { principal, charged, lease: lease.clone() };
+        match self.parked.park(detached, holder, round) {
             Ok(true) => (),
             Ok(false) => return None,
             Err(full) => {

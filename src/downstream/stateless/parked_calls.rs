@@ -12,6 +12,7 @@ use std::time::{Duration, Instant};
 
 use super::detached_call::Hearing;
 pub use super::detached_call::{DetachedCall, News};
+use crate::access::policy::OptionalLease;
 use crate::error::CallError;
 use crate::fair_shares::{NotTaken, Shares};
 use crate::protocol::call::{CallSink, Outcome, PrincipalId};
@@ -51,11 +52,21 @@ struct State {
     stopped: bool,
 }
 
+/// The client whose call it is.
+#[derive(Debug, Clone, Default)]
+pub struct Holder {
+    /// The principal's id.
+    pub principal: Option<Arc<str>>,
+    /// The principal in whose share the call counts.
+    pub charged: Option<PrincipalId>,
+    /// The access token with which the client came.
+    pub lease: OptionalLease,
+}
+
 #[derive(Debug)]
 struct Parked {
     call: Arc<DetachedCall>,
-    principal: Option<Arc<str>>,
-    charged: Option<PrincipalId>,
+    holder: Holder,
     round: u64,
     expires: Instant,
 }
@@ -72,7 +83,7 @@ impl State {
 
     fn remove(&mut self, id: u64) -> Option<Parked> {
         let parked = self.parked.remove(&id)?;
-        self.shares.give_back_of(parked.charged.as_ref(), 1);
+        self.shares.give_back_of(parked.holder.charged.as_ref(), 1);
         Some(parked)
     }
 
@@ -100,7 +111,8 @@ impl State {
                     |other: &PrincipalId| self.shares.held(other) > self.shares.held(who) + 1;
                 let other = self.shares.in_the_way_of(who, 1).filter(has_more)?;
                 let of_other = self.parked.iter();
-                let of_other = of_other.filter(|(_, it)| it.charged.as_ref() == Some(&other));
+                let of_other =
+                    of_other.filter(|(_, it)| it.holder.charged.as_ref() == Some(&other));
                 let (oldest, _) = of_other.min_by_key(|(_, parked)| parked.expires)?;
                 let oldest = *oldest;
                 self.remove(oldest)
@@ -203,29 +215,27 @@ impl ParkedCalls {
     pub fn park(
         &self,
         call: &Arc<DetachedCall>,
-        principal: Option<&Arc<str>>,
-        charged: Option<&PrincipalId>,
+        holder: Holder,
         round: u64,
     ) -> Result<bool, Full> {
         let now = Instant::now();
         let mut state = self.lock();
         let gone = state.remove_all(|parked| now >= parked.expires);
-        let of_key =
-            state.parked.values().filter(|it| it.principal.as_ref() == principal).count();
+        let is_theirs = |it: &&Parked| it.holder.principal == holder.principal;
+        let of_key = state.parked.values().filter(is_theirs).count();
         let place = if call.is_over() {
             Ok(None)
         // Without keys no client can be told from another, so the bound on all calls is the only
         // one.
-        } else if principal.is_some() && of_key >= self.bounds.calls_per_key {
+        } else if holder.principal.is_some() && of_key >= self.bounds.calls_per_key {
             Err(Full::CallsPerKey)
         } else {
-            state.take_place(charged).map(Some)
+            state.take_place(holder.charged.as_ref()).map(Some)
         };
         if let Ok(Some(_)) = &place {
             // The call does not expire later than its server's request does.
             let expires = call.wait().deadline().min(now + self.bounds.life);
-            let (principal, charged) = (principal.cloned(), charged.cloned());
-            let parked = Parked { call: call.clone(), principal, charged, round, expires };
+            let parked = Parked { call: call.clone(), holder, round, expires };
             state.parked.insert(call.id(), parked);
             call.detach();
         }
@@ -255,7 +265,7 @@ impl ParkedCalls {
         let mut state = self.lock();
         let parked = state.parked.get(&id)?;
         let fits = parked.round == round
-            && parked.principal.as_ref() == principal
+            && parked.holder.principal.as_ref() == principal
             && Instant::now() < parked.expires;
         if !fits {
             return None;
@@ -271,9 +281,22 @@ impl ParkedCalls {
     /// given to [`ParkedCalls::cancel`] where no lock is held.
     pub(crate) fn take_all_of(&self, principals: &[Arc<str>]) -> Vec<Arc<DetachedCall>> {
         let theirs = |parked: &Parked| {
-            parked.principal.as_ref().is_some_and(|it| principals.contains(it))
+            parked.holder.principal.as_ref().is_some_and(|it| principals.contains(it))
         };
         let gone = self.lock().remove_all(theirs);
+        gone.into_iter().map(|parked| parked.call).collect()
+    }
+
+    /// As [`ParkedCalls::take_all_of`], of users to whom the present configuration gives no rights
+    /// any more.
+    pub(crate) fn take_without_rights(&self) -> Vec<Arc<DetachedCall>> {
+        let leases = |(id, parked): (&u64, &Parked)| Some((*id, parked.holder.lease.clone()?));
+        // Nothing is locked while a token is asked.
+        let mut leased: Vec<_> = self.lock().parked.iter().filter_map(leases).collect();
+        leased.retain(|(_, lease)| lease.present().is_none());
+        let mut state = self.lock();
+        let gone: Vec<_> = leased.iter().filter_map(|(id, _)| state.remove(*id)).collect();
+        drop(state);
         gone.into_iter().map(|parked| parked.call).collect()
     }
 
@@ -364,7 +387,7 @@ mod tests {
                 Ok(Outcome::Complete(result))
             })
             .unwrap();
-        assert_eq!(calls.park(&call, None, None, 0), Ok(true));
+        assert_eq!(calls.park(&call, Holder::default(), 0), Ok(true));
         finish.send(()).unwrap();
         eventually("it is taken back", || calls.lock().parked.is_empty());
         eventually("the result is dropped", || call.is_given_up());
@@ -381,7 +404,7 @@ mod tests {
             })
             .unwrap();
         eventually("it asks", || call.n_asked() == 1);
-        assert_eq!(calls.park(&call, None, None, 0), Ok(true));
+        assert_eq!(calls.park(&call, Holder::default(), 0), Ok(true));
         call.cancel(Interrupted::Deadline);
         eventually("it is taken back", || calls.lock().parked.is_empty());
     }
@@ -395,8 +418,8 @@ mod tests {
                 Err(CallError::Cancelled)
             };
             let call = calls.start(Wait::plain(LONG).unwrap(), waiting).unwrap();
-            let (key, charged) = (name.into(), PrincipalId::Key(name.into()));
-            (calls.park(&call, Some(&key), Some(&charged), 0), call)
+            let (principal, charged) = (Some(name.into()), Some(PrincipalId::Key(name.into())));
+            (calls.park(&call, Holder { principal, charged, lease: None }, 0), call)
         };
         let of_hog: Vec<_> = (0..7).map(|_| parked("hog")).collect();
         assert!(of_hog[..6].iter().all(|(is_parked, _)| *is_parked == Ok(true)));
@@ -423,7 +446,8 @@ mod tests {
                 Err(CallError::Cancelled)
             };
             let call = calls.start(wait, waiting).unwrap();
-            assert_eq!(calls.park(&call, Some(key), None, 0), Ok(true));
+            let holder = Holder { principal: Some(key.clone()), ..Holder::default() };
+            assert_eq!(calls.park(&call, holder, 0), Ok(true));
             call
         });
         ParkedCalls::cancel(calls.take_all_of(std::slice::from_ref(&ended)));
@@ -444,7 +468,7 @@ mod tests {
                 Ok(Outcome::Complete(Raw::from_valid("{}".to_owned())))
             })
             .unwrap();
-        assert_eq!(calls.park(&call, None, None, 3), Ok(true));
+        assert_eq!(calls.park(&call, Holder::default(), 3), Ok(true));
         finish.send(()).unwrap();
         eventually("it is over", || call.is_over());
         let taken = calls.take(call.id(), 3, None).unwrap();
@@ -465,7 +489,11 @@ mod tests {
                 Err(CallError::Cancelled)
             };
             let call = calls.start(Wait::plain(LONG).unwrap(), waiting).unwrap();
-            let parked = calls.park(&call, None, Some(who), 0);
+            let parked = calls.park(
+                &call,
+                Holder { charged: Some(who.clone()), ..Holder::default() },
+                0,
+            );
             (call, parked)
         };
         let hogs: Vec<_> = (0..6).map(|_| park(&hog)).collect();

@@ -137,7 +137,7 @@ impl LineClient {
         let (principal, admission) =
             (self.front.operator.clone(), self.front.admission().generation);
         let per_user = self.front.pipeline.per_user();
-        let user = per_user.and_then(|it| it.credentials(principal.user(), || None, []));
+        let user = per_user.and_then(|it| it.credentials(principal.user(), |_| None, []));
         let user = user.map(Arc::new);
         let (only, narrowed, charged, lease) = (None, None, None, None);
         Scope { principal, only, narrowed, admission, charged, lease, user }

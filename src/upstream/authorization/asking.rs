@@ -16,9 +16,10 @@ use crate::oauth::token::{Grant, TokenAnswer, TokenType};
 
 use super::discovery::{Discovered, Discovery};
 use super::flow_error::{FlowError, FlowStep, Remedy};
-use super::kept::{Algorithms, Client, DpopKey, Grantor, Kept};
-use super::registration::{Registration, with_registrations};
+use super::kept::{Algorithms, Client, DpopKey, Grantor, Kept, Registrations};
+use super::registration::{Led, Registration, with_registrations};
 use super::server_authorization::{NOBODY_HAS_SIGNED_IN, ServerAuthorization, Trouble};
+use super::store::FileName;
 use super::token_endpoint::Asker;
 use super::want::Want;
 
@@ -194,13 +195,31 @@ impl ServerAuthorization {
 
     /// A registration that the authorization server does not know any more.
     pub(super) fn forget_registration(&self, grantor: &Grantor) {
-        let forgotten = with_registrations(&self.shared.store, &self.server, |all| {
-            all.forget(&grantor.with(), &grantor.client.id);
+        self.note_of_registration(|all| all.forget(&grantor.with(), &grantor.client.id));
+    }
+
+    /// A registration with which somebody has signed in.
+    pub(super) fn registration_works(&self, grantor: &Grantor) {
+        self.note_of_registration(|all| {
+            all.sign_in_finished(&grantor.with(), &grantor.client.id);
         });
-        if let Err(error) = forgotten {
-            log::warn!(target: "oauth", "{}: a registration cannot be forgotten: {error}",
+    }
+
+    fn note_of_registration(&self, note: impl FnOnce(&mut Registrations)) {
+        if let Err(error) = with_registrations(&self.shared.store, &self.server, note) {
+            log::warn!(target: "oauth", "{}: its registrations cannot be kept: {error}",
                 self.server);
         }
+    }
+
+    /// The ports of this machine to which browsers have come back from sign-ins by a command, the
+    /// newest first: the registration of one of them serves again, whatever the authorization
+    /// server thinks of another port (RFC 8252, section 7.3).
+    pub fn loopback_ports(&self) -> Vec<u16> {
+        let name = FileName::of_registrations(&self.server);
+        let text = self.shared.store.read(&name).ok().flatten();
+        let all = text.as_deref().and_then(Registrations::from_json);
+        all.map(|all| all.loopback_ports()).unwrap_or_default()
     }
 
     /// Keeps the tokens of an answer, and uses them from there on.
@@ -239,8 +258,9 @@ impl ServerAuthorization {
             (Want::Renewal | Want::Refused(_) | Want::Scopes(_), _) => {
                 let found = self.discovered()?;
                 let scopes = self.scopes(&found, Refreshes::No);
-                let redirect_uri = self.shared.setup.redirect_uri.clone();
-                let client = self.client(&found, &redirect_uri.unwrap_or_default())?;
+                let redirect_uri = self.shared.setup().redirect_uri.clone();
+                let redirect_uri = redirect_uri.unwrap_or_default();
+                let client = self.client(&found, &redirect_uri, Led::Nobody)?;
                 let known = before.map(|kept| &kept.grantor);
                 (self.grantor(&found, client, known)?, scopes)
             }
@@ -396,9 +416,10 @@ impl ServerAuthorization {
         &self,
         found: &Discovered,
         redirect_uri: &str,
+        led: Led,
     ) -> Result<Client, FlowError> {
         let asker = self.asker();
-        let setup = &self.shared.setup;
+        let setup = &self.shared.setup();
         // The gateway's own document names the gateway's own address.
         let own = setup
             .client_document_url
@@ -412,6 +433,7 @@ impl ServerAuthorization {
             redirect_uri,
             document: self.document.as_ref().or(own.as_ref()),
             dpop_bound: self.wants_dpop(found),
+            led,
         };
         registration.client(found)
     }

@@ -5,7 +5,7 @@ use std::fmt;
 use std::path::Path;
 use std::sync::{Arc, Weak};
 
-use crate::config::{Target, UpstreamConfig};
+use crate::config::{Config, Target, UpstreamConfig};
 use crate::oauth::authorization::AuthorizationAnswer;
 use crate::oauth::fetch::Fetch;
 use crate::protocol::server_name::ServerName;
@@ -16,6 +16,7 @@ use crate::upstream::http_client::fetcher::Fetcher;
 use crate::upstream::http_client::tls::Tls;
 use crate::wait::Wait;
 
+use super::holder::Holder;
 use super::issuer_fetcher::IssuerFetcher;
 use super::shared::Shared;
 use super::sign_ins::begun_by;
@@ -24,7 +25,7 @@ use super::{FinishedSignIn, Owner, ServerAuthorization, Setup, SignInError};
 /// The authorizations of all servers: the sign-ins under way, the threads that ask authorization
 /// servers, and the files in which credentials are kept.
 pub struct Authorizations {
-    shared: Arc<Shared>,
+    pub(super) shared: Arc<Shared>,
     names: Arc<DnsCache>,
     tls: Tls,
     known: Mutex<HashMap<(ServerName, Owner), Weak<ServerAuthorization>>>,
@@ -33,7 +34,7 @@ pub struct Authorizations {
 impl fmt::Debug for Authorizations {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.debug_struct("Authorizations")
-            .field("setup", &self.shared.setup)
+            .field("setup", &self.shared.setup())
             .finish_non_exhaustive()
     }
 }
@@ -55,13 +56,20 @@ impl Authorizations {
     }
 
     /// The facts that all sign-ins share.
-    pub fn setup(&self) -> &Setup {
-        &self.shared.setup
+    pub fn setup(&self) -> Arc<Setup> {
+        self.shared.setup()
+    }
+
+    /// Follows a changed configuration: browsers come back to its address from sign-ins that begin
+    /// from now on.
+    pub fn follow(&self, config: &Config) {
+        self.shared.set_up(self.setup().following(config));
     }
 
     /// The credentials of `owner` at a server that has `oauth` in its configuration: the same value
     /// each time as long as somebody holds it and the configuration is the same. Nothing is asked
-    /// or read by that. None if the server has no `oauth`.
+    /// or read by that. None if the server has no `oauth`. `holder`: the user as files name it, where
+    /// somebody may sign in.
     ///
     /// # Errors
     /// The configuration is not usable after all; the text says why.
@@ -69,28 +77,35 @@ impl Authorizations {
         self: &Arc<Authorizations>,
         config: &Arc<UpstreamConfig>,
         owner: Owner,
+        holder: Holder,
     ) -> Result<Option<Arc<ServerAuthorization>>, String> {
         let Target::Http(target) = &config.target else { return Ok(None) };
         if target.oauth.is_none() {
             return Ok(None);
         }
         let key = (config.name.clone(), owner);
-        let mut known = self.known.lock();
-        if let Some(same) = known.get(&key).and_then(Weak::upgrade)
-            && same.is_for(target)
-        {
+        let same = |known: &HashMap<_, Weak<ServerAuthorization>>| {
+            let same = known.get(&key).and_then(Weak::upgrade);
+            same.filter(|it| it.is_for(target))
+        };
+        if let Some(same) = same(&self.known.lock()) {
             return Ok(Some(same));
         }
+        // Nothing is locked while files are read: another one may be faster.
         let factory =
             AgentFactory::new(target, self.names.clone(), &self.tls, config.connect_timeout)?;
         let fetcher = Fetcher::new(factory, self.shared.running.clone());
         let made = ServerAuthorization::new(
             self.shared.clone(),
             &config.name,
-            owner,
+            (owner, holder),
             target,
             fetcher,
         )?;
+        let mut known = self.known.lock();
+        if let Some(same) = same(&known) {
+            return Ok(Some(same));
+        }
         known.retain(|_, it| it.strong_count() > 0);
         known.insert(key, Arc::downgrade(&made));
         Ok(Some(made))
@@ -138,7 +153,8 @@ impl Authorizations {
 
     /// Opens a page by the program of `$BROWSER`. None where that is not set.
     pub fn open_page(&self, url: &str) -> Option<Result<(), String>> {
-        Some(self.shared.browsers.open(self.shared.setup.browser.as_deref()?, url))
+        let setup = self.shared.setup();
+        Some(self.shared.browsers.open(setup.browser.as_deref()?, url))
     }
 
     /// Ends the threads and every sign-in that is under way, in bounded time.

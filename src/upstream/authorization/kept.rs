@@ -13,6 +13,9 @@ use crate::oauth::scope::Scopes;
 use crate::oauth::token::{TokenAnswer, TokenType};
 use crate::oauth::web_url::WebUrl;
 
+use super::CALLBACK_PATH;
+use super::holder::{Holder, HolderJson};
+
 /// An OAuth client as one authorization server knows it.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Client {
@@ -107,8 +110,8 @@ impl Kept {
         Some(end.saturating_sub(margin.as_secs()))
     }
 
-    /// The text for a file.
-    pub(super) fn to_json(&self) -> String {
+    /// The text for a file, which names the holder too.
+    pub(super) fn to_json(&self, holder: &Holder) -> String {
         let Grantor {
             server,
             issuer,
@@ -134,6 +137,7 @@ impl Kept {
             obtained_at: self.obtained_at,
             expires_at: self.expires_at,
             scopes: self.scopes.to_string(),
+            holder: holder.to_json(),
         };
         serde_json::to_string(&written).unwrap_or_default()
     }
@@ -181,6 +185,9 @@ struct KeptJson {
     obtained_at: u64,
     expires_at: Option<u64>,
     scopes: String,
+    /// The user, where they are a user's own.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    holder: Option<HolderJson>,
 }
 
 #[derive(Serialize, Deserialize)]
@@ -221,6 +228,9 @@ struct RegistrationJson {
     client: ClientJson,
     /// Seconds since 1970.
     secret_expires_at: Option<u64>,
+    /// The sign-ins that have begun with it since somebody finished one.
+    #[serde(default)]
+    n_unfinished: u32,
 }
 
 impl Registrations {
@@ -260,7 +270,37 @@ impl Registrations {
             redirect_uri: redirect_uri.to_owned(),
             client: ClientJson::of(client),
             secret_expires_at,
+            n_unfinished: 0,
         });
+    }
+
+    fn get_mut(&mut self, issuer: &str, client_id: &str) -> Option<&mut RegistrationJson> {
+        self.dynamic.iter_mut().find(|it| it.issuer == issuer && it.client.id == client_id)
+    }
+
+    /// A person is led to the authorization server. Returns how many were before, of whom none
+    /// has finished.
+    pub(super) fn sign_in_begins(&mut self, issuer: &str, client_id: &str) -> u32 {
+        let Some(it) = self.get_mut(issuer, client_id) else { return 0 };
+        let n_before = it.n_unfinished;
+        it.n_unfinished = n_before.saturating_add(1);
+        n_before
+    }
+
+    /// A person has finished a sign-in: the authorization server knows the client.
+    pub(super) fn sign_in_finished(&mut self, issuer: &str, client_id: &str) {
+        if let Some(it) = self.get_mut(issuer, client_id) {
+            it.n_unfinished = 0;
+        }
+    }
+
+    /// The ports of addresses on loopback to come back to, the newest first.
+    pub(super) fn loopback_ports(&self) -> Vec<u16> {
+        let port = |it: &RegistrationJson| {
+            let rest = it.redirect_uri.strip_prefix("http://127.0.0.1:")?;
+            rest.strip_suffix(CALLBACK_PATH)?.parse().ok()
+        };
+        self.dynamic.iter().rev().filter_map(port).collect()
     }
 
     /// Forgets the registration of a client that its authorization server does not know any more.
@@ -316,7 +356,7 @@ mod tests {
     #[test]
     fn what_is_kept_is_read_as_it_was_written_and_never_printed() {
         let kept = kept(Some(3600));
-        assert_eq!(Kept::from_json(&kept.to_json()).unwrap(), kept);
+        assert_eq!(Kept::from_json(&kept.to_json(&Holder::default())).unwrap(), kept);
         assert_eq!(kept.scopes.to_string(), "a b c");
         let printed = format!("{kept:?}");
         for secret in ["access-token", "refresh-token", "hush", "[1, 2, 3]"] {
@@ -364,12 +404,20 @@ mod tests {
         assert_eq!(id(&all, "https://one", "http://there/cb", 99), None);
         assert_eq!(id(&all, "https://two", "http://here/cb", 49), Some("two".to_owned()));
         assert_eq!(id(&all, "https://two", "http://here/cb", 50), None, "its secret has ended");
+        assert_eq!([(); 2].map(|()| all.sign_in_begins("https://one", "one")), [0, 1]);
+        all.sign_in_finished("https://one", "one");
+        assert_eq!(all.sign_in_begins("https://one", "one"), 0);
         all.forget("https://one", "one");
         assert_eq!(id(&all, "https://one", "http://here/cb", 0), None);
         for n in 0..100 {
             all.add(&format!("https://{n}"), "http://here/cb", &client("x"), None);
         }
         assert_eq!(all.dynamic.len(), REGISTRATIONS_MAX);
+        for (n, at) in ["127.0.0.1:40", "127.0.0.1:41", "10.0.0.1:42"].into_iter().enumerate() {
+            let uri = format!("http://{at}{CALLBACK_PATH}");
+            all.add(&format!("https://{n}"), &uri, &client("x"), None);
+        }
+        assert_eq!(all.loopback_ports(), [41, 40]);
         assert_eq!(all.issuer_of_configured("me", "https://a"), "https://a");
         assert_eq!(all.issuer_of_configured("me", "https://b"), "https://a");
     }

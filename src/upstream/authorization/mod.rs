@@ -18,10 +18,12 @@
 mod asking;
 mod authorizations;
 mod browser;
+mod credentials_file;
 mod discovery;
 mod exchanges;
 mod files;
 mod flow_error;
+mod holder;
 mod issuer_fetcher;
 mod kept;
 mod refusal;
@@ -31,6 +33,7 @@ mod server_authorization;
 mod shared;
 mod sign_in;
 mod sign_ins;
+mod sign_out;
 mod store;
 mod token_endpoint;
 mod want;
@@ -47,8 +50,11 @@ use crate::protocol::server_name::ServerName;
 use crate::wait::Interrupted;
 
 pub use authorizations::Authorizations;
+pub use credentials_file::FileMark;
+pub use holder::{Holder, UserSignIn};
 pub(crate) use server_authorization::AuthorizationListener;
 pub use server_authorization::ServerAuthorization;
+pub use sign_out::{NotRevoked, Revocation, SignedOut};
 
 /// The path of the callback, below the address that browsers use.
 pub const CALLBACK_PATH: &str = "/oauth/callback";
@@ -60,6 +66,8 @@ pub const CLIENT_DOCUMENT_PATH: &str = "/oauth/client.json";
 pub struct Setup {
     /// The directory in which credentials are kept.
     pub state_dir: Option<PathBuf>,
+    /// Where the gateway listens, as text, if it does.
+    pub address: Option<String>,
     /// The URL to which the authorization server sends the browser back; none where the gateway
     /// has no address that a browser can reach.
     pub redirect_uri: Option<String>,
@@ -84,6 +92,7 @@ impl Setup {
         let is_https = |base: &&String| base.starts_with("https://");
         Setup {
             state_dir: config.state_dir.clone(),
+            address: address.map(str::to_owned),
             redirect_uri: base.as_ref().map(|base| below(base, CALLBACK_PATH)),
             client_document_url: base
                 .as_ref()
@@ -92,6 +101,14 @@ impl Setup {
             browser: browser.filter(|it| !it.trim().is_empty()),
             patience: config.limits.parked,
         }
+    }
+}
+
+impl Setup {
+    /// That of the same gateway with another configuration.
+    #[must_use]
+    fn following(&self, config: &Config) -> Setup {
+        Setup::of(config, self.address.as_deref(), self.browser.clone())
     }
 }
 
@@ -225,16 +242,3 @@ impl fmt::Display for SignInError {
 }
 
 impl std::error::Error for SignInError {}
-
-/// What became of credentials at a sign-out. They are forgotten here in any case.
-#[derive(Debug, Clone, PartialEq, Eq)]
-pub enum SignedOut {
-    /// There were none.
-    NothingThere,
-    /// They are forgotten, and were revoked at the authorization server.
-    Revoked,
-    /// They are forgotten; the authorization server offers no revocation.
-    Forgotten,
-    /// They are forgotten; the authorization server did not revoke them, and the text says why.
-    NotRevoked(String),
-}

@@ -2,7 +2,7 @@
 //! document, or by a registration, which is kept.
 
 use crate::config::TokenEndpointAuthMethod;
-use crate::limits::OAUTH_REQUEST_TIMEOUT;
+use crate::limits::{LOGINS_UNFINISHED_MAX, OAUTH_REQUEST_TIMEOUT, PAGES_UNFINISHED_MAX};
 use crate::oauth::client_authentication::{AuthenticationMethod, ClientCredentials};
 use crate::oauth::fetch::{FetchContent, FetchRequest};
 use crate::oauth::registration::{
@@ -21,6 +21,30 @@ use super::token_endpoint::{Asker, configured_credentials};
 /// The name that authorization servers show to people.
 const CLIENT_NAME: &str = "Trunkline";
 
+/// Who is led to the authorization server with a registration.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub(super) enum Led {
+    /// A person, by a page of the gateway.
+    ByGateway,
+    /// A person, by `trunkline login`.
+    ByCommand,
+    /// Nobody: the gateway has tokens by itself.
+    Nobody,
+}
+
+impl Led {
+    /// After so many sign-ins that nobody has finished, a registration is believed no longer. An
+    /// authorization server that has lost it shows that to the person alone: it sends no browser
+    /// back for an OAuth client that it does not know (RFC 6749, section 4.1.2.1).
+    fn unfinished_max(self) -> Option<u32> {
+        match self {
+            Self::ByGateway => Some(PAGES_UNFINISHED_MAX),
+            Self::ByCommand => Some(LOGINS_UNFINISHED_MAX),
+            Self::Nobody => None,
+        }
+    }
+}
+
 /// What a registration is for.
 pub(super) struct Registration<'a> {
     pub(super) asker: &'a Asker<'a>,
@@ -31,6 +55,7 @@ pub(super) struct Registration<'a> {
     /// The URL of this OAuth client's metadata document, where it has one.
     pub(super) document: Option<&'a WebUrl>,
     pub(super) dpop_bound: bool,
+    pub(super) led: Led,
 }
 
 impl From<TokenEndpointAuthMethod> for AuthenticationMethod {
@@ -104,12 +129,21 @@ impl Registration<'_> {
     fn dynamic(&self, found: &Discovered, endpoint: &WebUrl) -> Result<Client, FlowError> {
         let issuer = found.with();
         let known = self.with_registrations(found, |all| {
-            all.client(&issuer, self.redirect_uri, self.asker.now)
+            let client = all.client(&issuer, self.redirect_uri, self.asker.now)?;
+            let n_unfinished = self.begins(all, &issuer, &client);
+            Some((client, n_unfinished))
         })?;
-        if let Some(client) = known {
-            return Ok(client);
-        }
-        let registered = self.register(found, endpoint)?;
+        let doubted = match (known, self.led.unfinished_max()) {
+            (Some((client, n)), Some(max)) if n >= max => Some(client),
+            (Some((client, _)), _) => return Ok(client),
+            (None, _) => None,
+        };
+        let registered = match (self.register(found, endpoint), doubted) {
+            (Ok(registered), _) => registered,
+            // It may be good after all.
+            (Err(_), Some(doubted)) => return Ok(doubted),
+            (Err(error), None) => return Err(error),
+        };
         // Many an answer names the method that was asked for, and gives no secret for it.
         let method = match (registered.authentication_method, &registered.client_secret) {
             (
@@ -124,8 +158,18 @@ impl Registration<'_> {
         let ends = registered.client_secret_expires_at;
         self.with_registrations(found, |all| {
             all.add(&issuer, self.redirect_uri, &client, ends);
+            self.begins(all, &issuer, &client);
         })?;
         Ok(client)
+    }
+
+    /// Notes that a person is led to the authorization server, and returns how many were before who
+    /// have not finished.
+    fn begins(&self, all: &mut Registrations, issuer: &str, client: &Client) -> u32 {
+        match self.led {
+            Led::ByGateway | Led::ByCommand => all.sign_in_begins(issuer, &client.id),
+            Led::Nobody => 0,
+        }
     }
 
     fn register(

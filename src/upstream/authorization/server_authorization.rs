@@ -8,10 +8,7 @@ use std::time::{Duration, Instant, SystemTime};
 
 use crate::config::{Grant, HttpTarget, JwtBearer, OAuthClientConfig, Secret};
 use crate::error::{HttpRefusal, Stage};
-use crate::limits::{
-    CREDENTIALS_LOOK_INTERVAL, GOOD_CREDENTIALS_LOOK_INTERVAL, NEED_BELIEVED, OAUTH_PAUSE_MAX,
-    OAUTH_PAUSE_MIN,
-};
+use crate::limits::{NEED_BELIEVED, OAUTH_PAUSE_MAX, OAUTH_PAUSE_MIN};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::Reach;
 use crate::oauth::signing_key::SigningKey;
@@ -26,6 +23,7 @@ use crate::upstream::http_client::fetcher::Fetcher;
 use crate::wait::Wait;
 
 use super::flow_error::{FlowError, Remedy};
+use super::holder::Holder;
 use super::kept::Kept;
 use super::refusal;
 use super::shared::Shared;
@@ -39,6 +37,7 @@ pub struct ServerAuthorization {
     pub(super) shared: Arc<Shared>,
     pub(super) server: ServerName,
     pub(super) owner: Owner,
+    pub(super) holder: Holder,
     pub(super) url: WebUrl,
     target: HttpTarget,
     pub(super) config: Box<OAuthClientConfig>,
@@ -77,8 +76,8 @@ pub(super) struct State {
     /// When such a row was broken off last, see `adopt_from_file`.
     pub(super) pardoned_at: Option<Instant>,
     /// The file as it was read last, and when it was looked at.
-    seen: Option<Stamp>,
-    looked_at: Option<Instant>,
+    pub(super) seen: Option<Stamp>,
+    pub(super) looked_at: Option<Instant>,
     /// An authorization server is asked.
     pub(super) is_asking: bool,
     /// Who waits for the end of that, or of a sign-in.
@@ -149,7 +148,7 @@ impl ServerAuthorization {
     pub(super) fn new(
         shared: Arc<Shared>,
         server: &ServerName,
-        owner: Owner,
+        (owner, holder): (Owner, Holder),
         target: &HttpTarget,
         fetcher: Fetcher,
     ) -> Result<Arc<ServerAuthorization>, String> {
@@ -166,6 +165,7 @@ impl ServerAuthorization {
             file: FileName::of_credentials(server, owner),
             server: server.clone(),
             owner,
+            holder,
             url,
             target: target.clone(),
             secrets: Secrets::new(&configured_secrets(&config)),
@@ -390,76 +390,6 @@ impl ServerAuthorization {
     pub(super) fn wake(&self) {
         let waiting = std::mem::take(&mut self.lock().waiting);
         waiting.iter().for_each(|wait| wait.bell().ring());
-    }
-
-    /// Looks if another process has signed in or out, but not all the time. It looks also while
-    /// the token is good: the person may have signed in with another account, or out.
-    pub(super) fn look_at_file(&self) {
-        let now = Instant::now();
-        let seen = {
-            let mut state = self.lock();
-            let good = state.kept.as_ref().filter(|_| !state.is_refused);
-            let interval = match good.is_some_and(|kept| !kept.is_over(self.shared.now())) {
-                true => GOOD_CREDENTIALS_LOOK_INTERVAL,
-                false => CREDENTIALS_LOOK_INTERVAL,
-            };
-            let since = |at| now.saturating_duration_since(at);
-            if state.looked_at.is_some_and(|at| since(at) < interval) {
-                return;
-            }
-            state.looked_at = Some(now);
-            state.seen
-        };
-        if self.shared.store.stamp(&self.file) == seen {
-            return;
-        }
-        match self.read_file() {
-            Ok(Some(kept)) => self.adopt_from_file(kept),
-            Ok(None) if self.lock().seen.is_none() && seen.is_some() => {
-                self.signed_out_elsewhere()
-            }
-            // The credentials are for something else, or cannot be read at present.
-            Ok(None) | Err(_) => (),
-        }
-    }
-
-    /// Another process has signed out, and has revoked the tokens where it could.
-    fn signed_out_elsewhere(&self) {
-        self.forget();
-        if !self.is_of_machines() {
-            self.need_sign_in("somebody has signed out");
-        }
-    }
-
-    /// The usable credentials in the file; what is of no use is set aside.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub(super) fn read_file(&self) -> std::io::Result<Option<Kept>> {
-        let store = &self.shared.store;
-        let stamp = store.stamp(&self.file);
-        let text = store.read(&self.file)?;
-        self.lock().seen = stamp;
-        let Some(text) = text else { return Ok(None) };
-        let Some(kept) = Kept::from_json(&text) else {
-            store.set_aside(&self.file, "it holds no credentials");
-            return Ok(None);
-        };
-        // Tokens of another server, or of a client that is not configured any more.
-        let is_same_client =
-            self.config.client_id.as_ref().is_none_or(|id| *id == kept.grantor.client.id);
-        Ok(Some(kept).filter(|it| it.grantor.server == self.url.as_str() && is_same_client))
-    }
-
-    /// Writes credentials before they are used.
-    ///
-    /// # Errors
-    /// The disk refuses.
-    pub(super) fn write_file(&self, kept: &Kept) -> std::io::Result<()> {
-        let store = &self.shared.store;
-        store.write(&self.file, &kept.to_json())?;
-        self.lock().seen = store.stamp(&self.file);
-        Ok(())
     }
 
     /// Uses these credentials from here on.

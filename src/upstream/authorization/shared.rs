@@ -7,6 +7,7 @@ use std::time::{SystemTime, UNIX_EPOCH};
 use ring::rand::SystemRandom;
 
 use crate::limits::EXCHANGES_PATIENCE;
+use crate::sync::RwLock;
 use crate::upstream::http_client::fetcher::RunningFetches;
 
 use super::Setup;
@@ -18,7 +19,7 @@ use super::workers::Workers;
 
 /// See above. When it is dropped, all of it ends.
 pub(super) struct Shared {
-    pub(super) setup: Setup,
+    setup: RwLock<Arc<Setup>>,
     pub(super) store: Store,
     pub(super) workers: Workers,
     pub(super) running: Arc<RunningFetches>,
@@ -33,7 +34,7 @@ impl Shared {
         let running = Arc::<RunningFetches>::default();
         Shared {
             store: Store::new(setup.state_dir.clone(), running.clone()),
-            setup,
+            setup: RwLock::new(Arc::new(setup)),
             workers: Workers::new(),
             running,
             exchanges: Exchanges::default(),
@@ -41,6 +42,15 @@ impl Shared {
             browsers: Browsers::default(),
             random: SystemRandom::new(),
         }
+    }
+
+    /// The facts of this gateway, as the present configuration has them.
+    pub(super) fn setup(&self) -> Arc<Setup> {
+        self.setup.read().clone()
+    }
+
+    pub(super) fn set_up(&self, setup: Setup) {
+        *self.setup.write() = Arc::new(setup);
     }
 
     /// Seconds since 1970.

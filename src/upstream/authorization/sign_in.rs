@@ -18,14 +18,15 @@ use crate::oauth::fetch::{Fetch as _, FetchContent, FetchRequest, Reach};
 use crate::oauth::pkce::Pkce;
 use crate::oauth::scope::Refreshes;
 use crate::oauth::signing_key::SigningKey;
-use crate::oauth::token::{Grant, RevokedToken};
+use crate::oauth::token::Grant;
 use crate::sync::Mutex;
 use crate::wait::{Interrupted, Wait};
 
 use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::registration::Led;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
-use super::{BegunSignIn, Owner, SignInError, SignedOut};
+use super::{BegunSignIn, Owner, SignInError};
 
 /// A request that every server answers, and one that wants credentials refuses.
 const PROBE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
@@ -105,7 +106,7 @@ impl ServerAuthorization {
         wait: &Arc<Wait>,
         is_over: impl Fn() -> bool,
     ) -> Result<(), Interrupted> {
-        let _held = wait.hold(self.shared.setup.patience);
+        let _held = wait.hold(self.shared.setup().patience);
         loop {
             self.look_at_file();
             let now = Instant::now();
@@ -125,48 +126,9 @@ impl ServerAuthorization {
         }
     }
 
-    /// Forgets the credentials here, in memory and on disk, and revokes them at the authorization
-    /// server where that offers it.
-    ///
-    /// # Errors
-    /// The file cannot be removed, or the wait ended first.
-    pub fn sign_out(
-        self: &Arc<ServerAuthorization>,
-        wait: &Arc<Wait>,
-    ) -> Result<SignedOut, SignInError> {
-        self.on_worker(wait, |this| this.signed_out())?
-            .map_err(|error| SignInError::Failed(error.to_string()))
-    }
-
-    fn signed_out(&self) -> std::io::Result<SignedOut> {
-        let store = &self.shared.store;
-        let kept = {
-            let _locked = store.lock(&self.file)?;
-            let kept = self.read_file()?;
-            store.remove(&self.file)?;
-            kept
-        };
-        self.shared.sign_ins.forget(self);
-        self.forget();
-        let Some(kept) = kept else { return Ok(SignedOut::NothingThere) };
-        let Some(endpoint) = kept.grantor.revocation_endpoint.clone() else {
-            return Ok(SignedOut::Forgotten);
-        };
-        let (asker, grantor) = (self.asker(), &kept.grantor);
-        // With the refresh token, its access tokens end too (RFC 7009, section 2.1).
-        let refresh = kept.refresh_token.iter().map(|it| (it, RevokedToken::Refresh));
-        let tokens = refresh.chain([(&kept.access_token, RevokedToken::Access)]);
-        for (token, hint) in tokens {
-            if let Err(error) = asker.revoke(&endpoint, grantor, token, hint) {
-                return Ok(SignedOut::NotRevoked(error.to_string()));
-            }
-        }
-        Ok(SignedOut::Revoked)
-    }
-
     /// Does something on a thread of its own, so that it is finished although the one who waits for
     /// it goes away.
-    fn on_worker<T: Send + 'static>(
+    pub(super) fn on_worker<T: Send + 'static>(
         self: &Arc<ServerAuthorization>,
         wait: &Arc<Wait>,
         body: impl FnOnce(&Arc<ServerAuthorization>) -> T + Send + 'static,
@@ -205,7 +167,9 @@ impl ServerAuthorization {
         if self.is_of_machines() {
             return Err(refused("nobody has to sign in with the grant of the configuration"));
         }
-        let redirect_uri = redirect_uri.or(self.shared.setup.redirect_uri.as_deref());
+        let led = if redirect_uri.is_some() { Led::ByCommand } else { Led::ByGateway };
+        let setup = self.shared.setup();
+        let redirect_uri = redirect_uri.or(setup.redirect_uri.as_deref());
         let redirect_uri = redirect_uri.ok_or_else(|| {
             refused(
                 "this gateway has no address that a browser can come back to: set public_url",
@@ -217,7 +181,7 @@ impl ServerAuthorization {
         let unusable = |error| FlowError::unusable(FlowStep::Authorization, &with, error);
         let endpoint = found.server.check_authorization_code().map_err(unusable)?;
         let scopes = self.scopes(&found, Refreshes::Yes);
-        let client = self.client(&found, redirect_uri)?;
+        let client = self.client(&found, redirect_uri, led)?;
         let grantor = self.grantor(&found, client, None)?;
         let (pkce, state) = (Pkce::from_random(self.random()?), Secret::new(self.token()?));
         let key = grantor.dpop_key.as_ref().map(|key| SigningKey::from_pkcs8(&key.0));
@@ -287,7 +251,7 @@ impl ServerAuthorization {
     /// A person must sign in: the page is opened for the one at this machine, if there is one.
     pub(super) fn ask_person(&self, why: &str) {
         self.need_sign_in(why);
-        let setup = &self.shared.setup;
+        let setup = &self.shared.setup();
         let Some(browser) = setup.browser.as_deref().filter(|_| self.may_open_page()) else {
             return;
         };
@@ -311,7 +275,7 @@ impl ServerAuthorization {
 
     /// Pages are not opened all the time, and never beside another sign-in.
     fn may_open_page(&self) -> bool {
-        let has_way_back = self.shared.setup.redirect_uri.is_some();
+        let has_way_back = self.shared.setup().redirect_uri.is_some();
         let is_under_way = self.shared.sign_ins.left_to(self).is_some();
         if self.owner != Owner::Gateway || !has_way_back || is_under_way {
             return false;
@@ -378,6 +342,7 @@ impl ServerAuthorization {
             SignInError::Failed(what)
         })?;
         self.lock().no_page_until = None;
+        self.registration_works(&begun.grantor);
         log::info!(target: "oauth", "{}: signed in at {}", self.server, begun.grantor.with());
         Ok(())
     }

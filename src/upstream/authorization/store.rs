@@ -11,6 +11,7 @@ use std::time::Instant;
 use ring::digest::{SHA256, digest};
 
 use crate::limits::{CREDENTIALS_LOCK_INTERVAL, CREDENTIALS_LOCK_TIMEOUT};
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::state::StateDir;
@@ -55,15 +56,20 @@ impl FileName {
     pub(super) fn of_credentials(server: &ServerName, owner: Owner) -> FileName {
         let whose = match owner {
             Owner::Gateway => "gateway".to_owned(),
-            Owner::User(id) => id.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect(),
+            Owner::User(id) => id.to_string(),
         };
-        FileName(format!("oauth-{}-{whose}", named(server)))
+        FileName(format!("{}{whose}", before_owner(server)))
     }
 
     /// The registrations at the authorization servers of a server.
     pub(super) fn of_registrations(server: &ServerName) -> FileName {
         FileName(format!("oauth-clients-{}", named(server)))
     }
+}
+
+/// The part of a file's name before its owner.
+fn before_owner(server: &ServerName) -> String {
+    format!("oauth-{}-", named(server))
 }
 
 /// A server's name as a part of a file's name: names that differ in case only are told apart on
@@ -149,6 +155,17 @@ impl Store {
             self.set_aside(name, "it was sealed with another key, or is another file's");
         }
         Ok(text)
+    }
+
+    /// The users with credentials at a server.
+    pub(super) fn users_at(&self, server: &ServerName) -> Vec<CredentialsId> {
+        let Ok((directory, _)) = self.directory() else { return Vec::new() };
+        let prefix = before_owner(server);
+        let names = directory.names();
+        let owners = names.iter().filter_map(|name| name.strip_prefix(&prefix));
+        let mut users: Vec<_> = owners.filter_map(CredentialsId::parse).collect();
+        users.sort();
+        users
     }
 
     /// Keeps a file of no use under another name.

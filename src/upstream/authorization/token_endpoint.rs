@@ -265,8 +265,12 @@ impl Asker<'_> {
         if answer.is_success() {
             return Ok(());
         }
-        let what = format!("the revocation was answered with status {}", answer.status);
-        Err(FlowError::new(FlowStep::Token, grantor.with(), what, Remedy::Nothing))
+        let what = match token::revocation_error(&answer) {
+            Some(error) => format!("the revocation was answered with {error}"),
+            None => format!("the revocation was answered with status {}", answer.status),
+        };
+        let error = FlowError::new(FlowStep::Token, grantor.with(), what, Remedy::Nothing);
+        Err(error.without(&self.whose.secrets))
     }
 
     /// The assertion of the configuration, as its file has it now.

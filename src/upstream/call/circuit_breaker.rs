@@ -226,6 +226,13 @@ impl Breaker {
         }
     }
 
+    /// The supervisor, which waits, makes an attempt that has more prospect than the last one.
+    pub(crate) fn begins_anew(&mut self, now: Instant) {
+        if matches!(self.contact, Contact::Waiting { .. }) {
+            self.contact = Contact::Making { since: now };
+        }
+    }
+
     /// For how long the upstream has been starting, if it is.
     pub(crate) fn starting(&self, now: Instant) -> Option<Duration> {
         match self.contact {

@@ -21,7 +21,7 @@ use crate::telemetry::counters;
 use crate::thread::{Joined, spawn};
 use crate::wait::Interrupted;
 
-use super::authorization::{Authorizations, Owner};
+use super::authorization::{Authorizations, Holder, Owner};
 use super::backoff::Retry;
 use super::call::circuit_breaker::Breaker;
 use super::call::concurrency::ConcurrencyLimit;
@@ -194,6 +194,11 @@ impl Upstreams {
         };
         // Before any call comes; and what a call has still left at the old one meanwhile.
         adopt();
+        // Requests bring credentials for what is reached with them from here on.
+        let per_user = per_user(configs.iter().map(Arc::as_ref));
+        let has_users = !per_user.is_none();
+        *self.per_user.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(per_user);
+        self.has_users.store(has_users, Ordering::Relaxed);
         let after = Arc::new(after);
         *self.by_name.write().unwrap_or_else(PoisonError::into_inner) = after.clone();
         adopt();
@@ -205,10 +210,6 @@ impl Upstreams {
             running.retire(old.clone(), supervisor, self.shared.limits.drain);
         }
         running.supervisors.extend(supervisors);
-        let per_user = per_user(configs);
-        let has_users = !per_user.is_none();
-        *self.per_user.write().unwrap_or_else(PoisonError::into_inner) = Arc::new(per_user);
-        self.has_users.store(has_users, Ordering::Relaxed);
         drop(running);
         self.configure_users(configs);
         Ok(())
@@ -424,8 +425,9 @@ impl Shared {
             // Nobody connects with it.
             (Credentials::PerUser, None) => None,
         };
-        let authorization =
-            owner.map(|owner| self.authorizations.of(&config, owner)).transpose();
+        let holder = user.as_ref().map(|user| Holder::of(&user.credentials));
+        let of = |owner| self.authorizations.of(&config, owner, holder.unwrap_or_default());
+        let authorization = owner.map(of).transpose();
         let authorization = authorization
             .map_err(|what| io::Error::new(io::ErrorKind::InvalidInput, what))?
             .flatten();
@@ -463,7 +465,7 @@ impl Shared {
             // Nobody connects to it but its users' upstreams, of which each knows how it is.
             health.lock().breaker.made_contact();
         }
-        let listener = listener(&context);
+        let listener = listener(&context, &health);
         Ok(Upstream {
             counted,
             may_be_per_user: context.config.may_be_per_user() && !is_of_user,

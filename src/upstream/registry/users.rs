@@ -1,6 +1,7 @@
 //! Upstreams of users: which one serves a user at a server, made when it is first needed, made
 //! anew when its server is configured otherwise, and ended when nobody needs it any more.
 
+use std::collections::HashSet;
 use std::io;
 use std::sync::atomic::Ordering;
 use std::sync::{Arc, PoisonError, Weak};
@@ -9,7 +10,8 @@ use std::time::Instant;
 use crossbeam_channel::{Receiver, RecvTimeoutError, Sender, bounded};
 
 use super::{Made, Upstreams, supervisor};
-use crate::config::UpstreamConfig;
+use crate::access::policy::OptionalLease;
+use crate::config::{Config, UpstreamConfig};
 use crate::error::CallError;
 use crate::limits::USER_UPSTREAMS_SWEEP;
 use crate::protocol::call::PrincipalId;
@@ -34,7 +36,8 @@ impl Upstreams {
     }
 
     /// The upstream of a user at a server whose credentials are each user's own, made if there is
-    /// none; for another server, that server's. `charged`: in whose share it counts.
+    /// none; for another server, that server's. `charged`: in whose share it counts; `lease`: the
+    /// access token with which the user comes, if it is one.
     ///
     /// # Errors
     /// Something of the user is not known that the server's configuration names, or too many
@@ -42,74 +45,54 @@ impl Upstreams {
     pub fn of_user(
         self: &Arc<Self>,
         base: Arc<Upstream>,
-        user: Option<&Arc<UserCredentials>>,
+        user: &Arc<UserCredentials>,
         charged: Option<&PrincipalId>,
+        lease: &OptionalLease,
     ) -> Result<Arc<Upstream>, CallError> {
         if !base.may_be_per_user {
             return Ok(base);
         }
-        let user = user.cloned().unwrap_or_default();
         let registered = &base.context.config;
-        if !registered.is_own_of(&user) {
+        if !registered.is_own_of(user) {
             return Ok(base);
         }
         if let Some(known) = self.users.find(registered, user.id(&registered.name)) {
             return Ok(known);
         }
         self.sweep_users(base.name())?;
-        self.make_of_user(&base, user, charged.cloned())
+        let registered = registered.clone();
+        let user = User::new(user.clone(), charged.cloned(), lease.clone(), registered);
+        self.make_of_user(&base, user)
     }
 
     /// Makes the upstream of a user, unless there is one by now.
-    fn make_of_user(
-        &self,
-        base: &Upstream,
-        user: Arc<UserCredentials>,
-        charged: Option<PrincipalId>,
-    ) -> Result<Arc<Upstream>, CallError> {
+    fn make_of_user(&self, base: &Upstream, user: User) -> Result<Arc<Upstream>, CallError> {
         // No other lock is taken while the upstreams of users are locked.
         let reports = self.running().reports.clone().ok_or(CallError::ShuttingDown)?;
-        let (name, registered) = (base.name(), &base.context.config);
-        let config = registered.for_user(&user);
+        let name = base.name();
+        let config = user.registered.for_user(&user.credentials);
         let config = config.map_err(|what| {
-            self.users.tell_unusable(name, &user, &what);
+            self.users.tell_unusable(name, &user.credentials, &what);
             CallError::Invalid(format!("{name}: {what}."))
         })?;
-        let user = User::new(user, charged, registered.clone());
         let index = base.context.index;
-        let Found { upstream, removed } = self.users.make(user, |user, old| {
+        let failed = |error: io::Error| {
+            log::error!(target: "upstream", "{name}: a user's sessions cannot be opened: {error}");
+            CallError::Internal
+        };
+        let build = |user, old: Option<&Arc<Upstream>>| {
             let made = Made { index, old, user: Some(Arc::new(user)) };
-            self.start_user(Arc::new(config), made, reports).map_err(|error| {
-                log::error!(
-                    target: "upstream",
-                    "{name}: a user's sessions cannot be opened: {error}"
-                );
-                CallError::Internal
-            })
-        });
+            let built = self.shared.upstream(Arc::new(config), made, reports.clone());
+            built.map(Arc::new).map_err(failed)
+        };
+        let start = |upstream: &Arc<Upstream>, old: Option<&Arc<Upstream>>| {
+            start_user(upstream, old, reports.clone()).map_err(failed)
+        };
+        let Found { upstream, removed } = self.users.make(user, build, start);
         if !removed.is_empty() {
             self.running().retire_users(removed, self.shared.limits.drain);
         }
         upstream
-    }
-
-    fn start_user(
-        &self,
-        config: Arc<UpstreamConfig>,
-        made: Made<'_>,
-        reports: Sender<Report>,
-    ) -> io::Result<(Arc<Upstream>, Joined)> {
-        let old = made.old;
-        let upstream = Arc::new(self.shared.upstream(config, made, reports.clone())?);
-        let supervisor = supervisor(&upstream, reports);
-        let name = upstream.context.thread_name("sup");
-        let thread = spawn(&name, move || supervisor.run())?;
-        if let Some(old) = old {
-            upstream.pool.adopt(&old.pool);
-            // The catalogue has dropped its lists.
-            upstream.missed_lists();
-        }
-        Ok((upstream, thread))
     }
 
     /// Starts the thread that ends upstreams of users, unless it runs.
@@ -134,15 +117,23 @@ impl Upstreams {
     pub(super) fn configure_users(&self, configs: &[Arc<UpstreamConfig>]) {
         let stays =
             |config: &Arc<UpstreamConfig>| configs.iter().any(|it| Arc::ptr_eq(it, config));
-        for old in self.users.stale(stays) {
+        let stale = self.users.stale(stays);
+        let there = if stale.is_empty() {
+            HashSet::new()
+        } else {
+            self.shared.server_events.users_there()
+        };
+        for old in stale {
             let (server, Some(user)) = (old.name(), &old.context.user) else { continue };
-            let is_needed = old.desired.has_subscriptions()
-                || self.shared.server_events.is_awaited(server, user.id);
+            let is_needed =
+                old.desired.has_subscriptions() || there.contains(&(server.clone(), user.id));
             let base = self.get(server);
             let base = base.filter(|it| it.context.config.is_own_of(&user.credentials));
             let Some(base) = base.filter(|_| is_needed) else { continue };
             let (credentials, charged) = (user.credentials.clone(), user.charged.clone());
-            if let Err(error) = self.make_of_user(&base, credentials, charged) {
+            let (lease, registered) = (user.lease.clone(), base.context.config.clone());
+            let user = User::new(credentials, charged, lease, registered);
+            if let Err(error) = self.make_of_user(&base, user) {
                 log::warn!(target: "upstream", "{server}: a user's subscriptions end: {error}");
             }
         }
@@ -189,6 +180,19 @@ impl Upstreams {
         self.running().retire_users(ended, self.shared.limits.drain);
     }
 
+    /// Ends the upstreams of users to whom the present configuration gives no rights any more,
+    /// once their calls have ended.
+    pub fn end_users_without_rights(&self) {
+        let ended = self.users.take_without_rights();
+        self.running().retire_users(ended, self.shared.limits.drain);
+    }
+
+    /// Ends the sign-ins of users at servers whose key is not in this configuration. Returns at once.
+    pub fn end_sign_ins_without_key(&self, config: &Config) {
+        let keys = config.api_keys.iter().map(|key| key.sha256).collect();
+        self.shared.authorizations.end_without_key(&config.upstreams, keys);
+    }
+
     /// Ends users' upstreams which nobody needs any more: no call has come for
     /// `limits.session_idle`, and no client with their credentials is there; or their server is
     /// configured otherwise since, which a call that came before may not have known.
@@ -201,10 +205,27 @@ impl Upstreams {
         let mut ended = self.users.take_unless(stays);
         if let Some(before) = Instant::now().checked_sub(limits.session_idle) {
             let events = &self.shared.server_events;
-            ended.extend(self.users.take_idle(before, |it, user| events.is_awaited(it, user)));
+            ended.extend(self.users.take_idle(before, || events.users_there()));
         }
         self.running().retire_users(ended, limits.drain);
     }
+}
+
+/// Starts to make contact for a user. `old`: the upstream whose place it takes.
+fn start_user(
+    upstream: &Arc<Upstream>,
+    old: Option<&Arc<Upstream>>,
+    reports: Sender<Report>,
+) -> io::Result<Joined> {
+    let supervisor = supervisor(upstream, reports);
+    let name = upstream.context.thread_name("sup");
+    let thread = spawn(&name, move || supervisor.run())?;
+    if let Some(old) = old {
+        upstream.pool.adopt(&old.pool);
+        // The catalogue has dropped its lists.
+        upstream.missed_lists();
+    }
+    Ok(thread)
 }
 
 /// The thread that ends users' upstreams which nobody needs, until it is told to stop.

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use std::sync::atomic::{AtomicBool, Ordering};
 use std::time::Instant;
 
+use crate::access::policy::OptionalLease;
 use crate::config::UpstreamConfig;
 use crate::protocol::call::PrincipalId;
 use crate::protocol::credentials::UserCredentials;
@@ -21,6 +22,8 @@ pub(crate) struct User {
     pub(crate) credentials: Arc<UserCredentials>,
     /// The principal in whose share the upstream counts.
     pub(crate) charged: Option<PrincipalId>,
+    /// The access token with which the user came when the upstream was made.
+    pub(crate) lease: OptionalLease,
     /// The configuration under which the catalogue knows the server.
     pub(crate) registered: Arc<UpstreamConfig>,
     used: Arc<LastUse>,
@@ -36,13 +39,24 @@ impl User {
     pub(crate) fn new(
         credentials: Arc<UserCredentials>,
         charged: Option<PrincipalId>,
+        lease: OptionalLease,
         registered: Arc<UpstreamConfig>,
     ) -> User {
         let id = credentials.id(&registered.name);
         let used = Arc::new(LastUse::new(Instant::now()));
         let (is_listed, is_missed) = (AtomicBool::new(false), AtomicBool::new(false));
         let failure = Mutex::new(None);
-        User { id, credentials, charged, registered, used, is_listed, is_missed, failure }
+        User {
+            id,
+            credentials,
+            charged,
+            lease,
+            registered,
+            used,
+            is_listed,
+            is_missed,
+            failure,
+        }
     }
 
     /// Notes that the user has called.

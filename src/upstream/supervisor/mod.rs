@@ -16,7 +16,8 @@ use crossbeam_channel::Sender;
 
 use crate::error::Stage;
 use crate::limits::{
-    REFRESH_INTERVAL, RELIST_INTERVAL, SIGN_INS_OF_CALL_MAX, SLOTS_SWEEP_INTERVAL,
+    CREDENTIALS_LOOK_INTERVAL, REFRESH_INTERVAL, RELIST_INTERVAL, SIGN_INS_OF_CALL_MAX,
+    SLOTS_SWEEP_INTERVAL,
 };
 use crate::protocol::call::Outgoing;
 use crate::protocol::method::Method;
@@ -25,6 +26,7 @@ use crate::protocol::session_route::SessionKind;
 use crate::upstream::handshake::{declares, with_tools};
 use crate::wait::Wait;
 
+use super::authorization::{Owner, SignInStatus};
 use super::backoff::Retry;
 use super::call::circuit_breaker::{DeadlineOwner, FailureClass};
 use super::call::concurrency::ConcurrencyLimit;
@@ -512,8 +514,23 @@ impl Supervisor {
             if is_opened || news.wanted || Instant::now() >= until {
                 return true;
             }
-            self.rest(until);
+            let look =
+                self.looks_for_sign_in().then(|| Instant::now() + CREDENTIALS_LOOK_INTERVAL);
+            self.rest(look.map_or(until, |at| at.min(until)));
         }
+    }
+
+    /// Looks if somebody has signed in by another process, which is news then. True if that is still
+    /// to be looked for.
+    fn looks_for_sign_in(&self) -> bool {
+        let authorization = self.context.authorization.as_ref();
+        let authorization = authorization.filter(|it| it.owner() == Owner::Gateway);
+        authorization.is_some_and(|it| match it.status() {
+            SignInStatus::NeedsSignIn { .. } | SignInStatus::UnderWay { .. } => true,
+            SignInStatus::Unknown
+            | SignInStatus::SignedIn { .. }
+            | SignInStatus::Failing { .. } => false,
+        })
     }
 
     pub(super) fn tell(&self, event: Event) {

@@ -237,6 +237,21 @@ fn asked(reader: &Reader) -> Response {
     exchange(reader.gateway.address(), &request)
 }
 
+/// The page asks for the key of whoever began, here alice, and leads on.
+fn sign_in(reader: &Reader, page: &str) {
+    let base = format!("http://{}", reader.gateway.address());
+    let send = |request: &Request| exchange(reader.gateway.address(), request);
+    let path = page.strip_prefix(&base).unwrap();
+    send(&form(path, "key=tk_bob_0123456789abcdef")).expect(403);
+    let on = send(&form(path, &format!("key={ALICE_KEY}"))).expect(200);
+    let cookie = on.header("Set-Cookie").unwrap().split(';').next().unwrap().to_owned();
+    let (_, target) = on.text().split_once("content=\"0; url=").unwrap();
+    let back = redirect_of(&target.split('"').next().unwrap().replace("&amp;", "&"));
+    let back = back.strip_prefix(&base).unwrap();
+    send(&Request::get(back)).expect(403);
+    send(&Request::get(back).header("Cookie", &cookie)).expect(200);
+}
+
 #[test]
 fn each_user_is_asked_or_sends_a_header() {
     if !has("curl", "--version") {
@@ -262,8 +277,19 @@ fn each_user_is_asked_or_sends_a_header() {
     let send = |request: &Request| exchange(reader.gateway.address(), request);
     let of = |key: &str| send(&call.clone().header("x-api-key", key));
     let is_asked = |key: &str| of(key).json()["error"]["code"] == "needs_sign_in";
-    reader.follow(&blocks, |_, _| ());
+    reader.follow(&blocks, |_, command| {
+        if command.starts_with("trunkline logout") {
+            let told = of(ALICE_KEY).json()["error"]["message"].to_string();
+            let (_, url) = told.split_once("open http").unwrap();
+            sign_in(&reader, &format!("http{}", url.split(' ').next().unwrap()));
+            of(ALICE_KEY).expect(200);
+        }
+    });
     // The question is as the page shows it.
+    wait_within(std::time::Duration::from_secs(10), "alice is signed out", || {
+        is_asked(ALICE_KEY).then_some(())
+    });
+
     let shown = blocks.iter().find(|block| block.kind == "json answer").unwrap();
     let shown: Value = serde_json::from_str(&shown.text).unwrap();
     let answer = asked(&reader).message();
@@ -272,16 +298,7 @@ fn each_user_is_asked_or_sends_a_header() {
     let url = question["url"].take().as_str().unwrap().to_owned();
     question["url"] = shown["url"].clone();
     assert_eq!(question, shown, "{answer}");
-    // The page asks for the key of whoever began, and leads on.
-    let path = url.strip_prefix(&format!("http://{}", reader.gateway.address())).unwrap();
-    send(&form(path, "key=tk_bob_0123456789abcdef")).expect(403);
-    let on = send(&form(path, &format!("key={ALICE_KEY}"))).expect(200);
-    let cookie = on.header("Set-Cookie").unwrap().split(';').next().unwrap().to_owned();
-    let (_, target) = on.text().split_once("content=\"0; url=").unwrap();
-    let back = redirect_of(&target.split('"').next().unwrap().replace("&amp;", "&"));
-    let back = back.strip_prefix(&format!("http://{}", reader.gateway.address())).unwrap();
-    send(&Request::get(back)).expect(403);
-    send(&Request::get(back).header("Cookie", &cookie)).expect(200);
+    sign_in(&reader, &url);
     assert_eq!(of(ALICE_KEY).expect(200).json()["content"][0]["text"], "echo");
     assert!(is_asked("tk_bob_0123456789abcdef"), "the other user is asked, too");
 }

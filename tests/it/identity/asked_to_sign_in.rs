@@ -132,6 +132,31 @@ fn a_client_that_cannot_be_asked_is_told_where_to_sign_in_and_that_is_one_page()
     assert_eq!(scene.auth.seen_of("POST /register").len(), 1);
 }
 
+/// An authorization server that has lost a registration tells the person alone.
+#[test]
+fn a_registration_with_which_nobody_comes_back_is_replaced() {
+    let scene = Scene::start();
+    let address = scene.gateway.address();
+    let begin = || {
+        let body = json!({ "name": "echo", "arguments": { "message": "hello" } });
+        let call = Request::post("/mcp/tools/call", &body).header("x-api-key", ALICE);
+        let told = scene.gateway.send(&call).text().to_owned();
+        let (_, url) = told.split_once(&format!("http://{address}")).unwrap();
+        let path = url.split(' ').next().unwrap();
+        let on = exchange(address, &form(path, &format!("key={ALICE}"))).expect(200);
+        (target_of(&on), cookie_of(&on))
+    };
+    let n_registered = || scene.auth.seen_of("POST /register").len();
+    for _ in 0..3 {
+        begin();
+        assert_eq!(n_registered(), 1);
+    }
+    let (target, cookie) = begin();
+    assert_eq!(n_registered(), 2);
+    let back = Request::get(&way_back(&target)).header("Cookie", &cookie);
+    exchange(address, &back).expect(200);
+}
+
 #[test]
 fn a_user_who_declines_is_told_so() {
     let scene = Scene::start();

@@ -2,11 +2,14 @@
 
 use std::io::{BufRead as _, BufReader, Read as _, Write as _};
 use std::process::{Child, Command, Stdio};
+use std::sync::Arc;
 use std::time::Duration;
 
 use serde_json::{Value, json};
 
-use crate::support::authorization_server::{AuthorizationServer, Browser, Consent, follow};
+use crate::support::authorization_server::{
+    AuthorizationServer, Browser, Consent, Protection, follow,
+};
 use crate::support::gateway::{Directory, Gateway, binary};
 use crate::support::http::{Request, exchange};
 use crate::support::upstream_http::HttpUpstream;
@@ -17,6 +20,7 @@ const ADMIN: &str = "key-of-the-admin-0";
 /// A configuration in a folder, before a protected server.
 struct Place {
     auth: AuthorizationServer,
+    protection: Arc<Protection>,
     upstream: HttpUpstream,
     folder: Directory,
 }
@@ -25,7 +29,7 @@ impl Place {
     fn with(oauth: Value, further: Value) -> Place {
         let (auth, upstream, folder) =
             (AuthorizationServer::start(), HttpUpstream::start(), Directory::new());
-        auth.protect(&upstream);
+        let protection = auth.protect(&upstream);
         let mut config = json!({
             "listen": "127.0.0.1:0",
             "mcp_servers": {
@@ -39,7 +43,7 @@ impl Place {
         for (key, value) in further.as_object().unwrap() {
             config[key.as_str()] = value.clone();
         }
-        let place = Place { auth, upstream, folder };
+        let place = Place { auth, protection, upstream, folder };
         place.write(&config);
         place
     }
@@ -120,6 +124,53 @@ fn a_browser_signs_in_on_loopback_and_serve_finds_it() {
 }
 
 #[test]
+fn one_registration_serves_one_login_after_the_other() {
+    let place = Place::with(json!(true), json!({}));
+    let n_registered = || place.auth.seen_of("POST /register").len();
+    place.signs_in();
+    place.signs_in();
+    assert_eq!(n_registered(), 1);
+    let asked = place.auth.seen_of("GET /authorize");
+    assert_eq!(asked[0].field("client_id"), asked[1].field("client_id"));
+    assert_eq!(asked[0].field("redirect_uri"), asked[1].field("redirect_uri"));
+    // Another process has the port now, and an authorization server may compare ports.
+    let redirect = asked[1].field("redirect_uri");
+    let port: u16 = redirect.split([':', '/']).nth(4).unwrap().parse().unwrap();
+    let taken = std::net::TcpListener::bind(("127.0.0.1", port)).unwrap();
+    place.signs_in();
+    assert_eq!(n_registered(), 2);
+    drop(taken);
+    // What a sign-in has come to nothing with may be lost at the authorization server, which tells
+    // the person alone.
+    let mut child = place.command(&["login", "s"]).spawn().unwrap();
+    url_of(&mut child);
+    assert_eq!(n_registered(), 2);
+    child.kill().unwrap();
+    child.wait().unwrap();
+    place.signs_in();
+    assert_eq!(n_registered(), 3);
+    place.signs_in();
+    assert_eq!(n_registered(), 3);
+}
+
+/// Another process of the machine, or a browser that opens connections in advance.
+#[test]
+fn connections_that_say_nothing_do_not_delay_the_browser() {
+    let place = Place::with(json!(true), json!({}));
+    let mut child = place.command(&["login", "s"]).spawn().unwrap();
+    let url = url_of(&mut child);
+    let (_, rest) = url.split_once("127.0.0.1%3A").expect("a loopback address to come back to");
+    let port: u16 = rest.split('%').next().unwrap().parse().unwrap();
+    let silent: Vec<_> =
+        (0..6).map(|_| std::net::TcpStream::connect(("127.0.0.1", port)).unwrap()).collect();
+    let began = std::time::Instant::now();
+    assert!(follow(&url).unwrap().contains("Signed in to s"));
+    assert_eq!(ended(child).0, Some(0));
+    assert!(began.elapsed() < Duration::from_secs(5), "{:?}", began.elapsed());
+    drop(silent);
+}
+
+#[test]
 fn check_says_who_must_sign_in_and_until_when_somebody_has() {
     let place = Place::with(json!(true), json!({}));
     let text = std::fs::read_to_string(place.file()).unwrap();
@@ -195,6 +246,63 @@ fn a_gateway_that_runs_takes_a_sign_in_up_and_forgets_it_at_logout() {
 }
 
 #[test]
+fn the_first_call_after_a_login_is_served_and_status_tells_of_no_failure() {
+    let place = Place::with(json!(true), json!({}));
+    let gateway = place.serve();
+    let state = || gateway.status_of("s")["state"].as_str().unwrap().to_owned();
+    for asked_first in ["call", "status"] {
+        wait_for("it needs a sign-in", || (state() == "needs_sign_in").then_some(()));
+        // The gateway has just looked at the file, and tries seldom by now.
+        std::thread::sleep(Duration::from_secs(1));
+        place.signs_in();
+        if asked_first == "call" {
+            gateway.call("echo", &json!({ "text": "hi" })).expect(200);
+        }
+        wait_for("the server is ready", || {
+            let state = state();
+            assert!(
+                ["needs_sign_in", "starting", "ready"].contains(&state.as_str()),
+                "{state}"
+            );
+            (state == "ready").then_some(())
+        });
+        assert_eq!(place.run(&["logout", "s"]).0, Some(0));
+    }
+}
+
+#[test]
+fn a_gateway_that_nobody_asks_anything_takes_a_sign_in_up() {
+    let place = Place::with(json!(true), json!({}));
+    let gateway = place.serve();
+    // Until it tries only every few seconds.
+    std::thread::sleep(Duration::from_secs(7));
+    place.signs_in();
+    wait_within(Duration::from_secs(3), "the server has been asked with the token", || {
+        (place.protection.n_admitted() > 0).then_some(())
+    });
+    drop(gateway);
+}
+
+#[test]
+fn an_access_token_that_cannot_be_revoked_is_told_with_its_end() {
+    let place = Place::with(json!(true), json!({}));
+    place.auth.revoke_no_access_tokens();
+    place.signs_in();
+    let (code, out, errors) = place.run(&["logout", "s"]);
+    assert_eq!(code, Some(0), "{errors}");
+    assert!(out.contains("its refresh token is revoked"), "{out}");
+    let part = "the access token could not be revoked, and may be good until 20";
+    assert!(errors.contains(part) && errors.contains("unsupported_token_type"), "{errors}");
+    assert_eq!(place.auth.seen_of("POST /revoke").len(), 2);
+    // Where there is no other token, nothing is revoked.
+    place.auth.give_no_refresh_tokens();
+    place.signs_in();
+    let (code, out, errors) = place.run(&["logout", "s"]);
+    assert_eq!((code, out.as_str()), (Some(0), "signed out of s: its tokens are deleted\n"));
+    assert!(errors.contains("did not revoke the tokens"), "{errors}");
+}
+
+#[test]
 fn another_account_takes_the_place_of_the_one_before_in_the_gateway_that_runs() {
     let place = Place::with(json!(true), json!({}));
     place.signs_in();
@@ -243,11 +351,16 @@ fn a_box_without_a_browser_is_pasted_what_a_browser_elsewhere_ended_with() {
         let back = answer.header("Location").unwrap().to_owned();
         let code = back.split("code=").nth(1).unwrap().split('&').next().unwrap();
         let mut stdin = child.stdin.take().unwrap();
-        match part {
-            "url" => writeln!(stdin, "\n {back} ").unwrap(),
+        let pasted = match part {
+            "url" => format!("\n {back} \n"),
             // This authorization server names itself in its answers: the code alone is too little.
-            "code" => writeln!(stdin, "{code}").unwrap(),
-            _ => (),
+            "code" => format!("{code}\n"),
+            _ => String::new(),
+        };
+        stdin.write_all(pasted.as_bytes()).unwrap();
+        if part == "url" {
+            // Its lines came at once, and the input goes on.
+            wait_within(Duration::from_secs(20), "it has ended", || child.try_wait().unwrap());
         }
         drop(stdin);
         let (code, out, errors) = ended(child);
@@ -293,6 +406,15 @@ fn a_registered_client_comes_back_to_the_running_gateway() {
     let (code, out, _) = ended(child);
     assert_eq!((code, out.starts_with("signed in to s")), (Some(0), true), "{rest}");
     assert_eq!(place.auth.seen_of("GET /authorize")[0].field("client_id"), "registered");
+    // A gateway that starts anew has no page any more, and the sign-in of before is no new one.
+    let mut command = place.command(&["login", "s"]);
+    let mut child = command.env("TRUNKLINE_KEY", ADMIN).spawn().unwrap();
+    url_of(&mut child);
+    gateway.stop();
+    let _gateway = place.serve();
+    let (code, out, errors) = ended(child);
+    assert_eq!((code, out.as_str()), (Some(1), ""), "{errors}");
+    assert!(errors.contains("nobody has signed in anew"), "{errors}");
 }
 
 #[test]
@@ -307,6 +429,9 @@ fn what_cannot_be_signed_in_to_is_said_with_the_right_exit_code() {
         (&["login", "plain"], 2, "has no \"oauth\""),
         (&["logout", "plain"], 2, "has no \"oauth\""),
         (&["login", "own"], 2, "each user signs in"),
+        (&["logout", "own"], 0, "nobody was signed in at own"),
+        (&["logout", "own", "--user", "u"], 0, "\"u\" was not signed in at own"),
+        (&["logout", "s", "--user", "u"], 2, "--user is for servers with"),
         (&["login"], 2, "login NAME"),
     ] {
         let (code, out, errors) = place.run(words);

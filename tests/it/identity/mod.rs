@@ -7,6 +7,7 @@ mod per_user;
 pub(crate) mod resource_server;
 mod several_processes;
 mod sign_in_pages;
+mod signing_users_out;
 mod upstream_grants;
 mod upstream_sign_in;
 mod waiting_for_sign_in;

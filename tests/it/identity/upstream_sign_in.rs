@@ -322,3 +322,27 @@ fn a_page_that_the_gateway_has_opened_is_answered_by_a_live_process_of_its_own_u
     exchange(gateway.address(), &Request::get(&format!("/{path}"))).expect(200);
     gateway.wait_until_well(&["s"]);
 }
+
+/// Servers' authorization servers are told the address at which browsers find the gateway now.
+#[test]
+fn a_reload_with_another_public_url_moves_what_browsers_come_back_to() {
+    let upstream = HttpUpstream::start();
+    let whole = |public_url: Option<&str>| {
+        let mut config = json!({
+            "listen": "127.0.0.1:0",
+            "mcp_servers": { "s": { "url": upstream.url(), "transport": "http" } },
+        });
+        if let Some(url) = public_url {
+            config["public_url"] = json!(url);
+        }
+        config
+    };
+    let gateway = Gateway::with(whole(None)).start();
+    gateway.get("/oauth/client.json").expect(404);
+    for url in ["https://one.example.org", "https://two.example.org/trunk"] {
+        gateway.reload(&whole(Some(url)));
+        let document = gateway.get("/oauth/client.json").expect(200).json();
+        assert_eq!(document["client_id"], format!("{url}/oauth/client.json"));
+        assert_eq!(document["redirect_uris"], json!([format!("{url}/oauth/callback")]));
+    }
+}

@@ -482,8 +482,8 @@ impl ServerEvents for Heard {
     ) {
     }
 
-    fn is_awaited(&self, _: &ServerName, _: CredentialsId) -> bool {
-        false
+    fn users_there(&self) -> std::collections::HashSet<(ServerName, CredentialsId)> {
+        std::collections::HashSet::new()
     }
 
     fn notice(&self, _: &ServerName, client: Option<&Arc<str>>, notice: Notice, _: Wire) {

@@ -8,6 +8,7 @@ use super::{Client, Via, bearer, key_of, keys, of_users};
 use crate::support::behind::{Era, Transport};
 use crate::support::duplex::{DOORS, Door, Duplex};
 use crate::support::gateway::{Gateway, is_alive};
+use crate::support::issuer::Issuer;
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until};
 
@@ -161,6 +162,59 @@ fn a_key_that_ends_ends_its_sessions_with_servers() {
     assert_eq!(clients[1].whoami("http-whoami"), "bob");
     assert_eq!(script.seen().n_initialize, initialized, "bob's session is the same");
     drop(child);
+}
+
+#[test]
+fn what_a_user_without_rights_has_at_servers_ends() {
+    let issuer = Issuer::start();
+    let (child, of_child) = of_users(Era::Legacy, Transport::Stdio);
+    let whole = |groups: &[&str]| {
+        json!({
+            "listen": "127.0.0.1:0",
+            "oauth": {
+                "issuers": [issuer.config()],
+                "rules": [{ "claim": "groups", "any": groups }],
+            },
+            "mcp_servers": { "child": of_child },
+        })
+    };
+    let gateway = Gateway::with(whole(&["staff", "ops"])).start();
+    let [alice, bob] = [("alice", "staff"), ("bob", "ops")].map(|(user, group)| {
+        let token = format!("Bearer {}", issuer.token(user, &[group]));
+        let client = Client::of(&gateway, Via::Rest, &[("Authorization", &token)]);
+        let answer = client.call("pid", &json!({}));
+        let pid = answer["structuredContent"]["pid"].as_u64();
+        u32::try_from(pid.unwrap_or_else(|| panic!("{answer}"))).unwrap()
+    });
+    assert_ne!(alice, bob);
+    gateway.reload(&whole(&["ops"]));
+    wait_until("alice's child ends", || !is_alive(alice));
+    assert!(is_alive(bob));
+    drop(child);
+}
+
+#[test]
+fn a_session_hears_of_a_server_that_has_become_its_user_s_own() {
+    let ((one, of_one), (two, of_two)) =
+        (of_users(Era::Legacy, Transport::Http), of_users(Era::Legacy, Transport::Http));
+    let whole = |servers: serde_json::Value| {
+        json!({ "listen": "127.0.0.1:0", "prefix": "always", "api_keys": keys(&["alice"]),
+            "mcp_servers": servers })
+    };
+    let gateway = Gateway::with(whole(json!({ "one": of_one }))).start();
+    let alice = Duplex::to(&gateway, Door::Streamable).key(&key_of("alice")).open();
+    alice.call("one-whoami", &json!({}));
+    gateway.reload(&whole(json!({ "one": of_one, "two": of_two })));
+    wait_for("the second server is called", || {
+        let answer = alice.request("tools/call", &json!({ "name": "two-whoami" }));
+        (answer["result"]["structuredContent"]["user"] == "alice").then_some(())
+    });
+    const LOG: &str = "notifications/message";
+    wait_until("alice is told", || {
+        two.script().unwrap().tell_user("alice", LOG, &json!({ "level": "error", "data": 2 }));
+        !alice.told(LOG).is_empty()
+    });
+    drop(one);
 }
 
 #[test]

@@ -3,6 +3,7 @@
 use serde_json::{Value, json};
 
 use super::{KEY, client, config, echo, gateway, rules, with};
+use crate::support::duplex::{Door, Duplex};
 use crate::support::gateway::{Directory, Gateway};
 use crate::support::http::Request;
 use crate::support::issuer::Issuer;
@@ -124,6 +125,82 @@ fn lines_name_the_user_and_metrics_the_issuer() {
     let calls =
         metrics.lines().find(|it| it.starts_with("trunkline_tool_calls_total{")).unwrap();
     assert!(calls.ends_with(" 2") && !metrics.contains("alice"), "{calls}");
+}
+
+#[test]
+fn a_session_has_the_rights_of_the_token_that_its_client_came_with_last() {
+    let (one, two, issuer) = (HttpUpstream::start(), HttpUpstream::start(), Issuer::start());
+    let mut config = config(
+        &one,
+        &[issuer.config()],
+        &json!([
+            { "claim": "groups", "any": ["ops"], "servers": ["*"] },
+            { "claim": "groups", "any": ["staff"], "servers": ["s"] },
+        ]),
+    );
+    config["mcp_servers"]["t"] = json!({ "url": two.url(), "transport": "http" });
+    let gateway = Gateway::started(config);
+    gateway.wait_for_tool("t-echo");
+    let both = issuer.token("alice", &["ops"]);
+    let session = Duplex::to(&gateway, Door::Streamable).key(&both).open();
+    let tools =
+        |token: &str| client(&gateway, token).in_session(&session.session()).tool_names();
+    assert!(tools(&both).contains(&"t-echo".to_owned()));
+    const TOOLS_CHANGED: &str = "notifications/tools/list_changed";
+    let n_told = || session.told(TOOLS_CHANGED).len();
+    let before = n_told();
+    // Another token with the same rights changes nothing.
+    tools(&issuer.token_for("alice", &["ops"], 3000));
+    assert!(!tools(&issuer.token("alice", &["staff"])).contains(&"t-echo".to_owned()));
+    session.wait_told_times(TOOLS_CHANGED, before + 1);
+    assert!(tools(&both).contains(&"t-echo".to_owned()));
+    session.wait_told_times(TOOLS_CHANGED, before + 2);
+}
+
+/// A rule and a server that is told of the claim read the same one, where two have its name.
+#[test]
+fn a_server_is_told_the_claim_that_rules_go_by() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    let rules = json!([{ "claim": "app.role", "any": ["user"] }]);
+    let mut config = config(&upstream, &[issuer.config()], &rules);
+    config["mcp_servers"]["s"]["headers"] = json!({ "X-Role": "${user.claims.app.role}" });
+    let gateway = Gateway::with(config).start();
+    let mut claims = issuer.claims("alice", 3600);
+    claims["app.role"] = json!("user");
+    claims["app"] = json!({ "role": "admin" });
+    claims["zz"] = json!({});
+    for (flat, nested) in [("app.role", "app"), ("app", "app.role")] {
+        // Whichever stands last.
+        let mut ordered = String::from("{");
+        for name in claims.as_object().unwrap().keys().filter(|it| !it.starts_with("app")) {
+            ordered.push_str(&format!("{}:{},", json!(name), claims[name]));
+        }
+        let (first, last) = (&claims[flat], &claims[nested]);
+        ordered.push_str(&format!("{}:{first},{}:{last}}}", json!(flat), json!(nested)));
+        gateway.send(&with(echo(), &issuer.sign_text(&ordered))).expect(200);
+        let headers = upstream.last_headers();
+        let role = headers.iter().find(|(name, _)| name.eq_ignore_ascii_case("x-role"));
+        assert_eq!(role.map(|(_, value)| value.as_str()), Some("user"), "{ordered}");
+    }
+}
+
+#[test]
+fn a_challenge_asks_for_one_scope_and_metadata_name_all() {
+    let (upstream, issuer) = (HttpUpstream::start(), Issuer::start());
+    let rules = json!([
+        { "claim": "scope", "any": ["mcp:admin"], "servers": ["*"], "admin": true },
+        { "claim": "scope", "any": ["mcp:read", "mcp:call"] },
+        { "claim": "groups", "any": ["staff"] },
+    ]);
+    let gateway = Gateway::started(config(&upstream, &[issuer.config()], &rules));
+    let other = issuer.token("alice", &["others"]);
+    for (request, status) in [(echo(), 401), (with(echo(), &other), 403)] {
+        let refused = gateway.send(&request).expect(status);
+        let told = refused.header("WWW-Authenticate").unwrap_or_default();
+        assert!(told.contains("scope=\"mcp:read\""), "{told}");
+    }
+    let metadata = gateway.get("/.well-known/oauth-protected-resource/mcp").expect(200).json();
+    assert_eq!(metadata["scopes_supported"], json!(["mcp:admin", "mcp:read", "mcp:call"]));
 }
 
 /// A server that is told something of its users cannot be reached for one of whom that is not

@@ -1,0 +1,202 @@
+//! The end of sign-ins: tokens are deleted, and revoked where the authorization server offers that.
+
+use std::collections::HashSet;
+use std::io;
+use std::sync::Arc;
+use std::time::{Duration, SystemTime};
+
+use crate::config::{Credentials, UpstreamConfig};
+use crate::oauth::token::RevokedToken;
+use crate::protocol::server_name::ServerName;
+use crate::wait::Wait;
+
+use super::authorizations::Authorizations;
+use super::flow_error::Remedy;
+use super::holder::{Holder, UserSignIn};
+use super::kept::Kept;
+use super::server_authorization::ServerAuthorization;
+use super::store::FileName;
+use super::{Owner, SignInError};
+
+/// What became of credentials at a sign-out. They are forgotten here in any case.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum SignedOut {
+    /// There were none.
+    NothingThere,
+    /// They are forgotten, and were revoked at the authorization server.
+    Revoked,
+    /// They are forgotten; the authorization server offers no revocation.
+    Forgotten,
+    /// They are forgotten, and the refresh token was revoked; the access token was not.
+    AccessTokenLeft(NotRevoked),
+    /// They are forgotten; the authorization server revoked nothing.
+    NotRevoked(NotRevoked),
+}
+
+/// Why tokens are not revoked.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct NotRevoked {
+    /// The reason, without secrets.
+    pub why: String,
+    /// When the access token ends by itself, if that is known.
+    pub until: Option<SystemTime>,
+    /// True if the authorization server gave no answer: it will hardly answer the next request.
+    pub is_silent: bool,
+}
+
+/// The part of the authorization server in a sign-out.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Revocation {
+    /// It is asked to revoke the tokens, where it offers that.
+    Asked,
+    /// It is not asked: it has not answered a moment ago.
+    LeftOut,
+}
+
+impl ServerAuthorization {
+    /// Forgets the credentials here, in memory and on disk, and revokes them at the authorization
+    /// server where that offers it.
+    ///
+    /// # Errors
+    /// The file cannot be removed, or the wait ended first.
+    pub fn sign_out(
+        self: &Arc<ServerAuthorization>,
+        revocation: Revocation,
+        wait: &Arc<Wait>,
+    ) -> Result<SignedOut, SignInError> {
+        self.on_worker(wait, move |this| this.signed_out(revocation))?
+            .map_err(|error| SignInError::Failed(error.to_string()))
+    }
+
+    fn signed_out(&self, revocation: Revocation) -> io::Result<SignedOut> {
+        let store = &self.shared.store;
+        let kept = {
+            let _locked = store.lock(&self.file)?;
+            // Also what was had with an earlier configuration of the server.
+            let text = store.read(&self.file)?;
+            store.remove(&self.file)?;
+            text.as_deref().and_then(Kept::from_json)
+        };
+        self.shared.sign_ins.forget(self);
+        self.forget();
+        Ok(kept.map_or(SignedOut::NothingThere, |kept| self.revoked(&kept, revocation)))
+    }
+
+    fn revoked(&self, kept: &Kept, revocation: Revocation) -> SignedOut {
+        let Some(endpoint) = &kept.grantor.revocation_endpoint else {
+            return SignedOut::Forgotten;
+        };
+        let until = kept.expires_at.map(|at| SystemTime::UNIX_EPOCH + Duration::from_secs(at));
+        if revocation == Revocation::LeftOut {
+            let why = "it has not answered a moment ago".to_owned();
+            return SignedOut::NotRevoked(NotRevoked { why, until, is_silent: true });
+        }
+        let asker = self.asker();
+        let revoke = |token, hint| {
+            asker.revoke(endpoint, &kept.grantor, token, hint).map_err(|error| NotRevoked {
+                is_silent: error.remedy == Remedy::TryLater,
+                why: error.to_string(),
+                until,
+            })
+        };
+        let refresh = kept.refresh_token.as_ref();
+        let refresh = refresh.map(|token| revoke(token, RevokedToken::Refresh));
+        let is_renewable = match refresh {
+            Some(Err(why)) => return SignedOut::NotRevoked(why),
+            Some(Ok(())) => true,
+            None => false,
+        };
+        // With the refresh token its access tokens should end too (RFC 7009, section 2.1), which is
+        // not certain.
+        if kept.is_over(self.shared.now()) {
+            return SignedOut::Revoked;
+        }
+        match revoke(&kept.access_token, RevokedToken::Access) {
+            Ok(()) => SignedOut::Revoked,
+            // Many authorization servers cannot revoke access tokens that are JWTs (section 2.2.1).
+            Err(why) if is_renewable => SignedOut::AccessTokenLeft(why),
+            Err(why) => SignedOut::NotRevoked(why),
+        }
+    }
+}
+
+impl Authorizations {
+    /// The sign-ins of users at a server, as far as their files can be read.
+    pub fn users_at(&self, server: &ServerName) -> Vec<UserSignIn> {
+        let store = &self.shared.store;
+        let users = store.users_at(server).into_iter();
+        let read = users.filter_map(|user| {
+            let name = FileName::of_credentials(server, Owner::User(user));
+            let text = store.read(&name).ok()??;
+            Some(UserSignIn { user, holder: Holder::read(&text) })
+        });
+        read.collect()
+    }
+
+    /// Ends the sign-ins of users whose key is not among `keys` (each the SHA-256 of one) any more:
+    /// nobody can use these sign-ins, and their refresh tokens would be good for as long as the
+    /// authorization server likes. Returns at once.
+    pub fn end_without_key(
+        self: &Arc<Authorizations>,
+        servers: &[Arc<UpstreamConfig>],
+        keys: HashSet<[u8; 32]>,
+    ) {
+        let is_own = |it: &&Arc<UpstreamConfig>| {
+            it.oauth().is_some() && it.credentials == Credentials::PerUser
+        };
+        let servers: Vec<_> = servers.iter().filter(is_own).cloned().collect();
+        if servers.is_empty() {
+            return;
+        }
+        let this = Arc::downgrade(self);
+        let job = Box::new(move || {
+            for server in &servers {
+                let Some(this) = this.upgrade() else { return };
+                this.end_at(server, &keys);
+            }
+        });
+        if !self.shared.workers.submit(job) {
+            log::warn!(target: "oauth", "too many sign-ins and renewals wait: the sign-ins of users \
+                whose key has gone end with the next reload or start");
+        }
+    }
+
+    fn end_at(
+        self: &Arc<Authorizations>,
+        server: &Arc<UpstreamConfig>,
+        keys: &HashSet<[u8; 32]>,
+    ) {
+        let mut revocation = Revocation::Asked;
+        for UserSignIn { user, holder } in self.users_at(&server.name) {
+            if holder.key.is_none_or(|key| keys.contains(&key)) {
+                continue;
+            }
+            // The rest ends with the next start: then there is time to revoke it.
+            if self.shared.running.is_stopped() {
+                return;
+            }
+            let found = self.of(server, Owner::User(user), holder.clone());
+            let Ok(Some(authorization)) = found else { return };
+            let name = &server.name;
+            let told = match authorization.signed_out(revocation) {
+                Ok(SignedOut::NothingThere) => continue,
+                Ok(SignedOut::Revoked) => "its tokens are deleted and revoked".to_owned(),
+                Ok(SignedOut::Forgotten) => "its tokens are deleted".to_owned(),
+                Ok(SignedOut::AccessTokenLeft(NotRevoked { why, .. })) => {
+                    format!(
+                        "its tokens are deleted, and the access token is not revoked: {why}"
+                    )
+                }
+                Ok(SignedOut::NotRevoked(NotRevoked { why, is_silent, .. })) => {
+                    if is_silent {
+                        revocation = Revocation::LeftOut;
+                    }
+                    format!("its tokens are deleted, and not revoked: {why}")
+                }
+                Err(error) => format!("its tokens cannot be deleted: {error}"),
+            };
+            log::info!(target: "oauth", "{name}: the sign-in of {holder} ends, whose key is not in \
+                the configuration any more: {told}");
+        }
+    }
+}
