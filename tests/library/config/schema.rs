@@ -96,7 +96,7 @@ const WITHOUT_DEFAULT: [&str; 49] = [
 ];
 
 /// What only the program can know, by a part of its words, and why.
-const ONLY_THE_PROGRAM: [(&str, &str); 13] = [
+const ONLY_THE_PROGRAM: [(&str, &str); 14] = [
     ("stands twice", "readers of JSON keep one of the two"),
     ("stands here twice, apart from case", "names are compared"),
     ("apart from case", "names are compared"),
@@ -107,6 +107,7 @@ const ONLY_THE_PROGRAM: [(&str, &str); 13] = [
     ("needs \"", "another key is looked for"),
     ("cannot stand beside \"", "keys are compared with each other"),
     ("is that of /oauth", "issuers are compared"),
+    ("tell their users apart", "names of issuers are compared"),
     ("has no \"audience\"", "another key is looked for, several objects further up"),
     ("must begin with https://", "the address is looked at"),
     ("others than this machine", "the address is looked at, and another key"),
