@@ -141,6 +141,11 @@ impl Problem {
         Problem::new(500, "state_unusable", code::INTERNAL_ERROR, what)
     }
 
+    /// Nobody can sign in at a server for the gateway; the text says why.
+    pub fn no_sign_in(why: String) -> Problem {
+        Problem::new(409, "no_sign_in", code::INVALID_PARAMS, why)
+    }
+
     /// No item of that name is pinned for a server.
     pub fn not_pinned(server: &ServerName, near: &[String]) -> Problem {
         let close = if near.is_empty() {

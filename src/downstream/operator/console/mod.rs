@@ -97,7 +97,7 @@ pub(crate) fn accept_pins(
 pub(crate) fn invite(front: &Front, request: &Request, scope: &Scope, responder: Responder) {
     let invited = body_of(request).and_then(|(server, _)| {
         let server = reviewed(front, scope, Some(&server))?;
-        front.invite(&server, scope).map_err(Problem::bad_request)
+        front.invite(&server, scope).map_err(Problem::no_sign_in)
     });
     match invited {
         Ok(invited) => {

@@ -344,9 +344,10 @@ fn check_sign_in(document: &mut Document, gateway: &Gateway) {
         document.check("POST", path, status, &gateway.send(request));
     };
     check(200, &call(path, ADMIN, &json!({ "server": "oauth" })));
-    check(400, &call(path, ADMIN, &json!({ "server": "alpha" })));
+    check(400, &call(path, ADMIN, &json!({})));
     check(403, &call(path, USER, &json!({ "server": "oauth" })));
     check(404, &call(path, ADMIN, &json!({ "server": "gamma" })));
+    check(409, &call(path, ADMIN, &json!({ "server": "alpha" })));
     check(415, &Request::new("POST", path).header("x-api-key", ADMIN).body("{}"));
 }
 
