@@ -8,7 +8,7 @@ cd "$(dirname "$0")/.."
 target_dir=${1:-target}
 version=$(sed -n 's/^version = "\(.*\)"/\1/p' Cargo.toml | head -1)
 # No larger than this, so that it fits small flash disks.
-bytes_max=7000000
+bytes_max=8000000
 
 build() { # build MACHINE [LINKER]
   local machine=$1 linker=${2:-} target=$1-unknown-linux-gnu
