@@ -28,8 +28,8 @@ from identity_servers import (
     Row,
     Trunkline,
     ask,
-    fail_rows,
     post,
+    run_in_world,
     run_rows,
     until,
 )
@@ -380,15 +380,7 @@ ROWS += [(f"identity client token {name}", check) for name, check in TOKENS.item
 
 
 def all_clients(results: Results, binary: str, folder: pathlib.Path) -> None:
-    if not any(results.wants(name) for name, _ in ROWS):
-        return
-    folder.mkdir()
-    with ExitStack() as stack:
-        try:
-            world = World(stack, binary, folder)
-        except Exception as e:
-            return fail_rows(results, ROWS, f"{type(e).__name__}: {str(e)[:600]}")
-        run_rows(results, ROWS, world)
+    run_in_world(results, ROWS, partial(World, binary=binary, folder=folder), folder)
 
 
 # Without a gateway: each client at each server.

@@ -6,9 +6,10 @@ import shutil
 import threading
 import time
 from contextlib import ExitStack
+from functools import partial
 from typing import Any
 
-from identity_servers import BROWSER, AuthorizationServer, Protected, Row, Trunkline, fail_rows, run_rows
+from identity_servers import BROWSER, AuthorizationServer, Protected, Row, Trunkline, run_in_world
 from results import Results
 from servers import HERE, MODULES, NODE, PYTHON, run
 
@@ -148,12 +149,4 @@ ROWS: list[Row] = [
 
 
 def two_users(results: Results, binary: str, folder: pathlib.Path) -> None:
-    if not any(results.wants(name) for name, _ in ROWS):
-        return
-    folder.mkdir()
-    with ExitStack() as stack:
-        try:
-            world = World(stack, binary, folder)
-        except Exception as e:
-            return fail_rows(results, ROWS, f"{type(e).__name__}: {str(e)[:600]}")
-        run_rows(results, ROWS, world)
+    run_in_world(results, ROWS, partial(World, binary=binary, folder=folder), folder)

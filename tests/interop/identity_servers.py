@@ -12,6 +12,7 @@ import time
 import urllib.error
 import urllib.parse
 import urllib.request
+from contextlib import ExitStack
 from typing import Any, Callable
 
 from results import Results
@@ -251,6 +252,19 @@ def run_rows(results: Results, rows: list[Row], *given: Any) -> None:
             why = str(e) if isinstance(e, AssertionError) else f"{type(e).__name__}: {e}"
             why = why or repr(e)
         results.add(name, why, time.monotonic() - began)
+
+
+def run_in_world(results: Results, rows: list[Row], world: Callable[[ExitStack], Any], folder: pathlib.Path) -> None:
+    """Runs the checks with what they stand on, which is made for them if any is wanted."""
+    if not any(results.wants(name) for name, _ in rows):
+        return
+    folder.mkdir()
+    with ExitStack() as stack:
+        try:
+            made = world(stack)
+        except Exception as e:
+            return fail_rows(results, rows, f"{type(e).__name__}: {str(e)[:600]}")
+        run_rows(results, rows, made)
 
 
 def fail_rows(results: Results, rows: list[Row], why: str) -> None:

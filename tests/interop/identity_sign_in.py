@@ -8,6 +8,7 @@ import stat
 import threading
 import time
 from contextlib import ExitStack, contextmanager
+from functools import partial
 from typing import Any, Iterator
 
 from identity_servers import (
@@ -17,8 +18,7 @@ from identity_servers import (
     Trunkline,
     ask,
     browser_of,
-    fail_rows,
-    run_rows,
+    run_in_world,
     until,
 )
 from results import Results
@@ -449,12 +449,4 @@ ROWS: list[Row] = [
 
 
 def all_ways(results: Results, binary: str, folder: pathlib.Path) -> None:
-    if not any(results.wants(name) for name, _ in ROWS):
-        return
-    folder.mkdir()
-    with ExitStack() as stack:
-        try:
-            world = World(stack, binary, folder)
-        except Exception as e:
-            return fail_rows(results, ROWS, f"{type(e).__name__}: {str(e)[:600]}")
-        run_rows(results, ROWS, world)
+    run_in_world(results, ROWS, partial(World, binary=binary, folder=folder), folder)

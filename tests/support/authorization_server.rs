@@ -5,7 +5,7 @@ use std::collections::{HashMap, HashSet};
 use std::io;
 use std::net::TcpStream;
 use std::path::Path;
-use std::sync::atomic::{AtomicBool, Ordering};
+use std::sync::atomic::{AtomicBool, AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, MutexGuard};
 use std::thread::JoinHandle;
 use std::time::{Duration, Instant};
@@ -821,6 +821,7 @@ pub struct Browser {
     stop: Arc<AtomicBool>,
     following: Option<JoinHandle<()>>,
     answers: Answers,
+    n_followed: Arc<AtomicUsize>,
 }
 
 /// What a person was shown.
@@ -843,17 +844,18 @@ impl Browser {
         let (stop, answers) = (Arc::new(AtomicBool::new(false)), Answers::default());
         let (path, stopped, told) =
             (directory.path().to_path_buf(), stop.clone(), answers.clone());
+        let n_followed = Arc::new(AtomicUsize::new(0));
+        let n_done = n_followed.clone();
         let following = Some(in_background(move || {
-            let mut n_followed = 0;
             while !stopped.load(Ordering::Relaxed) {
-                for page in pages(&path).iter().skip(n_followed) {
-                    n_followed += 1;
+                for page in pages(&path).iter().skip(n_done.load(Ordering::SeqCst)) {
                     told.lock().unwrap().extend(follow(page));
+                    n_done.fetch_add(1, Ordering::SeqCst);
                 }
                 std::thread::park_timeout(Duration::from_millis(10));
             }
         }));
-        Browser { directory, stop, following, answers }
+        Browser { directory, stop, following, answers, n_followed }
     }
 
     /// The value of `$BROWSER`.
@@ -864,6 +866,11 @@ impl Browser {
     /// The pages that were opened.
     pub fn pages(&self) -> Vec<String> {
         pages(self.directory.path())
+    }
+
+    /// The pages that have led the person as far as they go.
+    pub fn n_followed(&self) -> usize {
+        self.n_followed.load(Ordering::SeqCst)
     }
 
     /// What the person was shown at the end of each sign-in.

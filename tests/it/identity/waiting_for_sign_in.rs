@@ -53,7 +53,10 @@ impl Rig {
 
     /// The page that was opened after the first.
     fn page(&self) -> String {
-        wait_for("a page is opened", || self.browser.pages().get(1).cloned())
+        let page = wait_for("a page is opened", || self.browser.pages().get(1).cloned());
+        // Only then it does not matter what the person does next.
+        wait_until("it is followed", || self.browser.n_followed() > 1);
+        page
     }
 }
 
