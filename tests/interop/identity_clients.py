@@ -53,7 +53,11 @@ class World:
         port, opaque = free_port(), free_port()
         self.audience, self.opaque = f"http://127.0.0.1:{port}/mcp", f"http://127.0.0.1:{opaque}/mcp"
         self.issuer.tell(opaque=[self.opaque])
-        asked = {"introspection": {"client_id": "introspector", "client_secret": "the-secret-of-introspector"}}
+        # Its opaque tokens of OAuth clients have no "sub".
+        asked = {
+            "introspection": {"client_id": "introspector", "client_secret": "the-secret-of-introspector"},
+            "machine_clients": ["machine"],
+        }
         readers = {"claim": "scope", "any": ["mcp:read"]}
         config = self.config(self.audience, readers)
         self.gateway = stack.enter_context(Trunkline(binary, config, folder / "gateway", port=port))
