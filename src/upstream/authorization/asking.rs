@@ -185,8 +185,8 @@ impl ServerAuthorization {
     }
 
     /// A refresh token has led to no access token. It ends by `invalid_grant` alone (RFC 6749,
-    /// section 5.2): whatever else stands in the way may be gone later, and nobody has to sign in
-    /// anew for it.
+    /// section 5.2): whatever else stands in the way may be gone later, and the refresh token is
+    /// tried again then, also where a person is asked meanwhile.
     fn not_refreshed(
         &self,
         kept: &Kept,
@@ -205,6 +205,7 @@ impl ServerAuthorization {
                 self.forget_client(grantor);
                 return Ok(needs(&format!("the sign-in has ended ({error})")));
             }
+            Remedy::AskPerson => return Ok(needs(&format!("the sign-in has ended ({error})"))),
             Remedy::RegisterAnew | Remedy::TryLater | Remedy::Nothing => (),
         }
         // Its authorization server may be gone for good, and the server have another one.

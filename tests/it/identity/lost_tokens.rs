@@ -169,6 +169,23 @@ fn a_refresh_token_outlives_whatever_is_not_its_own_end() {
 }
 
 #[test]
+fn a_person_is_asked_where_the_authorization_server_wants_one_in_its_own_words() {
+    for (status, error) in [
+        (200, "bad_refresh_token"),
+        (400, "unauthorized_client"),
+        (400, "interaction_required"),
+    ] {
+        let place = Place::start();
+        place.auth.protect(&place.upstream);
+        place.signs_in(&json!(true));
+        place.auth.end_access_tokens();
+        place.auth.fail_with(Some((status, json!({ "error": error }))));
+        let gateway = place.serve(&json!(true));
+        needs_sign_in(&gateway, error);
+    }
+}
+
+#[test]
 fn tokens_that_cannot_be_written_are_used_and_written_later() {
     let place = Place::start();
     place.auth.protect(&place.upstream);

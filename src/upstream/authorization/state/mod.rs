@@ -344,7 +344,9 @@ impl State {
         let doubled = OAUTH_PAUSE_MIN * 2_u32.saturating_pow(self.n_failed.min(16) - 1);
         let pause = match remedy {
             Remedy::TryLater => doubled.min(OAUTH_PAUSE_MAX),
-            Remedy::SignInAnew | Remedy::RegisterAnew | Remedy::Nothing => OAUTH_PAUSE_MAX,
+            Remedy::SignInAnew | Remedy::AskPerson | Remedy::RegisterAnew | Remedy::Nothing => {
+                OAUTH_PAUSE_MAX
+            }
         };
         self.trouble = Trouble::Failing { why: why.to_owned(), until: now + pause };
     }
