@@ -108,6 +108,7 @@ struct State {
     /// A refresh token was used a second time.
     n_reused: usize,
     failing: Option<(u16, Value)>,
+    has_moved: bool,
     slow: Duration,
     slow_to_answer: Duration,
     seen: Vec<Seen>,
@@ -144,6 +145,7 @@ impl AuthorizationServer {
             spent: HashSet::new(),
             n_reused: 0,
             failing: None,
+            has_moved: false,
             slow: Duration::ZERO,
             slow_to_answer: Duration::ZERO,
             seen: Vec::new(),
@@ -209,6 +211,13 @@ impl AuthorizationServer {
     /// of the error becomes the field of that name of the request.
     pub fn fail_with(&self, answer: Option<(u16, Value)>) {
         self.state().failing = answer;
+    }
+
+    /// The token endpoint is `/moved/token` from here on, and nothing is at the old place.
+    pub fn move_token_endpoint(&self) {
+        let moved = format!("{}/moved/token", self.issuer());
+        self.set_metadata("token_endpoint", moved.into());
+        self.state().has_moved = true;
     }
 
     /// Token requests take so long.
@@ -611,12 +620,13 @@ impl Shared {
             authorization: request.head.header("Authorization").map(str::to_owned),
             proof: request.head.header("DPoP").map(str::to_owned),
         };
-        let place = {
+        let (place, has_moved) = {
             let mut state = self.state.lock().unwrap();
             state.seen.push(seen.clone());
-            state.place.clone()
+            (state.place.clone(), state.has_moved)
         };
         match request.path() {
+            "/token" if has_moved => Guarded::new("404 Not Found", &[], "it is elsewhere"),
             path if path == place => Guarded::json("200 OK", &self.metadata()),
             "/register" => self.register(&seen),
             "/authorize" => self.authorize(&seen),

@@ -116,7 +116,9 @@ impl ServerAuthorization {
                 let why = format!("a request needs more rights ({scopes})");
                 Ok(Had::NeedsPerson(why, Need::Rights))
             }
-            (Want::Renewal | Want::Saving, Some(kept)) => self.refreshed(&kept),
+            (Want::Renewal | Want::Saving, Some(kept)) => {
+                self.refreshed(&kept, || self.found_for_renewal())
+            }
             (Want::Refused(_), Some(kept)) => self.had_after_refusal(&kept),
         }
     }
@@ -154,13 +156,19 @@ impl ServerAuthorization {
         // The server may have another authorization server by now.
         match self.discovered() {
             Ok(found) if found.with() != kept.grantor.with() => Ok(has_moved(&found)),
-            Ok(_) => self.refreshed(kept),
-            Err(error) if error.remedy == Remedy::TryLater => self.refreshed(kept),
+            Ok(found) => self.refreshed(kept, || Some(found)),
+            Err(error) if error.remedy == Remedy::TryLater => self.refreshed(kept, || None),
             Err(error) => Err(error),
         }
     }
 
-    fn refreshed(&self, kept: &Kept) -> Result<Had, FlowError> {
+    /// Has the refresh token used. `find` gives the authorization server as it is now, if it is not
+    /// to be asked as it was before.
+    fn refreshed(
+        &self,
+        kept: &Kept,
+        find: impl FnOnce() -> Option<Discovered>,
+    ) -> Result<Had, FlowError> {
         let Some(refresh_token) = &kept.refresh_token else {
             return Ok(needs(TOKEN_HAS_ENDED));
         };
@@ -169,7 +177,7 @@ impl ServerAuthorization {
                 "its tokens are not bound to a key, as \"dpop\" says they must be",
             ));
         }
-        let found = self.found_for_renewal();
+        let found = find();
         let grantor = self.grantor_of_now(kept, found.as_ref());
         let _exchange = self.shared.exchanges.begin().ok_or_else(ending)?;
         let grant = Grant::RefreshToken(refresh_token);

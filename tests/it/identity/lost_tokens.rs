@@ -355,6 +355,21 @@ fn a_person_is_told_of_another_authorization_server_when_the_first_is_gone() {
 }
 
 #[test]
+fn a_token_endpoint_that_has_moved_is_found_after_a_refusal() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    place.signs_in(&json!(true));
+    let gateway = place.serve(&json!(true));
+    gateway.wait_until_well(&["s"]);
+    place.auth.end_access_tokens();
+    call(&gateway);
+    place.auth.move_token_endpoint();
+    place.auth.end_access_tokens();
+    call(&gateway);
+    assert_eq!(place.auth.seen_of("POST /moved/token").len(), 1);
+}
+
+#[test]
 fn a_token_that_is_over_at_once_is_used_and_not_renewed_all_the_time() {
     let place = Place::start();
     place.auth.protect(&place.upstream);
