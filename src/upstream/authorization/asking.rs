@@ -44,10 +44,6 @@ fn needs(why: &str) -> Had {
     Had::NeedsPerson(why.to_owned(), Need::Credentials)
 }
 
-fn has_moved(found: &Discovered) -> Had {
-    needs(&format!("the server has another authorization server: {}", found.with()))
-}
-
 /// What an answer of a token endpoint is an answer to.
 pub(super) struct Requested<'a> {
     /// The scopes that were asked for, or that the refresh token has.
@@ -155,7 +151,7 @@ impl ServerAuthorization {
         }
         // The server may have another authorization server by now.
         match self.discovered() {
-            Ok(found) if found.with() != kept.grantor.with() => Ok(has_moved(&found)),
+            Ok(found) if found.with() != kept.grantor.with() => Ok(self.has_moved(&found)),
             Ok(found) => self.refreshed(kept, || Some(found)),
             Err(error) if error.remedy == Remedy::TryLater => self.refreshed(kept, || None),
             Err(error) => Err(error),
@@ -218,9 +214,16 @@ impl ServerAuthorization {
         }
         // Its authorization server may be gone for good, and the server have another one.
         match found.filter(|found| found.with() != grantor.with()) {
-            Some(found) => Ok(has_moved(found)),
+            Some(found) => Ok(self.has_moved(found)),
             None => Err(error),
         }
+    }
+
+    /// The server has another authorization server. The next renewal finds it again: the old one
+    /// says nothing of it.
+    fn has_moved(&self, found: &Discovered) -> Had {
+        self.lock().found_at = None;
+        needs(&format!("the server has another authorization server: {}", found.with()))
     }
 
     /// Forgets the registration of a client that the authorization server does not know any more.

@@ -352,6 +352,13 @@ fn a_person_is_told_of_another_authorization_server_when_the_first_is_gone() {
     place.auth.listener.stop();
     let gateway = place.serve(&json!(true));
     needs_sign_in(&gateway, &two.issuer());
+    // Also once that is not believed any more, and the old one is tried again.
+    rest(31_000);
+    for _ in 0..2 {
+        let refused = gateway.call("echo", &json!({ "text": "hi" }));
+        assert!(refused.text().contains(&two.issuer()), "{}", refused.text());
+    }
+    needs_sign_in(&gateway, &two.issuer());
 }
 
 #[test]
