@@ -108,6 +108,7 @@ struct State {
     /// A refresh token was used a second time.
     n_reused: usize,
     failing: Option<(u16, Value)>,
+    refused_scope: Option<String>,
     has_moved: bool,
     slow: Duration,
     slow_to_answer: Duration,
@@ -145,6 +146,7 @@ impl AuthorizationServer {
             spent: HashSet::new(),
             n_reused: 0,
             failing: None,
+            refused_scope: None,
             has_moved: false,
             slow: Duration::ZERO,
             slow_to_answer: Duration::ZERO,
@@ -218,6 +220,11 @@ impl AuthorizationServer {
         let moved = format!("{}/moved/token", self.issuer());
         self.set_metadata("token_endpoint", moved.into());
         self.state().has_moved = true;
+    }
+
+    /// Nobody is given this scope: pages that ask for it lead to an error.
+    pub fn refuse_scope(&self, scope: &str) {
+        self.state().refused_scope = Some(scope.to_owned());
     }
 
     /// Token requests take so long.
@@ -695,7 +702,8 @@ impl Shared {
         state.codes.insert(code.clone(), granted);
         let consent = state.consent.clone();
         let registered = state.registered.get(seen.field("client_id"));
-        let exceeds = registered.is_some_and(|it| exceeds(it, seen.field("scope")));
+        let exceeds = registered.is_some_and(|it| exceeds(it, seen.field("scope")))
+            || state.refused_scope.as_deref().is_some_and(|it| covers(seen.field("scope"), it));
         drop(state);
         let issuer = match &consent {
             Consent::AsIssuer(issuer) => Some(issuer.clone()),

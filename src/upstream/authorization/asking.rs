@@ -128,6 +128,17 @@ impl ServerAuthorization {
         self.replace(kept, Kept { wanted, ..(**kept).clone() });
     }
 
+    /// The authorization server gives nobody what a request needed: the next sign-in asks for it no
+    /// more, and neither does the next request for a while.
+    pub(super) fn want_no_more_scopes(&self) {
+        let _locked = self.shared.store.lock(&self.file).ok();
+        self.newest().ok();
+        let kept = self.lock().kept.clone();
+        let Some(kept) = kept.filter(|kept| !kept.wanted.is_empty()) else { return };
+        self.lock().step_ups.ended(&kept.wanted, &kept.scopes, Instant::now());
+        self.replace(&kept, Kept { wanted: Scopes::default(), ..(*kept).clone() });
+    }
+
     /// Changes what is kept besides the access token.
     fn replace(&self, before: &Kept, after: Kept) {
         if let Err(error) = self.write_file(&after) {

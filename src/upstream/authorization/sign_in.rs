@@ -9,7 +9,9 @@ use ring::rand::SecureRandom as _;
 
 use crate::config::Secret;
 use crate::limits::{CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE};
-use crate::oauth::authorization::{AuthorizationAnswer, AuthorizationRequest, ExpectedAnswer};
+use crate::oauth::authorization::{
+    AnswerError, AuthorizationAnswer, AuthorizationRequest, ExpectedAnswer,
+};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::{Fetch as _, FetchContent, FetchRequest, Reach};
 use crate::oauth::pkce::Pkce;
@@ -30,6 +32,9 @@ use super::{BegunSignIn, Owner, SignInError};
 
 /// A request that every server answers, and one that wants credentials refuses.
 const PROBE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+/// The error of an authorization server that does not know a scope, or gives this client none of it
+/// (RFC 6749, section 4.1.2.1).
+const INVALID_SCOPE: &str = "invalid_scope";
 /// The time between two looks for a job that ended without a word.
 const JOB_TICK: Duration = Duration::from_secs(1);
 
@@ -313,7 +318,15 @@ impl ServerAuthorization {
             names_issuer: begun.names_issuer,
         };
         self.learn(answer.state());
-        let code = answer.code(expected).map_err(|error| {
+        let code = answer.code(expected);
+        let is_unknown = |error: &AnswerError| match error {
+            AnswerError::Refused { error, .. } => error == INVALID_SCOPE,
+            AnswerError::NotTheirs(_) => false,
+        };
+        if code.as_ref().is_err_and(is_unknown) {
+            self.on_worker(wait, |this| this.want_no_more_scopes())?;
+        }
+        let code = code.map_err(|error| {
             let with = begun.grantor.with();
             let error = error.to_string();
             let error = self.secrets.scrub_cut(&error);

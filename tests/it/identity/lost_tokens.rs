@@ -281,6 +281,31 @@ fn a_login_asks_for_what_a_request_needed_and_for_what_was_granted_before() {
 }
 
 #[test]
+fn a_scope_that_the_authorization_server_refuses_stands_in_the_way_of_one_sign_in_alone() {
+    let place = Place::start();
+    let protection = place.auth.protect(&place.upstream);
+    protection.need("basic");
+    let login = || {
+        let (child, page) = place.logs_in(&json!(true), |_| ());
+        let (code, errors) = ended(child);
+        (code, format!("{page}{errors}"))
+    };
+    assert_eq!(login().0, Some(0));
+    let gateway = place.serve(&json!(true));
+    gateway.wait_until_well(&["s"]);
+    protection.need_for_calls("admin");
+    place.auth.refuse_scope("admin");
+    let refused = gateway.call("echo", &json!({ "text": "hi" }));
+    assert!(refused.text().contains("trunkline login s"), "{}", refused.text());
+    gateway.stop();
+    let (code, told) = login();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("invalid_scope"), "{told}");
+    assert_eq!(login().0, Some(0));
+    assert_eq!(place.scope_of_page(), "basic");
+}
+
+#[test]
 fn a_scope_that_the_person_did_not_grant_at_first_is_asked_for_when_it_is_needed() {
     let place = Place::start();
     let protection = place.auth.protect(&place.upstream);
