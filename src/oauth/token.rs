@@ -159,6 +159,9 @@ pub enum TokenErrorKind {
     InvalidClient,
     /// `unauthorized_client` or `unsupported_grant_type`: another grant or registration.
     UnauthorizedClient,
+    /// `access_denied`, or one of those by which OpenID Connect Core, section 3.1.2.6, asks for the
+    /// person: the same may be granted once somebody has signed in.
+    WantsPerson,
     /// `invalid_scope`: ask for others.
     InvalidScope,
     /// `invalid_target`: the resource is not one for which this server gives tokens (RFC 8707).
@@ -177,9 +180,17 @@ pub enum TokenErrorKind {
 impl TokenErrorKind {
     fn parse(error: &str) -> Option<TokenErrorKind> {
         Some(match error {
-            "invalid_grant" => Self::InvalidGrant,
+            // The others are not registered, and some authorization servers have them.
+            "invalid_grant"
+            | "bad_refresh_token"
+            | "invalid_refresh_token"
+            | "expired_token" => Self::InvalidGrant,
             "invalid_client" => Self::InvalidClient,
             "unauthorized_client" | "unsupported_grant_type" => Self::UnauthorizedClient,
+            "access_denied"
+            | "consent_required"
+            | "interaction_required"
+            | "login_required" => Self::WantsPerson,
             "invalid_scope" => Self::InvalidScope,
             "invalid_target" => Self::InvalidTarget,
             "use_dpop_nonce" => Self::UseDpopNonce,

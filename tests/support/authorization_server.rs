@@ -108,6 +108,8 @@ struct State {
     /// A refresh token was used a second time.
     n_reused: usize,
     failing: Option<(u16, Value)>,
+    refused_scope: Option<String>,
+    has_moved: bool,
     slow: Duration,
     slow_to_answer: Duration,
     seen: Vec<Seen>,
@@ -144,6 +146,8 @@ impl AuthorizationServer {
             spent: HashSet::new(),
             n_reused: 0,
             failing: None,
+            refused_scope: None,
+            has_moved: false,
             slow: Duration::ZERO,
             slow_to_answer: Duration::ZERO,
             seen: Vec::new(),
@@ -209,6 +213,18 @@ impl AuthorizationServer {
     /// of the error becomes the field of that name of the request.
     pub fn fail_with(&self, answer: Option<(u16, Value)>) {
         self.state().failing = answer;
+    }
+
+    /// The token endpoint is `/moved/token` from here on, and nothing is at the old place.
+    pub fn move_token_endpoint(&self) {
+        let moved = format!("{}/moved/token", self.issuer());
+        self.set_metadata("token_endpoint", moved.into());
+        self.state().has_moved = true;
+    }
+
+    /// Nobody is given this scope: pages that ask for it lead to an error.
+    pub fn refuse_scope(&self, scope: &str) {
+        self.state().refused_scope = Some(scope.to_owned());
     }
 
     /// Token requests take so long.
@@ -611,12 +627,13 @@ impl Shared {
             authorization: request.head.header("Authorization").map(str::to_owned),
             proof: request.head.header("DPoP").map(str::to_owned),
         };
-        let place = {
+        let (place, has_moved) = {
             let mut state = self.state.lock().unwrap();
             state.seen.push(seen.clone());
-            state.place.clone()
+            (state.place.clone(), state.has_moved)
         };
         match request.path() {
+            "/token" if has_moved => Guarded::new("404 Not Found", &[], "it is elsewhere"),
             path if path == place => Guarded::json("200 OK", &self.metadata()),
             "/register" => self.register(&seen),
             "/authorize" => self.authorize(&seen),
@@ -685,7 +702,8 @@ impl Shared {
         state.codes.insert(code.clone(), granted);
         let consent = state.consent.clone();
         let registered = state.registered.get(seen.field("client_id"));
-        let exceeds = registered.is_some_and(|it| exceeds(it, seen.field("scope")));
+        let exceeds = registered.is_some_and(|it| exceeds(it, seen.field("scope")))
+            || state.refused_scope.as_deref().is_some_and(|it| covers(seen.field("scope"), it));
         drop(state);
         let issuer = match &consent {
             Consent::AsIssuer(issuer) => Some(issuer.clone()),

@@ -17,7 +17,7 @@ use super::kept::{Grantor, Kept, Registrations};
 use super::registration::{Led, with_registrations};
 use super::server_authorization::ServerAuthorization;
 use super::state::{NOBODY_HAS_SIGNED_IN, Need, Origin, TOKEN_HAS_ENDED, TokenSource, Trouble};
-use super::store::FileName;
+use super::store::{FileName, Locked};
 use super::want::Want;
 use super::workers::Purpose;
 
@@ -42,10 +42,6 @@ const REFUSES_ALL: &str =
 
 fn needs(why: &str) -> Had {
     Had::NeedsPerson(why.to_owned(), Need::Credentials)
-}
-
-fn has_moved(found: &Discovered) -> Had {
-    needs(&format!("the server has another authorization server: {}", found.with()))
 }
 
 /// What an answer of a token endpoint is an answer to.
@@ -80,6 +76,10 @@ impl ServerAuthorization {
             match me.had(&want) {
                 Ok(Had::Token | Had::Nothing) => (),
                 Ok(Had::NeedsPerson(why, need)) => me.ask_person(&why, need),
+                // The token is as good as before.
+                Err(_) if want == Want::Saving => {
+                    me.lock().look.could_not_save(Instant::now());
+                }
                 Err(error) => me.failed(&error),
             }
         });
@@ -95,9 +95,22 @@ impl ServerAuthorization {
         }
     }
 
+    /// Locks the file; none where the disk refuses that. A renewal is made without the lock then: the
+    /// credentials are better used than lost, and other processes can hardly write them either.
+    fn locked(&self) -> std::io::Result<Option<Locked>> {
+        match self.shared.store.lock(&self.file) {
+            Ok(locked) => Ok(Some(locked)),
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Err(error),
+            Err(error) => {
+                log::debug!(target: "oauth", "{}: renewed without a lock: {error}", self.server);
+                Ok(None)
+            }
+        }
+    }
+
     fn had(&self, want: &Want) -> Result<Had, FlowError> {
         // Another gateway, or a command, may renew the same token: only one of them does.
-        let _locked = self.shared.store.lock(&self.file).map_err(not_kept)?;
+        let _locked = self.locked().map_err(not_kept)?;
         let before = match self.newest().map_err(not_kept)? {
             Newest::FromFile => return Ok(Had::Token),
             Newest::Present(kept) => Some(kept),
@@ -116,7 +129,9 @@ impl ServerAuthorization {
                 let why = format!("a request needs more rights ({scopes})");
                 Ok(Had::NeedsPerson(why, Need::Rights))
             }
-            (Want::Renewal | Want::Saving, Some(kept)) => self.refreshed(&kept),
+            (Want::Renewal | Want::Saving, Some(kept)) => {
+                self.refreshed(&kept, || self.found_for_renewal())
+            }
             (Want::Refused(_), Some(kept)) => self.had_after_refusal(&kept),
         }
     }
@@ -128,6 +143,17 @@ impl ServerAuthorization {
             return;
         }
         self.replace(kept, Kept { wanted, ..(**kept).clone() });
+    }
+
+    /// The authorization server gives nobody what a request needed: the next sign-in asks for it no
+    /// more, and neither does the next request for a while.
+    pub(super) fn want_no_more_scopes(&self) {
+        let _locked = self.shared.store.lock(&self.file).ok();
+        self.newest().ok();
+        let kept = self.lock().kept.clone();
+        let Some(kept) = kept.filter(|kept| !kept.wanted.is_empty()) else { return };
+        self.lock().step_ups.ended(&kept.wanted, &kept.scopes, Instant::now());
+        self.replace(&kept, Kept { wanted: Scopes::default(), ..(*kept).clone() });
     }
 
     /// Changes what is kept besides the access token.
@@ -153,14 +179,20 @@ impl ServerAuthorization {
         }
         // The server may have another authorization server by now.
         match self.discovered() {
-            Ok(found) if found.with() != kept.grantor.with() => Ok(has_moved(&found)),
-            Ok(_) => self.refreshed(kept),
-            Err(error) if error.remedy == Remedy::TryLater => self.refreshed(kept),
+            Ok(found) if found.with() != kept.grantor.with() => Ok(self.has_moved(&found)),
+            Ok(found) => self.refreshed(kept, || Some(found)),
+            Err(error) if error.remedy == Remedy::TryLater => self.refreshed(kept, || None),
             Err(error) => Err(error),
         }
     }
 
-    fn refreshed(&self, kept: &Kept) -> Result<Had, FlowError> {
+    /// Has the refresh token used. `find` gives the authorization server as it is now, if it is not
+    /// to be asked as it was before.
+    fn refreshed(
+        &self,
+        kept: &Kept,
+        find: impl FnOnce() -> Option<Discovered>,
+    ) -> Result<Had, FlowError> {
         let Some(refresh_token) = &kept.refresh_token else {
             return Ok(needs(TOKEN_HAS_ENDED));
         };
@@ -169,7 +201,7 @@ impl ServerAuthorization {
                 "its tokens are not bound to a key, as \"dpop\" says they must be",
             ));
         }
-        let found = self.found_for_renewal();
+        let found = find();
         let grantor = self.grantor_of_now(kept, found.as_ref());
         let _exchange = self.shared.exchanges.begin().ok_or_else(ending)?;
         let grant = Grant::RefreshToken(refresh_token);
@@ -185,8 +217,8 @@ impl ServerAuthorization {
     }
 
     /// A refresh token has led to no access token. It ends by `invalid_grant` alone (RFC 6749,
-    /// section 5.2): whatever else stands in the way may be gone later, and nobody has to sign in
-    /// anew for it.
+    /// section 5.2): whatever else stands in the way may be gone later, and the refresh token is
+    /// tried again then, also where a person is asked meanwhile.
     fn not_refreshed(
         &self,
         kept: &Kept,
@@ -205,13 +237,21 @@ impl ServerAuthorization {
                 self.forget_client(grantor);
                 return Ok(needs(&format!("the sign-in has ended ({error})")));
             }
+            Remedy::AskPerson => return Ok(needs(&format!("the sign-in has ended ({error})"))),
             Remedy::RegisterAnew | Remedy::TryLater | Remedy::Nothing => (),
         }
         // Its authorization server may be gone for good, and the server have another one.
         match found.filter(|found| found.with() != grantor.with()) {
-            Some(found) => Ok(has_moved(found)),
+            Some(found) => Ok(self.has_moved(found)),
             None => Err(error),
         }
+    }
+
+    /// The server has another authorization server. The next renewal finds it again: the old one
+    /// says nothing of it.
+    fn has_moved(&self, found: &Discovered) -> Had {
+        self.lock().found_at = None;
+        needs(&format!("the server has another authorization server: {}", found.with()))
     }
 
     /// Forgets the registration of a client that the authorization server does not know any more.
@@ -219,7 +259,7 @@ impl ServerAuthorization {
         self.change_registrations(|all| all.forget(&grantor.with(), &grantor.client.id));
     }
 
-    /// Notes that somebody has signed in with a registration.
+    /// Notes that the authorization server knows a registration: somebody has come back with it.
     pub(super) fn registration_works(&self, grantor: &Grantor) {
         self.change_registrations(|all| {
             all.sign_in_finished(&grantor.with(), &grantor.client.id);

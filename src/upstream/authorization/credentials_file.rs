@@ -19,7 +19,7 @@ pub struct FileMark(Option<Stamp>);
 impl ServerAuthorization {
     /// The file as it is now.
     pub fn file_mark(&self) -> FileMark {
-        FileMark(self.shared.store.stamp(&self.file))
+        FileMark(self.shared.store.stamp(&self.file).unwrap_or_default())
     }
 
     /// Looks if another process has signed in or out, but not all the time. It looks also while
@@ -43,10 +43,13 @@ impl ServerAuthorization {
             }
             state.look.seen()
         };
-        if self.shared.store.stamp(&self.file) == seen {
-            return;
-        }
-        match self.read_file() {
+        let found = match self.shared.store.stamp(&self.file) {
+            Ok(stamp) if stamp == seen => return,
+            Ok(_) => self.read_file(),
+            // That is no sign-out.
+            Err(error) => Err(error),
+        };
+        match found {
             Ok(Some(kept)) => self.adopt_from_file(kept),
             Ok(None) if self.lock().look.seen().is_none() && seen.is_some() => {
                 self.signed_out_elsewhere()
@@ -83,7 +86,7 @@ impl ServerAuthorization {
     /// The disk refuses.
     pub(super) fn read_file(&self) -> std::io::Result<Option<Kept>> {
         let store = &self.shared.store;
-        let stamp = store.stamp(&self.file);
+        let stamp = store.stamp(&self.file)?;
         let text = store.read(&self.file)?;
         self.lock().look.saw(stamp);
         let Some(text) = text else { return Ok(None) };
@@ -91,10 +94,15 @@ impl ServerAuthorization {
             store.set_aside(&self.file, "it holds no credentials");
             return Ok(None);
         };
-        // Tokens of another server, or of a client that is not configured any more.
+        // Tokens of another server, of a client that is not configured any more, or of a person
+        // where a machine has them by now.
+        let grant = self.config.grant.as_str();
+        let is_same_grant = kept.grantor.grant.as_deref().is_none_or(|it| it == grant);
         let is_same_client =
             self.config.client_id.as_ref().is_none_or(|id| *id == kept.grantor.client.id);
-        Ok(Some(kept).filter(|it| it.grantor.server == self.url.as_str() && is_same_client))
+        Ok(Some(kept).filter(|it| {
+            it.grantor.server == self.url.as_str() && is_same_client && is_same_grant
+        }))
     }
 
     /// Writes credentials before they are used.
@@ -104,7 +112,7 @@ impl ServerAuthorization {
     pub(super) fn write_file(&self, kept: &Kept) -> std::io::Result<()> {
         let store = &self.shared.store;
         let written = store.write(&self.file, &kept.to_json(&self.holder));
-        let stamp = store.stamp(&self.file);
+        let stamp = store.stamp(&self.file).unwrap_or_default();
         let mut state = self.lock();
         match &written {
             Ok(()) => {
@@ -128,7 +136,7 @@ impl ServerAuthorization {
         };
         // The file is older, unless another process has written it since.
         if let Some(present) = present.as_ref().filter(|_| is_unsaved)
-            && self.shared.store.stamp(&self.file) == seen
+            && self.shared.store.stamp(&self.file).map_or(true, |it| it == seen)
         {
             if self.write_file(present).is_ok() {
                 log::info!(target: "oauth", "{}: its tokens are kept now", self.server);
@@ -157,7 +165,8 @@ impl ServerAuthorization {
             state.refusals.pardoned(Instant::now());
             state.look.is_saved();
         }
-        self.adopt(kept, Origin::SignIn);
+        // It may be a renewal, and a page that stays open after a sign-in does no harm.
+        self.adopt(kept, Origin::Renewal);
     }
 }
 

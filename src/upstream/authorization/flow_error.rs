@@ -41,6 +41,8 @@ pub(super) enum Remedy {
     TryLater,
     /// A person must sign in anew: what was kept is used up.
     SignInAnew,
+    /// A person may have more by a sign-in; what was kept is not used up.
+    AskPerson,
     /// The registration does not count any more.
     RegisterAnew,
     /// Somebody must change the configuration or a server.
@@ -91,8 +93,10 @@ impl FlowError {
             TokenErrorKind::InvalidGrant => Remedy::SignInAnew,
             TokenErrorKind::InvalidClient => Remedy::RegisterAnew,
             TokenErrorKind::Unavailable => Remedy::TryLater,
-            TokenErrorKind::UnauthorizedClient
-            | TokenErrorKind::InvalidScope
+            TokenErrorKind::UnauthorizedClient | TokenErrorKind::WantsPerson => {
+                Remedy::AskPerson
+            }
+            TokenErrorKind::InvalidScope
             | TokenErrorKind::InvalidTarget
             | TokenErrorKind::UseDpopNonce
             | TokenErrorKind::Refused

@@ -9,7 +9,9 @@ use ring::rand::SecureRandom as _;
 
 use crate::config::Secret;
 use crate::limits::{CREDENTIALS_LOOK_INTERVAL, OAUTH_REQUEST_TIMEOUT, SIGN_IN_LIFE};
-use crate::oauth::authorization::{AuthorizationAnswer, AuthorizationRequest, ExpectedAnswer};
+use crate::oauth::authorization::{
+    AnswerError, AuthorizationAnswer, AuthorizationRequest, ExpectedAnswer,
+};
 use crate::oauth::challenge::TokenChallenge;
 use crate::oauth::fetch::{Fetch as _, FetchContent, FetchRequest, Reach};
 use crate::oauth::pkce::Pkce;
@@ -21,6 +23,7 @@ use crate::wait::{Interrupted, Wait};
 
 use super::asking::Requested;
 use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::kept::Grantor;
 use super::registration::Led;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
@@ -30,6 +33,12 @@ use super::{BegunSignIn, Owner, SignInError};
 
 /// A request that every server answers, and one that wants credentials refuses.
 const PROBE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+/// The error of an authorization server that does not let this client ask (the same section as
+/// [`INVALID_SCOPE`]).
+const UNAUTHORIZED_CLIENT: &str = "unauthorized_client";
+/// The error of an authorization server that does not know a scope, or gives this client none of it
+/// (RFC 6749, section 4.1.2.1).
+const INVALID_SCOPE: &str = "invalid_scope";
 /// The time between two looks for a job that ended without a word.
 const JOB_TICK: Duration = Duration::from_secs(1);
 
@@ -56,8 +65,9 @@ impl ServerAuthorization {
         wait: &Arc<Wait>,
     ) -> Result<BegunSignIn, SignInError> {
         let redirect_uri = redirect_uri.map(str::to_owned);
-        let begun = self
-            .on_worker(wait, move |this| this.begin(redirect_uri.as_deref(), SIGN_IN_LIFE))?;
+        let begun = self.on_worker(Purpose::Person, wait, move |this| {
+            this.begin(redirect_uri.as_deref(), SIGN_IN_LIFE)
+        })?;
         begun.map_err(|error| SignInError::Failed(error.to_string()))
     }
 
@@ -127,6 +137,7 @@ impl ServerAuthorization {
     /// it goes away.
     pub(super) fn on_worker<T: Send + 'static>(
         self: &Arc<ServerAuthorization>,
+        purpose: Purpose,
         wait: &Arc<Wait>,
         body: impl FnOnce(&Arc<ServerAuthorization>) -> T + Send + 'static,
     ) -> Result<T, SignInError> {
@@ -138,7 +149,7 @@ impl ServerAuthorization {
             drop(place);
             drop(ring);
         });
-        if !self.shared.workers.submit(&self.server, Purpose::Person, job) {
+        if !self.shared.workers.submit(&self.server, purpose, job) {
             let what = "too many sign-ins and renewals wait".to_owned();
             return Err(SignInError::Failed(what));
         }
@@ -313,7 +324,12 @@ impl ServerAuthorization {
             names_issuer: begun.names_issuer,
         };
         self.learn(answer.state());
-        let code = answer.code(expected).map_err(|error| {
+        let code = answer.code(expected);
+        if let Err(AnswerError::Refused { error, .. }) = &code {
+            let (error, grantor) = (error.clone(), begun.grantor.clone());
+            self.on_worker(Purpose::Code, wait, move |this| this.refused(&error, &grantor))?;
+        }
+        let code = code.map_err(|error| {
             let with = begun.grantor.with();
             let error = error.to_string();
             let error = self.secrets.scrub_cut(&error);
@@ -321,7 +337,18 @@ impl ServerAuthorization {
             self.answer_failed(&what);
             SignInError::Refused(what)
         })?;
-        self.on_worker(wait, move |this| this.exchange(&begun, &code))?
+        self.on_worker(Purpose::Code, wait, move |this| this.exchange(&begun, &code))?
+    }
+
+    /// The page has led back with this error.
+    fn refused(&self, error: &str, grantor: &Grantor) {
+        match error {
+            UNAUTHORIZED_CLIENT => return,
+            INVALID_SCOPE => self.want_no_more_scopes(),
+            _ => (),
+        }
+        // It knows the client: one that it does not know is never sent back.
+        self.registration_works(grantor);
     }
 
     fn exchange(&self, begun: &Begun, code: &Secret) -> Result<(), SignInError> {

@@ -27,8 +27,12 @@ impl StepUps {
         self.times.push_back(now);
     }
 
-    /// A token was asked for with the scopes that a request wanted, and has come.
+    /// A token was asked for with the scopes that a request wanted, and has come. A renewal, which
+    /// wants none, says nothing of those that were asked for before.
     pub(super) fn ended(&mut self, wanted: &Scopes, granted: &Scopes, now: Instant) {
+        if wanted.is_empty() {
+            return;
+        }
         let denied: Scopes = wanted.iter().filter(|scope| !granted.contains(scope)).collect();
         self.denied = (!denied.is_empty()).then_some((denied, now));
     }
@@ -68,6 +72,8 @@ mod tests {
             assert_eq!(step_ups.were_denied(&scopes(wanted), now), is_denied, "{wanted}");
         }
         assert!(!step_ups.were_denied(&scopes("admin"), now + STEP_UP_WINDOW));
+        step_ups.ended(&Scopes::default(), &scopes("read write"), now);
+        assert!(step_ups.were_denied(&scopes("admin"), now), "a renewal changes nothing");
         step_ups.ended(&scopes("admin"), &scopes("admin"), now);
         assert!(!step_ups.were_denied(&scopes("admin"), now));
     }

@@ -170,6 +170,25 @@ fn a_registration_with_which_nobody_comes_back_is_replaced() {
     exchange(address, &back).expect(200);
 }
 
+/// An authorization server that does not know the client any more may know it again: the refresh
+/// token is kept, and the user is asked all the same.
+#[test]
+fn a_user_whose_client_is_not_known_any_more_is_asked_to_sign_in() {
+    let scene = Scene::start();
+    scene.auth.set_lifetime(Some(std::time::Duration::from_secs(2)));
+    let client = Duplex::to(&scene.gateway, DOORS[0]).key(ALICE).named("alice").open();
+    for n_asked in 1..=2 {
+        let call = client.begin_call("echo", &json!({ "message": "hello" }));
+        let asked = client.wait_asked_times("elicitation/create", n_asked);
+        scene.auth.fail_with(None);
+        scene.sign_in(&url_of(&asked.message["params"]), ALICE);
+        let answer = call.join().unwrap();
+        assert_eq!(text_of(&answer["result"]), "hello", "{answer}");
+        scene.auth.fail_with(Some((401, json!({ "error": "invalid_client" }))));
+        std::thread::park_timeout(std::time::Duration::from_millis(2100));
+    }
+}
+
 #[test]
 fn a_user_who_declines_is_told_so() {
     let scene = Scene::start();

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::upstream_sign_in::{call, configured, signing_in};
-use crate::support::authorization_server::{AuthorizationServer, Browser, follow};
+use crate::support::authorization_server::{AuthorizationServer, Browser, Consent, follow};
 use crate::support::gateway::{Directory, Gateway, binary};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until, wait_within};
@@ -169,6 +169,23 @@ fn a_refresh_token_outlives_whatever_is_not_its_own_end() {
 }
 
 #[test]
+fn a_person_is_asked_where_the_authorization_server_wants_one_in_its_own_words() {
+    for (status, error) in [
+        (200, "bad_refresh_token"),
+        (400, "unauthorized_client"),
+        (400, "interaction_required"),
+    ] {
+        let place = Place::start();
+        place.auth.protect(&place.upstream);
+        place.signs_in(&json!(true));
+        place.auth.end_access_tokens();
+        place.auth.fail_with(Some((status, json!({ "error": error }))));
+        let gateway = place.serve(&json!(true));
+        needs_sign_in(&gateway, error);
+    }
+}
+
+#[test]
 fn tokens_that_cannot_be_written_are_used_and_written_later() {
     let place = Place::start();
     place.auth.protect(&place.upstream);
@@ -218,6 +235,52 @@ fn tokens_that_could_not_be_written_are_written_without_a_renewal() {
 }
 
 #[test]
+fn tokens_are_renewed_where_no_file_can_be_locked_and_nothing_is_told_of_it_all_the_time() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    place.signs_in(&json!(true));
+    let lock = place.state.path().join(format!("{}.lock", Place::file_name()));
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    let gateway = place.serve(&json!(true));
+    gateway.wait_until_well(&["s"]);
+    place.refuse_writes_of(gateway.process_id());
+    place.auth.end_access_tokens();
+    call(&gateway);
+    assert_eq!(place.renewals(), 1);
+    // They are written again after a while.
+    rest(6000);
+    for _ in 0..5 {
+        call(&gateway);
+        rest(50);
+    }
+    assert_eq!(place.renewals(), 1);
+    let log = gateway.stop().stderr;
+    assert!(!log.contains("no access token"), "{log}");
+    assert_eq!(log.matches("cannot be kept").count(), 1, "{log}");
+}
+
+#[test]
+fn a_disk_that_says_nothing_has_signed_nobody_out() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    place.signs_in(&json!(true));
+    let gateway = place.serve(&json!(true));
+    gateway.wait_until_well(&["s"]);
+    // No file can be looked for in what is no folder.
+    let (path, aside) = (place.state.path(), place.folder.path().join("aside"));
+    std::fs::rename(path, &aside).unwrap();
+    std::fs::write(path, "").unwrap();
+    rest(1200);
+    call(&gateway);
+    std::fs::remove_file(path).unwrap();
+    std::fs::rename(&aside, path).unwrap();
+    assert!(gateway.stderr().contains("cannot be read"), "{}", gateway.stderr());
+    place.auth.end_access_tokens();
+    call(&gateway);
+}
+
+#[test]
 fn a_login_whose_tokens_cannot_be_written_fails() {
     let place = Place::start();
     place.auth.protect(&place.upstream);
@@ -228,6 +291,21 @@ fn a_login_whose_tokens_cannot_be_written_fails() {
     let (code, errors) = ended(child);
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("keeping the tokens"), "{errors}");
+}
+
+#[test]
+fn a_login_that_the_person_declined_needs_no_other_registration() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    place.auth.consent(Consent::Denies);
+    for _ in 0..2 {
+        let (code, errors) = ended(place.logs_in(&json!(true), |_| ()).0);
+        assert_eq!(code, Some(1), "{errors}");
+    }
+    place.auth.consent(Consent::Grants);
+    let (code, errors) = ended(place.logs_in(&json!(true), |_| ()).0);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(place.auth.seen_of("POST /register").len(), 1);
 }
 
 #[test]
@@ -264,6 +342,31 @@ fn a_login_asks_for_what_a_request_needed_and_for_what_was_granted_before() {
 }
 
 #[test]
+fn a_scope_that_the_authorization_server_refuses_stands_in_the_way_of_one_sign_in_alone() {
+    let place = Place::start();
+    let protection = place.auth.protect(&place.upstream);
+    protection.need("basic");
+    let login = || {
+        let (child, page) = place.logs_in(&json!(true), |_| ());
+        let (code, errors) = ended(child);
+        (code, format!("{page}{errors}"))
+    };
+    assert_eq!(login().0, Some(0));
+    let gateway = place.serve(&json!(true));
+    gateway.wait_until_well(&["s"]);
+    protection.need_for_calls("admin");
+    place.auth.refuse_scope("admin");
+    let refused = gateway.call("echo", &json!({ "text": "hi" }));
+    assert!(refused.text().contains("trunkline login s"), "{}", refused.text());
+    gateway.stop();
+    let (code, told) = login();
+    assert_eq!(code, Some(1), "{told}");
+    assert!(told.contains("invalid_scope"), "{told}");
+    assert_eq!(login().0, Some(0));
+    assert_eq!(place.scope_of_page(), "basic");
+}
+
+#[test]
 fn a_scope_that_the_person_did_not_grant_at_first_is_asked_for_when_it_is_needed() {
     let place = Place::start();
     let protection = place.auth.protect(&place.upstream);
@@ -281,6 +384,23 @@ fn a_scope_that_the_person_did_not_grant_at_first_is_asked_for_when_it_is_needed
 
 fn machine(secret: &str) -> Value {
     json!({ "grant": "client_credentials", "client_id": "me", "client_secret": secret })
+}
+
+#[test]
+fn a_machine_does_not_use_the_token_of_the_person_who_signed_in_before() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    let methods = json!(["client_secret_basic"]);
+    place.auth.set_metadata("token_endpoint_auth_methods_supported", methods);
+    place.signs_in(&json!({ "client_id": "me", "client_secret": "hush" }));
+    let gateway = place.serve(&machine("hush"));
+    gateway.wait_until_well(&["s"]);
+    let last = place.auth.seen_of("POST /token").pop().unwrap();
+    assert_eq!(last.field("grant_type"), "client_credentials");
+    gateway.stop();
+    // And a person does not use the machine's.
+    let gateway = place.serve(&json!({ "client_id": "me", "client_secret": "hush" }));
+    needs_sign_in(&gateway, "nobody has signed in yet");
 }
 
 #[test]
@@ -335,6 +455,28 @@ fn a_person_is_told_of_another_authorization_server_when_the_first_is_gone() {
     place.auth.listener.stop();
     let gateway = place.serve(&json!(true));
     needs_sign_in(&gateway, &two.issuer());
+    // Also once that is not believed any more, and the old one is tried again.
+    rest(31_000);
+    for _ in 0..2 {
+        let refused = gateway.call("echo", &json!({ "text": "hi" }));
+        assert!(refused.text().contains(&two.issuer()), "{}", refused.text());
+    }
+    needs_sign_in(&gateway, &two.issuer());
+}
+
+#[test]
+fn a_token_endpoint_that_has_moved_is_found_after_a_refusal() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    place.signs_in(&json!(true));
+    let gateway = place.serve(&json!(true));
+    gateway.wait_until_well(&["s"]);
+    place.auth.end_access_tokens();
+    call(&gateway);
+    place.auth.move_token_endpoint();
+    place.auth.end_access_tokens();
+    call(&gateway);
+    assert_eq!(place.auth.seen_of("POST /moved/token").len(), 1);
 }
 
 #[test]
@@ -402,6 +544,23 @@ fn a_logout_forgets_the_registrations_of_before() {
     let (child, page) = place.logs_in(&oauth, |_| ());
     assert!(page.contains("Signed in to s"), "{page}");
     assert_eq!(ended(child).0, Some(0));
+}
+
+#[test]
+fn a_logout_shows_the_secret_of_the_configuration_as_it_is_now() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    let methods = json!(["client_secret_basic"]);
+    place.auth.set_metadata("token_endpoint_auth_methods_supported", methods);
+    let client = |secret: &str| json!({ "client_id": "me", "client_secret": secret });
+    place.signs_in(&client("the first one"));
+    let (code, errors) = ended(place.command(&["logout", "s"], &client("the next one")));
+    assert_eq!(code, Some(0), "{errors}");
+    let asked = place.auth.seen_of("POST /revoke");
+    // me:the+next+one
+    let basic = Some("Basic bWU6dGhlK25leHQrb25l");
+    let shown: Vec<_> = asked.iter().map(|it| it.authorization.as_deref()).collect();
+    assert_eq!(shown, [basic, basic]);
 }
 
 #[test]

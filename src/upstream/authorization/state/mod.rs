@@ -174,7 +174,14 @@ impl State {
     /// The credentials with which requests can be sent, now or once they are renewed. `time`: in
     /// seconds since 1970.
     pub(super) fn usable(&self, time: u64) -> Option<&Arc<Kept>> {
-        self.unrefused().filter(|kept| !kept.is_over(time) || kept.refresh_token.is_some())
+        // A refresh token that is kept although it was refused is tried again, and hoped for by
+        // nobody.
+        let need = Need::Credentials;
+        let needs_person =
+            matches!(self.trouble, Trouble::NeedsSignIn { need: it, .. } if it == need);
+        self.unrefused().filter(|kept| {
+            !kept.is_over(time) || (kept.refresh_token.is_some() && !needs_person)
+        })
     }
 
     /// True if there are such credentials, and no request was refused for their scopes.
@@ -337,7 +344,9 @@ impl State {
         let doubled = OAUTH_PAUSE_MIN * 2_u32.saturating_pow(self.n_failed.min(16) - 1);
         let pause = match remedy {
             Remedy::TryLater => doubled.min(OAUTH_PAUSE_MAX),
-            Remedy::SignInAnew | Remedy::RegisterAnew | Remedy::Nothing => OAUTH_PAUSE_MAX,
+            Remedy::SignInAnew | Remedy::AskPerson | Remedy::RegisterAnew | Remedy::Nothing => {
+                OAUTH_PAUSE_MAX
+            }
         };
         self.trouble = Trouble::Failing { why: why.to_owned(), until: now + pause };
     }

@@ -242,6 +242,28 @@ fn the_status_says_who_must_do_something() {
 }
 
 #[test]
+fn a_token_that_is_over_is_enough_while_it_can_be_renewed_without_a_person() {
+    use Event::{
+        Failed, Had, HadOnce, HadWanting, NeedsRights, NeedsSignIn, Refused, UntilEnd,
+    };
+    for (events, has_enough) in [
+        (&[][..], false),
+        (&[Had], true),
+        (&[HadWanting], false),
+        (&[Had, Refused], false),
+        (&[Had, NeedsSignIn], true),
+        (&[Had, UntilEnd], true),
+        (&[Had, UntilEnd, Failed], true),
+        (&[Had, UntilEnd, NeedsRights], true),
+        (&[HadOnce, UntilEnd], false),
+        (&[Had, UntilEnd, NeedsSignIn], false),
+    ] {
+        let scene = Scene::of(events);
+        assert_eq!(scene.state.has_enough(scene.time), has_enough, "{events:?}");
+    }
+}
+
+#[test]
 fn a_renewal_ends_no_sign_in_for_more_rights() {
     use Event::{Had, HadWanting, NeedsRights, PageOpened};
     for (events, need, is_waited_for) in [
