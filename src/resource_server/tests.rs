@@ -883,6 +883,31 @@ fn one_opaque_token_in_many_requests_at_once_is_asked_about_once_at_each_issuer(
 }
 
 #[test]
+fn requests_with_one_opaque_token_share_its_answer_where_all_turns_were_taken() {
+    let rig = opaque();
+    let others: Vec<_> = (0..INTROSPECTIONS_AT_ONCE_MAX).map(|n| format!("t{n}")).collect();
+    others.iter().for_each(|token| rig.scripted.say(token, active("alice", "")));
+    rig.scripted.say("new", active("bob", ""));
+    wait_until(|| rig.server.status()[0].keys_age.is_some());
+    let gate = rig.scripted.gate.write();
+    let asked = || rig.scripted.n_asked("/introspect");
+    std::thread::scope(|scope| {
+        for token in &others {
+            scope.spawn(|| rig.verify(token).unwrap());
+        }
+        wait_until(|| asked() == INTROSPECTIONS_AT_ONCE_MAX);
+        for _ in 0..4 {
+            scope.spawn(|| rig.verify("new").unwrap());
+            scope.spawn(|| assert_eq!(wrong(rig.verify("bad")), WrongToken::Inactive));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        *rig.scripted.delay.lock() = Duration::from_millis(100);
+        drop(gate);
+    });
+    assert_eq!(asked(), INTROSPECTIONS_AT_ONCE_MAX + 2);
+}
+
+#[test]
 fn a_flood_of_made_up_tokens_keeps_nobody_out() {
     let rig = opaque();
     rig.scripted.say("known", active("alice", ""));

@@ -326,8 +326,12 @@ impl Verifier {
             }
         };
         // Another request may have asked while this one waited for its turn.
-        if let Some(accepted) = self.known(&digest, Now::read())? {
+        let present = Now::read();
+        if let Some(accepted) = self.known(&digest, present)? {
             return Ok(accepted);
+        }
+        if let Some(denied) = self.refused(&digest, issuer, present) {
+            return Err(denied);
         }
         let secret = Secret::new(token.to_owned());
         let asked_at = Now::read();
