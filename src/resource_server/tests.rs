@@ -568,6 +568,18 @@ fn what_was_accepted_before_a_reload_hears_of_a_revocation_after_it() {
 }
 
 #[test]
+fn a_token_that_waited_to_be_asked_about_at_a_reload_is_asked_about_later() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let accepted = rig.verify("t1").unwrap();
+    let gone = std::sync::Weak::<Verifier>::new();
+    let old = later(INTROSPECTION_FRESH);
+    rig.server.shared.keeper.recheck(gone, &accepted, old.instant);
+    rig.scripted.say("t1", r#"{"active":false}"#);
+    wait_until(|| rig.verifier.standing(&accepted, old) == Standing::Ended);
+}
+
+#[test]
 fn an_answer_that_cannot_be_had_holds_no_longer_than_a_minute() {
     let rig = opaque();
     rig.scripted.say("t1", active("alice", ""));
