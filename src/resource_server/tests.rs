@@ -109,6 +109,9 @@ impl Fetch for Scripted {
         }
         let body = match request.content {
             FetchContent::Form(form) => {
+                if form.expose().contains("token=malformed") {
+                    return Ok(FetchAnswer { status: 400, ..FetchAnswer::default() });
+                }
                 if *self.wants_post.lock() {
                     if !request.headers.is_empty() {
                         return Ok(FetchAnswer { status: 401, ..FetchAnswer::default() });
@@ -577,6 +580,37 @@ fn a_token_that_waited_to_be_asked_about_at_a_reload_is_asked_about_later() {
     rig.server.shared.keeper.recheck(gone, &accepted, old.instant);
     rig.scripted.say("t1", r#"{"active":false}"#);
     wait_until(|| rig.verifier.standing(&accepted, old) == Standing::Ended);
+}
+
+fn is_queued(accepted: &Accepted) -> bool {
+    accepted.news.introspected.as_ref().unwrap().last.lock().is_queued
+}
+
+#[test]
+fn a_token_that_its_issuer_cannot_read_stops_no_questions_about_others() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let accepted = rig.verify("t1").unwrap();
+    assert!(is_unavailable(&rig.verify("malformed")));
+    rig.scripted.say("t1", r#"{"active":false}"#);
+    assert_eq!(rig.verifier.standing(&accepted, later(INTROSPECTION_FRESH)), Standing::Good);
+    wait_until(|| !is_queued(&accepted));
+    assert_eq!(rig.verifier.standing(&accepted, Now::read()), Standing::Ended);
+}
+
+#[test]
+fn a_question_that_was_not_asked_is_no_failure_of_its_token() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let accepted = rig.verify("t1").unwrap();
+    *rig.scripted.is_down.lock() = true;
+    assert!(is_unavailable(&rig.verify("t2")));
+    *rig.scripted.is_down.lock() = false;
+    for after in [Duration::ZERO, Duration::from_secs(1)] {
+        let now = later(INTROSPECTION_LIFE + after);
+        assert_eq!(rig.verifier.standing(&accepted, now), Standing::Good, "{after:?}");
+        wait_until(|| !is_queued(&accepted));
+    }
 }
 
 #[test]

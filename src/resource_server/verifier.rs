@@ -471,13 +471,12 @@ impl Recheck for Verifier {
             last.has_failed = true;
             return;
         };
-        // One that does not answer must not hold up the questions to the others.
-        let answer = if issuer.introspecting.has_failed_lately(now.instant) {
-            Err(issuer.unavailable("it did not answer"))
-        } else {
-            introspect_again(issuer, config, accepted, &introspection.token, now)
-        };
-        match answer {
+        // One that does not answer must not hold up the questions to the others. Whoever looks at
+        // the token next has it asked about again.
+        if issuer.introspecting.has_failed_lately(now.instant) {
+            return;
+        }
+        match introspect_again(issuer, config, accepted, &introspection.token, now) {
             Ok(Introspected::Active(claims)) if self.still_allows(accepted, &claims) => {
                 introspection.last.lock().note_active(now.instant);
                 self.renew(accepted, issuer, claims, now);
