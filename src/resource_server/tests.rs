@@ -515,6 +515,26 @@ fn a_reload_gives_other_rights_and_keeps_the_keys() {
     }
 }
 
+#[test]
+fn an_oauth_client_that_a_reload_takes_out_of_the_machine_clients_loses_what_is_open() {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    let with = |clients: &[&str]| {
+        let machine_clients = clients.iter().map(|it| (*it).to_owned()).collect();
+        let of = IssuerConfig { machine_clients, ..issuer(ISSUER) };
+        config(vec![of], vec![rule(None)])
+    };
+    let rig = Rig::new(scripted, &with(&["batch"]));
+    let of_client = claims(ISSUER, "batch", "").replace("\"sub\"", "\"client_id\"");
+    let client = rig.verify(&key.token("k", &of_client)).unwrap();
+    let user = rig.verify(&key.token("k", &claims(ISSUER, "batch", ""))).unwrap();
+    for (clients, is_admitted) in [(&["batch", "other"][..], true), (&["other"], false)] {
+        let after = rig.server.verifier(&with(clients), &owners()).unwrap();
+        assert_eq!(after.admits(&client, Now::read()), is_admitted, "{clients:?}");
+        assert!(after.admits(&user, Now::read()));
+    }
+}
+
 fn opaque() -> Rig {
     let scripted = Scripted::default();
     scripted.issuer(ISSUER, &[]);

@@ -138,11 +138,17 @@ impl Verifier {
 
     /// The principal of a token that an earlier verifier accepted, under this one's configuration,
     /// even if the token is over: for what belongs to the user and not to the token. None where its
-    /// issuer or audience is not accepted any more, or no rule matches it.
+    /// issuer, its audience or its OAuth client without users is not accepted any more, or no rule
+    /// matches it.
     pub fn present(&self, accepted: &Accepted, now: Now) -> Option<Arc<Principal>> {
         let old = &accepted.issuer.config;
         let issuer = self.issuer(&old.issuer).ok()?;
         if (&issuer.config.audience, &issuer.config.base) != (&old.audience, &old.base) {
+            return None;
+        }
+        if let Subject::Client(client) = &accepted.subject
+            && !issuer.config.machine_clients.contains(client)
+        {
             return None;
         }
         let claims = accepted.principal.user.as_ref()?.claims.clone();
