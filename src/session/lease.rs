@@ -44,11 +44,9 @@ impl Table {
         let session = self.session(id)?.clone();
         let Owner { visible_servers, charged, lease, .. } = owner;
         let policy = lease.as_ref().map(|it| it.principal().policy.clone());
-        let before = std::mem::replace(&mut *session.lease.write(), lease);
-        // The rules may have changed since the token before came.
-        let before = before.and_then(|it| it.present()).map(|it| it.policy.clone());
-        let (servers, differs) = (visible_servers.to_vec(), policy != before);
-        self.give(&session, Rescoped { servers, differs, charged })
+        *session.lease.write() = lease;
+        let servers = visible_servers.to_vec();
+        self.give(&session, Rescoped { servers, differs: false, policy, charged })
     }
 }
 
@@ -59,19 +57,19 @@ mod tests {
     use super::*;
     use crate::access::glob::ToolGlobs;
     use crate::access::policy::{Lease, Nearness, Policy, Principal};
-    use crate::protocol::server_name::ServerName;
     use crate::session::rescope::testing::{count, name, owner, table};
     use crate::session::{Audience, Rescope};
 
+    /// A token with the rights that it gave, and those that it gives.
     #[derive(Debug)]
-    struct Token(Arc<Principal>);
+    struct Token(Arc<Principal>, Arc<Principal>);
 
     impl Lease for Token {
         fn principal(&self) -> &Arc<Principal> {
             &self.0
         }
         fn present(&self) -> Option<Arc<Principal>> {
-            Some(self.0.clone())
+            Some(self.1.clone())
         }
         fn is_good(&self) -> bool {
             true
@@ -81,13 +79,56 @@ mod tests {
         }
     }
 
+    fn policy(servers: &[&str]) -> Policy {
+        let servers = servers.iter().map(|it| name(it)).collect();
+        Policy { servers: Some(servers), tools: ToolGlobs::default() }
+    }
+
+    fn token(then: Policy, now: Policy) -> OptionalLease {
+        let [then, now] = [then, now].map(|policy| {
+            Arc::new(Principal { policy, ..Principal::without_key(Nearness::Remote) })
+        });
+        Some(Arc::new(Token(then, now)))
+    }
+
     /// The owner of a session that a token for these servers opens.
     fn with_token(servers: &[&str]) -> Owner {
-        let servers: Vec<ServerName> = servers.iter().map(|it| name(it)).collect();
-        let policy = Policy { servers: Some(servers.clone()), tools: ToolGlobs::default() };
-        let principal = Principal { policy, ..Principal::without_key(Nearness::Remote) };
-        let lease: OptionalLease = Some(Arc::new(Token(Arc::new(principal))));
-        Owner { visible_servers: servers.into(), lease, ..owner(0) }
+        let visible_servers = servers.iter().map(|it| name(it)).collect();
+        let lease = token(policy(servers), policy(servers));
+        Owner { visible_servers, lease, ..owner(0) }
+    }
+
+    /// A reload that gives each user the present rights.
+    fn reload() -> Rescope {
+        let sees = |owner: &Owner| {
+            let present = owner.lease.as_ref()?.present()?;
+            let (servers, policy) = (vec![name("a"), name("b")], Some(present.policy.clone()));
+            Some(Rescoped { servers, differs: false, policy, charged: None })
+        };
+        Rescope { admission: 1, sees: Box::new(sees) }
+    }
+
+    #[test]
+    fn a_client_is_notified_once_of_the_rights_that_a_reload_gives() {
+        // They differ in more than the servers that the session may see.
+        let (before, after) = (|| policy(&["a", "b"]), || policy(&["a", "b", "c"]));
+        let with = |lease| Owner { lease, ..owner(0) };
+        for is_request_first in [true, false] {
+            let (mut table, _, sink) = table();
+            table.renew("x", with(token(before(), before())));
+            assert_eq!(count(&sink, "list_changed"), 3);
+            *table.session("x").unwrap().lease.write() = token(before(), after());
+            if is_request_first {
+                table.renew("x", with(token(after(), after())));
+                assert_eq!(count(&sink, "list_changed"), 6);
+            }
+            for _ in 0..2 {
+                table.rescope(&reload());
+                assert_eq!(count(&sink, "list_changed"), 6, "{is_request_first}");
+            }
+            table.renew("x", with(token(after(), after())));
+            assert_eq!(count(&sink, "list_changed"), 6, "{is_request_first}");
+        }
     }
 
     #[test]
@@ -110,7 +151,7 @@ mod tests {
             sees: Box::new(|owner| {
                 let policy = &owner.lease.as_ref()?.principal().policy;
                 let servers = policy.servers.clone()?;
-                Some(Rescoped { servers, differs: false, charged: None })
+                Some(Rescoped { servers, differs: false, policy: None, charged: None })
             }),
         };
         assert!(table.rescope(&rescope).1.is_empty());
