@@ -5,7 +5,7 @@ use std::sync::Arc;
 use super::command::Command;
 use super::rescope::Rescoped;
 use super::table::Table;
-use super::{Left, Owner, Session, Sessions};
+use super::{Owner, Session, Sessions};
 use crate::access::policy::OptionalLease;
 use crate::error::CallError;
 
@@ -39,14 +39,16 @@ impl Sessions {
 
 impl Table {
     /// Gives a session the rights and the access token of that owner, and notifies its client
-    /// where its lists may differ now. Returns the remains at servers that it may see no more.
-    pub(super) fn renew(&mut self, id: &str, owner: Owner) -> Option<Left> {
-        let session = self.session(id)?.clone();
+    /// where its lists may differ now. Subscriptions at servers that it may not see are not told,
+    /// but stay: the request may only be a late one with the token before, or that of another
+    /// worker of the client, and the next one has the rights again.
+    pub(super) fn renew(&mut self, id: &str, owner: Owner) {
+        let Some(session) = self.session(id).cloned() else { return };
         let Owner { visible_servers, charged, lease, .. } = owner;
         let policy = lease.as_ref().map(|it| it.principal().policy.clone());
         *session.lease.write() = lease;
         let servers = visible_servers.to_vec();
-        self.give(&session, Rescoped { servers, differs: false, policy, charged })
+        self.give(&session, Rescoped { servers, differs: false, policy, charged });
     }
 }
 
@@ -57,8 +59,10 @@ mod tests {
     use super::*;
     use crate::access::glob::ToolGlobs;
     use crate::access::policy::{Lease, Nearness, Policy, Principal};
+    use crate::protocol::raw::Raw;
+    use crate::protocol::session_route::SessionKind;
     use crate::session::rescope::testing::{count, name, owner, table};
-    use crate::session::{Audience, Rescope};
+    use crate::session::{Audience, HeardOver, Rescope};
 
     /// A token with the rights that it gave, and those that it gives.
     #[derive(Debug)]
@@ -129,6 +133,32 @@ mod tests {
             table.renew("x", with(token(after(), after())));
             assert_eq!(count(&sink, "list_changed"), 6, "{is_request_first}");
         }
+    }
+
+    #[test]
+    fn a_late_request_with_the_token_before_loses_no_subscription() {
+        let (mut table, session, sink) = table();
+        table.renew("x", with_token(&["a", "b"]));
+        for server in ["a", "b"].map(name) {
+            session.subscribe(&server, "s:", "s:", SessionKind::Shared).unwrap();
+        }
+        let updated = |table: &mut Table, server: &str| {
+            let params = Raw::from_valid(r#"{"uri":"s:"}"#.to_owned());
+            table.updated(&name(server), &HeardOver::Shared, &params);
+            count(&sink, "resources/updated")
+        };
+        table.renew("x", with_token(&["b"]));
+        assert_eq!((updated(&mut table, "a"), updated(&mut table, "b")), (0, 1));
+        table.renew("x", with_token(&["a", "b"]));
+        assert_eq!((updated(&mut table, "a"), updated(&mut table, "b")), (2, 3));
+        // A reload asks which rights the client has for good.
+        table.renew("x", with_token(&["b"]));
+        let sees = |owner: &Owner| {
+            let servers = owner.lease.as_ref()?.principal().policy.servers.clone()?;
+            Some(Rescoped { servers, differs: false, policy: None, charged: None })
+        };
+        let (left, _) = table.rescope(&Rescope { admission: 1, sees: Box::new(sees) });
+        assert_eq!(left[0].subscriptions, [(name("a"), "s:".to_owned())]);
     }
 
     #[test]

@@ -48,6 +48,17 @@ impl Session {
         is_news
     }
 
+    /// Forgets the subscriptions at servers that the session may not see, of which it has just
+    /// lost these. Returns its remains there.
+    fn leave(&self, lost: Vec<ServerName>) -> Option<Left> {
+        let subscriptions = self.subscriptions.narrow(|it| self.hears_of(it));
+        if lost.is_empty() && subscriptions.is_empty() {
+            return None;
+        }
+        let (session, subscriber) = (self.id.clone(), self.subscriber);
+        Some(Left { session, subscriber, subscriptions, servers: Some(lost) })
+    }
+
     /// The principal in whose share the session counts; none where no other principal can come.
     pub fn charged(&self) -> Option<PrincipalId> {
         self.charged.read().clone()
@@ -79,7 +90,10 @@ impl Table {
         let (mut left, mut ends) = (Vec::new(), Vec::new());
         for (id, session) in self.sessions() {
             match (rescope.sees)(&session.present_owner()) {
-                Some(rescoped) => left.extend(self.give(&session, rescoped)),
+                Some(rescoped) => {
+                    let lost = self.give(&session, rescoped);
+                    left.extend(session.leave(lost));
+                }
                 None => ends.push(id),
             }
         }
@@ -87,8 +101,8 @@ impl Table {
     }
 
     /// Gives a session these rights, and notifies its client where its lists may differ now.
-    /// Returns the remains at servers that it may see no more.
-    pub(super) fn give(&mut self, session: &Session, rescoped: Rescoped) -> Option<Left> {
+    /// Returns the servers that it may see no more.
+    pub(super) fn give(&mut self, session: &Session, rescoped: Rescoped) -> Vec<ServerName> {
         let old = session.hears();
         let lost: Vec<ServerName> =
             old.iter().filter(|it| !rescoped.servers.contains(it)).cloned().collect();
@@ -101,12 +115,7 @@ impl Table {
                 self.tell_one(&session.id, &notification(kind.changed(), None));
             }
         }
-        if lost.is_empty() {
-            return None;
-        }
-        let subscriptions = session.subscriptions.narrow(|it| session.hears_of(it));
-        let (subscriber, servers) = (session.subscriber, Some(lost));
-        Some(Left { session: session.id.clone(), subscriber, subscriptions, servers })
+        lost
     }
 
     /// Moves a session's place into another principal's share, even if that is used up.
