@@ -15,6 +15,9 @@ use crate::limits::{
 };
 use crate::sync::{Condvar, Mutex};
 
+/// Why nobody waits for an issuer any more.
+pub(super) const STOPPED: &str = "the gateway stops, or has another configuration by now";
+
 /// The questions to one issuer that are under way.
 #[derive(Debug)]
 pub(super) struct Introspecting {
@@ -93,7 +96,7 @@ impl Introspecting {
             (state, is_in_time) = self.ended.wait_until(state, deadline, is_over);
         }
         if state.is_stopping {
-            return Err("the gateway is stopping");
+            return Err(STOPPED);
         }
         if !is_in_time {
             return Err("it answers slowly");

@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::FetchOf;
 use super::denied::Denied;
-use super::introspection_turns::Introspecting;
+use super::introspection_turns::{Introspecting, STOPPED};
 use super::issuer_metadata::IssuerMetadata;
 use super::kept_keys::KeptKeys;
 use super::key_schedule::{Cause, Schedule};
@@ -249,7 +249,7 @@ impl Issuer {
             let mut state = self.state.lock();
             let present = Instant::now();
             if self.stopping.load(Ordering::Relaxed) {
-                return Err(self.unavailable("the gateway is stopping"));
+                return Err(self.unavailable(STOPPED));
             }
             let keys = self.usable_keys(present);
             let has_keys = keys.is_some();

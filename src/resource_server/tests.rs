@@ -1230,7 +1230,10 @@ fn a_stop_ends_the_thread_and_all_waits() {
         std::thread::sleep(Duration::from_millis(200));
         let began = Instant::now();
         rig.server.stop();
-        assert!(is_unavailable(&waiting.join().unwrap()));
+        let denied = waiting.join().unwrap().unwrap_err();
+        assert!(
+            matches!(&denied, Denied::Unavailable { why, .. } if &**why == introspection_turns::STOPPED)
+        );
         assert!(began.elapsed() < Duration::from_secs(4));
     });
 }
