@@ -70,19 +70,19 @@ impl Front {
             if owner.admission < generation && ends(name) {
                 return None;
             }
-            let (principal, differs) = match (name, &owner.lease) {
+            let (principal, differs, policy) = match (name, &owner.lease) {
                 // Another token of the user may have other rights: those of the one with which
                 // the client came last decide what the session is told.
                 (Some(_), Some(lease)) => {
                     let present = lease.present()?;
-                    let differs = present.policy != lease.principal().policy;
-                    (present, differs)
+                    let policy = Some(present.policy.clone());
+                    (present, false, policy)
                 }
                 (Some(name), None) => {
                     let principal = admission.principal_named(name)?.clone();
-                    (principal, differ.iter().any(|it| **it == *name))
+                    (principal, differ.iter().any(|it| **it == *name), None)
                 }
-                (None, _) => (anonymous.clone(), false),
+                (None, _) => (anonymous.clone(), false, None),
             };
             let (only, narrowed) = (owner.only.clone(), owner.narrowed.clone());
             let charged = match &principal.id {
@@ -99,7 +99,8 @@ impl Front {
                 lease,
                 user: None,
             };
-            Some(Rescoped { servers: pipeline.upgrade()?.servers(&scope), differs, charged })
+            let servers = pipeline.upgrade()?.servers(&scope);
+            Some(Rescoped { servers, differs, policy, charged })
         };
         self.sessions.rescope(Rescope { admission: generation, sees: Box::new(sees) })
     }

@@ -12,6 +12,7 @@ use crate::secret::Secret;
 
 #[cfg(test)]
 pub(crate) const NOT_FOUND: u16 = 404;
+const UNAUTHORIZED: u16 = 401;
 const TOO_MANY_REQUESTS: u16 = 429;
 const SERVER_ERRORS_FROM: u16 = 500;
 
@@ -79,6 +80,11 @@ impl FetchAnswer {
     /// authenticated (RFC 6749, section 5.2).
     pub fn may_refuse_client(&self) -> bool {
         matches!(self.status, 400 | 401)
+    }
+
+    /// True if the answer refuses the credentials of the request (RFC 9110, section 15.5.2).
+    pub fn refuses_credentials(&self) -> bool {
+        self.status == UNAUTHORIZED
     }
 
     /// True if the server is not well for the moment, or wants to be asked less often.

@@ -54,6 +54,10 @@ pub fn read(
         Some(signed) => read_beside(&object, signed, wanted, now),
     });
     Ok(match claims {
+        // The key to which the token is bound is needed to check proofs (RFC 9449, section 6.2).
+        Ok(claims) if claims.bound_to.is_none() && is_of_type(&object, "dpop") => {
+            Introspected::Refused(WrongToken::Confirmation)
+        }
         Ok(claims) => Introspected::Active(claims),
         Err(wrong) => Introspected::Refused(wrong),
     })
@@ -68,12 +72,19 @@ fn check(object: &RawObject<'_>, wanted: Wanted<'_>) -> Result<(), WrongToken> {
     if let Some(issuer) = member("iss")?.filter(|issuer| issuer != wanted.issuer) {
         return Err(WrongToken::Issuer(super::jws::told(&issuer)));
     }
-    let is_access =
-        |kind: &String| ["bearer", "dpop"].iter().any(|it| it.eq_ignore_ascii_case(kind));
-    if member("token_type")?.is_some_and(|kind| !is_access(&kind)) || is_for_clients(object) {
+    let is_access = member("token_type")?.is_none()
+        || is_of_type(object, "bearer")
+        || is_of_type(object, "dpop");
+    if !is_access || is_for_clients(object) {
         return Err(WrongToken::NotAnAccessToken);
     }
     Ok(())
+}
+
+/// True if the answer says that the token is of that type (RFC 7662, `token_type`).
+fn is_of_type(object: &RawObject<'_>, wanted: &str) -> bool {
+    let kind = if says(object, "token_type") { object.string("token_type") } else { Ok(None) };
+    kind.is_ok_and(|kind| kind.is_some_and(|kind| kind.eq_ignore_ascii_case(wanted)))
 }
 
 /// Reads what an answer says of an opaque token.
@@ -244,6 +255,11 @@ mod tests {
         assert_eq!(other, WrongToken::Issuer("https://evil.example".to_owned()));
         let refresh = refused(&with(r#""aud":"api","token_type":"refresh_token""#));
         assert_eq!(refresh, WrongToken::NotAnAccessToken);
+        let dpop = r#""aud":"api","token_type":"DPoP""#;
+        assert_eq!(refused(&with(dpop)), WrongToken::Confirmation);
+        let cnf = r#""cnf":{"jkt":"0ZcOCORZNYy-DWpqq30jZyJGHTN0d2HglBV3uiguA4I"}"#;
+        let bound = answered(&with(&format!("{dpop},{cnf}")));
+        assert!(matches!(bound, Ok(Introspected::Active(_))), "{bound:?}");
         let nobody = refused(r#"{"active":true,"aud":"api"}"#);
         assert_eq!(nobody, WrongToken::Missing("sub"));
     }

@@ -50,16 +50,17 @@ fn made_anew(scope: &Scope, base: &Upstream) -> UserCredentials {
 #[cfg(test)]
 mod tests {
     use std::collections::BTreeMap;
-    use std::time::Duration;
+    use std::sync::atomic::{AtomicBool, Ordering};
+    use std::time::{Duration, Instant};
 
     use crossbeam_channel::bounded;
 
     use super::*;
-    use crate::access::policy::{Nearness, Principal};
+    use crate::access::policy::{Lease, Nearness, Principal};
     use crate::budget::Budget;
     use crate::catalogue;
     use crate::config::{Config, Overrides};
-    use crate::limits::Limits;
+    use crate::limits::{Limits, USER_UPSTREAMS_SWEEP};
     use crate::pipeline::{AccessLog, Owners, ToSessions};
     use crate::session::{self, Left, SessionsConfig};
     use crate::upstream::Upstreams;
@@ -106,6 +107,59 @@ mod tests {
         let catalogue = catalogue::Shared::new(8, budget);
         let (upstreams, told) = (Arc::new(upstreams.unwrap()), AccessLog { bodies: false });
         Pipeline::new(catalogue, upstreams, [], owners, sessions, told, TIME)
+    }
+
+    /// A token whose user has rights for a while.
+    #[derive(Debug)]
+    struct Token(Arc<Principal>, AtomicBool);
+
+    impl Lease for Token {
+        fn principal(&self) -> &Arc<Principal> {
+            &self.0
+        }
+        fn present(&self) -> Option<Arc<Principal>> {
+            self.1.load(Ordering::Relaxed).then(|| self.0.clone())
+        }
+        fn is_good(&self) -> bool {
+            true
+        }
+        fn ends(&self) -> Instant {
+            Instant::now()
+        }
+    }
+
+    #[test]
+    fn what_a_user_has_at_a_server_ends_once_the_last_token_gives_no_rights() {
+        let pipeline = pipeline(
+            r#"{"api_keys":[{"name":"k","key":"0123456789abcdef01234"}],"mcp_servers":{"a":{
+                "url":"http://127.0.0.1:9/","headers":{"X-User":"${user.name}"}}}}"#,
+        );
+        let server = ServerName::parse("a").unwrap();
+        let scope = early(Some("alice"));
+        let token = || Arc::new(Token(scope.principal.clone(), AtomicBool::new(true)));
+        let come = |token: &Arc<Token>| {
+            let scope = Scope { lease: Some(token.clone()), ..scope.clone() };
+            pipeline.upstream_for(&scope, &server).unwrap();
+        };
+        let count = || pipeline.upstreams.count_users().0;
+        let end = |token: &Token| token.1.store(false, Ordering::Relaxed);
+        let (old, new) = (token(), token());
+        come(&old);
+        come(&new);
+        end(&old);
+        pipeline.end_users_without_rights();
+        assert_eq!(count(), 1, "the user came last with the other token");
+        end(&new);
+        pipeline.end_users_without_rights();
+        assert_eq!(count(), 0);
+        // A call that came before the reload may make it late.
+        come(&new);
+        assert_eq!(count(), 1);
+        let deadline = Instant::now() + 4 * USER_UPSTREAMS_SWEEP;
+        while count() > 0 {
+            assert!(Instant::now() < deadline, "it does not end");
+            std::thread::sleep(Duration::from_millis(50));
+        }
     }
 
     #[test]

@@ -46,7 +46,7 @@ pub(super) fn introspect(
     let ask = |authentication| {
         let left = deadline.saturating_duration_since(Instant::now());
         if left.is_zero() {
-            return Err("it answers slowly".to_owned());
+            return Err(Fault::Here("it answers slowly".to_owned()));
         }
         let mut form = Form::new();
         introspection::ask(&mut form, token);
@@ -59,25 +59,45 @@ pub(super) fn introspect(
             reach,
             timeout: left.min(INTROSPECTION_TIMEOUT),
         };
-        issuer.fetch.fetch(&request).map_err(|error| error.to_string())
+        issuer.fetch.fetch(&request).map_err(|error| Fault::OfIssuer(error.to_string()))
     };
     let stated = metadata.and_then(|it| it.authentication);
     let answer = match stated {
         Some(stated) => ask(stated),
         None => ask_in_either_way(&issuer.introspecting, ask),
     };
-    let read = |body: Vec<u8>| introspection::read(&body, issuer.wanted(), signed, now);
-    let answer = answer.and_then(read_body).and_then(|body| read(body).map_err(str::to_owned));
-    issuer.introspecting.note(answer.is_err().then(Instant::now));
-    answer.map_err(|why| issuer.unavailable(&why))
+    let read = |body: Vec<u8>| {
+        let read = introspection::read(&body, issuer.wanted(), signed, now);
+        read.map_err(|why| Fault::Here(why.to_owned()))
+    };
+    match answer.and_then(read_body).and_then(read) {
+        Ok(answer) => {
+            issuer.introspecting.note(None);
+            Ok(answer)
+        }
+        // It says nothing of the questions about other tokens, and anybody can send such a token.
+        Err(Fault::Here(why)) => Err(issuer.unavailable(&why)),
+        Err(Fault::OfIssuer(why)) => {
+            issuer.introspecting.note(Some(Instant::now()));
+            Err(issuer.unavailable(&why))
+        }
+    }
+}
+
+/// Why a question has no answer, as text.
+enum Fault {
+    /// The issuer answers no questions at present.
+    OfIssuer(String),
+    /// This one question is not answered, or was not asked.
+    Here(String),
 }
 
 /// Asks in the way that the issuer has taken before, and in the other one where the issuer refuses
 /// the OAuth client: it may only refuse the way (RFC 6749, section 5.2).
 fn ask_in_either_way(
     introspecting: &Introspecting,
-    ask: impl Fn(Authentication) -> Result<FetchAnswer, String>,
-) -> Result<FetchAnswer, String> {
+    ask: impl Fn(Authentication) -> Result<FetchAnswer, Fault>,
+) -> Result<FetchAnswer, Fault> {
     let usual = introspecting.authentication();
     let answer = ask(usual)?;
     if !answer.may_refuse_client() {
@@ -92,11 +112,14 @@ fn ask_in_either_way(
     }
 }
 
-fn read_body(answer: FetchAnswer) -> Result<Vec<u8>, String> {
+fn read_body(answer: FetchAnswer) -> Result<Vec<u8>, Fault> {
     if answer.is_success() {
         return Ok(answer.body);
     }
-    Err(format!("the introspection answered {}", answer.status))
+    let why = format!("the introspection answered {}", answer.status);
+    // It may not take the gateway for its OAuth client (RFC 7662, section 2.3).
+    let is_of_issuer = answer.is_unavailable() || answer.refuses_credentials();
+    Err(if is_of_issuer { Fault::OfIssuer(why) } else { Fault::Here(why) })
 }
 
 /// The header or the fields by which the gateway says who it is (RFC 6749, section 2.3.1, where id

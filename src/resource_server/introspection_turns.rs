@@ -15,6 +15,9 @@ use crate::limits::{
 };
 use crate::sync::{Condvar, Mutex};
 
+/// Why nobody waits for an issuer any more.
+pub(super) const STOPPED: &str = "the gateway stops, or has another configuration by now";
+
 /// The questions to one issuer that are under way.
 #[derive(Debug)]
 pub(super) struct Introspecting {
@@ -79,29 +82,29 @@ impl Introspecting {
         let place = self.waiting.place(peer);
         let place = place.ok_or("too many requests wait for its introspections")?;
         let deadline = deadline.min(Instant::now() + INTROSPECTION_TIMEOUT);
-        let mut state = self.state.lock();
-        if state.asking.contains(&digest) {
-            let is_answered =
-                |state: &State| state.is_stopping || !state.asking.contains(&digest);
-            let (state, is_answered) = self.ended.wait_until(state, deadline, is_answered);
-            drop(state);
-            return if is_answered { Ok(Turn::Answered) } else { Err("it answers slowly") };
-        }
-        let is_free = |state: &State| {
-            state.is_stopping || state.asking.len() < INTROSPECTIONS_AT_ONCE_MAX
+        // Another request with the token may have its turn first, while this one waits for its own.
+        let may_go_on = |state: &State| {
+            state.is_stopping
+                || state.asking.len() < INTROSPECTIONS_AT_ONCE_MAX
+                || state.asking.contains(&digest)
         };
-        let is_turn;
-        (state, is_turn) = self.ended.wait_until(state, deadline, is_free);
-        if state.is_stopping {
-            return Err("the gateway is stopping");
+        let (mut state, mut is_in_time) =
+            self.ended.wait_until(self.state.lock(), deadline, may_go_on);
+        let is_asked = state.asking.contains(&digest);
+        if is_asked {
+            let is_over = |state: &State| state.is_stopping || !state.asking.contains(&digest);
+            (state, is_in_time) = self.ended.wait_until(state, deadline, is_over);
         }
-        if !is_turn {
+        if state.is_stopping {
+            return Err(STOPPED);
+        }
+        if !is_in_time {
             return Err("it answers slowly");
         }
-        if !state.asking.insert(digest) {
-            // Another request with the token had its turn at the same time.
+        if is_asked {
             return Ok(Turn::Answered);
         }
+        state.asking.insert(digest);
         drop(state);
         Ok(Turn::Ask(Asking { of: self, digest, _place: place }))
     }

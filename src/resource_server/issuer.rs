@@ -14,7 +14,7 @@ use std::time::{Duration, Instant};
 
 use super::FetchOf;
 use super::denied::Denied;
-use super::introspection_turns::Introspecting;
+use super::introspection_turns::{Introspecting, STOPPED};
 use super::issuer_metadata::IssuerMetadata;
 use super::kept_keys::KeptKeys;
 use super::key_schedule::{Cause, Schedule};
@@ -249,7 +249,7 @@ impl Issuer {
             let mut state = self.state.lock();
             let present = Instant::now();
             if self.stopping.load(Ordering::Relaxed) {
-                return Err(self.unavailable("the gateway is stopping"));
+                return Err(self.unavailable(STOPPED));
             }
             let keys = self.usable_keys(present);
             let has_keys = keys.is_some();
@@ -279,7 +279,7 @@ impl Issuer {
                 self.want(state);
                 return Ok(keys);
             }
-            if state.schedule.has_failed(present) || present >= deadline {
+            if state.has_failed(needed, present) || present >= deadline {
                 let fault = state.fault.clone();
                 return Err(self.unavailable(fault.as_deref().unwrap_or("it does not answer")));
             }
@@ -458,6 +458,13 @@ impl Issuer {
 }
 
 impl State {
+    /// True if what is needed could not be read, and it is too early for another reading.
+    fn has_failed(&self, needed: Needed<'_>, now: Instant) -> bool {
+        // The keys may have been read without metadata, where the configuration has their URL.
+        let lacks_metadata = matches!(needed, Needed::Metadata) && self.fault.is_some();
+        self.schedule.has_failed(now) || (lacks_metadata && self.schedule.rests(now))
+    }
+
     fn note_unknown(&mut self, needed: Needed<'_>, now: Instant) {
         let Needed::Key(Some(kid)) = needed else { return };
         if self.unknown.iter().any(|(it, _)| **it == *kid) {

@@ -164,13 +164,12 @@ impl Keeper {
     /// Asks about tokens until the end.
     fn ask(&self) {
         while let Some((verifier, accepted)) = self.next_recheck() {
-            let (Some(verifier), Some(accepted)) = (verifier.upgrade(), accepted.upgrade())
-            else {
-                continue;
-            };
+            let Some(accepted) = accepted.upgrade() else { continue };
             let Some(introspection) = &accepted.news.introspected else { continue };
-            // If it panics, the token is asked about again when somebody looks at it.
+            // If it panics, or its verifier has gone with a reload, the token is asked about again
+            // when somebody looks at it.
             let _queued = Queued(introspection);
+            let Some(verifier) = verifier.upgrade() else { continue };
             let ask = || verifier.ask_again(&accepted, Now::read());
             drop(catch_unwind(AssertUnwindSafe(ask)));
         }

@@ -100,7 +100,12 @@ impl Schedule {
 
     /// True if the last reading failed, and it is too early for another one.
     pub(super) fn has_failed(&self, now: Instant) -> bool {
-        self.failed.is_some() && !self.is_reading && self.may_begin(now).is_err()
+        self.failed.is_some() && self.rests(now)
+    }
+
+    /// True if no reading is under way, and it is too early for another one.
+    pub(super) fn rests(&self, now: Instant) -> bool {
+        !self.is_reading && self.may_begin(now).is_err()
     }
 
     /// The time until the keys should be read again.

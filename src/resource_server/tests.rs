@@ -109,6 +109,9 @@ impl Fetch for Scripted {
         }
         let body = match request.content {
             FetchContent::Form(form) => {
+                if form.expose().contains("token=malformed") {
+                    return Ok(FetchAnswer { status: 400, ..FetchAnswer::default() });
+                }
                 if *self.wants_post.lock() {
                     if !request.headers.is_empty() {
                         return Ok(FetchAnswer { status: 401, ..FetchAnswer::default() });
@@ -512,6 +515,26 @@ fn a_reload_gives_other_rights_and_keeps_the_keys() {
     }
 }
 
+#[test]
+fn an_oauth_client_that_a_reload_takes_out_of_the_machine_clients_loses_what_is_open() {
+    let (scripted, key) = (Scripted::default(), TestKey::p256());
+    scripted.issuer(ISSUER, &[&key.jwk("k")]);
+    let with = |clients: &[&str]| {
+        let machine_clients = clients.iter().map(|it| (*it).to_owned()).collect();
+        let of = IssuerConfig { machine_clients, ..issuer(ISSUER) };
+        config(vec![of], vec![rule(None)])
+    };
+    let rig = Rig::new(scripted, &with(&["batch"]));
+    let of_client = claims(ISSUER, "batch", "").replace("\"sub\"", "\"client_id\"");
+    let client = rig.verify(&key.token("k", &of_client)).unwrap();
+    let user = rig.verify(&key.token("k", &claims(ISSUER, "batch", ""))).unwrap();
+    for (clients, is_admitted) in [(&["batch", "other"][..], true), (&["other"], false)] {
+        let after = rig.server.verifier(&with(clients), &owners()).unwrap();
+        assert_eq!(after.admits(&client, Now::read()), is_admitted, "{clients:?}");
+        assert!(after.admits(&user, Now::read()));
+    }
+}
+
 fn opaque() -> Rig {
     let scripted = Scripted::default();
     scripted.issuer(ISSUER, &[]);
@@ -565,6 +588,49 @@ fn what_was_accepted_before_a_reload_hears_of_a_revocation_after_it() {
     assert_eq!(after.standing(&before, later(INTROSPECTION_FRESH)), Standing::Good);
     wait_until(|| after.standing(&before, Now::read()) == Standing::Ended);
     assert_eq!(n_remembered(&after), 0);
+}
+
+#[test]
+fn a_token_that_waited_to_be_asked_about_at_a_reload_is_asked_about_later() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let accepted = rig.verify("t1").unwrap();
+    let gone = std::sync::Weak::<Verifier>::new();
+    let old = later(INTROSPECTION_FRESH);
+    rig.server.shared.keeper.recheck(gone, &accepted, old.instant);
+    rig.scripted.say("t1", r#"{"active":false}"#);
+    wait_until(|| rig.verifier.standing(&accepted, old) == Standing::Ended);
+}
+
+fn is_queued(accepted: &Accepted) -> bool {
+    accepted.news.introspected.as_ref().unwrap().last.lock().is_queued
+}
+
+#[test]
+fn a_token_that_its_issuer_cannot_read_stops_no_questions_about_others() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let accepted = rig.verify("t1").unwrap();
+    assert!(is_unavailable(&rig.verify("malformed")));
+    rig.scripted.say("t1", r#"{"active":false}"#);
+    assert_eq!(rig.verifier.standing(&accepted, later(INTROSPECTION_FRESH)), Standing::Good);
+    wait_until(|| !is_queued(&accepted));
+    assert_eq!(rig.verifier.standing(&accepted, Now::read()), Standing::Ended);
+}
+
+#[test]
+fn a_question_that_was_not_asked_is_no_failure_of_its_token() {
+    let rig = opaque();
+    rig.scripted.say("t1", active("alice", ""));
+    let accepted = rig.verify("t1").unwrap();
+    *rig.scripted.is_down.lock() = true;
+    assert!(is_unavailable(&rig.verify("t2")));
+    *rig.scripted.is_down.lock() = false;
+    for after in [Duration::ZERO, Duration::from_secs(1)] {
+        let now = later(INTROSPECTION_LIFE + after);
+        assert_eq!(rig.verifier.standing(&accepted, now), Standing::Good, "{after:?}");
+        wait_until(|| !is_queued(&accepted));
+    }
 }
 
 #[test]
@@ -883,6 +949,31 @@ fn one_opaque_token_in_many_requests_at_once_is_asked_about_once_at_each_issuer(
 }
 
 #[test]
+fn requests_with_one_opaque_token_share_its_answer_where_all_turns_were_taken() {
+    let rig = opaque();
+    let others: Vec<_> = (0..INTROSPECTIONS_AT_ONCE_MAX).map(|n| format!("t{n}")).collect();
+    others.iter().for_each(|token| rig.scripted.say(token, active("alice", "")));
+    rig.scripted.say("new", active("bob", ""));
+    wait_until(|| rig.server.status()[0].keys_age.is_some());
+    let gate = rig.scripted.gate.write();
+    let asked = || rig.scripted.n_asked("/introspect");
+    std::thread::scope(|scope| {
+        for token in &others {
+            scope.spawn(|| rig.verify(token).unwrap());
+        }
+        wait_until(|| asked() == INTROSPECTIONS_AT_ONCE_MAX);
+        for _ in 0..4 {
+            scope.spawn(|| rig.verify("new").unwrap());
+            scope.spawn(|| assert_eq!(wrong(rig.verify("bad")), WrongToken::Inactive));
+        }
+        std::thread::sleep(Duration::from_millis(300));
+        *rig.scripted.delay.lock() = Duration::from_millis(100);
+        drop(gate);
+    });
+    assert_eq!(asked(), INTROSPECTIONS_AT_ONCE_MAX + 2);
+}
+
+#[test]
 fn a_flood_of_made_up_tokens_keeps_nobody_out() {
     let rig = opaque();
     rig.scripted.say("known", active("alice", ""));
@@ -978,7 +1069,9 @@ fn keys_and_introspection_do_not_wait_for_each_other() {
     of.jwks_uri = Some("https://keys.example".to_owned());
     let rig = Rig::new(scripted, &config(vec![of], vec![rule(None)]));
     rig.verify(&key.token("k", &claims(ISSUER, "alice", ""))).unwrap();
+    let began = Instant::now();
     assert!(is_unavailable(&rig.verify("t1")));
+    assert!(began.elapsed() < Duration::from_secs(2), "{:?}", began.elapsed());
     // An issuer that signs nothing.
     let scripted = Scripted::default();
     let metadata =
@@ -1139,7 +1232,10 @@ fn a_stop_ends_the_thread_and_all_waits() {
         std::thread::sleep(Duration::from_millis(200));
         let began = Instant::now();
         rig.server.stop();
-        assert!(is_unavailable(&waiting.join().unwrap()));
+        let denied = waiting.join().unwrap().unwrap_err();
+        assert!(
+            matches!(&denied, Denied::Unavailable { why, .. } if &**why == introspection_turns::STOPPED)
+        );
         assert!(began.elapsed() < Duration::from_secs(4));
     });
 }

@@ -138,11 +138,17 @@ impl Verifier {
 
     /// The principal of a token that an earlier verifier accepted, under this one's configuration,
     /// even if the token is over: for what belongs to the user and not to the token. None where its
-    /// issuer or audience is not accepted any more, or no rule matches it.
+    /// issuer, its audience or its OAuth client without users is not accepted any more, or no rule
+    /// matches it.
     pub fn present(&self, accepted: &Accepted, now: Now) -> Option<Arc<Principal>> {
         let old = &accepted.issuer.config;
         let issuer = self.issuer(&old.issuer).ok()?;
         if (&issuer.config.audience, &issuer.config.base) != (&old.audience, &old.base) {
+            return None;
+        }
+        if let Subject::Client(client) = &accepted.subject
+            && !issuer.config.machine_clients.contains(client)
+        {
             return None;
         }
         let claims = accepted.principal.user.as_ref()?.claims.clone();
@@ -326,8 +332,12 @@ impl Verifier {
             }
         };
         // Another request may have asked while this one waited for its turn.
-        if let Some(accepted) = self.known(&digest, Now::read())? {
+        let present = Now::read();
+        if let Some(accepted) = self.known(&digest, present)? {
             return Ok(accepted);
+        }
+        if let Some(denied) = self.refused(&digest, issuer, present) {
+            return Err(denied);
         }
         let secret = Secret::new(token.to_owned());
         let asked_at = Now::read();
@@ -467,13 +477,12 @@ impl Recheck for Verifier {
             last.has_failed = true;
             return;
         };
-        // One that does not answer must not hold up the questions to the others.
-        let answer = if issuer.introspecting.has_failed_lately(now.instant) {
-            Err(issuer.unavailable("it did not answer"))
-        } else {
-            introspect_again(issuer, config, accepted, &introspection.token, now)
-        };
-        match answer {
+        // One that does not answer must not hold up the questions to the others. Whoever looks at
+        // the token next has it asked about again.
+        if issuer.introspecting.has_failed_lately(now.instant) {
+            return;
+        }
+        match introspect_again(issuer, config, accepted, &introspection.token, now) {
             Ok(Introspected::Active(claims)) if self.still_allows(accepted, &claims) => {
                 introspection.last.lock().note_active(now.instant);
                 self.renew(accepted, issuer, claims, now);

@@ -179,8 +179,9 @@ impl Manager {
                     Some(rescope) => rescope.late(owner),
                     None => Some(owner),
                 };
-                let left = owner.and_then(|owner| self.table.renew(&id, owner));
-                left.into_iter().for_each(|left| self.events.left(left));
+                if let Some(owner) = owner {
+                    self.table.renew(&id, owner);
+                }
                 reply.send(());
             }
             Command::EndListening => self.table.end_listening(),

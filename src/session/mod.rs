@@ -30,7 +30,7 @@ use std::time::{Duration, Instant};
 
 use crossbeam_channel::{RecvTimeoutError, SendTimeoutError, Sender, TrySendError, bounded};
 
-use crate::access::policy::OptionalLease;
+use crate::access::policy::{OptionalLease, Policy};
 use crate::error::CallError;
 use crate::limits::{
     ENDED_ID_WRITE_TIMEOUT, SESSION_CALLS_MAX, SESSION_INBOX_UNASKED_MAX, SESSION_REPLY_TIMEOUT,
@@ -87,6 +87,8 @@ pub struct Session {
     charged: RwLock<Option<PrincipalId>>,
     /// The access token with which the client came last.
     lease: RwLock<OptionalLease>,
+    /// What its access token allowed when the client was last notified of its lists.
+    told: Mutex<Option<Policy>>,
     /// The credentials of the last request that had any, for servers whose credentials are each
     /// user's own.
     user: RwLock<Option<Arc<UserCredentials>>>,

@@ -2,6 +2,7 @@
 
 use super::table::Table;
 use super::{Left, Owner, Session, SessionId};
+use crate::access::policy::Policy;
 use crate::protocol::call::{Kind, PrincipalId};
 use crate::protocol::jsonrpc::notification;
 use crate::protocol::server_name::ServerName;
@@ -30,11 +31,34 @@ pub struct Rescoped {
     pub servers: Vec<ServerName>,
     /// True if its lists may differ even where the servers do not.
     pub differs: bool,
+    /// What the user of an access token may do; none for whoever came without one. The lists may
+    /// differ if this does.
+    pub policy: Option<Policy>,
     /// The principal in whose share the session counts from then on.
     pub charged: Option<PrincipalId>,
 }
 
 impl Session {
+    /// Notes what the client's access token allows. True if it is not what it was when the client
+    /// was last notified of its lists.
+    fn is_news(&self, policy: Policy) -> bool {
+        let mut told = self.told.lock();
+        let is_news = told.as_ref() != Some(&policy);
+        *told = Some(policy);
+        is_news
+    }
+
+    /// Forgets the subscriptions at servers that the session may not see, of which it has just
+    /// lost these. Returns its remains there.
+    fn leave(&self, lost: Vec<ServerName>) -> Option<Left> {
+        let subscriptions = self.subscriptions.narrow(|it| self.hears_of(it));
+        if lost.is_empty() && subscriptions.is_empty() {
+            return None;
+        }
+        let (session, subscriber) = (self.id.clone(), self.subscriber);
+        Some(Left { session, subscriber, subscriptions, servers: Some(lost) })
+    }
+
     /// The principal in whose share the session counts; none where no other principal can come.
     pub fn charged(&self) -> Option<PrincipalId> {
         self.charged.read().clone()
@@ -52,7 +76,7 @@ impl Rescope {
         if owner.admission + 1 < self.admission {
             return None;
         }
-        let Rescoped { servers, charged, differs: _ } = (self.sees)(&owner)?;
+        let Rescoped { servers, charged, differs: _, policy: _ } = (self.sees)(&owner)?;
         let visible_servers = servers.into();
         Some(Owner { visible_servers, admission: self.admission, charged, ..owner })
     }
@@ -66,7 +90,10 @@ impl Table {
         let (mut left, mut ends) = (Vec::new(), Vec::new());
         for (id, session) in self.sessions() {
             match (rescope.sees)(&session.present_owner()) {
-                Some(rescoped) => left.extend(self.give(&session, rescoped)),
+                Some(rescoped) => {
+                    let lost = self.give(&session, rescoped);
+                    left.extend(session.leave(lost));
+                }
                 None => ends.push(id),
             }
         }
@@ -74,25 +101,21 @@ impl Table {
     }
 
     /// Gives a session these rights, and notifies its client where its lists may differ now.
-    /// Returns the remains at servers that it may see no more.
-    pub(super) fn give(&mut self, session: &Session, rescoped: Rescoped) -> Option<Left> {
+    /// Returns the servers that it may see no more.
+    pub(super) fn give(&mut self, session: &Session, rescoped: Rescoped) -> Vec<ServerName> {
         let old = session.hears();
         let lost: Vec<ServerName> =
             old.iter().filter(|it| !rescoped.servers.contains(it)).cloned().collect();
         let gained = rescoped.servers.iter().any(|it| !old.contains(it));
         session.hear(rescoped.servers.into());
         self.charge(session, rescoped.charged);
-        if rescoped.differs || gained || !lost.is_empty() {
+        let is_other = rescoped.policy.is_some_and(|policy| session.is_news(policy));
+        if is_other || rescoped.differs || gained || !lost.is_empty() {
             for kind in [Kind::Tool, Kind::Prompt, Kind::Resource] {
                 self.tell_one(&session.id, &notification(kind.changed(), None));
             }
         }
-        if lost.is_empty() {
-            return None;
-        }
-        let subscriptions = session.subscriptions.narrow(|it| session.hears_of(it));
-        let (subscriber, servers) = (session.subscriber, Some(lost));
-        Some(Left { session: session.id.clone(), subscriber, subscriptions, servers })
+        lost
     }
 
     /// Moves a session's place into another principal's share, even if that is used up.
@@ -184,7 +207,7 @@ mod tests {
 
     fn to(servers: &[&str], differs: bool) -> Rescope {
         let servers = servers.iter().map(|server| name(server)).collect();
-        let rescoped = Rescoped { servers, differs, charged: None };
+        let rescoped = Rescoped { servers, differs, policy: None, charged: None };
         Rescope { admission: 1, sees: Box::new(move |_| Some(rescoped.clone())) }
     }
 
@@ -226,7 +249,7 @@ mod tests {
         assert_eq!((session.charged(), table.shares.held(&who)), (None, 0));
         let of = |charged: Option<&PrincipalId>| {
             let (servers, charged) = (vec![name("a")], charged.cloned());
-            let rescoped = Rescoped { servers, differs: false, charged };
+            let rescoped = Rescoped { servers, differs: false, policy: None, charged };
             Rescope { admission: 1, sees: Box::new(move |_| Some(rescoped.clone())) }
         };
         table.rescope(&of(Some(&who)));
@@ -283,9 +306,8 @@ mod tests {
         let rescope = |ends: bool| Rescope {
             admission: 2,
             sees: Box::new(move |_| {
-                let rescoped =
-                    Rescoped { servers: vec![name("b")], differs: false, charged: None };
-                (!ends).then_some(rescoped)
+                let Rescope { sees, .. } = to(&["b"], false);
+                sees(&owner(0)).filter(|_| !ends)
             }),
         };
         let heard = |ends: bool, admission: u64| {

@@ -82,6 +82,7 @@ impl Table {
             visible_servers: RwLock::new(visible_servers),
             charged: RwLock::new(owner.charged.clone()),
             lease: RwLock::new(owner.lease.clone()),
+            told: Mutex::new(owner.lease.as_ref().map(|it| it.principal().policy.clone())),
             user: RwLock::new(owner.user.clone()),
             owner,
             subscriber: Subscriber::fresh(),

@@ -7,6 +7,7 @@ use std::collections::{HashMap, HashSet};
 use std::sync::Arc;
 use std::time::Instant;
 
+use crate::access::policy::OptionalLease;
 use crate::config::UpstreamConfig;
 use crate::error::{CallError, Stage};
 use crate::fair_shares::{NotTaken, Shares};
@@ -75,12 +76,17 @@ impl Default for UserUpstreams {
 
 impl All {
     /// The upstream under that key, if it was made for this configuration of its server. That
-    /// counts as a use.
-    fn find(&mut self, key: &Key, registered: &Arc<UpstreamConfig>) -> Option<Arc<Upstream>> {
+    /// counts as a use, with that access token.
+    fn find(
+        &mut self,
+        key: &Key,
+        registered: &Arc<UpstreamConfig>,
+        lease: &OptionalLease,
+    ) -> Option<Arc<Upstream>> {
         let entry = self.entries.get_mut(key)?;
         let user = entry.user().filter(|it| Arc::ptr_eq(&it.registered, registered))?;
         let now = Instant::now();
-        user.note_use(now);
+        user.note_use(now, lease);
         entry.used = now;
         Some(entry.upstream.clone())
     }
@@ -90,8 +96,9 @@ impl All {
         &mut self,
         key: &Key,
         registered: &Arc<UpstreamConfig>,
+        lease: &OptionalLease,
     ) -> Option<Result<Arc<Upstream>, CallError>> {
-        match self.find(key, registered) {
+        match self.find(key, registered, lease) {
             None if self.is_over => Some(Err(CallError::ShuttingDown)),
             found => found.map(Ok),
         }
@@ -183,13 +190,15 @@ pub(super) struct Found {
 }
 
 impl UserUpstreams {
-    /// The upstream of that user at a server, if there is one. That counts as a use.
+    /// The upstream of that user at a server, if there is one. That counts as a use, with that
+    /// access token.
     pub(super) fn find(
         &self,
         registered: &Arc<UpstreamConfig>,
         user: CredentialsId,
+        lease: &OptionalLease,
     ) -> Option<Arc<Upstream>> {
-        self.0.lock().find(&(registered.name.clone(), user), registered)
+        self.0.lock().find(&(registered.name.clone(), user), registered, lease)
     }
 
     /// The upstream of that user at a server, if there is one. That counts as no use.
@@ -214,10 +223,11 @@ impl UserUpstreams {
     ) -> Found {
         let key = (user.registered.name.clone(), user.id);
         let (registered, charged) = (user.registered.clone(), user.charged.clone());
+        let lease = user.lease();
         let mut removed = Vec::new();
         let old = {
             let mut state = self.0.lock();
-            if let Some(upstream) = state.decided(&key, &registered) {
+            if let Some(upstream) = state.decided(&key, &registered, &lease) {
                 return Found { upstream, removed };
             }
             state.entries.get(&key).map(|it| it.upstream.clone())
@@ -227,7 +237,7 @@ impl UserUpstreams {
             Err(error) => return Found { upstream: Err(error), removed },
         };
         let mut state = self.0.lock();
-        if let Some(upstream) = state.decided(&key, &registered) {
+        if let Some(upstream) = state.decided(&key, &registered, &lease) {
             return Found { upstream, removed };
         }
         removed.extend(state.remove(&key));
@@ -313,12 +323,12 @@ impl UserUpstreams {
         self.0.lock().remove_where(|_, entry| is_its(entry))
     }
 
-    /// Takes out those whose user came with an access token that the present configuration gives
+    /// Takes out those whose user came last with an access token that the present configuration gives
     /// no rights any more, which is asked while nothing is locked.
     pub(super) fn take_without_rights(&self) -> Vec<UserUpstream> {
         let mut ended = self.all();
         ended.retain(|it| {
-            let lease = it.context.user.as_ref().and_then(|user| user.lease.as_ref());
+            let lease = it.context.user.as_ref().and_then(|user| user.lease());
             lease.is_some_and(|lease| lease.present().is_none())
         });
         let is_one =
@@ -530,7 +540,9 @@ mod tests {
         let found = users.make(
             user(),
             |user, old| {
-                assert!(old.is_none() && users.find(&user.registered, user.id).is_none());
+                assert!(
+                    old.is_none() && users.find(&user.registered, user.id, &None).is_none()
+                );
                 users.end();
                 Err(CallError::Internal)
             },

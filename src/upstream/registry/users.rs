@@ -56,7 +56,7 @@ impl Upstreams {
         if !registered.is_own_of(user) {
             return Ok(base);
         }
-        if let Some(known) = self.users.find(registered, user.id(&registered.name)) {
+        if let Some(known) = self.users.find(registered, user.id(&registered.name), lease) {
             return Ok(known);
         }
         self.sweep_users(base.name())?;
@@ -132,7 +132,7 @@ impl Upstreams {
             let base = base.filter(|it| it.context.config.is_own_of(&user.credentials));
             let Some(base) = base.filter(|_| is_needed) else { continue };
             let (credentials, charged) = (user.credentials.clone(), user.charged.clone());
-            let (lease, registered) = (user.lease.clone(), base.context.config.clone());
+            let (lease, registered) = (user.lease(), base.context.config.clone());
             let user = User::new(credentials, charged, lease, registered);
             if let Err(error) = self.make_of_user(&base, user) {
                 log::warn!(target: "upstream", "{server}: a user's subscriptions end: {error}");
@@ -196,7 +196,8 @@ impl Upstreams {
 
     /// Ends users' upstreams which nobody needs any more: no call has come for
     /// `limits.session_idle`, and no client with their credentials is there; or their server is
-    /// configured otherwise since, which a call that came before may not have known.
+    /// configured otherwise since, or their user has lost all rights, which a call that came before
+    /// may not have known.
     fn end_unused(&self) {
         let limits = &self.shared.limits;
         let all = self.all();
@@ -204,6 +205,7 @@ impl Upstreams {
             all.get(&config.name).is_some_and(|it| Arc::ptr_eq(&it.context.config, config))
         };
         let mut ended = self.users.take_unless(stays);
+        ended.extend(self.users.take_without_rights());
         if let Some(before) = Instant::now().checked_sub(limits.session_idle) {
             let events = &self.shared.server_events;
             ended.extend(self.users.take_idle(before, || events.users_there()));

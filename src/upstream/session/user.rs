@@ -22,8 +22,8 @@ pub(crate) struct User {
     pub(crate) credentials: Arc<UserCredentials>,
     /// The principal in whose share the upstream counts.
     pub(crate) charged: Option<PrincipalId>,
-    /// The access token with which the user came when the upstream was made.
-    pub(crate) lease: OptionalLease,
+    /// The access token with which the user came last.
+    lease: Mutex<OptionalLease>,
     /// The configuration under which the catalogue knows the server.
     pub(crate) registered: Arc<UpstreamConfig>,
     used: Arc<LastUse>,
@@ -52,7 +52,7 @@ impl User {
             id,
             credentials,
             charged,
-            lease,
+            lease: Mutex::new(lease),
             registered,
             used,
             is_listed,
@@ -62,9 +62,17 @@ impl User {
         }
     }
 
-    /// Notes that the user has called.
-    pub(crate) fn note_use(&self, now: Instant) {
+    /// Notes that the user has called, with that access token if it is one.
+    pub(crate) fn note_use(&self, now: Instant, lease: &OptionalLease) {
         self.used.note(now);
+        if lease.is_some() {
+            self.lease.lock().clone_from(lease);
+        }
+    }
+
+    /// The access token with which the user came last.
+    pub(crate) fn lease(&self) -> OptionalLease {
+        self.lease.lock().clone()
     }
 
     /// Returns true if lists were told that are to be read again, and have not been wanted again
