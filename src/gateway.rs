@@ -31,7 +31,7 @@ use crate::protocol::revision::Era;
 use crate::protocol::sealed::Sealer;
 use crate::protocol::server_name::ServerName;
 use crate::protocol::view::ViewId;
-use crate::reload::{Parts, Reloading};
+use crate::reload::{Parts, Reloading, end_sign_ins_without_key};
 use crate::resource_server::{FetchOf, ResourceServer};
 use crate::session::{self, Audience, EventLogBounds, EventLogs, Sessions, SessionsConfig};
 use crate::state::{self, StateDir, Writer};
@@ -167,6 +167,7 @@ impl Gateway {
     /// The parts that a reload changes.
     pub fn parts(&self) -> Parts {
         Parts {
+            clients: self.serving.clients(),
             front: self.front.clone(),
             upstreams: self.upstreams.clone(),
             resource_server: self.resource_server.clone(),
@@ -390,15 +391,6 @@ impl SecondSignal {
 fn shared_catalogue(limits: &Limits, bound: &Bound) -> catalogue::Shared {
     let max_waiting = limits.connections / LIST_WAITERS_DIVISOR;
     catalogue::Shared::new(max_waiting, bound.budget.clone())
-}
-
-/// Ends the sign-ins of users whose key is in the configuration no more. One client of lines comes
-/// without a key, so it says nothing of keys.
-fn end_sign_ins_without_key(config: &Config, clients: Clients, upstreams: &Upstreams) {
-    match clients {
-        Clients::OverHttp => upstreams.end_sign_ins_without_key(config),
-        Clients::OneOfLines | Clients::OneOfFewLines => (),
-    }
 }
 
 /// Starts the export of spans to a collector.

@@ -16,7 +16,7 @@ use crate::catalogue::refresher::Configure;
 use crate::config::{Changes, Config, Overrides, Problem, Reloaded, UpstreamConfig};
 use crate::downstream::Front;
 use crate::limits::{RELOAD_RETRY_INTERVAL, RELOAD_STOP_TIMEOUT, WATCH_INTERVAL};
-use crate::listening::admission;
+use crate::listening::{Clients, admission};
 use crate::pipeline::AccessLog;
 use crate::resource_server::ResourceServer;
 use crate::telemetry::counters::reloads;
@@ -72,9 +72,23 @@ pub struct Reload {
     is_partial: bool,
 }
 
+/// Ends the sign-ins of users whose key is in the configuration no more. One client of lines comes
+/// without a key, so its configuration says nothing of keys.
+pub(crate) fn end_sign_ins_without_key(
+    config: &Config,
+    clients: Clients,
+    upstreams: &Upstreams,
+) {
+    match clients {
+        Clients::OverHttp => upstreams.end_sign_ins_without_key(config),
+        Clients::OneOfLines | Clients::OneOfFewLines => (),
+    }
+}
+
 /// The parts of the gateway that a reload changes.
 #[derive(Debug)]
 pub struct Parts {
+    pub(crate) clients: Clients,
     /// The clients' side: admission and sessions.
     pub(crate) front: Arc<Front>,
     pub(crate) upstreams: Arc<Upstreams>,
@@ -113,7 +127,7 @@ impl Parts {
         pipeline.configure(new.quotas(), AccessLog::of(new.log));
         // Upstreams come before the next snapshot, so that all items that it shows can be called.
         self.upstreams.configure(&new.upstreams).map_err(|error| error.to_string())?;
-        self.upstreams.end_sign_ins_without_key(new);
+        end_sign_ins_without_key(new, self.clients, &self.upstreams);
         let (done, shown) = bounded(1);
         let wanted =
             Configure { naming: new.naming.clone(), upstreams: new.upstreams.clone(), done };

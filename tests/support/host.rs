@@ -7,10 +7,11 @@ use std::sync::{Arc, Condvar, Mutex};
 use std::thread::JoinHandle;
 use std::time::Instant;
 
+use rustix::process::Signal;
 use serde_json::{Value, json};
 
 use super::ears::{Say, answer_of};
-use super::gateway::{Directory, binary};
+use super::gateway::{Directory, binary, signal_process};
 use super::mcp::{initialize, notification_message, request_message};
 use super::script::{MODERN, meta};
 use super::{DEADLINE, in_background, wait_for};
@@ -30,7 +31,7 @@ pub struct Host {
     last_id: AtomicU64,
     reading: Option<JoinHandle<()>>,
     stderr: Option<JoinHandle<String>>,
-    _directory: Directory,
+    directory: Directory,
 }
 
 impl Host {
@@ -89,8 +90,15 @@ impl Host {
             last_id: AtomicU64::new(0),
             reading: Some(reading),
             stderr: Some(stderr),
-            _directory: directory,
+            directory,
         }
+    }
+
+    /// Has it read another configuration.
+    pub fn reload(&self, config: &Value) {
+        let path = self.directory.path().join("config.json");
+        std::fs::write(path, config.to_string()).unwrap();
+        signal_process(self.child.id(), Signal::HUP);
     }
 
     /// Has it open a session of that revision, able to answer everything.

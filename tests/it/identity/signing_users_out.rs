@@ -9,6 +9,7 @@ use serde_json::{Value, json};
 use super::asked_to_sign_in::{sign_in, text_of};
 use crate::support::authorization_server::AuthorizationServer;
 use crate::support::gateway::{Directory, Gateway, binary};
+use crate::support::host::Host;
 use crate::support::http::{Request, Response};
 use crate::support::issuer::Issuer;
 use crate::support::upstream_http::HttpUpstream;
@@ -201,4 +202,38 @@ fn a_sign_in_ends_with_its_key_at_a_reload_and_at_the_next_start() {
         (auth.seen_of("POST /revoke").len() == 4).then_some(())
     });
     drop(gateway);
+}
+
+#[test]
+fn a_gateway_without_keys_for_one_client_of_lines_ends_nobodys_sign_in() {
+    let scene = Scene::start();
+    scene.signs_in(key_of("alice"));
+    let other = HttpUpstream::start();
+    let mut config = scene.config.clone();
+    config.as_object_mut().unwrap().remove("api_keys");
+    let host = Host::of(&config).opened("2025-11-25");
+    config["mcp_servers"]["other"] = json!({ "url": other.url(), "transport": "http" });
+    host.reload(&config);
+    host.wait_told("notifications/tools/list_changed");
+    // What is to be ended is ended on another thread.
+    std::thread::park_timeout(Duration::from_millis(500));
+    assert_eq!((scene.files(), scene.auth.seen_of("POST /revoke").len()), (1, 0));
+    scene.works(key_of("alice"));
+}
+
+#[test]
+fn the_sign_ins_of_a_removed_key_are_revoked_also_where_that_takes_long() {
+    let scene = Scene::start();
+    for (_, key) in USERS {
+        scene.signs_in(key);
+    }
+    // Two requests for each user: two users are more than one job may take.
+    scene.auth.be_slow_to_revoke(Duration::from_secs(9));
+    let mut config = scene.config.clone();
+    config["api_keys"] = keys(&["alice"]);
+    config["api_keys"].as_array_mut().unwrap().push(json!({ "name": "x", "key": "key-of-x-0000000000" }));
+    scene.gateway.reload(&config);
+    wait_within(Duration::from_secs(60), "two users' tokens are revoked", || {
+        (scene.auth.seen_of("POST /revoke").len() == 4 && scene.files() == 1).then_some(())
+    });
 }
