@@ -17,6 +17,7 @@ use super::kept::Kept;
 use super::registration::forget_registrations;
 use super::server_authorization::ServerAuthorization;
 use super::store::FileName;
+use super::token_endpoint::with_configured_client;
 use super::workers::Purpose;
 use super::{Owner, SignInError};
 
@@ -99,8 +100,13 @@ impl ServerAuthorization {
             return SignedOut::NotRevoked(NotRevoked { why, until, is_silent: true });
         }
         let asker = self.asker();
+        let is_configured = self.config.client_id.as_ref() == Some(&kept.grantor.client.id);
+        let grantor = match is_configured {
+            true => with_configured_client(kept.grantor.clone(), &self.config),
+            false => kept.grantor.clone(),
+        };
         let revoke = |token, hint| {
-            asker.revoke(endpoint, &kept.grantor, token, hint).map_err(|error| NotRevoked {
+            asker.revoke(endpoint, &grantor, token, hint).map_err(|error| NotRevoked {
                 is_silent: error.remedy == Remedy::TryLater,
                 why: error.to_string(),
                 until,

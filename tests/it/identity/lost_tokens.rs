@@ -469,6 +469,23 @@ fn a_logout_forgets_the_registrations_of_before() {
 }
 
 #[test]
+fn a_logout_shows_the_secret_of_the_configuration_as_it_is_now() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    let methods = json!(["client_secret_basic"]);
+    place.auth.set_metadata("token_endpoint_auth_methods_supported", methods);
+    let client = |secret: &str| json!({ "client_id": "me", "client_secret": secret });
+    place.signs_in(&client("the first one"));
+    let (code, errors) = ended(place.command(&["logout", "s"], &client("the next one")));
+    assert_eq!(code, Some(0), "{errors}");
+    let asked = place.auth.seen_of("POST /revoke");
+    // me:the+next+one
+    let basic = Some("Basic bWU6dGhlK25leHQrb25l");
+    let shown: Vec<_> = asked.iter().map(|it| it.authorization.as_deref()).collect();
+    assert_eq!(shown, [basic, basic]);
+}
+
+#[test]
 fn calls_do_not_wait_for_a_lock_beside_the_key() {
     let place = Place::start();
     place.auth.protect(&place.upstream);
