@@ -91,10 +91,15 @@ impl ServerAuthorization {
             store.set_aside(&self.file, "it holds no credentials");
             return Ok(None);
         };
-        // Tokens of another server, or of a client that is not configured any more.
+        // Tokens of another server, of a client that is not configured any more, or of a person
+        // where a machine has them by now.
+        let grant = self.config.grant.as_str();
+        let is_same_grant = kept.grantor.grant.as_deref().is_none_or(|it| it == grant);
         let is_same_client =
             self.config.client_id.as_ref().is_none_or(|id| *id == kept.grantor.client.id);
-        Ok(Some(kept).filter(|it| it.grantor.server == self.url.as_str() && is_same_client))
+        Ok(Some(kept).filter(|it| {
+            it.grantor.server == self.url.as_str() && is_same_client && is_same_grant
+        }))
     }
 
     /// Writes credentials before they are used.

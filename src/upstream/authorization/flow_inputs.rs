@@ -200,6 +200,7 @@ impl ServerAuthorization {
         };
         Ok(Grantor {
             server: self.url.as_str().to_owned(),
+            grant: Some(self.config.grant.as_str().to_owned()),
             issuer: found.server.issuer.clone(),
             token_endpoint,
             revocation_endpoint: found.server.revocation_endpoint.clone(),

@@ -32,6 +32,9 @@ pub(super) struct Client {
 pub(super) struct Grantor {
     /// The URL of the server that the tokens are for: they are sent to no other.
     pub(super) server: String,
+    /// The word of the grant by which the first token was had, where it is known: a token of a person
+    /// is not one of a machine.
+    pub(super) grant: Option<String>,
     /// Empty for one without metadata.
     pub(super) issuer: String,
     pub(super) token_endpoint: WebUrl,
@@ -132,6 +135,7 @@ impl Kept {
     pub(super) fn to_json(&self, holder: &Holder) -> String {
         let Grantor {
             server,
+            grant,
             issuer,
             token_endpoint,
             revocation_endpoint,
@@ -142,6 +146,7 @@ impl Kept {
         } = &self.grantor;
         let written = KeptJson {
             server: server.clone(),
+            grant: grant.clone(),
             issuer: issuer.clone(),
             token_endpoint: token_endpoint.as_str().to_owned(),
             revocation_endpoint: revocation_endpoint.as_ref().map(|it| it.as_str().to_owned()),
@@ -169,6 +174,7 @@ impl Kept {
         Some(Kept {
             grantor: Grantor {
                 server: read.server,
+                grant: read.grant,
                 issuer: read.issuer,
                 token_endpoint: url(&read.token_endpoint)?,
                 revocation_endpoint: read.revocation_endpoint.as_deref().and_then(url),
@@ -191,6 +197,8 @@ impl Kept {
 #[derive(Serialize, Deserialize)]
 struct KeptJson {
     server: String,
+    #[serde(default)]
+    grant: Option<String>,
     issuer: String,
     token_endpoint: String,
     revocation_endpoint: Option<String>,
@@ -364,6 +372,7 @@ pub(super) mod tests {
         };
         let grantor = Grantor {
             server: "https://mcp.example/mcp".to_owned(),
+            grant: Some("authorization_code".to_owned()),
             issuer: "https://as.example".to_owned(),
             token_endpoint: url("https://as.example/token"),
             revocation_endpoint: Some(url("https://as.example/revoke")),

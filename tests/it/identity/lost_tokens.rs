@@ -326,6 +326,23 @@ fn machine(secret: &str) -> Value {
 }
 
 #[test]
+fn a_machine_does_not_use_the_token_of_the_person_who_signed_in_before() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    let methods = json!(["client_secret_basic"]);
+    place.auth.set_metadata("token_endpoint_auth_methods_supported", methods);
+    place.signs_in(&json!({ "client_id": "me", "client_secret": "hush" }));
+    let gateway = place.serve(&machine("hush"));
+    gateway.wait_until_well(&["s"]);
+    let last = place.auth.seen_of("POST /token").pop().unwrap();
+    assert_eq!(last.field("grant_type"), "client_credentials");
+    gateway.stop();
+    // And a person does not use the machine's.
+    let gateway = place.serve(&json!({ "client_id": "me", "client_secret": "hush" }));
+    needs_sign_in(&gateway, "nobody has signed in yet");
+}
+
+#[test]
 fn a_machine_uses_the_secret_of_the_configuration_also_for_a_renewal() {
     let place = Place::start();
     place.auth.protect(&place.upstream);
