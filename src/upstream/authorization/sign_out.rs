@@ -6,8 +6,11 @@ use std::sync::Arc;
 use std::time::{Duration, SystemTime};
 
 use crate::config::{Credentials, UpstreamConfig};
+use crate::limits::{OAUTH_JOB_TIME, OAUTH_REQUEST_TIMEOUT};
 use crate::oauth::token::RevokedToken;
+use crate::protocol::credentials_id::CredentialsId;
 use crate::protocol::server_name::ServerName;
+use crate::upstream::http_client::fetcher::time_left;
 use crate::wait::Wait;
 
 use super::authorizations::Authorizations;
@@ -55,6 +58,23 @@ pub enum Revocation {
     /// It is not asked: it has not answered a moment ago.
     LeftOut,
 }
+
+/// How far the ends of sign-ins without a key have come at one server.
+struct Ends {
+    revocation: Revocation,
+    /// The last user whose sign-in was ended: they are in order.
+    last: Option<CredentialsId>,
+}
+
+impl Default for Ends {
+    fn default() -> Ends {
+        Ends { revocation: Revocation::Asked, last: None }
+    }
+}
+
+/// The time that the sign-out of one user may take: two tokens are revoked.
+const SIGN_OUT_TIME: Duration = Duration::from_secs(2 * OAUTH_REQUEST_TIMEOUT.as_secs());
+const _: () = assert!(SIGN_OUT_TIME.as_secs() < OAUTH_JOB_TIME.as_secs());
 
 impl ServerAuthorization {
     /// Forgets the credentials here, in memory and on disk, and revokes them at the authorization
@@ -167,36 +187,53 @@ impl Authorizations {
         };
         let keys = Arc::new(keys);
         for server in servers.iter().filter(is_own) {
-            let (this, server, keys) = (Arc::downgrade(self), server.clone(), keys.clone());
-            let name = server.name.clone();
-            let job = Box::new(move || {
-                if let Some(this) = this.upgrade() {
-                    this.end_at(&server, &keys);
-                }
-            });
-            if !self.shared.workers.submit(&name, Purpose::Token, job) {
-                log::warn!(target: "oauth", "{name}: too many sign-ins and renewals wait: the \
-                    sign-ins of users whose key has gone end with the next reload or start");
-            }
+            self.submit_ends(server.clone(), keys.clone(), Ends::default());
         }
     }
 
+    fn submit_ends(
+        self: &Arc<Authorizations>,
+        server: Arc<UpstreamConfig>,
+        keys: Arc<HashSet<[u8; 32]>>,
+        so_far: Ends,
+    ) {
+        let (this, name) = (Arc::downgrade(self), server.name.clone());
+        let job = Box::new(move || {
+            let Some(this) = this.upgrade() else { return };
+            if let Some(so_far) = this.end_at(&server, &keys, so_far) {
+                this.submit_ends(server, keys, so_far);
+            }
+        });
+        if !self.shared.workers.submit(&name, Purpose::Token, job) {
+            log::warn!(target: "oauth", "{name}: too many sign-ins and renewals wait: the \
+                sign-ins of users whose key has gone end with the next reload or start");
+        }
+    }
+
+    /// Ends such sign-ins at one server, for as long as one job may take. Returns how far that has
+    /// come, if there are more.
     fn end_at(
         self: &Arc<Authorizations>,
         server: &Arc<UpstreamConfig>,
         keys: &HashSet<[u8; 32]>,
-    ) {
-        let mut revocation = Revocation::Asked;
+        Ends { mut revocation, mut last }: Ends,
+    ) -> Option<Ends> {
         for UserSignIn { user, holder } in self.users_at(&server.name) {
-            if holder.key.is_none_or(|key| keys.contains(&key)) {
+            let is_done = last.is_some_and(|last| user <= last);
+            if is_done || holder.key.is_none_or(|key| keys.contains(&key)) {
                 continue;
             }
+            // Renewals for the server have their turn, too, and the rest its time.
+            if time_left(OAUTH_JOB_TIME) < SIGN_OUT_TIME {
+                return Some(Ends { revocation, last });
+            }
+            last = Some(user);
             // The rest ends with the next start: then there is time to revoke it.
             if self.shared.running.is_stopped() {
-                return;
+                return None;
             }
             let found = self.of(server, Owner::User(user), holder.clone());
-            let Ok(Some(authorization)) = found else { return };
+            let Ok(Some(authorization)) = found else { return None };
             let name = &server.name;
             let told = match authorization.signed_out(revocation) {
                 Ok(SignedOut::NothingThere) => continue,
@@ -218,5 +255,51 @@ impl Authorizations {
             log::info!(target: "oauth", "{name}: the sign-in of {holder} ends, whose key is not in \
                 the configuration any more: {told}");
         }
+        None
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::super::Setup;
+    use super::super::kept::tests::kept;
+    use super::*;
+    use crate::config::{Config, Overrides};
+    use crate::upstream::http_client::fetcher::within_time;
+
+    #[test]
+    fn the_sign_ins_for_which_a_job_has_no_time_are_left_to_the_next() {
+        let path = std::env::temp_dir().join(format!("trunkline-ends-{}", std::process::id()));
+        let text = format!(
+            r#"{{"mcp_servers":{{"s":{{"url":"https://mcp.example/mcp","transport":"http",
+                "oauth":true,"credentials":"per_user"}}}},"state_dir":{path:?},
+                "api_keys":[{{"name":"a","key":"key-of-a-00000000"}}]}}"#
+        );
+        let config = Config::parse(&text, &|_| None, &Overrides::default()).unwrap();
+        let server = config.upstreams[0].clone();
+        let all = Authorizations::start(Setup::of(&config, None, None)).unwrap();
+        let store = &all.shared.store;
+        for user in ["1", "2", "3"] {
+            let user = CredentialsId::parse(&user.repeat(32)).unwrap();
+            let holder = Holder { name: None, key: Some([7; 32]) };
+            let mut kept = kept(None);
+            kept.grantor.revocation_endpoint = None;
+            let name = FileName::of_credentials(&server.name, Owner::User(user));
+            store.write(&name, &kept.to_json(&holder)).unwrap();
+        }
+        let keys = HashSet::new();
+        let n_left = || store.users_at(&server.name).len();
+        let left =
+            within_time(SIGN_OUT_TIME / 2, || all.end_at(&server, &keys, Ends::default()));
+        assert!(left.is_some_and(|left| left.last.is_none()));
+        assert_eq!(n_left(), 3);
+        // One that is done, or cannot be, is not tried again by the next job.
+        let so_far =
+            || Ends { last: store.users_at(&server.name).first().copied(), ..Ends::default() };
+        assert!(all.end_at(&server, &keys, so_far()).is_none());
+        assert_eq!(n_left(), 1);
+        assert!(all.end_at(&server, &keys, Ends::default()).is_none());
+        assert_eq!(n_left(), 0);
+        std::fs::remove_dir_all(path).unwrap();
     }
 }
