@@ -17,7 +17,7 @@ use super::kept::{Grantor, Kept, Registrations};
 use super::registration::{Led, with_registrations};
 use super::server_authorization::ServerAuthorization;
 use super::state::{NOBODY_HAS_SIGNED_IN, Need, Origin, TOKEN_HAS_ENDED, TokenSource, Trouble};
-use super::store::FileName;
+use super::store::{FileName, Locked};
 use super::want::Want;
 use super::workers::Purpose;
 
@@ -76,6 +76,10 @@ impl ServerAuthorization {
             match me.had(&want) {
                 Ok(Had::Token | Had::Nothing) => (),
                 Ok(Had::NeedsPerson(why, need)) => me.ask_person(&why, need),
+                // The token is as good as before.
+                Err(_) if want == Want::Saving => {
+                    me.lock().look.could_not_save(Instant::now());
+                }
                 Err(error) => me.failed(&error),
             }
         });
@@ -91,9 +95,22 @@ impl ServerAuthorization {
         }
     }
 
+    /// Locks the file; none where the disk refuses that. A renewal is made without the lock then: the
+    /// credentials are better used than lost, and other processes can hardly write them either.
+    fn locked(&self) -> std::io::Result<Option<Locked>> {
+        match self.shared.store.lock(&self.file) {
+            Ok(locked) => Ok(Some(locked)),
+            Err(error) if error.kind() == std::io::ErrorKind::ResourceBusy => Err(error),
+            Err(error) => {
+                log::debug!(target: "oauth", "{}: renewed without a lock: {error}", self.server);
+                Ok(None)
+            }
+        }
+    }
+
     fn had(&self, want: &Want) -> Result<Had, FlowError> {
         // Another gateway, or a command, may renew the same token: only one of them does.
-        let _locked = self.shared.store.lock(&self.file).map_err(not_kept)?;
+        let _locked = self.locked().map_err(not_kept)?;
         let before = match self.newest().map_err(not_kept)? {
             Newest::FromFile => return Ok(Had::Token),
             Newest::Present(kept) => Some(kept),

@@ -235,6 +235,32 @@ fn tokens_that_could_not_be_written_are_written_without_a_renewal() {
 }
 
 #[test]
+fn tokens_are_renewed_where_no_file_can_be_locked_and_nothing_is_told_of_it_all_the_time() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    place.signs_in(&json!(true));
+    let lock = place.state.path().join(format!("{}.lock", Place::file_name()));
+    std::fs::remove_file(&lock).unwrap();
+    std::fs::create_dir(&lock).unwrap();
+    let gateway = place.serve(&json!(true));
+    gateway.wait_until_well(&["s"]);
+    place.refuse_writes_of(gateway.process_id());
+    place.auth.end_access_tokens();
+    call(&gateway);
+    assert_eq!(place.renewals(), 1);
+    // They are written again after a while.
+    rest(6000);
+    for _ in 0..5 {
+        call(&gateway);
+        rest(50);
+    }
+    assert_eq!(place.renewals(), 1);
+    let log = gateway.stop().stderr;
+    assert!(!log.contains("no access token"), "{log}");
+    assert_eq!(log.matches("cannot be kept").count(), 1, "{log}");
+}
+
+#[test]
 fn a_login_whose_tokens_cannot_be_written_fails() {
     let place = Place::start();
     place.auth.protect(&place.upstream);
