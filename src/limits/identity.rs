@@ -45,8 +45,12 @@ pub const OAUTH_THREADS_MAX: usize = 32;
 /// Those of them that may have tokens at once. The others are for people who sign in, who do not
 /// wait behind authorization servers that do not answer.
 pub const OAUTH_RENEWALS_MAX: usize = OAUTH_THREADS_MAX - 8;
-/// Such threads for the tokens of one server at once, and as many for people who sign in there.
-pub const OAUTH_JOBS_OF_SERVER_MAX: usize = 1;
+/// Such threads for the tokens of one server at once, and as many for the codes with which browsers
+/// come back to it. It has more than one while half of all have nothing to do.
+pub const OAUTH_JOBS_OF_SERVER_MAX: usize = 4;
+/// Such threads for the sign-ins that begin or end at one server at once: the first of several
+/// registers the client, with which the others go on.
+pub const OAUTH_SIGN_INS_OF_SERVER_MAX: usize = 1;
 /// Questions to authorization servers that wait for such a thread. More are refused.
 pub const OAUTH_JOBS_WAITING_MAX: usize = 1024;
 /// Those of them that are about the tokens of one server, and as many about its sign-ins.

@@ -61,8 +61,9 @@ impl ServerAuthorization {
         wait: &Arc<Wait>,
     ) -> Result<BegunSignIn, SignInError> {
         let redirect_uri = redirect_uri.map(str::to_owned);
-        let begun = self
-            .on_worker(wait, move |this| this.begin(redirect_uri.as_deref(), SIGN_IN_LIFE))?;
+        let begun = self.on_worker(Purpose::Person, wait, move |this| {
+            this.begin(redirect_uri.as_deref(), SIGN_IN_LIFE)
+        })?;
         begun.map_err(|error| SignInError::Failed(error.to_string()))
     }
 
@@ -132,6 +133,7 @@ impl ServerAuthorization {
     /// it goes away.
     pub(super) fn on_worker<T: Send + 'static>(
         self: &Arc<ServerAuthorization>,
+        purpose: Purpose,
         wait: &Arc<Wait>,
         body: impl FnOnce(&Arc<ServerAuthorization>) -> T + Send + 'static,
     ) -> Result<T, SignInError> {
@@ -143,7 +145,7 @@ impl ServerAuthorization {
             drop(place);
             drop(ring);
         });
-        if !self.shared.workers.submit(&self.server, Purpose::Person, job) {
+        if !self.shared.workers.submit(&self.server, purpose, job) {
             let what = "too many sign-ins and renewals wait".to_owned();
             return Err(SignInError::Failed(what));
         }
@@ -324,7 +326,7 @@ impl ServerAuthorization {
             AnswerError::NotTheirs(_) => false,
         };
         if code.as_ref().is_err_and(is_unknown) {
-            self.on_worker(wait, |this| this.want_no_more_scopes())?;
+            self.on_worker(Purpose::Code, wait, |this| this.want_no_more_scopes())?;
         }
         let code = code.map_err(|error| {
             let with = begun.grantor.with();
@@ -334,7 +336,7 @@ impl ServerAuthorization {
             self.answer_failed(&what);
             SignInError::Refused(what)
         })?;
-        self.on_worker(wait, move |this| this.exchange(&begun, &code))?
+        self.on_worker(Purpose::Code, wait, move |this| this.exchange(&begun, &code))?
     }
 
     fn exchange(&self, begun: &Begun, code: &Secret) -> Result<(), SignInError> {

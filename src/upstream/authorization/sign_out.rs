@@ -87,7 +87,7 @@ impl ServerAuthorization {
         revocation: Revocation,
         wait: &Arc<Wait>,
     ) -> Result<SignedOut, SignInError> {
-        self.on_worker(wait, move |this| this.signed_out(revocation))?
+        self.on_worker(Purpose::Person, wait, move |this| this.signed_out(revocation))?
             .map_err(|error| SignInError::Failed(error.to_string()))
     }
 

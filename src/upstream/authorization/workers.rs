@@ -7,7 +7,8 @@ use std::sync::Arc;
 
 use crate::limits::{
     OAUTH_JOB_TIME, OAUTH_JOBS_OF_SERVER_MAX, OAUTH_JOBS_WAITING_MAX,
-    OAUTH_JOBS_WAITING_OF_SERVER_MAX, OAUTH_RENEWALS_MAX, OAUTH_THREAD_IDLE, OAUTH_THREADS_MAX,
+    OAUTH_JOBS_WAITING_OF_SERVER_MAX, OAUTH_RENEWALS_MAX, OAUTH_SIGN_INS_OF_SERVER_MAX,
+    OAUTH_THREAD_IDLE, OAUTH_THREADS_MAX,
 };
 use crate::protocol::server_name::ServerName;
 use crate::sync::{Condvar, Mutex};
@@ -20,8 +21,10 @@ pub(super) type Job = Box<dyn FnOnce() + Send>;
 /// The reason why a job is done.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub(super) enum Purpose {
-    /// A person waits for it: the page of a sign-in, a browser that has come back with a code, a
-    /// sign-out. A code is good for a short time only, so these jobs are done first.
+    /// A browser has come back with a code, which is good for a short time only: these jobs are done
+    /// first, and not behind those of others who sign in at the same server.
+    Code,
+    /// A person waits for it: the page of a sign-in, a sign-out.
     Person,
     /// A token is to be had, for calls or for later.
     Token,
@@ -52,13 +55,25 @@ struct Jobs {
     is_ended: bool,
 }
 
+impl Purpose {
+    /// The jobs of one server that may run at once.
+    fn most_at_once(self) -> usize {
+        match self {
+            Self::Code | Self::Token => OAUTH_JOBS_OF_SERVER_MAX,
+            Self::Person => OAUTH_SIGN_INS_OF_SERVER_MAX,
+        }
+    }
+}
+
 /// True if a job of this lane may run beside those that do.
 fn may_run(lane: &Lane, running: &[Lane]) -> bool {
     let is_token = |it: &Lane| it.1 == Purpose::Token;
     let n_of_lane = running.iter().filter(|it| *it == lane).count();
     let has_room = !is_token(lane)
         || running.iter().filter(|it| is_token(it)).count() < OAUTH_RENEWALS_MAX;
-    has_room && n_of_lane < OAUTH_JOBS_OF_SERVER_MAX && running.len() < OAUTH_THREADS_MAX
+    let has_turn = n_of_lane == 0
+        || (n_of_lane < lane.1.most_at_once() && running.len() < OAUTH_THREADS_MAX / 2);
+    has_room && has_turn && running.len() < OAUTH_THREADS_MAX
 }
 
 impl Jobs {
@@ -81,14 +96,15 @@ impl Jobs {
         running.len() - self.running.len()
     }
 
-    /// Takes out the next job: those of people first, and then the oldest whose server has no more
+    /// Takes out the next job: codes first, then those of people, and then the oldest whose server has no more
     /// than its part.
     fn next(&mut self) -> Option<(Lane, Job)> {
         let of = |purpose: Purpose| {
             let mut waiting = self.waiting.iter();
             waiting.position(|(lane, _)| lane.1 == purpose && may_run(lane, &self.running))
         };
-        let at = of(Purpose::Person).or_else(|| of(Purpose::Token))?;
+        let at =
+            of(Purpose::Code).or_else(|| of(Purpose::Person)).or_else(|| of(Purpose::Token))?;
         let (lane, job) = self.waiting.remove(at)?;
         self.running.push(lane.clone());
         Some((lane, job))
@@ -213,14 +229,14 @@ mod tests {
         let workers = Workers::new();
         let (tell, told) = bounded(32);
         let own = server("s");
-        assert!(workers.submit(&own, Purpose::Token, Box::new(|| panic!("on purpose"))));
+        assert!(workers.submit(&own, Purpose::Person, Box::new(|| panic!("on purpose"))));
         for n in 0..20 {
             let tell = tell.clone();
             let job = Box::new(move || {
                 let name = std::thread::current().name().unwrap_or_default().to_owned();
                 tell.send((n, name)).unwrap();
             });
-            assert!(workers.submit(&own, Purpose::Token, job));
+            assert!(workers.submit(&own, Purpose::Person, job));
         }
         for n in 0..20 {
             let (done, name) = told.recv_timeout(SOON).unwrap();
@@ -239,21 +255,24 @@ mod tests {
             let name = format!("hangs-{n}");
             let (began, end) = lasting(&workers, &name, Purpose::Token);
             began.recv_timeout(SOON).unwrap();
-            let behind = lasting(&workers, &name, Purpose::Token);
-            hanging.push((began, end, behind));
+            hanging.push((name, end));
         }
+        let behind: Vec<_> =
+            hanging.iter().map(|(name, _)| lasting(&workers, name, Purpose::Token)).collect();
         let (good, _end) = lasting(&workers, "good", Purpose::Token);
         good.recv_timeout(SOON).expect("another server's renewal is done");
-        for (_, _, (behind, _)) in &hanging {
-            assert!(behind.try_recv().is_err(), "one renewal of a server at a time");
+        for (began, _) in &behind {
+            assert!(began.try_recv().is_err(), "one renewal of a server where many hang");
         }
         let (late, _end_late) = lasting(&workers, "late", Purpose::Token);
         let (person, _end_person) = lasting(&workers, "hangs-0", Purpose::Person);
         person.recv_timeout(SOON).expect("a person is served beside all renewals");
         assert!(late.try_recv().is_err(), "the threads of people are theirs alone");
-        drop(hanging);
+        let (code, _end_code) = lasting(&workers, "hangs-0", Purpose::Code);
+        code.recv_timeout(SOON).expect("a code is served beside people of the same server");
+        drop((hanging, behind));
         late.recv_timeout(SOON).expect("one that waited is done when there is room");
-        drop((_end, _end_late, _end_person));
+        drop((_end, _end_late, _end_person, _end_code));
         workers.stop();
     }
 
@@ -270,10 +289,15 @@ mod tests {
         assert!(!jobs.has_room(&lane("s", Purpose::Token)));
         assert!(jobs.has_room(&lane("s", Purpose::Person)));
         assert!(jobs.has_room(&lane("t", Purpose::Token)));
-        jobs.waiting.push_back((lane("s", Purpose::Person), job()));
-        assert_eq!(jobs.n_ready(), 2);
+        for purpose in [Purpose::Person, Purpose::Person, Purpose::Code] {
+            jobs.waiting.push_back((lane("s", purpose), job()));
+        }
+        assert_eq!(jobs.n_ready(), 2 + OAUTH_JOBS_OF_SERVER_MAX);
+        assert_eq!(jobs.next().unwrap().0, lane("s", Purpose::Code));
         assert_eq!(jobs.next().unwrap().0, lane("s", Purpose::Person));
-        assert_eq!(jobs.next().unwrap().0, lane("s", Purpose::Token));
+        for _ in 0..OAUTH_JOBS_OF_SERVER_MAX {
+            assert_eq!(jobs.next().unwrap().0, lane("s", Purpose::Token));
+        }
         assert!(jobs.next().is_none(), "the server has its part");
         jobs.ended(&lane("s", Purpose::Token));
         assert!(jobs.next().is_some());
