@@ -172,7 +172,7 @@ fn a_registration_that_was_lost_is_made_anew_after_pages_that_lead_to_nothing() 
     let scene = Scene::with_keys();
     scene.comes_back(&scene.goes_on());
     scene.auth.lose_registrations();
-    for _ in 0..2 {
+    for _ in 0..3 {
         let (target, _) = scene.goes_on();
         assert_eq!(follow(&target), None, "the page is an error");
     }
