@@ -19,7 +19,7 @@ pub struct FileMark(Option<Stamp>);
 impl ServerAuthorization {
     /// The file as it is now.
     pub fn file_mark(&self) -> FileMark {
-        FileMark(self.shared.store.stamp(&self.file))
+        FileMark(self.shared.store.stamp(&self.file).unwrap_or_default())
     }
 
     /// Looks if another process has signed in or out, but not all the time. It looks also while
@@ -43,10 +43,13 @@ impl ServerAuthorization {
             }
             state.look.seen()
         };
-        if self.shared.store.stamp(&self.file) == seen {
-            return;
-        }
-        match self.read_file() {
+        let found = match self.shared.store.stamp(&self.file) {
+            Ok(stamp) if stamp == seen => return,
+            Ok(_) => self.read_file(),
+            // That is no sign-out.
+            Err(error) => Err(error),
+        };
+        match found {
             Ok(Some(kept)) => self.adopt_from_file(kept),
             Ok(None) if self.lock().look.seen().is_none() && seen.is_some() => {
                 self.signed_out_elsewhere()
@@ -83,7 +86,7 @@ impl ServerAuthorization {
     /// The disk refuses.
     pub(super) fn read_file(&self) -> std::io::Result<Option<Kept>> {
         let store = &self.shared.store;
-        let stamp = store.stamp(&self.file);
+        let stamp = store.stamp(&self.file)?;
         let text = store.read(&self.file)?;
         self.lock().look.saw(stamp);
         let Some(text) = text else { return Ok(None) };
@@ -109,7 +112,7 @@ impl ServerAuthorization {
     pub(super) fn write_file(&self, kept: &Kept) -> std::io::Result<()> {
         let store = &self.shared.store;
         let written = store.write(&self.file, &kept.to_json(&self.holder));
-        let stamp = store.stamp(&self.file);
+        let stamp = store.stamp(&self.file).unwrap_or_default();
         let mut state = self.lock();
         match &written {
             Ok(()) => {
@@ -133,7 +136,7 @@ impl ServerAuthorization {
         };
         // The file is older, unless another process has written it since.
         if let Some(present) = present.as_ref().filter(|_| is_unsaved)
-            && self.shared.store.stamp(&self.file) == seen
+            && self.shared.store.stamp(&self.file).map_or(true, |it| it == seen)
         {
             if self.write_file(present).is_ok() {
                 log::info!(target: "oauth", "{}: its tokens are kept now", self.server);

@@ -156,7 +156,7 @@ impl Store {
     /// The disk refuses.
     pub(super) fn read(&self, name: &FileName) -> io::Result<Option<String>> {
         let Ok((directory, _)) = self.directory() else { return Ok(None) };
-        if self.stamp(name).is_none() {
+        if self.stamp(name)?.is_none() {
             return Ok(None);
         }
         let body = directory
@@ -210,13 +210,20 @@ impl Store {
     }
 
     /// The mark that tells a file from the one that is written after it; none where there is none.
-    pub(super) fn stamp(&self, name: &FileName) -> Option<Stamp> {
-        let what = self.path.as_ref()?.join(&name.0).symlink_metadata().ok()?;
-        Some(Stamp {
-            inode: what.ino(),
-            changed_s: what.ctime(),
-            changed_ns: what.ctime_nsec(),
-        })
+    ///
+    /// # Errors
+    /// The disk refuses to say.
+    pub(super) fn stamp(&self, name: &FileName) -> io::Result<Option<Stamp>> {
+        let Some(path) = &self.path else { return Ok(None) };
+        match path.join(&name.0).symlink_metadata() {
+            Ok(what) => Ok(Some(Stamp {
+                inode: what.ino(),
+                changed_s: what.ctime(),
+                changed_ns: what.ctime_nsec(),
+            })),
+            Err(error) if error.kind() == io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error),
+        }
     }
 }
 
@@ -240,7 +247,7 @@ mod tests {
         assert_eq!(store.read(&name).unwrap(), None);
         drop(store.lock(&name).unwrap());
         store.write(&name, "a token").unwrap();
-        let before = store.stamp(&name);
+        let before = store.stamp(&name).unwrap();
         assert_eq!(
             Store::new(Some(path.clone()), Arc::default()).read(&name).unwrap().unwrap(),
             "a token"
@@ -253,7 +260,7 @@ mod tests {
             assert!(!String::from_utf8_lossy(&bytes).contains("a token"));
         }
         store.write(&name, "another").unwrap();
-        assert_ne!(store.stamp(&name), before);
+        assert_ne!(store.stamp(&name).unwrap(), before);
         // A file in the place of another one is of no use there.
         let other_name = FileName::of_registrations(&ServerName::parse("s").unwrap());
         std::fs::copy(path.join(&name.0), path.join(&other_name.0)).unwrap();
@@ -262,7 +269,7 @@ mod tests {
         std::fs::remove_file(path.join("oauth-key")).unwrap();
         let other = Store::new(Some(path.clone()), Arc::default());
         assert_eq!(other.read(&name).unwrap(), None);
-        assert_eq!(other.stamp(&name), None);
+        assert_eq!(other.stamp(&name).unwrap(), None);
         std::fs::remove_dir_all(path).unwrap();
     }
 

@@ -261,6 +261,26 @@ fn tokens_are_renewed_where_no_file_can_be_locked_and_nothing_is_told_of_it_all_
 }
 
 #[test]
+fn a_disk_that_says_nothing_has_signed_nobody_out() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    place.signs_in(&json!(true));
+    let gateway = place.serve(&json!(true));
+    gateway.wait_until_well(&["s"]);
+    // No file can be looked for in what is no folder.
+    let (path, aside) = (place.state.path(), place.folder.path().join("aside"));
+    std::fs::rename(path, &aside).unwrap();
+    std::fs::write(path, "").unwrap();
+    rest(1200);
+    call(&gateway);
+    std::fs::remove_file(path).unwrap();
+    std::fs::rename(&aside, path).unwrap();
+    assert!(gateway.stderr().contains("cannot be read"), "{}", gateway.stderr());
+    place.auth.end_access_tokens();
+    call(&gateway);
+}
+
+#[test]
 fn a_login_whose_tokens_cannot_be_written_fails() {
     let place = Place::start();
     place.auth.protect(&place.upstream);
