@@ -259,7 +259,7 @@ impl ServerAuthorization {
         self.change_registrations(|all| all.forget(&grantor.with(), &grantor.client.id));
     }
 
-    /// Notes that somebody has signed in with a registration.
+    /// Notes that the authorization server knows a registration: somebody has come back with it.
     pub(super) fn registration_works(&self, grantor: &Grantor) {
         self.change_registrations(|all| {
             all.sign_in_finished(&grantor.with(), &grantor.client.id);

@@ -23,6 +23,7 @@ use crate::wait::{Interrupted, Wait};
 
 use super::asking::Requested;
 use super::flow_error::{FlowError, FlowStep, Remedy};
+use super::kept::Grantor;
 use super::registration::Led;
 use super::server_authorization::ServerAuthorization;
 use super::sign_ins::Begun;
@@ -32,6 +33,9 @@ use super::{BegunSignIn, Owner, SignInError};
 
 /// A request that every server answers, and one that wants credentials refuses.
 const PROBE: &str = r#"{"jsonrpc":"2.0","id":1,"method":"ping"}"#;
+/// The error of an authorization server that does not let this client ask (the same section as
+/// [`INVALID_SCOPE`]).
+const UNAUTHORIZED_CLIENT: &str = "unauthorized_client";
 /// The error of an authorization server that does not know a scope, or gives this client none of it
 /// (RFC 6749, section 4.1.2.1).
 const INVALID_SCOPE: &str = "invalid_scope";
@@ -321,12 +325,9 @@ impl ServerAuthorization {
         };
         self.learn(answer.state());
         let code = answer.code(expected);
-        let is_unknown = |error: &AnswerError| match error {
-            AnswerError::Refused { error, .. } => error == INVALID_SCOPE,
-            AnswerError::NotTheirs(_) => false,
-        };
-        if code.as_ref().is_err_and(is_unknown) {
-            self.on_worker(Purpose::Code, wait, |this| this.want_no_more_scopes())?;
+        if let Err(AnswerError::Refused { error, .. }) = &code {
+            let (error, grantor) = (error.clone(), begun.grantor.clone());
+            self.on_worker(Purpose::Code, wait, move |this| this.refused(&error, &grantor))?;
         }
         let code = code.map_err(|error| {
             let with = begun.grantor.with();
@@ -337,6 +338,17 @@ impl ServerAuthorization {
             SignInError::Refused(what)
         })?;
         self.on_worker(Purpose::Code, wait, move |this| this.exchange(&begun, &code))?
+    }
+
+    /// The page has led back with this error.
+    fn refused(&self, error: &str, grantor: &Grantor) {
+        match error {
+            UNAUTHORIZED_CLIENT => return,
+            INVALID_SCOPE => self.want_no_more_scopes(),
+            _ => (),
+        }
+        // It knows the client: one that it does not know is never sent back.
+        self.registration_works(grantor);
     }
 
     fn exchange(&self, begun: &Begun, code: &Secret) -> Result<(), SignInError> {

@@ -9,7 +9,7 @@ use std::time::{Duration, Instant};
 use serde_json::{Value, json};
 
 use super::upstream_sign_in::{call, configured, signing_in};
-use crate::support::authorization_server::{AuthorizationServer, Browser, follow};
+use crate::support::authorization_server::{AuthorizationServer, Browser, Consent, follow};
 use crate::support::gateway::{Directory, Gateway, binary};
 use crate::support::upstream_http::HttpUpstream;
 use crate::support::{wait_for, wait_until, wait_within};
@@ -291,6 +291,21 @@ fn a_login_whose_tokens_cannot_be_written_fails() {
     let (code, errors) = ended(child);
     assert_eq!(code, Some(1), "{errors}");
     assert!(errors.contains("keeping the tokens"), "{errors}");
+}
+
+#[test]
+fn a_login_that_the_person_declined_needs_no_other_registration() {
+    let place = Place::start();
+    place.auth.protect(&place.upstream);
+    place.auth.consent(Consent::Denies);
+    for _ in 0..2 {
+        let (code, errors) = ended(place.logs_in(&json!(true), |_| ()).0);
+        assert_eq!(code, Some(1), "{errors}");
+    }
+    place.auth.consent(Consent::Grants);
+    let (code, errors) = ended(place.logs_in(&json!(true), |_| ()).0);
+    assert_eq!(code, Some(0), "{errors}");
+    assert_eq!(place.auth.seen_of("POST /register").len(), 1);
 }
 
 #[test]
