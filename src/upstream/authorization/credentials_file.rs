@@ -165,7 +165,8 @@ impl ServerAuthorization {
             state.refusals.pardoned(Instant::now());
             state.look.is_saved();
         }
-        self.adopt(kept, Origin::SignIn);
+        // It may be a renewal, and a page that stays open after a sign-in does no harm.
+        self.adopt(kept, Origin::Renewal);
     }
 }
 

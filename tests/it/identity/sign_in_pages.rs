@@ -2,12 +2,14 @@
 
 use std::fs::File;
 use std::path::PathBuf;
+use std::process::{Command, Stdio};
+use std::time::Duration;
 
 use serde_json::{Value, json};
 
 use crate::support::authorization_server::{AuthorizationServer, Consent, follow};
 use crate::support::duplex::{Door, Duplex};
-use crate::support::gateway::{Directory, Gateway};
+use crate::support::gateway::{Directory, Gateway, binary};
 use crate::support::http::{Request, Response, exchange};
 use crate::support::issuer::Issuer;
 use crate::support::modern::ModernClient;
@@ -164,6 +166,26 @@ fn a_renewal_ends_no_sign_in_that_is_under_way() {
     let call = Request::post("/mcp/tools/call", &json!({ "name": "echo" }));
     scene.send(&call.header("x-api-key", USER)).expect(200);
     assert!(scene.auth.seen_of("POST /token").len() > 1, "it was renewed");
+    scene.comes_back(&another);
+}
+
+#[test]
+fn a_renewal_by_another_process_ends_no_sign_in_either() {
+    let scene = Scene::with_keys();
+    scene.comes_back(&scene.goes_on());
+    scene.gateway.wait_until_well(&["s"]);
+    let another = scene.goes_on();
+    scene.auth.end_access_tokens();
+    let mut command = Command::new(binary());
+    command.args(["call", "echo", "text=hi", "-c"]);
+    command.arg(scene.gateway.directory().join("config.json"));
+    let output = command.env_remove("BROWSER").stdin(Stdio::null()).output().unwrap();
+    assert!(output.status.success(), "{}", String::from_utf8_lossy(&output.stderr));
+    let n_asked = scene.auth.seen_of("POST /token").len();
+    std::thread::park_timeout(Duration::from_millis(1200));
+    let call = Request::post("/mcp/tools/call", &json!({ "name": "echo" }));
+    scene.send(&call.header("x-api-key", USER)).expect(200);
+    assert_eq!(scene.auth.seen_of("POST /token").len(), n_asked, "the gateway has seen it");
     scene.comes_back(&another);
 }
 
