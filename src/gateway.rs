@@ -49,7 +49,6 @@ const INTERRUPTED_TIMEOUT: Duration = Duration::from_secs(1);
 /// The running program. Fields are in shutdown order: Rust drops them top to bottom.
 #[derive(Debug)]
 pub struct Gateway {
-    clients: Clients,
     /// 1. Accepts no more; the connections end. Their handler holds clones of the fields below.
     serving: Serving,
     /// For operators: the admin listener, whose handler holds the same clones, and the export of
@@ -147,7 +146,6 @@ impl Gateway {
         let exporting = export(&config, clients)?;
         let (serving, admin) = bound.serve(&config, clients, &front, stop)?;
         Ok(Gateway {
-            clients,
             serving,
             telling: (admin, exporting),
             front,
@@ -169,7 +167,7 @@ impl Gateway {
     /// The parts that a reload changes.
     pub fn parts(&self) -> Parts {
         Parts {
-            clients: self.clients,
+            clients: self.serving.clients(),
             front: self.front.clone(),
             upstreams: self.upstreams.clone(),
             resource_server: self.resource_server.clone(),

@@ -52,6 +52,15 @@ pub(crate) enum Serving {
 }
 
 impl Serving {
+    /// The way by which its clients come, as far as a gateway goes on that reads its configuration
+    /// again: one for a few requests does not.
+    pub(crate) fn clients(&self) -> Clients {
+        match self {
+            Self::Http(_) => Clients::OverHttp,
+            Self::Lines(_) => Clients::OneOfLines,
+        }
+    }
+
     /// Waits until no request is in work. True if none is.
     pub(crate) fn drain(&self, deadline: Instant) -> bool {
         match self {
