@@ -663,6 +663,11 @@ fn rights_that_a_user_loses_end_with_the_next_answer() {
     let n = |it: &Accepted| it.principal.user.as_ref().unwrap().claim("n");
     wait_until(|| n(&rig.verify("t").unwrap()).as_deref() == Some("2"));
     assert_eq!(rig.verifier.standing(&first, Now::read()), Standing::Good);
+    // A stream that began before that change makes none of its own.
+    let changed = rig.verify("t").unwrap();
+    assert_eq!(rig.verifier.standing(&first, later(INTROSPECTION_FRESH)), Standing::Good);
+    wait_until(|| !is_queued(&first));
+    assert!(Arc::ptr_eq(&rig.verify("t").unwrap(), &changed));
     // Fewer rights end what is open with the old ones.
     rig.scripted.say("t", active("alice", ""));
     let of_now = rig.verify("t").unwrap();

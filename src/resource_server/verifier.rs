@@ -511,9 +511,13 @@ impl Verifier {
 
     /// Remembers what else has changed in the claims of an accepted token.
     fn renew(&self, accepted: &Accepted, issuer: &Arc<Issuer>, claims: Claims, now: Now) {
-        let is_unchanged = claims.expires_at == accepted.expires_at
-            && *claims.scopes == *accepted.scopes
-            && accepted.claims().is_some_and(|it| **it == claims.text);
+        // Whoever had the issuer asked may have the token as it was before the last change.
+        let known = self.decisions.read().get(&accepted.digest, now.unix).cloned();
+        let known = known.as_deref().filter(|it| Arc::ptr_eq(&it.news, &accepted.news));
+        let known = known.unwrap_or(accepted);
+        let is_unchanged = claims.expires_at == known.expires_at
+            && *claims.scopes == *known.scopes
+            && known.claims().is_some_and(|it| **it == claims.text);
         if is_unchanged {
             return;
         }
