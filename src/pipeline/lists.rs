@@ -346,10 +346,17 @@ impl Pipeline {
 
     /// True if a server may ask questions while a call runs, as far as is known.
     pub(super) fn asks_during_calls(&self, scope: &Scope, server: &ServerName) -> bool {
+        self.introduced(scope, server).is_none_or(|said| said.revision.asks_during_calls())
+    }
+
+    /// True if it is known that a server may ask questions while a call runs.
+    pub fn is_known_to_ask(&self, scope: &Scope, server: &ServerName) -> bool {
+        self.introduced(scope, server).is_some_and(|said| said.revision.asks_during_calls())
+    }
+
+    fn introduced(&self, scope: &Scope, server: &ServerName) -> Option<Arc<Initialized>> {
         let catalogue = self.catalogue.current();
-        let known = catalogue.servers.get(server);
-        let said = known.and_then(|known| self.introduction(scope, server, known));
-        said.is_none_or(|said| said.revision.asks_during_calls())
+        self.introduction(scope, server, catalogue.servers.get(server)?)
     }
 
     /// True if a server in scope has the tasks extension.

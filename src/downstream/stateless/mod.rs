@@ -290,7 +290,7 @@ impl Front {
             Ok(free_round) => free_round,
             Err(error) => return failed(&error),
         };
-        let (server, asks) = match self.owner_of(scope, options, &call, stream) {
+        let (server, mut asks) = match self.owner_of(scope, options, &call, stream) {
             Ok(owner) => owner,
             Err(error) => return failed(&error),
         };
@@ -318,6 +318,8 @@ impl Front {
             }
             Some(Sequel::Server { server: whose, state, .. }) if whose == server.as_str() => {
                 give_back(&mut call.params, state);
+                // Where nothing else is known, its state tells how it asks.
+                asks = self.pipeline.is_known_to_ask(scope, &server);
             }
             Some(Sequel::Server { .. }) => return invalid_state(),
             // The call begins anew, so the answers to the lost call answer nothing.

@@ -5,7 +5,7 @@ use serde_json::json;
 use super::{Client, OVER_HTTP, VIAS, Via, bearer, key_of, keys, of_users};
 use crate::support::behind::{Behind, Era, Transport};
 use crate::support::ears::all_capabilities;
-use crate::support::gateway::Gateway;
+use crate::support::gateway::{Directory, Gateway};
 use crate::support::http::Request;
 use crate::support::modern::ModernClient;
 use crate::support::upstream_http::HttpUpstream;
@@ -243,4 +243,31 @@ fn a_call_that_waits_for_answers_goes_on_with_the_credentials_that_began_it_alon
         assert!(done.message["result"]["content"].is_array(), "{era:?}: {}", done.text);
         assert_eq!(script.mixed(), [], "{era:?}");
     }
+}
+
+/// Nothing is known of the server then but what the retry brings: its call is not to be made twice.
+#[test]
+fn the_answers_for_a_user_s_server_arrive_also_after_a_restart() {
+    let behind = Behind::of(Era::Modern, Transport::Http, "a");
+    behind.script().unwrap().tell_users_by("Authorization");
+    let state = Directory::new();
+    let mut config = behind.config();
+    config["forward_headers"] = json!(["Authorization"]);
+    let config = json!({
+        "api_keys": keys(&["k"]), "mcp_servers": { "s": config }, "state_dir": state.path(),
+    });
+    let client = |gateway: &Gateway| {
+        let client = ModernClient::to(gateway).key(&key_of("k"));
+        client.declaring(all_capabilities()).header("x-mcp-s-authorization", "Bearer one")
+    };
+    let params = json!({ "name": "ask_elicitation", "arguments": { "prompt": "of one" } });
+    let gateway = Gateway::started(config.clone());
+    let asked = client(&gateway).request("tools/call", &params);
+    assert!(asked.wants_input(), "{}", asked.text);
+    let accept = json!({ "action": "accept", "content": { "zulu": "z" } });
+    let said = asked.requests().into_iter().map(|(key, _)| (key, accept.clone())).collect();
+    gateway.stop();
+    let gateway = Gateway::started(config);
+    let done = client(&gateway).retry("tools/call", &params, &asked, &said);
+    assert!(done.message["result"]["content"].is_array(), "{}", done.text);
 }
