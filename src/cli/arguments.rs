@@ -30,7 +30,7 @@ fn is_file(word: &str) -> bool {
 /// The word as a name, which is a text.
 ///
 /// # Errors
-/// It is none; the fault says so.
+/// The word is not UTF-8.
 fn named(word: OsString, kind: &str) -> Result<String, String> {
     word.into_string().map_err(|word| format!("no {kind} is called {}", word.display()))
 }

@@ -30,7 +30,7 @@ struct Open {
     since: Instant,
 }
 
-/// What has come of a head by now.
+/// The head of a request, as far as a connection has brought it.
 enum Head {
     Whole(String),
     Coming,

@@ -42,18 +42,20 @@ const _: () = assert!(AUTHORIZATION_SERVERS_MAX < OAUTH_LIST_ELEMENTS_MAX);
 
 /// Threads that ask authorization servers, of all servers.
 pub const OAUTH_THREADS_MAX: usize = 32;
-/// Those of them that may have tokens at once. The others are for people who sign in, who do not
-/// wait behind authorization servers that do not answer.
+/// Threads of [`OAUTH_THREADS_MAX`] that may renew tokens at once. The other threads are for people
+/// who sign in: they do not wait behind authorization servers that do not answer.
 pub const OAUTH_RENEWALS_MAX: usize = OAUTH_THREADS_MAX - 8;
-/// Such threads for the tokens of one server at once, and as many for the codes with which browsers
-/// come back to it. It has more than one while half of all have nothing to do.
+/// Threads of [`OAUTH_THREADS_MAX`] that renew the tokens of one server at once, and as many that
+/// exchange the codes of its sign-ins. A server has more than one thread only while half of all
+/// threads have nothing to do.
 pub const OAUTH_JOBS_OF_SERVER_MAX: usize = 4;
-/// Such threads for the sign-ins that begin or end at one server at once: the first of several
-/// registers the client, with which the others go on.
+/// Threads of [`OAUTH_THREADS_MAX`] that begin or end sign-ins at one server at once: the first of
+/// several sign-ins registers the client, and the others use that registration.
 pub const OAUTH_SIGN_INS_OF_SERVER_MAX: usize = 1;
 /// Questions to authorization servers that wait for such a thread. More are refused.
 pub const OAUTH_JOBS_WAITING_MAX: usize = 1024;
-/// Those of them that are about the tokens of one server, and as many about its sign-ins.
+/// Waiting questions of [`OAUTH_JOBS_WAITING_MAX`] about the tokens of one server, and as many about
+/// its sign-ins.
 pub const OAUTH_JOBS_WAITING_OF_SERVER_MAX: usize = 256;
 /// The time after which such a thread ends that has nothing to do.
 pub const OAUTH_THREAD_IDLE: Duration = Duration::from_secs(10);
