@@ -378,7 +378,7 @@ static SOURCES: LazyLock<Vec<Source>> = LazyLock::new(|| {
     paths.sort();
     assert!(paths.len() > 5, "the sources are at {}", root.display());
     let all = paths.iter().map(|path| Source::read(&root, path));
-    all.filter(|source| !source.path.ends_with("/tests.rs")).collect()
+    all.filter(|source| !is_of_tests(&source.path)).collect()
 });
 
 fn collect(folder: &Path, paths: &mut Vec<PathBuf>) {
@@ -492,6 +492,36 @@ fn dates_of_revisions_live_in_one_file() {
         let written = dates.iter().map(|(year, day)| format!("{year}-{day}"));
         written.filter(is_there).map(|date| format!("has the date {date}")).collect()
     });
+}
+
+/// True for `tests.rs` and the files of a folder `tests`, which are declared under `#[cfg(test)]`.
+fn is_of_tests(path: &str) -> bool {
+    path.ends_with("/tests.rs") || path.contains("/tests/")
+}
+
+#[test]
+fn test_files_are_compiled_for_tests_alone() {
+    let root = Path::new(env!("CARGO_MANIFEST_DIR")).join("../../src");
+    let mut paths = Vec::new();
+    collect(&root, &mut paths);
+    let declared = "#[cfg(test)]\nmod tests;";
+    let mut wrong = Vec::new();
+    for path in paths.iter().filter_map(|path| path.strip_prefix(&root).ok()?.to_str()) {
+        let Some((folder, _)) = path.rsplit_once("/tests.rs").or(path.split_once("/tests/"))
+        else {
+            continue;
+        };
+        let parents = [format!("{folder}/mod.rs"), format!("{folder}.rs")];
+        let is_declared = |parent: &String| {
+            let text = std::fs::read_to_string(root.join(parent)).unwrap_or_default();
+            let lines = text.lines().filter(|line| !line.starts_with("#[path"));
+            lines.collect::<Vec<_>>().join("\n").contains(declared)
+        };
+        if !parents.iter().any(is_declared) {
+            wrong.push(path);
+        }
+    }
+    assert!(wrong.is_empty(), "declared without #[cfg(test)]:\n{}", wrong.join("\n"));
 }
 
 #[test]
